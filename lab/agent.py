@@ -1,0 +1,110 @@
+"""The agents of a stack: an algorithm with its networks, and the normalisation of what it sees."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lab.algo.algorithm import stack
+from lab.env.normalise import RunningMoments
+from lab.env.vector import Spaces
+from lab.errors import LabError
+from lab.run_dir import seal, unseal, write_atomically
+from lab.spec import Spec
+from lab.streams import Streams
+
+
+class Agent:
+    """What acts and learns in S Sessions at once.
+
+    Attributes:
+        algorithm: the algorithm, built for the stack.
+        streams: each Session's random streams.
+        moments: each Session's running moments of observations; none if they are not normalised.
+        device: where the networks are.
+    """
+
+    def __init__(self, specs: list[Spec], spaces: Spaces, device: torch.device) -> None:
+        first = specs[0]
+        for spec in specs[1:]:
+            for part in ("frames", "mode", "device", "threads", "env", "net", "eval", "log", "checkpoint"):
+                one, other = getattr(first, part), getattr(spec, part)
+                if one != other:
+                    raise LabError(f"{part} differs between Sessions of one stack: {one} and {other}.")
+            if type(spec.algo) is not type(first.algo):
+                raise LabError(f"algo differs between Sessions of one stack: {first.algo.name} and {spec.algo.name}.")
+        self.spec, self.device = first, device
+        self.streams = [Streams.spawn(spec.seed) for spec in specs]
+        self.algorithm = stack([spec.algo for spec in specs], device, "algo")
+        self.algorithm.build(spaces, first.net, self.streams, device)
+        self.algorithm.checks = first.mode == "dev"
+        self.moments: list[RunningMoments] = []
+        if first.env.normalise_observations:
+            self.moments = [RunningMoments(spaces.observation.shape[0]) for _ in specs]
+            self._update_scale()
+
+    def observe(self, raw: torch.Tensor) -> torch.Tensor:
+        """Return raw observations [S, E, D] as the networks are to see them, on their device."""
+        seen = raw.to(self.device)
+        if self.moments:
+            clip = self.spec.env.normalise_clip
+            seen = ((seen - self._mean) / self._deviation).clamp(-clip, clip)
+        return seen
+
+    def take_in(self, raw: np.ndarray, valid: np.ndarray) -> None:
+        """Update the normalisation with the observations [T, S, E, D] of a horizon; those not valid are left out."""
+        if self.moments:
+            for index, moments in enumerate(self.moments):
+                moments.update(raw[:, index][valid[:, index]])
+            self._update_scale()
+
+    def _update_scale(self) -> None:
+        def column(rows: list[np.ndarray]) -> torch.Tensor:
+            return torch.tensor(np.stack(rows), dtype=torch.float32, device=self.device).unsqueeze(1)
+
+        self._mean = column([moments.mean for moments in self.moments])
+        self._deviation = column([moments.deviation for moments in self.moments])
+
+    def state(self, index: int) -> dict[str, Any]:
+        """Return all that one Session's agent has learned, and its random streams, as tensors and plain data."""
+        return {
+            "parameters": self.algorithm.parameters.session(index),
+            "optimiser": self.algorithm.optim.session(index),
+            "streams": self.streams[index].state(),
+            "observations": self.moments[index].state() if self.moments else None,
+        }
+
+    def restore(self, index: int, state: dict[str, Any]) -> None:
+        """Set one Session's agent to what `state` returned."""
+        self.algorithm.parameters.restore(index, state["parameters"])
+        self.algorithm.optim.restore(index, state["optimiser"])
+        self.streams[index].restore(state["streams"])
+        if self.moments:
+            self.moments[index].restore(state["observations"])
+            self._update_scale()
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint atomically, with a checksum."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, seal(buffer.getvalue()))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Raises:
+        LabError: it is missing or damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LabError(f"{path} cannot be read: {error.strerror}. Has the Session reached a checkpoint?") from error
+    state = torch.load(io.BytesIO(unseal(content, path)), map_location="cpu", weights_only=True)
+    assert isinstance(state, dict)
+    return state

@@ -1,0 +1,43 @@
+"""A2C: synchronous advantage actor-critic (Mnih et al. 2016, "Asynchronous methods for deep RL", algorithm S3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lab.algo.on_policy import OnPolicy
+from lab.algo.returns import gae, n_step_return
+from lab.env.spec import EnvSpec
+from lab.errors import require, require_one_of
+from lab.lazy import torch
+from lab.streams import Streams
+
+if TYPE_CHECKING:
+    from lab.memory.rollout import Rollout
+
+
+@dataclass
+class A2C(OnPolicy):
+    """Follow the policy gradient weighted by n-step advantages, or by generalised ones."""
+
+    advantage: str  # gae, or n_step
+    lam: float  # decay of longer returns in the advantage (gae)
+    n: int  # rewards in a return before the value completes it (n_step)
+
+    def check(self, env: EnvSpec) -> None:
+        super().check(env)
+        require_one_of("algo.advantage", self.advantage, ("gae", "n_step"))
+        require(0 <= self.lam <= 1, "algo.lam", self.lam, "from 0 to 1")
+        require(1 <= self.n <= self.horizon, "algo.n", self.n, f"from 1 to algo.horizon ({self.horizon})")
+
+    def learn(
+        self, rollout: Rollout, streams: list[Streams], progress: float, diagnose: bool
+    ) -> dict[str, torch.Tensor]:
+        value, discount = self.values(rollout), self.discount(rollout)
+        if self.advantage == "gae":
+            advantage = gae(rollout.reward, discount, value, rollout.truncated, self.lam)
+            returns = advantage + value[:-1]
+        else:
+            returns = n_step_return(rollout.reward, discount, value[1:], rollout.truncated, self.n)
+            advantage = returns - value[:-1]
+        return self.learn_once(rollout, returns, advantage, rollout.valid, progress, diagnose)

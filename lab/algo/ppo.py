@@ -1,0 +1,140 @@
+"""PPO: proximal policy optimisation with a clipped objective (Schulman et al. 2017, https://arxiv.org/abs/1707.06347)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from lab.algo import checks
+from lab.algo.on_policy import OnPolicy, approximate_kl, average, explained_variance, normalise, share
+from lab.algo.returns import gae
+from lab.env.spec import EnvSpec
+from lab.errors import LabError, require
+from lab.lazy import torch
+from lab.streams import Streams
+
+if TYPE_CHECKING:
+    from lab.memory.rollout import Rollout
+
+
+@dataclass
+class PPO(OnPolicy):
+    """Take several epochs of steps on each horizon, while the policy stays near the one that acted.
+
+    Metrics are averages over the last epoch, also for a Session whose KL limit ended its update before.
+    """
+
+    lam: float  # decay of longer returns in the advantage
+    epochs: int  # passes over each horizon of steps
+    minibatch: int  # samples in a step of the optimiser
+    clip: float  # how far the probability ratio may leave 1 before it stops counting
+    value_clip: float | None  # how far a value may leave the old one before it stops counting, null for no bound
+    kl_stop: float | None  # approximate KL of an epoch at which a Session ends its update, null for none
+
+    METRICS: ClassVar[tuple[str, ...]] = (*OnPolicy.METRICS, "clip_fraction")
+
+    def check(self, env: EnvSpec) -> None:
+        super().check(env)
+        require(0 <= self.lam <= 1, "algo.lam", self.lam, "from 0 to 1")
+        require(self.epochs >= 1, "algo.epochs", self.epochs, "1 or more")
+        require(self.clip > 0, "algo.clip", self.clip, "above 0")
+        require(self.value_clip is None or self.value_clip > 0, "algo.value_clip", self.value_clip, "above 0, or null")
+        require(self.kl_stop is None or self.kl_stop > 0, "algo.kl_stop", self.kl_stop, "above 0, or null")
+        samples = self.horizon * env.num_envs
+        if self.minibatch < 2 or samples % self.minibatch:
+            divisors = [n for n in range(2, samples + 1) if samples % n == 0]
+            nearest = sorted(sorted(divisors, key=lambda n: abs(n - self.minibatch))[:4])
+            raise LabError(
+                f"algo.minibatch={self.minibatch} does not divide the rollout of {samples} samples (algo.horizon="
+                f"{self.horizon} times env.num_envs={env.num_envs}): the nearest that do are "
+                f"{', '.join(map(str, nearest))}."
+            )
+
+    def optimiser_steps(self, env: EnvSpec) -> int:
+        return self.epochs * self.horizon * env.num_envs // self.minibatch
+
+    def learn(
+        self, rollout: Rollout, streams: list[Streams], progress: float, diagnose: bool
+    ) -> dict[str, torch.Tensor]:
+        from lab.memory.rollout import by_session, dealt, shuffled
+
+        # What the policy that acted thought of its steps.
+        value = self.values(rollout)
+        advantage = gae(rollout.reward, self.discount(rollout), value, rollout.truncated, self.lam)
+        samples = {
+            "observation": by_session(rollout.observation[:-1]),
+            "action": by_session(rollout.action),
+            "advantage": by_session(advantage),
+            "returns": by_session(advantage + value[:-1]),
+            "value": by_session(value[:-1]),
+            "usable": by_session(rollout.valid),
+        }
+        with torch.no_grad():
+            samples["log_prob"] = self.policy(samples["observation"]).log_prob(samples["action"])
+        stack, number = samples["value"].shape
+        count = number // self.minibatch
+
+        lr, entropy_coef = self.scheduled(progress)
+        metrics: dict[str, torch.Tensor] = {}
+        learning = self.active
+        for epoch, order in enumerate(self.orders(streams, number).to(value.device).unbind(1)):
+            batches = shuffled(samples, order, count)
+            batches["weight"] = weight = share(batches["usable"])
+            if self.normalise_advantage:
+                batches["advantage"] = normalise(batches["advantage"], weight)
+            batches["bound"] = clipped(batches["advantage"], self.clip)
+            last = epoch == self.epochs - 1
+            divergence = torch.zeros(stack, device=value.device)
+            for index, batch in enumerate(dealt(batches)):
+                policy, new_value = self.policy_and_value(batch["observation"])
+                log_ratio = policy.log_prob(batch["action"]) - batch["log_prob"]
+                ratio = log_ratio.exp()
+                if self.checks and epoch == index == 0:
+                    checks.check_first_ratio(ratio)
+                losses = {
+                    "policy_loss": -torch.minimum(ratio * batch["advantage"], batch["bound"]),
+                    "value_loss": self.value_loss(new_value, batch["value"], batch["returns"]),
+                    "entropy_loss": -policy.entropy(),
+                }
+                norm = self.descend(losses, batch["weight"], lr, entropy_coef, learning)
+                if self.kl_stop is not None or last:
+                    kl = average(approximate_kl(log_ratio.detach()), batch["weight"])
+                    divergence = divergence + kl / count
+                if last:
+                    outside = ((ratio.detach() - 1).abs() > self.clip).to(ratio.dtype)
+                    step = self.describe(losses, batch["weight"], lr, entropy_coef)
+                    step |= {"grad_norm": norm, "clip_fraction": average(outside, batch["weight"])}
+                    for name, metric in step.items():
+                        metrics[name] = metrics.get(name, 0) + metric / count
+            if self.kl_stop is not None:
+                learning = learning * (divergence.unsqueeze(1) <= self.kl_stop)
+
+        metrics["approx_kl"] = divergence
+        weight = share(samples["usable"])
+        return metrics | {"explained_variance": explained_variance(samples["value"], samples["returns"], weight)}
+
+    def orders(self, streams: list[Streams], number: int) -> torch.Tensor:
+        """Draw the order of samples in every epoch, [S, epochs, N].
+
+        All at once, so that a Session that stops early has drawn as much as one that does not (law 1).
+        """
+        drawn = [[stream.minibatches.permutation(number) for _ in range(self.epochs)] for stream in streams]
+        return torch.tensor(np.array(drawn))
+
+    def value_loss(self, value: torch.Tensor, old: torch.Tensor, returns: torch.Tensor) -> torch.Tensor:
+        """Return half the squared error of each value, or of the clipped value where that is larger, [S, B]."""
+        loss = (value - returns).square()
+        if self.value_clip is not None:
+            near = old + (value - old).clamp(-self.value_clip, self.value_clip)
+            loss = torch.maximum(loss, (near - returns).square())
+        return 0.5 * loss
+
+
+def clipped(advantage: torch.Tensor, clip: torch.Tensor | float) -> torch.Tensor:
+    """Return the bound on ratio * advantage that equation 7's clipped term amounts to, advantages being constant.
+
+    The lesser of ratio * A and clamp(ratio, 1 - clip, 1 + clip) * A is the lesser of ratio * A and this.
+    """
+    return torch.where(advantage > 0, 1 + clip, 1 - clip) * advantage

@@ -1,0 +1,121 @@
+"""What the terminal shows: a live line for each Session while it trains, and the result at its end."""
+
+from __future__ import annotations
+
+import shlex
+from time import perf_counter
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from lab.run_dir import RunDir, read_json
+from lab.spec import Spec
+
+PLAIN_STEP = 0.1  # share of a Session between two plain lines, where the output is no terminal
+REFRESH = 0.25  # seconds between redraws of the live lines
+
+
+class Display:
+    """Progress of a stack: live lines on a terminal, plain ones anywhere else."""
+
+    def __init__(self, specs: list[Spec]) -> None:
+        self.specs = specs
+        self.console = Console()
+        self._live: Progress | None = None
+        if self.console.is_terminal:
+            self._live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}"),
+                console=self.console,
+                auto_refresh=False,
+            )
+        self._tasks = []
+        self._start = self._drawn = perf_counter()
+        self._shown = [0.0] * len(specs)
+        for spec in specs:
+            if self._live:
+                name = f"{spec.name} seed {spec.seed}"
+                self._tasks.append(self._live.add_task(name, total=spec.frames, figures=""))
+            else:
+                self.console.print(f"{spec.name} seed {spec.seed}: {spec.frames:,} frames", highlight=False)
+
+    def update(self, index: int, frame: int, mean_return: float | None, frames_per_second: float) -> None:
+        """Show how far a Session has come."""
+        spec, now = self.specs[index], perf_counter()
+        elapsed = now - self._start
+        left = elapsed * max(spec.frames - frame, 0) / frame
+        reached = "-" if mean_return is None else f"{mean_return:.1f}"
+        figures = f"{frame:>9,} frames  {frames_per_second:>7,.0f}/s  return {reached:>7}  {duration(left)} left"
+        share = frame / spec.frames
+        if self._live:
+            self._live.update(self._tasks[index], completed=min(frame, spec.frames), figures=figures)
+            if share >= 1 or (index == len(self.specs) - 1 and now - self._drawn >= REFRESH):
+                self._live.refresh()
+                self._drawn = now
+        elif share >= 1 or share - self._shown[index] >= PLAIN_STEP:
+            self._shown[index] = share
+            line = f"{spec.name} seed {spec.seed}: {min(share, 1):>4.0%} {figures}"
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+
+def duration(seconds: float) -> str:
+    """Write a time as 0:42, 12:05 or 3:20:00."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def show_results(specs: list[Spec], directories: list[RunDir], states: list[str]) -> None:
+    """Print how each Session ended, its figures, its directory, and what to type next."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Session", no_wrap=True)
+    for column in ("state", "frames", "return", "best", "evaluation", "strength", "frames to solve"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for spec, directory, state in zip(specs, directories, states, strict=True):
+        figures = read_json(directory.results) if directory.results.exists() else {}
+        table.add_row(
+            f"{spec.name} seed {spec.seed}",
+            state,
+            _number(directory.read_status()["frame"], 0),
+            *(_number(figures.get(key), 1) for key in ("return", "best", "eval_return", "strength")),
+            _number(figures.get("frames_to_solve"), 0),
+        )
+    # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
+    console.width = max(console.width, 140)
+    console.print()
+    console.print(table)
+    for directory, state in zip(directories, states, strict=True):
+        if state == "failed":
+            error = directory.read_status()["error"] or ""
+            console.print(f"\nFailed: {error.strip().splitlines()[-1]}", style="red", markup=False)
+            console.print(f"Its traceback is in {directory.log}", markup=False)
+    first = directories[0].path
+    root = first if len(directories) == 1 else first.parent
+    console.print(f"\nEverything is in {root}\n", markup=False)
+    commands = {
+        f"python -m lab enjoy {shlex.quote(str(first))}": "watch figures of the best agent, or video=DIR, render=human",
+        f"tensorboard --logdir {shlex.quote(str(root))}": "curves, histograms, hyperparameters",
+    }
+    console.print("Next:")
+    width = max(map(len, commands))
+    for command, purpose in commands.items():
+        console.print(f"  {command:<{width}}  # {purpose}", markup=False)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"

@@ -1,0 +1,1 @@
+"""Making, vectorising and normalising environments."""

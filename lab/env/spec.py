@@ -1,0 +1,42 @@
+"""The schema of conf/env/."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lab.errors import require, require_one_of
+
+VECTORISE = ("auto", "native", "sync", "async")
+
+
+@dataclass
+class Reference:
+    """What is known of an environment, to measure results by; null where it is not known."""
+
+    id: str | None  # the environment that the figures are of; they are left out for any other
+    random_return: float | None  # mean return of uniformly random actions
+    solved: float | None  # 100-episode mean return at which it counts as solved
+
+
+@dataclass
+class EnvSpec:
+    """One Gymnasium environment, how many of them a Session steps, and how."""
+
+    name: str  # short name, used in the name of a run
+    id: str  # Gymnasium id
+    num_envs: int  # environments that a Session steps side by side
+    kwargs: dict[str, Any]  # arguments for the environment's constructor
+    vectorise: str  # one of VECTORISE
+    normalise_observations: bool  # whether to scale observations by their running mean and deviation
+    normalise_rewards: bool  # whether to scale rewards by the running deviation of the discounted return
+    normalise_clip: float  # bound on normalised observations and rewards, in deviations
+    reference: Reference
+
+    def check(self) -> None:
+        """Raise LabError for a value that is not allowed."""
+        require(self.num_envs >= 1, "env.num_envs", self.num_envs, "1 or more")
+        require(self.normalise_clip > 0, "env.normalise_clip", self.normalise_clip, "above 0")
+        require_one_of("env.vectorise", self.vectorise, VECTORISE)
+        reserved = {"num_envs", "render_mode", "vectorization_mode"} & set(self.kwargs)
+        require(
+            not reserved, "env.kwargs", self.kwargs, f"free of {', '.join(sorted(reserved))}, which are set elsewhere"
+        )

@@ -1,0 +1,191 @@
+"""The vector environment of one Session: any Gymnasium id, behind flat observations and a policy's own actions."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers.vector import FlattenObservation
+
+from lab.env.spec import EnvSpec
+from lab.errors import LabError
+
+# Namespaces that Gymnasium knows only once the package that registers them is imported, and how to install it.
+NAMESPACES = {"ALE": ("ale_py", "pip install ale-py"), "phys2d": ("gymnasium.envs.phys2d", "pip install jax")}
+
+
+@dataclass
+class Spaces:
+    """What an algorithm needs to know of an environment.
+
+    Attributes:
+        observation: one environment's observations, flat: a Box of shape [D].
+        action: one environment's actions: Discrete, MultiDiscrete or a Box of shape [A].
+    """
+
+    observation: gym.spaces.Box
+    action: gym.Space[Any]
+
+
+def make_single(spec: EnvSpec, render_mode: str | None = None) -> gym.Env[Any, Any]:
+    """Make one environment as Gymnasium makes it.
+
+    Raises:
+        LabError: the id does not exist, its package is not installed, or its constructor refuses the arguments.
+    """
+    namespace = spec.id.split("/")[0] if "/" in spec.id else ""
+    if namespace in NAMESPACES:
+        package, install = NAMESPACES[namespace]
+        if importlib.util.find_spec(package.split(".")[0]) is None:
+            raise LabError(f"env.id={spec.id} needs a package that is not installed: {install}")
+        importlib.import_module(package)
+    try:
+        # The checker runs once, when the spec is checked; in every environment it would cost a third of the speed.
+        return gym.make(spec.id, render_mode=render_mode, disable_env_checker=True, **spec.kwargs)
+    except gym.error.DependencyNotInstalled as error:
+        raise LabError(f"env.id={spec.id} needs a package that is not installed: {_pip_command(error)}") from error
+    except gym.error.UnregisteredEnv as error:
+        raise LabError(f"env.id={spec.id} does not exist: {_sentence(error)}") from error
+    except ModuleNotFoundError as error:
+        raise LabError(
+            f"env.id={spec.id} needs the module {error.name!r}, which is not installed: pip install {error.name}"
+        ) from error
+    except Exception as error:
+        arguments = f" with env.kwargs={spec.kwargs}" if spec.kwargs else ""
+        raise LabError(f"env.id={spec.id} cannot be made{arguments}: {_sentence(error)}") from error
+
+
+def probe(spec: EnvSpec) -> Spaces:
+    """Make one environment, look at its spaces, and close it.
+
+    Raises:
+        LabError: it cannot be made, or it has a space that no policy here can serve.
+    """
+    env = make_single(spec)
+    try:
+        observation, action = env.observation_space, env.action_space
+    finally:
+        env.close()
+    try:
+        flat = gym.spaces.flatten_space(observation)
+    except NotImplementedError as error:
+        raise LabError(f"env.id={spec.id} has observations that cannot be made flat: {observation}.") from error
+    if not isinstance(flat, gym.spaces.Box):
+        raise LabError(f"env.id={spec.id} has observations without a fixed size: {observation}.")
+    served = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.Box)
+    if not isinstance(action, served) or not np.issubdtype(action.dtype, np.number):
+        raise LabError(
+            f"env.id={spec.id} has the action space {action}, which no algorithm here can serve:"
+            " it must be Discrete, MultiDiscrete or Box."
+        )
+    if isinstance(action, gym.spaces.MultiDiscrete) and len(action.shape) != 1:
+        raise LabError(f"env.id={spec.id} has actions of shape {action.shape}: MultiDiscrete must be one row.")
+    size = int(np.prod(flat.shape))
+    return Spaces(gym.spaces.Box(-np.inf, np.inf, (size,), np.float32), action)
+
+
+class ActionUnits:
+    """Turns a policy's actions into an environment's own units.
+
+    Policies act in units of their own: a whole number from 0 for each discrete choice, and for a bounded Box numbers
+    from -1 to 1, which are clipped and spread over its bounds.
+    """
+
+    def __init__(self, space: gym.Space[Any]) -> None:
+        """Make it for one environment's action space."""
+        self._shape, self._dtype = space.shape or (), space.dtype
+        self._start: Any = getattr(space, "start", 0)
+        self._continuous = isinstance(space, gym.spaces.Box)
+        self._low: Any = None
+        if isinstance(space, gym.spaces.Box) and np.isfinite(space.low).all() and np.isfinite(space.high).all():
+            self._low, self._range = space.low.ravel(), (space.high - space.low).ravel()
+
+    def convert(self, action: np.ndarray) -> np.ndarray:
+        """Turn actions [E, ...] as a policy gives them into [E, *shape] as the environment takes them."""
+        if not self._continuous:
+            return action + self._start
+        if self._low is not None:
+            action = self._low + (np.clip(action, -1.0, 1.0) + 1.0) * (0.5 * self._range)
+        return action.reshape(len(action), *self._shape).astype(self._dtype, copy=False)
+
+
+class Environments:
+    """The environments of one Session, stepped side by side.
+
+    An environment that ended at one step is reset at the next, which is a step without an action, a reward or a
+    lesson (Gymnasium's next-step autoreset): its last observation is a true one, to bootstrap from at a truncation.
+    """
+
+    def __init__(self, spec: EnvSpec, num_envs: int, rng: np.random.Generator) -> None:
+        """Make the environments; `rng` draws their seeds."""
+        self.num_envs = num_envs
+        self._rng = rng
+        self._envs = _vectorise(spec, num_envs)
+        if not isinstance(self._envs.single_observation_space, gym.spaces.Box) or (
+            len(self._envs.single_observation_space.shape) != 1
+        ):
+            self._envs = FlattenObservation(self._envs)
+        self._units = ActionUnits(self._envs.single_action_space)
+
+    def reset(self) -> np.ndarray:
+        """Seed and reset every environment; return their observations [E, D]."""
+        high = 2**31
+        if isinstance(self._envs.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
+            seeds: Any = [int(seed) for seed in self._rng.integers(high, size=self.num_envs)]
+        else:
+            seeds = int(self._rng.integers(high))
+        return self._envs.reset(seed=seeds)[0]
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Step every environment.
+
+        Args:
+            action: in a policy's units, [E] for one discrete choice, [E, K] for several, [E, A] for continuous ones.
+
+        Returns:
+            observation [E, D], reward [E], terminated [E], truncated [E].
+        """
+        return self._envs.step(self._units.convert(action))[:4]
+
+    def close(self) -> None:
+        """Close every environment."""
+        self._envs.close()
+
+
+def _vectorise(spec: EnvSpec, num_envs: int) -> VectorEnv[Any, Any, Any]:
+    native = gym.spec(spec.id).vector_entry_point is not None and not gym.spec(spec.id).additional_wrappers
+    if spec.vectorise == "native" and not native:
+        raise LabError(f"env.vectorise=native is not possible: {spec.id} has no vector implementation of its own.")
+    if spec.vectorise == "native" or (spec.vectorise == "auto" and native):
+        try:
+            envs = gym.make_vec(spec.id, num_envs, vectorization_mode="vector_entry_point", **spec.kwargs)
+        except Exception as error:
+            raise LabError(
+                f"env.id={spec.id} cannot be made by its own vector implementation with env.kwargs={spec.kwargs}:"
+                f" {_sentence(error)} Try env.vectorise=sync."
+            ) from error
+        if envs.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
+            return envs
+        envs.close()
+        if spec.vectorise == "native":
+            raise LabError(
+                f"env.vectorise=native is not possible: {spec.id}'s own vector implementation does not reset at the"
+                " step after an episode's last (next-step autoreset)."
+            )
+    makers = [functools.partial(make_single, spec)] * num_envs
+    return AsyncVectorEnv(makers) if spec.vectorise == "async" else SyncVectorEnv(makers)
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).replace("`", "'").split()) or type(error).__name__
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def _pip_command(error: Exception) -> str:
+    _, found, rest = str(error).partition("pip install")
+    return f"pip install{rest.split('`')[0].rstrip('. ')}" if found else _sentence(error)

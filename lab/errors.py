@@ -1,0 +1,37 @@
+"""Errors that are sentences: what was wrong, the value, what is allowed, and which key or file."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+
+class LabError(Exception):
+    """A mistake that its reader can mend; shown as its message alone, without a traceback."""
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the nearest of the allowed words, or nothing if none is near."""
+    near = get_close_matches(word, list(allowed), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def require(holds: bool, key: str, value: Any, allowed: str) -> None:
+    """Raise LabError unless the value of a config key is an allowed one.
+
+    Args:
+        holds: whether the value is allowed.
+        key: the full name of the key, as typed on the command line.
+        value: what it was set to.
+        allowed: what it may be, to follow the words "must be".
+    """
+    if not holds:
+        raise LabError(f"{key}={value} is not allowed: {key} must be {allowed}.")
+
+
+def require_one_of(key: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise LabError unless the value of a config key is one of a few words."""
+    words = sorted(allowed)
+    if value not in words:
+        raise LabError(
+            f"{key}={value} is not allowed: {key} must be one of {', '.join(words)}.{did_you_mean(value, words)}"
+        )

@@ -1,0 +1,1 @@
+"""Networks of stacked Sessions: layers, parameter buffers, optimisers and action distributions."""

@@ -1,0 +1,196 @@
+"""What a Session writes into its run directory while it trains."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lab.provenance import Provenance
+from lab.run_dir import RunDir, Table, now, write_atomically, write_json, write_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lab.agent import Agent
+    from lab.collect import Episode
+    from lab.spec import Spec
+
+WINDOW = 100  # episodes in what is called the return
+PROGRESS = ("frame", "optimiser_steps", "episodes", "return", "length")
+EVALUATION = ("eval_return", "eval_length")
+TIMING = ("frame", "seconds", "frames_per_second", "collect", "learn", "evaluate", "write")
+
+
+class Record:
+    """The files of one Session, and the figures that it shows while it trains.
+
+    Attributes:
+        best: the highest return at which a checkpoint was called the best so far.
+    """
+
+    def __init__(self, spec: Spec, directory: RunDir, provenance: Provenance, metrics: tuple[str, ...]) -> None:
+        """Start a run directory: spec, provenance, status, log and tables."""
+        self.spec, self.dir = spec, directory
+        self.best = float("-inf")
+        self.state = "running"
+        self._facts = dict(provenance.facts)
+        self._window: deque[Episode] = deque(maxlen=WINDOW)
+        self._episodes = 0
+        self._rows = 0
+        directory.path.mkdir(parents=True, exist_ok=True)
+        write_text(directory.spec, yaml.safe_dump(spec.to_dict(), sort_keys=False, allow_unicode=True))
+        write_json(directory.provenance, self._facts)
+        if provenance.patch:
+            write_atomically(directory.patch, provenance.patch)
+        self._log = logging.getLogger(f"lab.session.{directory.path}")
+        self._log.setLevel(logging.INFO)
+        self._log.propagate = False
+        self._handler = logging.FileHandler(directory.log, mode="w", encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._log.addHandler(self._handler)
+        self._tables = {
+            "episodes": Table(directory.episodes, ("frame", "return", "length")),
+            "metrics": Table(directory.metrics, (*PROGRESS, *metrics, *EVALUATION)),
+            "timing": Table(directory.timing, TIMING),
+        }
+        self._events: Any = None
+        if spec.log.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(directory.path))
+        directory.write_status("running", 0, spec.frames)
+        self._log.info("started %s, seed %d: %s", spec.name, spec.seed, self._facts["command"])
+
+    def add_episodes(self, episodes: list[Episode]) -> None:
+        """Write finished episodes."""
+        self._window.extend(episodes)
+        self._episodes += len(episodes)
+        self._tables["episodes"].add(
+            *({"frame": e.frame, "return": e.episode_return, "length": e.length} for e in episodes)
+        )
+
+    @property
+    def mean_return(self) -> float | None:
+        """Mean return of the last 100 episodes, or of as many as there were."""
+        return sum(e.episode_return for e in self._window) / len(self._window) if self._window else None
+
+    def add_row(
+        self,
+        frame: int,
+        optimiser_steps: int,
+        metrics: Mapping[str, float],
+        evaluation: np.ndarray | None,
+        timing: Mapping[str, float],
+    ) -> None:
+        """Write a row of metrics and of timings.
+
+        Args:
+            frame: frames done.
+            optimiser_steps: steps of the optimiser done.
+            metrics: the algorithm's own.
+            evaluation: returns and lengths [2, episodes] of an evaluation at this frame, if there was one.
+            timing: seconds since the last row, by phase.
+        """
+        lengths = [e.length for e in self._window]
+        row: dict[str, Any] = {
+            "frame": frame,
+            "optimiser_steps": optimiser_steps,
+            "episodes": self._episodes,
+            "return": self.mean_return,
+            "length": sum(lengths) / len(lengths) if lengths else None,
+            **metrics,
+        }
+        if evaluation is not None:
+            row |= {"eval_return": float(evaluation[0].mean()), "eval_length": float(evaluation[1].mean())}
+        self._rows += 1
+        self._tables["metrics"].add(row)
+        self._tables["timing"].add({"frame": frame, **timing})
+        for table in self._tables.values():
+            table.flush()
+        self.dir.write_status("running", frame, self.spec.frames)
+        if self._events:
+            for name, value in row.items():
+                if value is not None and name != "frame":
+                    self._events.add_scalar(_tag(name), value, frame)
+            self._events.add_scalar("timing/frames_per_second", timing["frames_per_second"], frame)
+            if self.spec.mode == "dev":
+                self._events.flush()
+        shown = {name: row[name] for name in ("return", "entropy", *EVALUATION) if row.get(name) is not None}
+        words = " ".join(f"{name}={value:.4g}" for name, value in shown.items())
+        self._log.info("frame %d of %d %s", frame, self.spec.frames, words)
+
+    @property
+    def wants_histograms(self) -> bool:
+        """Whether the row just written is one that histograms go with."""
+        every = self.spec.log.histograms
+        return self._events is not None and every > 0 and (self._rows - 1) % every == 0
+
+    def add_histograms(self, agent: Agent, index: int, actions: np.ndarray, frame: int) -> None:
+        """Write the distributions of weights, biases, gradients and of the last horizon's actions."""
+        for name, value in agent.algorithm.parameters.session(index).items():
+            kind = "bias" if name.endswith("bias") else "weight"
+            self._events.add_histogram(f"{kind}/{name}", value, frame)
+        for name, value in agent.algorithm.parameters.session_gradients(index).items():
+            self._events.add_histogram(f"gradient/{name}", value, frame)
+        columns = actions.reshape(-1, 1 if actions.ndim == 2 else actions.shape[-1])
+        for column in range(columns.shape[1]):
+            self._events.add_histogram(f"action/{column}", columns[:, column], frame)
+
+    def note(self, message: str) -> None:
+        """Write a line into session.log."""
+        self._log.info(message)
+
+    def finish(self, state: str, frame: int, error: str | None = None) -> None:
+        """Close every file and say how the Session ended; a full disk does not hide the reason."""
+        self.state = state
+        try:
+            if error:
+                self._log.error("%s at frame %d\n%s", state, frame, error)
+            else:
+                self._log.info("%s at frame %d", state, frame)
+            if self._events:
+                self._write_hyperparameters()
+                self._events.close()
+        except OSError:
+            traceback.print_exc(file=sys.stderr)
+        for close in (*(table.close for table in self._tables.values()), self._handler.close):
+            try:
+                close()
+            except OSError as problem:
+                error = error or str(problem)
+        self._log.removeHandler(self._handler)
+        self._facts["end"] = now()
+        write_json(self.dir.provenance, self._facts)
+        self.dir.write_status(state, frame, self.spec.frames, error)
+
+    def _write_hyperparameters(self) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        flat = _flatten(self.spec.to_dict())
+        # Written into this Session's own events; SummaryWriter.add_hparams would make a directory of its own for them.
+        for summary in hparams(flat, {_tag("return"): None, _tag("eval_return"): None}):
+            self._events.file_writer.add_summary(summary)
+
+
+def _tag(name: str) -> str:
+    if name in EVALUATION:
+        return f"evaluation/{name.removeprefix('eval_')}"
+    group = "progress" if name in PROGRESS else "learning"
+    return f"{group}/{name}"
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{name}.")
+        else:
+            flat[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return flat

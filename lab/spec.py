@@ -1,0 +1,221 @@
+"""The border between conf/ and the code: what Hydra composes becomes typed Specs here, strictly, or a LabError."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from lab.algo.algorithm import Algorithm
+from lab.env.spec import EnvSpec
+from lab.errors import LabError, did_you_mean, require, require_one_of
+from lab.net.net import Net
+
+T = TypeVar("T")
+
+MODES = ("train", "dev")
+
+
+@dataclass
+class EvalSpec:
+    """Evaluation with the deterministic policy on environments of its own."""
+
+    every: int  # frames between evaluations, 0 for none
+    episodes: int  # episodes an evaluation plays, each in its own environment
+
+    def check(self) -> None:
+        """Raise LabError for a value that is not allowed."""
+        require(self.every >= 0, "eval.every", self.every, "0 (never) or a number of frames")
+        require(self.episodes >= 1, "eval.episodes", self.episodes, "1 or more")
+
+
+@dataclass
+class LogSpec:
+    """What a Session writes while it trains."""
+
+    every: int  # frames between rows of metrics.csv
+    tensorboard: bool  # whether to write TensorBoard events
+    histograms: int  # rows between histograms in TensorBoard, 0 for none
+
+    def check(self) -> None:
+        """Raise LabError for a value that is not allowed."""
+        require(self.every >= 1, "log.every", self.every, "1 frame or more")
+        require(self.histograms >= 0, "log.histograms", self.histograms, "0 (never) or a number of rows")
+
+
+@dataclass
+class CheckpointSpec:
+    """How often a Session saves itself."""
+
+    every: int  # frames between checkpoints
+
+    def check(self) -> None:
+        """Raise LabError for a value that is not allowed."""
+        require(self.every >= 1, "checkpoint.every", self.every, "1 frame or more")
+
+
+@dataclass
+class Spec:
+    """All that decides the result of one Session: spec + git SHA is enough to run it again."""
+
+    seed: int  # origin of every random draw
+    frames: int  # environment steps to train for, over all environments of the Session
+    name: str  # what the run is called, in paths and titles
+    mode: str  # train, or dev: a short run in which every learning step is checked
+    device: str  # cpu, cuda, cuda:N, or auto
+    threads: int  # threads that torch may use; results depend on it in their last bits
+    algo: Algorithm
+    env: EnvSpec
+    net: Net
+    eval: EvalSpec
+    log: LogSpec
+    checkpoint: CheckpointSpec
+
+    def check(self) -> None:
+        """Raise LabError for a value, or a pair of values, that no Session could train with."""
+        require(self.seed >= 0, "seed", self.seed, "0 or a positive whole number")
+        require(self.frames >= 1, "frames", self.frames, "1 or more")
+        require(self.threads >= 1, "threads", self.threads, "1 or more")
+        require(bool(self.name) and "/" not in self.name, "name", repr(self.name), "a word or more, without '/'")
+        require_one_of("mode", self.mode, MODES)
+        kind, _, index = self.device.partition(":")
+        named = kind in ("auto", "cpu", "cuda") and (not index or (kind == "cuda" and index.isdigit()))
+        require(named, "device", self.device, "auto, cpu, cuda or cuda:N")
+        for part in (self.env, self.net, self.eval, self.log, self.checkpoint):
+            part.check()
+        self.algo.check(self.env)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as plain data, in the form that `read` takes back."""
+        plain = asdict(self)
+        for group in ("algo", "net"):
+            cls = type(getattr(self, group))
+            plain[group] = {"_target_": f"{cls.__module__}.{cls.__qualname__}", **plain[group]}
+        return plain
+
+
+def read(config: DictConfig) -> list[Spec]:
+    """Turn a composed config into one checked Spec for each seed that it names.
+
+    Raises:
+        LabError: an unknown or missing key, a value of the wrong type, or one that is not allowed.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise LabError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}.") from error
+    assert isinstance(plain, dict)
+    values: dict[str, Any] = {str(key): value for key, value in plain.items()}
+    seeds = values.get("seed")
+    listed = seeds if isinstance(seeds, list) else [seeds]
+    require(bool(listed), "seed", seeds, "a whole number or a list of them")
+    repeated = len(set(map(str, listed))) < len(listed)
+    require(not repeated, "seed", seeds, "a list in which no seed stands twice")
+    values["seed"] = 0
+    spec = _build(Spec, values, "")
+    specs = []
+    for seed in listed:
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise LabError(f"seed={seed} is not allowed: seed must be a whole number or a list of them.")
+        specs.append(replace(spec, seed=seed))
+        specs[-1].check()
+    return specs
+
+
+def load(path: Path) -> Spec:
+    """Read the spec.yaml of a run directory.
+
+    Raises:
+        LabError: the file is missing, is not YAML, or is not a spec.
+    """
+    try:
+        config = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        raise LabError(f"{path.parent} is not the run directory of a Session: it has no {path.name}.") from error
+    except Exception as error:
+        raise LabError(f"{path} cannot be read as YAML: {error}.") from error
+    assert isinstance(config, DictConfig)
+    return read(config)[0]
+
+
+def arguments(cls: type[T], words: list[str], command: str) -> T:
+    """Read the key=value words that follow a command into a dataclass whose fields all have defaults.
+
+    Raises:
+        LabError: an unknown key, or a value of the wrong type.
+    """
+    pairs = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise LabError(f"{command}: {word!r} is not understood: options are written key=value.")
+        pairs[key] = OmegaConf.create(f"v: {value}").v if value else ""
+    return _build(cls, pairs, f"{command} ")
+
+
+def _build(cls: type[T], values: Any, prefix: str) -> T:
+    """Merge plain data into a dataclass, field by field, so that an error can name the key, the value and the type."""
+    group = prefix.rstrip(". ")
+    if not isinstance(values, dict):
+        raise LabError(f"{group}={values} is not allowed: {group} must be a group of keys.")
+    if "_target_" in values:
+        cls = _locate(cls, values["_target_"], prefix)
+        values = {key: value for key, value in values.items() if key != "_target_"}
+    types = get_type_hints(cls)
+    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise LabError(
+                f"{prefix}{key} is not a key{f' of {group}' if group else ''}.{did_you_mean(str(key), known)}"
+                f" Allowed are: {', '.join(known)}."
+            )
+    built = {}
+    for key, field in known.items():
+        if key not in values:
+            if field.default is NO_DEFAULT and field.default_factory is NO_DEFAULT:
+                raise LabError(f"{prefix}{key} is missing: it must be set in the config or on the command line.")
+            continue
+        if is_dataclass(types[key]):
+            built[key] = _build(types[key], values[key], f"{prefix}{key}.")
+        else:
+            built[key] = _convert(types[key], values[key], f"{prefix}{key}")
+    return cls(**built)
+
+
+def _locate(base: type[Any], target: Any, prefix: str) -> type[Any]:
+    module, _, name = str(target).rpartition(".")
+    try:
+        cls = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise LabError(f"{prefix}_target_={target} cannot be imported: {error}.") from error
+    if not (isinstance(cls, type) and issubclass(cls, base) and is_dataclass(cls)):
+        raise LabError(
+            f"{prefix}_target_={target} is not allowed: it must be a dataclass that extends {base.__name__}."
+        )
+    return cls
+
+
+def _convert(kind: Any, value: Any, key: str) -> Any:
+    refused: dict[Any, Any] = {int: (bool, float, str), float: (bool, str)}  # that OmegaConf would convert
+    if isinstance(value, refused.get(kind, ())):
+        raise LabError(f"{key}={value} is not allowed: {key} must be {_words(kind)}.")
+    node = OmegaConf.structured(_one_field(kind))
+    try:
+        node.value = value
+        return OmegaConf.to_container(node)["value"]  # type: ignore[call-overload, index]
+    except (ValidationError, OmegaConfBaseException) as error:
+        raise LabError(f"{key}={value} is not allowed: {key} must be {_words(kind)}.") from error
+
+
+def _one_field(kind: Any) -> type[Any]:
+    return dataclass(type("Value", (), {"__annotations__": {"value": kind}}))
+
+
+def _words(kind: Any) -> str:
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    return plain.get(kind) or str(kind).replace("typing.", "").replace("None", "null").replace("|", "or")
