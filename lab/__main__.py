@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hydra.errors import MissingConfigException
 
 COMMANDS = ("enjoy",)  # each a module in lab/command with a function main(words)
 
@@ -47,7 +52,8 @@ def main() -> None:
 def compose_and_run() -> None:
     """Let Hydra compose the config and run it."""
     import hydra
-    from hydra.errors import CompactHydraException
+    from hydra.errors import CompactHydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
 
     from lab.errors import LabError
     from lab.launch.job import run
@@ -60,15 +66,55 @@ def compose_and_run() -> None:
         entry()
     except LabError:
         raise
-    except CompactHydraException as error:
+    except MissingConfigException as error:
         if wanted:
             raise
-        cause = f" {str(error.__cause__).splitlines()[0]}" if error.__cause__ else ""
-        raise LabError(f"{error}{cause}") from error
+        raise LabError(missing_option(error)) from error
+    except (CompactHydraException, OmegaConfBaseException) as error:
+        if wanted:
+            raise
+        raise LabError(refused(str(error), str(error.__cause__ or ""))) from error
     except OSError as error:
         if wanted:
             raise
         raise LabError(f"{error.filename} cannot be written: {error.strerror}.") from error
+
+
+def refused(message: str, cause: str) -> str:
+    """Say in a sentence why Hydra could not compose the config."""
+    missing = re.search(r"Missing mandatory value: (\S+)", message)
+    if missing:
+        return f"{missing[1]} is missing: it must be set, as in {missing[1]}=VALUE."
+    unknown = re.search(r"Could not override '([^']+)'", message)
+    if not unknown:
+        return f"{message.splitlines()[0]} {cause.splitlines()[0] if cause else ''}".strip()
+
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from lab.errors import did_you_mean
+
+    key = unknown[1]
+    group, _, leaf = key.rpartition(".")
+    with initialize_config_dir(config_path()):
+        config = compose("config", [word for word in sys.argv[1:] if re.match(r"[\w/]+=\w+$", word) and key not in word])
+        node = OmegaConf.select(config, group) if group else config
+    keys = list(node) if OmegaConf.is_dict(node) else []
+    where = group or "the spec"
+    options = f" Its keys are: {', '.join(map(str, keys))}." if keys else ""
+    advice = f" To add it, write +{key}=VALUE." if where == "env.kwargs" else did_you_mean(leaf, map(str, keys))
+    return f"{key} cannot be set: {where} has no key {leaf!r}.{advice}{options}"
+
+
+def missing_option(error: MissingConfigException) -> str:
+    """Say which option a config group does not have, and which it has."""
+    from lab.errors import did_you_mean
+
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    options = list(error.options or [])
+    if not group or not options:
+        return str(error)
+    return f"{group}={option} does not exist.{did_you_mean(option, options)} Options are: {', '.join(options)}."
 
 
 if __name__ == "__main__":

@@ -30,6 +30,11 @@ class Agent:
 
     def __init__(self, specs: list[Spec], spaces: Spaces, device: torch.device) -> None:
         first = specs[0]
+        if len(specs) > 1 and first.threads > 1:
+            raise LabError(
+                f"threads={first.threads} is not allowed for a stack of {len(specs)} Sessions: with several threads the"
+                " last bits of a result depend on how many Sessions share them. Use threads=1, or one seed."
+            )
         for spec in specs[1:]:
             for part in ("frames", "mode", "device", "threads", "env", "net", "eval", "log", "checkpoint"):
                 one, other = getattr(first, part), getattr(spec, part)

@@ -123,7 +123,8 @@ class Stack:
                     figures = self.evaluate()
             with self.timed("write"):
                 for s, record in enumerate(self.records):
-                    record.add_episodes(self.collector.episodes[s])
+                    if record.state == "running":
+                        record.add_episodes(self.collector.episodes[s])
                 if logging:
                     self.log(figures, rollout.action)
                 if due(spec.checkpoint.every):

@@ -6,7 +6,7 @@ from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
@@ -81,7 +81,8 @@ class Spec:
         require(self.seed >= 0, "seed", self.seed, "0 or a positive whole number")
         require(self.frames >= 1, "frames", self.frames, "1 or more")
         require(self.threads >= 1, "threads", self.threads, "1 or more")
-        require(bool(self.name) and "/" not in self.name, "name", repr(self.name), "a word or more, without '/'")
+        inside = bool(self.name) and not self.name.startswith("/") and ".." not in self.name.split("/")
+        require(inside, "name", repr(self.name), "a word or more, as it is the name of a directory too")
         require_one_of("mode", self.mode, MODES)
         kind, _, index = self.device.partition(":")
         named = kind in ("auto", "cpu", "cuda") and (not index or (kind == "cuda" and index.isdigit()))
@@ -204,6 +205,8 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
     refused: dict[Any, Any] = {int: (bool, float, str), float: (bool, str)}  # that OmegaConf would convert
     if isinstance(value, refused.get(kind, ())):
         raise LabError(f"{key}={value} is not allowed: {key} must be {_words(kind)}.")
+    if isinstance(value, int) and not isinstance(value, bool) and float in (kind, *get_args(kind)):
+        value = float(value)
     node = OmegaConf.structured(_one_field(kind))
     try:
         node.value = value

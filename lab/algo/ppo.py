@@ -84,7 +84,7 @@ class PPO(OnPolicy):
             batches["weight"] = weight = share(batches["usable"])
             if self.normalise_advantage:
                 batches["advantage"] = normalise(batches["advantage"], weight)
-            batches["bound"] = clipped(batches["advantage"], self.clip)
+            batches["bound"] = clipped(batches["advantage"], torch.as_tensor(self.clip).unsqueeze(-1))
             last = epoch == self.epochs - 1
             divergence = torch.zeros(stack, device=value.device)
             for index, batch in enumerate(dealt(batches)):

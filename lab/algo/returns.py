@@ -5,6 +5,8 @@ Time is the first axis; any axes may follow. A step's `discount` is gamma, or 0 
 completed by the value of the state it stopped in, as it is at the end of the horizon.
 """
 
+from __future__ import annotations
+
 from lab.lazy import torch
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +46,9 @@ def make_single(spec: EnvSpec, render_mode: str | None = None) -> gym.Env[Any, A
             raise LabError(f"env.id={spec.id} needs a package that is not installed: {install}")
         importlib.import_module(package)
     try:
-        # The checker runs once, when the spec is checked; in every environment it would cost a third of the speed.
-        return gym.make(spec.id, render_mode=render_mode, disable_env_checker=True, **spec.kwargs)
+        # The passive checker looks at every step of every environment; it is for those who write environments.
+        rendering = {} if render_mode is None else {"render_mode": render_mode}
+        return gym.make(spec.id, disable_env_checker=True, **rendering, **spec.kwargs)
     except gym.error.DependencyNotInstalled as error:
         raise LabError(f"env.id={spec.id} needs a package that is not installed: {_pip_command(error)}") from error
     except gym.error.UnregisteredEnv as error:
@@ -158,7 +160,8 @@ class Environments:
 
 
 def _vectorise(spec: EnvSpec, num_envs: int) -> VectorEnv[Any, Any, Any]:
-    native = gym.spec(spec.id).vector_entry_point is not None and not gym.spec(spec.id).additional_wrappers
+    registered = gym.spec(spec.id.rpartition(":")[2])
+    native = registered.vector_entry_point is not None and not registered.additional_wrappers
     if spec.vectorise == "native" and not native:
         raise LabError(f"env.vectorise=native is not possible: {spec.id} has no vector implementation of its own.")
     if spec.vectorise == "native" or (spec.vectorise == "auto" and native):
@@ -187,5 +190,5 @@ def _sentence(error: Exception) -> str:
 
 
 def _pip_command(error: Exception) -> str:
-    _, found, rest = str(error).partition("pip install")
-    return f"pip install{rest.split('`')[0].rstrip('. ')}" if found else _sentence(error)
+    commands = re.findall(r"pip install [^`\n]+", str(error).replace('\\"', '"'))
+    return " && ".join(command.rstrip(". ") for command in commands) or _sentence(error)

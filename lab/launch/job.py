@@ -84,3 +84,7 @@ def remove_unused(output: Path) -> None:
     used = [path for path in output.rglob("*") if path.is_file() and path.parent.name != ".hydra"]
     if hydra_only and not used:
         shutil.rmtree(output, ignore_errors=True)
+        for folder in output.parents:
+            if folder == Path.cwd() or Path.cwd() not in folder.parents or any(folder.iterdir()):
+                break
+            folder.rmdir()

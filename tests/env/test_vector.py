@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import dataclasses
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from lab.env.vector import ActionUnits, Environments, make_single, probe
+from lab.errors import LabError
+from tests.helpers import ENVIRONMENTS, specs
+
+
+def env_spec(*words: str):
+    return specs(*words)[0].env
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_every_environment_steps_and_is_reset_by_itself(env: str) -> None:
+    spec = env_spec(f"env={env}")
+    spaces = probe(spec)
+    envs = Environments(spec, 3, np.random.default_rng(0))
+    observation = envs.reset()
+    assert observation.shape == (3, *spaces.observation.shape)
+    shape = {gym.spaces.Discrete: (3,)}.get(type(spaces.action), (3, *(spaces.action.shape or ())))
+    for _ in range(30):
+        observation, reward, terminated, truncated = envs.step(np.zeros(shape, spaces.action.dtype))
+        assert observation.shape == (3, *spaces.observation.shape)
+        assert reward.shape == terminated.shape == truncated.shape == (3,)
+    envs.close()
+
+
+def test_native_vector_class_where_there_is_one() -> None:
+    for vectorise, native in (("auto", True), ("native", True), ("sync", False)):
+        envs = Environments(env_spec(f"env.vectorise={vectorise}"), 2, np.random.default_rng(0))
+        assert (type(envs._envs.unwrapped).__name__ == "CartPoleVectorEnv") == native
+        envs.close()
+    with pytest.raises(LabError, match="no vector implementation"):
+        Environments(env_spec("env=pendulum", "env.vectorise=native"), 2, np.random.default_rng(0))
+
+
+def test_async_steps_as_sync_does() -> None:
+    runs = []
+    for vectorise in ("sync", "async"):
+        envs = Environments(env_spec("env=pendulum", f"env.vectorise={vectorise}"), 2, np.random.default_rng(0))
+        envs.reset()
+        runs.append([envs.step(np.full((2, 1), 0.3))[0].tolist() for _ in range(5)])
+        envs.close()
+    assert runs[0] == runs[1]
+
+
+def test_observations_of_any_shape_are_made_flat() -> None:
+    for env_id, size in (("FrozenLake-v1", 16), ("Blackjack-v1", 32 + 11 + 2)):
+        spec = env_spec("env=gymnasium", f"env.id={env_id}")
+        assert probe(spec).observation.shape == (size,)
+        envs = Environments(spec, 2, np.random.default_rng(0))
+        assert envs.reset().shape == (2, size)
+        envs.close()
+
+
+def test_the_step_after_the_last_is_a_reset_without_reward() -> None:
+    spec = env_spec("env.vectorise=sync")
+    for vectorise in ("sync", "native"):
+        envs = Environments(dataclasses.replace(spec, vectorise=vectorise), 1, np.random.default_rng(0))
+        envs.reset()
+        done = False
+        while not done:
+            observation, reward, terminated, truncated = envs.step(np.ones(1, np.int64))
+            done = bool(terminated[0] or truncated[0])
+        assert abs(observation[0, 2]) > 0.2, "the last observation is the true one"
+        observation, reward, terminated, truncated = envs.step(np.ones(1, np.int64))
+        assert abs(observation[0]).max() <= 0.05
+        assert (reward[0], terminated[0], truncated[0]) == (0, False, False)
+        envs.close()
+
+
+def test_action_units() -> None:
+    box = ActionUnits(gym.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32)))
+    assert box.convert(np.array([[-1.0, -1.0], [0.0, 0.0], [5.0, 1.0]])).tolist() == [[-2, 0], [0, 0.5], [2, 1]]
+    unbounded = ActionUnits(gym.spaces.Box(-np.inf, np.inf, (1,), np.float32))
+    assert unbounded.convert(np.array([[7.0]])).tolist() == [[7.0]]
+    square = ActionUnits(gym.spaces.Box(-1, 1, (2, 2), np.float32))
+    assert square.convert(np.zeros((3, 4))).shape == (3, 2, 2)
+    assert ActionUnits(gym.spaces.Discrete(3, start=5)).convert(np.array([0, 2])).tolist() == [5, 7]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("env.id=CartPole-v9",), "v9.*doesn't exist"),
+        (("env.id=Nothing-v0",), "does not exist"),
+        (("env.id=ALE/Pong-v5",), "pip install ale-py"),
+        (("env.id=LunarLander-v3",), r"gymnasium\[box2d\]"),
+        (("env.id=Ant-v5",), r"pip install.*mujoco"),
+        (("env.id=nowhere.module:X-v0",), "nowhere"),
+        (("+env.kwargs.colour=red",), "colour"),
+        (("env=gymnasium", "env.id=tests.envs:Text-v0"), "Discrete, MultiDiscrete or Box"),
+    ],
+)
+def test_environments_that_cannot_be_made(words: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(LabError, match=sentence):
+        probe(env_spec(*words))
+
+
+def test_an_environment_can_be_made_to_be_watched() -> None:
+    env = make_single(env_spec(), "rgb_array")
+    env.reset(seed=0)
+    assert env.render().shape[2] == 3
+    env.close()

@@ -1,0 +1,97 @@
+"""Small environments for tests, by ids such as tests.envs:Target-v0."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+
+class Base(gym.Env[np.ndarray, Any]):
+    """Observes a random row of numbers; subclasses say what acting on it does."""
+
+    observation_space: gym.Space[np.ndarray] = gym.spaces.Box(-1, 1, (3,), np.float32)
+    action_space: gym.Space[Any] = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.observation = self.observe()
+        return self.observation, {}
+
+    def observe(self) -> np.ndarray:
+        return self.np_random.uniform(-1, 1, self.observation_space.shape).astype(np.float32)
+
+    def reward(self, action: Any) -> float:
+        return 0.0
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        reward = self.reward(action)
+        terminated = bool(self.np_random.random() < 0.1)
+        self.observation = self.observe()
+        return self.observation, reward, terminated, False, {}
+
+
+class Target(Base):
+    """Continuous: the reward is nearness to the first two numbers shown."""
+
+    action_space = gym.spaces.Box(-2, 2, (2,), np.float32)
+
+    def reward(self, action: Any) -> float:
+        assert action.shape == (2,) and np.abs(action).max() <= 2
+        return -float(np.square(action - self.observation[:2]).sum())
+
+
+class Single(Base):
+    """Continuous, with one number to see and one to give: the widths that batched products treat apart."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+    def reward(self, action: Any) -> float:
+        return -float(np.square(action - self.observation).sum())
+
+
+class Pair(Base):
+    """Two choices at once: each is to match the sign of a number shown; choices are counted from 3."""
+
+    action_space = gym.spaces.MultiDiscrete([2, 3], start=[3, 3])
+
+    def reward(self, action: Any) -> float:
+        assert self.action_space.contains(np.asarray(action)), action
+        return float(action[0] == 3 + (self.observation[0] > 0)) + float(action[1] == 3 + (self.observation[1] > 0))
+
+
+class Raises(Base):
+    """Raises at a random step."""
+
+    def reward(self, action: Any) -> float:
+        if self.np_random.random() < 1 / 2000:
+            raise RuntimeError("the environment broke")
+        return float(action)
+
+
+class NotANumber(Base):
+    """Gives NaN for a reward at a random step."""
+
+    def reward(self, action: Any) -> float:
+        return float("nan") if self.np_random.random() < 1 / 2000 else 1.0
+
+
+class Slow(Base):
+    """Takes its time."""
+
+    def reward(self, action: Any) -> float:
+        time.sleep(0.002)
+        return 1.0
+
+
+class Text(Base):
+    """Has actions that nothing here can give."""
+
+    action_space = gym.spaces.Text(5)
+
+
+for kind in (Target, Single, Pair, Raises, NotANumber, Slow, Text):
+    gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

@@ -1,0 +1,55 @@
+"""What several tests need."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from lab.agent import read as read_checkpoint
+from lab.env.vector import probe
+from lab.run_dir import RunDir
+from lab.session import Stack
+from lab.spec import Spec, read
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+ALGORITHMS = sorted(path.stem for path in (CONF / "algo").glob("*.yaml"))
+ENVIRONMENTS = sorted(path.stem for path in (CONF / "env").glob("*.yaml") if path.stem != "gymnasium")
+QUIET = ("log.tensorboard=false", "log.every=500", "eval.every=1000", "eval.episodes=3", "checkpoint.every=1000")
+
+
+def specs(*words: str) -> list[Spec]:
+    """Compose a config as the command line does."""
+    with initialize_config_dir(str(CONF)):
+        return read(compose("config", [*words]))
+
+
+def train(folder: Path, *words: str) -> list[RunDir]:
+    """Train a stack in this process, a directory for each seed, and return them."""
+    made = specs(*QUIET, *words)
+    return train_specs(folder, made)
+
+
+def train_specs(folder: Path, made: list[Spec]) -> list[RunDir]:
+    """Train specs as one stack in this process."""
+    directories = [RunDir(folder / f"{index}-seed-{spec.seed}") for index, spec in enumerate(made)]
+    Stack(made, directories, probe(made[0].env)).train()
+    return directories
+
+
+def result(directory: RunDir) -> dict[str, str]:
+    """Return what law 1 speaks of: a digest of episodes.csv, metrics.csv and the final weights."""
+    weights = read_checkpoint(directory.checkpoint("last"))["parameters"]
+    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in weights.values())).hexdigest()
+    return {"episodes": directory.episodes.read_text(), "metrics": directory.metrics.read_text(), "weights": digest}
+
+
+def lab(*words: str, timeout: float = 120, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    return subprocess.run(
+        [sys.executable, "-m", "lab", *words], capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False
+    )

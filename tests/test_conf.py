@@ -1,0 +1,69 @@
+"""conf/: every file composes and every line says what it means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark.random_returns import random_return
+from tests.helpers import ALGORITHMS, CONF, ENVIRONMENTS, lab, specs, train
+
+FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
+DISCRETE_AND_CONTINUOUS = ("cartpole", "pendulum")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_line_has_a_comment(file: str) -> None:
+    text = (CONF / file).read_text()
+    body = text.split("\nhydra:")[0]
+    for line in body.splitlines():
+        opens_a_group = line.rstrip().endswith(":")
+        assert not line.strip() or opens_a_group or "# " in line, f"{file}: {line}"
+
+
+@pytest.mark.parametrize("env", [*ENVIRONMENTS, "gymnasium"])
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_pair_composes(algo: str, env: str) -> None:
+    words = ["env.id=CartPole-v1"] if env == "gymnasium" else []
+    spec = specs(f"algo={algo}", f"env={env}", *words)[0]
+    assert spec.algo.name == algo
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_pair_trains_a_few_steps_in_dev_mode(tmp_path: Path, algo: str, env: str) -> None:
+    words = ["algo.horizon=16", "algo.minibatch=16"] if algo == "ppo" else ["algo.horizon=16"]
+    directory = train(tmp_path, f"algo={algo}", f"env={env}", *words, "mode=dev", "frames=300", "eval.every=0")[0]
+    assert directory.read_status()["error"] is None
+    assert directory.read_status()["state"] == "completed"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("tuned/")])
+def test_tuned_files_are_picked_up_by_themselves(file: str) -> None:
+    algo, env = Path(file).stem.split("_", 1)
+    tuned = yaml.safe_load((CONF / file).read_text())
+    spec = specs(f"algo={algo}", f"env={env}")[0].to_dict()
+    plain = specs(f"algo={algo}", f"env={env}", "~tuned")[0].to_dict()
+    assert spec != plain
+    for group, values in tuned.items():
+        found = spec[group]
+        assert (found == values) if not isinstance(values, dict) else values.items() <= found.items()
+
+
+@pytest.mark.parametrize("env", ["cartpole", "mountaincar_continuous"])
+def test_random_returns_are_as_measured(env: str) -> None:
+    conf = yaml.safe_load((CONF / "env" / f"{env}.yaml").read_text())
+    assert conf["reference"]["id"] == conf["id"]
+    assert random_return(conf["id"], conf["kwargs"]) == pytest.approx(conf["reference"]["random_return"], abs=0.01)
+
+
+def test_the_spec_can_be_shown() -> None:
+    done = lab("algo=ppo", "env=pendulum", "--cfg", "job", "--resolve")
+    assert done.returncode == 0
+    shown = yaml.safe_load(done.stdout)
+    keys = "seed frames name mode device threads algo env net eval log checkpoint".split()
+    assert set(shown) == set(keys)
+    assert shown["algo"]["gamma"] == 0.95
+    assert shown["name"] == "ppo_pendulum"

@@ -1,0 +1,161 @@
+"""The laws of the design, each by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from lab.analysis import analyse_session
+from lab.run_dir import RunDir, write_atomically
+from tests.helpers import ALGORITHMS, lab, result, specs, train, train_specs
+
+CASES = {
+    "discrete": ("env=cartpole",),
+    "continuous": ("env=pendulum",),
+    "multi-discrete": ("env=gymnasium", "env.id=tests.envs:Pair-v0", "name=pair"),
+    "single": ("env=gymnasium", "env.id=tests.envs:Single-v0", "name=single"),
+    "normalised": ("env=pendulum", "env.normalise_observations=true", "env.normalise_rewards=true"),
+    # Shapes that fit no vector register, and every part of the arithmetic switched on.
+    "odd": ("env=acrobot", "env.num_envs=3", "net.hidden=[7,5]", "net.activation=silu", "net.shared=true"),
+}
+ODD = {
+    "a2c": ("algo.horizon=7", "algo.advantage=n_step", "algo.n=3", "algo.entropy_coef=0.01"),
+    "ppo": ("algo.horizon=9", "algo.minibatch=27", "algo.value_clip=0.2", "algo.kl_stop=0.001", "algo.epochs=4"),
+    "reinforce": ("algo.horizon=11", "algo.baseline=false", "algo.optimiser.name=rmsprop"),
+}
+
+
+def words(algo: str, case: str) -> list[str]:
+    usual = ("algo.horizon=64", "algo.minibatch=128") if algo == "ppo" else ("algo.horizon=32", "~tuned")
+    chosen = ODD.get(algo, ()) if case == "odd" else usual[:2] if algo == "ppo" else usual[:1]
+    schedules = ("algo.lr_schedule=linear", "algo.entropy_schedule=cosine")
+    return [f"algo={algo}", *CASES[case], *chosen, *schedules, "frames=2000"]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_law_1_alone_is_as_in_a_stack(tmp_path: pathlib.Path, algo: str, case: str) -> None:
+    extra = ["algo.n=5"] if algo == "a2c" and case != "odd" else []
+    alone = train(tmp_path / "alone", *words(algo, case), *extra, "seed=2")
+    stacked = train(tmp_path / "stacked", *words(algo, case), *extra, "seed=[0,1,2,3]")
+    assert result(stacked[2]) == result(alone[0])
+    assert len({result(directory)["weights"] for directory in stacked}) == 4
+    rows = result(alone[0])["episodes"].splitlines()
+    assert len(rows) > 1, "the comparison is of runs in which episodes ended"
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_law_1_the_same_spec_gives_the_same_result(tmp_path: pathlib.Path, algo: str) -> None:
+    first, second = (train(tmp_path / name, *words(algo, "continuous"), "seed=5")[0] for name in ("first", "second"))
+    assert result(first) == result(second)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_law_1_sessions_of_different_trials_share_a_stack(tmp_path: pathlib.Path, algo: str) -> None:
+    spec = specs(*words(algo, "discrete"), "log.tensorboard=false", "seed=1")[0]
+    algos = [dataclasses.replace(spec.algo, lr=lr, gamma=gamma) for lr, gamma in ((1e-3, 0.99), (3e-3, 0.9), (1e-4, 0.5))]
+    trials = [dataclasses.replace(spec, algo=algo) for algo in algos]
+    stacked = train_specs(tmp_path / "stacked", trials)
+    for index, trial in enumerate(trials):
+        alone = train_specs(tmp_path / f"alone-{index}", [trial])
+        assert result(stacked[index]) == result(alone[0])
+
+
+def test_law_1_holds_for_a_session_beside_one_that_fails(tmp_path: pathlib.Path) -> None:
+    chosen = ["algo=ppo", "env=gymnasium", "env.id=tests.envs:Raises-v0", "name=raises", "frames=1500"]
+    chosen += ["algo.horizon=64", "algo.minibatch=128"]
+    stacked = train(tmp_path / "stacked", *chosen, "seed=[0,1,2,3,4,5]")
+    states = [directory.read_status()["state"] for directory in stacked]
+    assert {"completed", "failed"} == set(states)
+    for seed, directory in enumerate(stacked):
+        alone = train(tmp_path / f"alone-{seed}", *chosen, f"seed={seed}")[0]
+        assert alone.read_status()["state"] == states[seed]
+        for table in ("episodes", "metrics"):
+            assert getattr(alone, table).read_text() == getattr(directory, table).read_text()
+
+
+def test_law_2_no_draw_from_a_global_stream(tmp_path: pathlib.Path) -> None:
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    train(tmp_path, *words("ppo", "continuous"))
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    assert after == before
+
+
+def test_law_3_a_reader_sees_the_old_file_or_the_new(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "status.json"
+    write_atomically(path, b"old")
+
+    def replace(self: pathlib.Path, target: pathlib.Path) -> None:
+        assert path.read_bytes() == b"old"
+        assert self.read_bytes() == b"new", "the new content is whole before it takes the name"
+        raise OSError("the machine stopped here")
+
+    monkeypatch.setattr(pathlib.Path, "replace", replace)
+    with pytest.raises(OSError, match="stopped here"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_law_4_a_failure_is_in_the_status_with_its_traceback(tmp_path: pathlib.Path) -> None:
+    chosen = ["algo=a2c", "env=gymnasium", "env.id=tests.envs:Raises-v0", "name=raises", "frames=50_000"]
+    directory = train(tmp_path, *chosen)[0]
+    status = directory.read_status()
+    assert status["state"] == "failed"
+    assert "RuntimeError: the environment broke" in status["error"]
+    assert "Traceback" in directory.log.read_text()
+    assert status["frame"] < 50_000
+
+
+def test_law_5_analysis_is_a_pure_function_of_files(tmp_path: pathlib.Path) -> None:
+    directory = train(tmp_path, "frames=3000")[0]
+    analyse_session(directory)
+    first = directory.results.read_bytes(), directory.plot.read_bytes()
+    directory.results.unlink()
+    analyse_session(directory)
+    assert (directory.results.read_bytes(), directory.plot.read_bytes()) == first
+
+
+def test_law_5_a_half_finished_directory_can_be_analysed(tmp_path: pathlib.Path) -> None:
+    whole = train(tmp_path, "frames=3000")[0]
+    half = RunDir(tmp_path / "half")
+    half.path.mkdir()
+    for path in (whole.spec, whole.status):
+        (half.path / path.name).write_bytes(path.read_bytes())
+    for path, rows in ((whole.episodes, 1), (whole.metrics, 1), (whole.timing, 1)):
+        (half.path / path.name).write_text("".join(path.read_text().splitlines(keepends=True)[:rows]))
+    analyse_session(half)
+    assert json.loads(half.results.read_text())["return"] is None
+    assert half.plot.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentences"),
+    {
+        "algo=a2d": ("algo=a2d", "Did you mean 'a2c'", "a2c, ppo, reinforce"),
+        "algo.lrr=1": ("algo.lrr", "Did you mean 'lr'", "gamma"),
+        "+algo.lrr=1": ("algo.lrr", "Did you mean 'lr'", "gamma"),
+        "algo.lr=fast": ("algo.lr=fast", "must be a number"),
+        "algo.horizon=2.5": ("algo.horizon=2.5", "a whole number"),
+        "net.activation=tahn": ("net.activation=tahn", "Did you mean 'tanh'", "relu"),
+        "env.id=CartPol-v1": ("env.id=CartPol-v1", "Did you mean", "CartPole"),
+        "env.id=tests.envs:Text-v0": ("Text", "Discrete, MultiDiscrete or Box"),
+        "algo=ppo algo.minibatch=100": ("algo.minibatch=100", "1024 samples", "128"),
+    }.items(),
+)
+def test_law_6_a_mistake_stops_before_the_first_frame(
+    tmp_path: pathlib.Path, mistake: str, sentences: tuple[str, ...]
+) -> None:
+    output = tmp_path / "run"
+    done = lab(*mistake.split(), f"hydra.run.dir={output}")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for sentence in sentences:
+        assert sentence in done.stderr
+    assert not output.exists(), "a config that was refused leaves nothing behind"

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from lab.agent import Agent
+from lab.algo.algorithm import stack
+from lab.errors import LabError
+from lab.run_dir import write_text
+from lab.spec import load, read
+from tests.helpers import specs
+
+
+def test_a_list_of_seeds_is_a_stack() -> None:
+    assert [spec.seed for spec in specs("seed=[3,1,2]")] == [3, 1, 2]
+    assert [spec.seed for spec in specs("seed=7")] == [7]
+
+
+def test_a_spec_read_back_is_the_same(tmp_path: Path) -> None:
+    spec = specs("algo=ppo", "env=pendulum", "algo.kl_stop=0.02", "seed=4")[0]
+    write_text(tmp_path / "spec.yaml", yaml.safe_dump(spec.to_dict(), sort_keys=False))
+    assert load(tmp_path / "spec.yaml") == spec
+
+
+def test_numbers_are_what_they_are_declared() -> None:
+    spec = specs("algo.lr=1", "algo=ppo", "algo.value_clip=1")[0]
+    assert isinstance(spec.algo.lr, float)
+    assert isinstance(spec.algo.value_clip, float)
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("seed=x", "whole number or a list"),
+        ("seed=[0,0]", "twice"),
+        ("seed=[]", "whole number or a list"),
+        ("seed=-1", "0 or a positive"),
+        ("frames=0", "1 or more"),
+        ("frames=true", "a whole number"),
+        ("frames=1.5", "a whole number"),
+        ("threads=0", "1 or more"),
+        ("device=gpu", "auto, cpu, cuda or cuda:N"),
+        ("name=../x", "name of a directory"),
+        ("algo.lr=null", "a number"),
+        ("algo.lr=[1]", "a number"),
+        ("algo.lr_schedule=lin", "Did you mean 'linear'"),
+        ("algo.optimiser.name=adm", "Did you mean 'adam'"),
+        ("+algo.optimiser.beta3=1", "algo.optimiser.beta3 is not a key"),
+        ("+foo=1", "foo is not a key"),
+        ("net.hidden=[0]", "widths of 1 or more"),
+        ("net.hidden=64", "net.hidden=64"),
+        ("net._target_=lab.net.mlp.Nothing", "cannot be imported"),
+        ("net._target_=lab.algo.ppo.PPO", "extends Net"),
+        ("env.num_envs=0", "1 or more"),
+        ("env.vectorise=parallel", "one of async, auto, native, sync"),
+        ("+env.kwargs.render_mode=human", "set elsewhere"),
+        ("~algo.gamma", "algo.gamma is missing"),
+        ("eval.every=-1", "0 \\(never\\)"),
+        ("mode=dev mode=train log.every=0", "1 frame or more"),
+        ("algo=ppo algo.minibatch=1000", "nearest that do"),
+        ("algo=ppo algo.clip=0", "above 0"),
+        ("algo.n=50", "algo.horizon"),
+    ],
+)
+def test_mistakes_are_sentences(word: str, sentence: str) -> None:
+    with pytest.raises(LabError, match=sentence):
+        specs(*word.split())
+
+
+def test_files_that_are_not_specs(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="no spec.yaml"):
+        load(tmp_path / "spec.yaml")
+    (tmp_path / "spec.yaml").write_text("a: [1")
+    with pytest.raises(LabError, match="cannot be read as YAML"):
+        load(tmp_path / "spec.yaml")
+    (tmp_path / "spec.yaml").write_text("seed: 1")
+    with pytest.raises(LabError, match="frames is missing"):
+        load(tmp_path / "spec.yaml")
+
+
+def test_an_interpolation_that_leads_nowhere() -> None:
+    with pytest.raises(LabError, match="nothing"):
+        read(OmegaConf.create({"seed": 1, "name": "${nothing}"}))
+
+
+def test_a_stack_has_vectors_of_numbers_and_one_of_everything_else() -> None:
+    first = specs("algo=ppo")[0].algo
+    second = dataclasses.replace(first, lr=0.5)
+    stacked = stack([first, second], "cpu", "algo")
+    assert stacked.lr.tolist() == pytest.approx([[first.lr], [0.5]])
+    assert stacked.optimiser.eps.shape == (2, 1)
+    assert stacked.horizon == first.horizon
+    with pytest.raises(LabError, match=r"algo.horizon differs between Sessions of one stack"):
+        stack([first, dataclasses.replace(first, horizon=7)], "cpu", "algo")
+
+
+def test_a_stack_keeps_to_one_thread() -> None:
+    with pytest.raises(LabError, match="threads=2 is not allowed for a stack of 2"):
+        Agent(specs("seed=[0,1]", "threads=2"), None, "cpu")
