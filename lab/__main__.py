@@ -97,7 +97,9 @@ def refused(message: str, cause: str) -> str:
     key = unknown[1]
     group, _, leaf = key.rpartition(".")
     with initialize_config_dir(config_path()):
-        config = compose("config", [word for word in sys.argv[1:] if re.match(r"[\w/]+=\w+$", word) and key not in word])
+        config = compose(
+            "config", [word for word in sys.argv[1:] if re.match(r"[\w/]+=\w+$", word) and key not in word]
+        )
         node = OmegaConf.select(config, group) if group else config
     keys = list(node) if OmegaConf.is_dict(node) else []
     where = group or "the spec"

@@ -207,6 +207,8 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
         raise LabError(f"{key}={value} is not allowed: {key} must be {_words(kind)}.")
     if isinstance(value, int) and not isinstance(value, bool) and float in (kind, *get_args(kind)):
         value = float(value)
+    if kind is str and isinstance(value, (int, float)):
+        value = str(value)  # a name may look like a number
     node = OmegaConf.structured(_one_field(kind))
     try:
         node.value = value

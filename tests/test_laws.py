@@ -59,7 +59,9 @@ def test_law_1_the_same_spec_gives_the_same_result(tmp_path: pathlib.Path, algo:
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_law_1_sessions_of_different_trials_share_a_stack(tmp_path: pathlib.Path, algo: str) -> None:
     spec = specs(*words(algo, "discrete"), "log.tensorboard=false", "seed=1")[0]
-    algos = [dataclasses.replace(spec.algo, lr=lr, gamma=gamma) for lr, gamma in ((1e-3, 0.99), (3e-3, 0.9), (1e-4, 0.5))]
+    algos = [
+        dataclasses.replace(spec.algo, lr=lr, gamma=gamma) for lr, gamma in ((1e-3, 0.99), (3e-3, 0.9), (1e-4, 0.5))
+    ]
     trials = [dataclasses.replace(spec, algo=algo) for algo in algos]
     stacked = train_specs(tmp_path / "stacked", trials)
     for index, trial in enumerate(trials):

@@ -72,7 +72,7 @@ def test_mistakes_are_sentences(word: str, sentence: str) -> None:
 
 
 def test_files_that_are_not_specs(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="no spec.yaml"):
+    with pytest.raises(LabError, match=r"no spec\.yaml"):
         load(tmp_path / "spec.yaml")
     (tmp_path / "spec.yaml").write_text("a: [1")
     with pytest.raises(LabError, match="cannot be read as YAML"):
@@ -91,7 +91,7 @@ def test_a_stack_has_vectors_of_numbers_and_one_of_everything_else() -> None:
     first = specs("algo=ppo")[0].algo
     second = dataclasses.replace(first, lr=0.5)
     stacked = stack([first, second], "cpu", "algo")
-    assert stacked.lr.tolist() == pytest.approx([[first.lr], [0.5]])
+    assert stacked.lr.flatten().tolist() == pytest.approx([first.lr, 0.5])
     assert stacked.optimiser.eps.shape == (2, 1)
     assert stacked.horizon == first.horizon
     with pytest.raises(LabError, match=r"algo.horizon differs between Sessions of one stack"):

@@ -47,7 +47,7 @@ def make_single(spec: EnvSpec, render_mode: str | None = None) -> gym.Env[Any, A
         importlib.import_module(package)
     try:
         # The passive checker looks at every step of every environment; it is for those who write environments.
-        rendering = {} if render_mode is None else {"render_mode": render_mode}
+        rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         return gym.make(spec.id, disable_env_checker=True, **rendering, **spec.kwargs)
     except gym.error.DependencyNotInstalled as error:
         raise LabError(f"env.id={spec.id} needs a package that is not installed: {_pip_command(error)}") from error

@@ -25,6 +25,11 @@ def test_minibatches_hold_every_sample_of_their_own_session_once() -> None:
 def test_done_is_either_ending() -> None:
     zeros = torch.zeros(1, 1, 3)
     rollout = Rollout(
-        zeros, zeros, zeros, terminated=torch.tensor([[[1.0, 0, 0]]]), truncated=torch.tensor([[[0, 1.0, 0]]]), valid=zeros
+        zeros,
+        zeros,
+        zeros,
+        terminated=torch.tensor([[[1.0, 0, 0]]]),
+        truncated=torch.tensor([[[0, 1.0, 0]]]),
+        valid=zeros,
     )
     assert rollout.done.tolist() == [[[1, 1, 0]]]

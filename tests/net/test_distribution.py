@@ -56,4 +56,6 @@ def test_draws_follow_the_probabilities(space: gym.Space, size: int, shape: tupl
     drawn = dist.sample(noise)
     assert drawn.shape == (1, 20_000, *shape)
     # The mean log-probability of draws is minus the entropy.
-    assert float(dist.log_prob(drawn).detach().mean()) == pytest.approx(-float(dist.entropy().detach().mean()), abs=0.03)
+    assert float(dist.log_prob(drawn).detach().mean()) == pytest.approx(
+        -float(dist.entropy().detach().mean()), abs=0.03
+    )

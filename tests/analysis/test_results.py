@@ -1,0 +1,79 @@
+"""The figures of a Session by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lab.analysis.results import Tables, efficiency, frames_to_solve, read_tables, session_results, stability
+from lab.errors import LabError
+from lab.run_dir import RunDir
+
+
+def tables(returns: list[float | None], random_return: float | None = 10.0) -> Tables:
+    frames = [100 * (i + 1) for i in range(len(returns))]
+    metrics = pd.DataFrame(
+        {
+            "frame": frames, "optimiser_steps": [frame // 10 for frame in frames], "episodes": range(len(returns)),
+            "return": returns, "length": returns, "eval_return": [None] * (len(returns) - 1) + [77.0],
+        },
+        dtype=float,
+    )  # fmt: skip
+    env = {"id": "E-v0", "kwargs": {}, "reference": {"id": "E-v0", "random_return": random_return, "solved": 50.0}}
+    episodes = pd.DataFrame({"frame": range(1, 301), "return": [0.0] * 150 + [100.0] * 150, "length": [1] * 300})
+    return Tables({"env": env}, episodes, metrics, pd.DataFrame(), "completed")
+
+
+def test_figures_by_hand() -> None:
+    # Strengths 10, 30, 20 at frames 100, 200, 300 and steps 10, 20, 30.
+    results = session_results(tables([20.0, 40.0, 30.0]))
+    weights = np.array([1 / 100, 1 / 200, 1 / 300])
+    expected = {
+        "frames": 300, "optimiser_steps": 30, "episodes": 300, "return": 30.0, "best": 40.0, "eval_return": 77.0,
+        "strength": 20.0, "max_strength": 30.0, "final_strength": 20.0, "stability": 1 - 10 / 40,
+        "sample_efficiency": (np.array([10, 30, 20]) * weights).sum() / weights.sum(),
+        "training_efficiency": (np.array([10, 30, 20]) * weights).sum() / weights.sum(),
+        # Half of the last 100 episodes are of return 100 after the 200th.
+        "frames_to_solve": 200,
+    }  # fmt: skip
+    assert {key: results[key] for key in expected} == pytest.approx(expected)
+
+
+def test_rows_before_the_first_episode_count_for_nothing() -> None:
+    assert session_results(tables([None, 20.0, 40.0]))["strength"] == 20.0
+
+
+def test_figures_without_a_meaning_are_null() -> None:
+    results = session_results(tables([20.0, 40.0], random_return=None))
+    assert results["strength"] is None
+    assert results["return"] == 40.0
+    assert session_results(tables([None, None]))["return"] is None
+    other = tables([20.0])
+    other.spec["env"]["id"] = "F-v0"
+    assert session_results(other)["strength"] is None
+    assert session_results(other)["frames_to_solve"] is None
+
+
+def test_stability_by_hand() -> None:
+    assert stability(np.array([1.0, 2.0, 3.0])) == 1.0
+    assert stability(np.array([4.0, 2.0])) == 0.5
+    assert stability(np.array([4.0])) is None
+    assert stability(np.array([0.0, 1.0])) is None
+
+
+def test_efficiency_by_hand() -> None:
+    assert efficiency(np.array([3.0, 0.0]), np.array([1.0, 2.0])) == 2.0
+    assert efficiency(np.array([3.0]), np.array([0.0])) is None
+
+
+def test_frames_to_solve_needs_a_hundred_episodes() -> None:
+    episodes = pd.DataFrame({"frame": range(99), "return": [100.0] * 99})
+    assert frames_to_solve(episodes, 50.0) is None
+
+
+def test_a_directory_that_is_no_session(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="not the run directory of a Session"):
+        read_tables(RunDir(tmp_path))

@@ -1,0 +1,139 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.helpers import ROOT, lab
+
+TRACE = """
+import sys
+sys.argv = ["lab", *sys.argv[1:]]
+try:
+    from lab.__main__ import main
+    main()
+except SystemExit:
+    pass
+print("torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["algo.lrr=1"], ["+algo.lrr=1"], ["algo=ppo", "algo.minibatch=7"], ["env.id=Nothing-v0"]]
+)
+def test_help_and_mistakes_do_not_import_torch(words: list[str], tmp_path: Path) -> None:
+    extra = [] if "--help" in words else [f"hydra.run.dir={tmp_path}/run"]
+    done = subprocess.run(
+        [sys.executable, "-c", TRACE, *words, *extra], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["algo.lrr=1"]])
+def test_help_and_mistakes_take_less_than_importing_torch(words: list[str]) -> None:
+    def seconds(*command: str) -> float:
+        best = float("inf")
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, *command], capture_output=True, cwd=ROOT, check=False)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return best
+
+    # Measured against something in the same run: machines are noisy, and importing torch takes more than a second.
+    assert seconds("-m", "lab", *words) < seconds("-c", "import torch")
+
+
+def test_help_shows_groups_and_commands() -> None:
+    done = lab("--help")
+    assert done.returncode == 0
+    for word in (
+        "python -m lab algo=a2c env=cartpole",
+        "algo: a2c, ppo, reinforce",
+        "enjoy DIR",
+        "net: mlp",
+        "mode: dev",
+    ):
+        assert word in done.stdout
+
+
+def test_a_stack_from_the_command_line(tmp_path: Path) -> None:
+    output = tmp_path / "ä 'b' [c]=d, e"
+    quoted = str(output).replace("'", "\\'")
+    words = ("algo=ppo", "algo.horizon=32", "frames=2000", "seed=[2,5]", "eval.episodes=2", "log.every=500")
+    done = lab(*words, f"hydra.run.dir='{quoted}'")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in output.iterdir()) == ["seed-2", "seed-5"]
+    for seed in (2, 5):
+        folder = output / f"seed-{seed}"
+        left = {path.name.split(".out.")[0] for path in folder.iterdir()}
+        assert left - {"uncommitted.patch"} == {
+            ".hydra", "checkpoint", "episodes.csv", "events", "metrics.csv", "provenance.json", "session.json",
+            "session.log", "session.png", "spec.yaml", "status.json", "timing.csv",
+        }  # fmt: skip
+        assert yaml.safe_load((folder / "spec.yaml").read_text())["seed"] == seed
+        assert yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())["seed"] == seed
+        assert f"seed={seed}" in yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text())
+        assert json.loads((folder / "session.json").read_text())["frames"] == 2048
+    for word in ("ppo_cartpole seed 5", "completed", "python -m lab enjoy", "tensorboard --logdir"):
+        assert word in done.stdout
+    assert "\x1b" not in done.stdout, "plain lines where the output is no terminal"
+
+
+def test_a_failed_session_is_told_in_a_sentence(tmp_path: Path) -> None:
+    words = ("env=gymnasium", "env.id=tests.envs:Raises-v0", "name=raises", "frames=50_000")
+    done = lab(*words, f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "Failed: RuntimeError: the environment broke" in done.stdout
+    assert "session.log" in done.stdout
+
+
+def test_a_directory_that_cannot_be_written() -> None:
+    done = lab("hydra.run.dir=/proc/nowhere")
+    assert done.returncode == 2
+    assert "/proc/nowhere cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["enjy", "x"], "Did you mean 'enjoy'"),
+        (["env=cartpol"], "Did you mean 'cartpole'"),
+        (["env=gymnasium"], "env.id is missing"),
+        (["env.kwargs.colour=1"], "+env.kwargs.colour=VALUE"),
+        (["algo=[a"], "algo=[a"),
+        (["frames=0"], "frames must be 1 or more"),
+    ],
+)
+def test_mistakes(words: list[str], sentence: str) -> None:
+    done = lab(*words)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_an_installed_package_carries_its_config(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("lab", "conf"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(source)]
+    subprocess.run(install, check=True, capture_output=True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "lab", "env=pendulum", "--cfg", "job"],
+        env={"PYTHONPATH": str(site)}, cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "Pendulum-v1" in shown.stdout

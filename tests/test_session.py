@@ -1,0 +1,167 @@
+"""Sessions: what they leave, and what becomes of them when something goes wrong."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lab import record
+from lab.agent import read as read_checkpoint
+from lab.errors import LabError
+from lab.run_dir import RunDir, Table
+from lab.session import Averages, find_device
+from tests.helpers import ROOT, specs, train, train_specs
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_a_session_leaves(tmp_path: Path) -> None:
+    directory = train(tmp_path, "algo=ppo", "algo.horizon=32", "frames=2048", "log.tensorboard=true", "seed=3")[0]
+    assert yaml.safe_load(directory.spec.read_text())["seed"] == 3
+    assert directory.read_status()["state"] == "completed"
+    facts = json.loads(directory.provenance.read_text())
+    assert facts["end"] >= facts["start"]
+    episodes, metrics, timing = map(rows, (directory.episodes, directory.metrics, directory.timing))
+    assert [row["frame"] for row in metrics] == [row["frame"] for row in timing]
+    assert metrics[-1]["frame"] == "2048"
+    assert int(metrics[-1]["optimiser_steps"]) == 2048 // 256 * 10
+    assert int(metrics[-1]["episodes"]) == len(episodes)
+    last = [float(row["return"]) for row in episodes[-100:]]
+    assert float(metrics[-1]["return"]) == pytest.approx(sum(last) / len(last))
+    for name in ("policy_loss", "value_loss", "entropy_loss", "entropy", "approx_kl", "clip_fraction",
+                 "explained_variance", "grad_norm", "lr", "eval_return"):  # fmt: skip
+        assert metrics[-1][name] != "", name
+    for which in ("last", "best"):
+        assert read_checkpoint(directory.checkpoint(which))["frame"] <= 2048
+    assert "completed at frame 2048" in directory.log.read_text()
+
+
+def test_frames_and_lengths_of_episodes_leave_no_gap(tmp_path: Path) -> None:
+    directory = train(tmp_path, "env.num_envs=1", "frames=1000", "eval.every=0")[0]
+    previous = 0
+    for row in rows(directory.episodes):
+        # One environment: an episode ends its length after the last one, and a reset takes a step of its own.
+        assert int(row["frame"]) == previous + float(row["length"]) + (previous > 0)
+        assert float(row["return"]) == float(row["length"])
+        previous = int(row["frame"])
+
+
+def test_tensorboard_holds_curves_histograms_and_hyperparameters(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = ("algo=ppo", "algo.horizon=32", "frames=1024", "log.tensorboard=true", "log.histograms=1")
+    directory = train(tmp_path, *words)[0]
+    events = EventAccumulator(str(directory.path), size_guidance={"histograms": 0}).Reload()
+    tags = events.Tags()
+    for tag in ("progress/return", "learning/entropy", "evaluation/return", "timing/frames_per_second"):
+        assert tag in tags["scalars"]
+    scalars = [event.value for event in events.Scalars("progress/return")]
+    assert scalars == pytest.approx([float(row["return"]) for row in rows(directory.metrics)])
+    for kind in ("weight", "bias", "gradient"):
+        assert any(tag.startswith(f"{kind}/") for tag in tags["histograms"]), kind
+    actions = events.Histograms("action/0")[-1].histogram_value
+    assert actions.num == 32 * 8
+    assert actions.max <= 1
+    plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data
+    assert b"algo.lr" in plugin.content
+
+
+def test_nan_in_a_loss_fails_the_session_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    chosen = ("env=gymnasium", "env.id=tests.envs:NotANumber-v0", "name=nan", "eval.every=0", "frames=50_000")
+    directory = train(tmp_path, *chosen, "checkpoint.every=40")[0]
+    status = directory.read_status()
+    assert status["state"] == "failed"
+    assert "NaN" in status["error"]
+    state = read_checkpoint(directory.checkpoint("last"))
+    assert 0 < state["frame"] < status["frame"]
+    assert all(torch.isfinite(value).all() for value in state["parameters"].values())
+
+
+def test_a_full_disk_fails_the_session_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Table.flush
+
+    def flush(self: Table) -> None:
+        if "frame" in self.columns and directory.metrics.stat().st_size > 300:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(self)
+
+    made = specs("frames=20_000", "log.every=500", "log.tensorboard=false", "eval.every=0")
+    directory = RunDir(tmp_path / "0-seed-0")
+    monkeypatch.setattr(record.Table, "flush", flush)
+    train_specs(tmp_path, made)
+    status = directory.read_status()
+    assert status["state"] == "failed"
+    assert "No space left on device" in status["error"]
+    assert "Free some space" in status["error"]
+    assert len(rows(directory.metrics)) >= 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_an_interrupted_session_has_everything_written(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    output = tmp_path / "run"
+    command = [sys.executable, "-m", "lab", "frames=10_000_000", "log.every=500", f"hydra.run.dir={output}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    directory = RunDir(output)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (directory.metrics.exists() and len(rows(directory.metrics)) > 2):
+        time.sleep(0.1)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    assert "interrupted" in stdout
+    status = directory.read_status()
+    assert status["state"] == "interrupted"
+    assert read_checkpoint(directory.checkpoint("last"))["frame"] == status["frame"]
+    assert int(rows(directory.episodes)[-1]["frame"]) <= status["frame"]
+    assert directory.results.exists()
+    assert directory.plot.exists()
+
+
+def test_dev_mode_notices_a_parameter_that_does_not_learn(tmp_path: Path) -> None:
+    directory = train(tmp_path, "mode=dev", "algo.value_coef=0")[0]
+    status = directory.read_status()
+    assert status["state"] == "failed"
+    assert "left network.trunks.value.0.weight as it was" in status["error"]
+
+
+def test_a_session_that_never_finishes_an_episode(tmp_path: Path) -> None:
+    directory = train(tmp_path, "env=mountaincar", "frames=200", "eval.every=0")[0]
+    assert directory.read_status()["state"] == "completed"
+    assert rows(directory.metrics)[-1]["return"] == ""
+
+
+def test_averages_are_over_the_calls_that_gave_a_metric() -> None:
+    averages = Averages()
+    averages.add({"a": torch.tensor([1.0, 2.0])})
+    averages.add({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([5.0, 6.0])})
+    assert averages.take() == {"a": [2.0, 3.0], "b": [5.0, 6.0]}
+    assert averages.take() == {}
+
+
+def test_a_device_that_is_not_there() -> None:
+    assert find_device("cpu").type == "cpu"
+    assert find_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(LabError, match="device=cuda:99 is not there"):
+        find_device("cuda:99")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("env", ["cartpole", "pendulum"])
+def test_training_on_a_gpu(tmp_path: Path, env: str) -> None:
+    directory = train(tmp_path, "algo=ppo", f"env={env}", "~tuned", "frames=3000", "device=cuda", "seed=[0,1]")[0]
+    assert directory.read_status()["state"] == "completed"
