@@ -7,7 +7,7 @@ from time import perf_counter
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 
 from lab.run_dir import RunDir, read_json
@@ -15,6 +15,7 @@ from lab.spec import Spec
 
 PLAIN_STEP = 0.1  # share of a Session between two plain lines, where the output is no terminal
 REFRESH = 0.25  # seconds between redraws of the live lines
+WIDE = 110  # columns of a terminal that has room for a bar as well
 
 
 class Display:
@@ -25,13 +26,11 @@ class Display:
         self.console = Console()
         self._live: Progress | None = None
         if self.console.is_terminal:
-            self._live = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}"),
-                console=self.console,
-                auto_refresh=False,
-            )
+            columns: list[ProgressColumn] = [TextColumn("{task.description}")]
+            if self.console.width >= WIDE:
+                columns.append(BarColumn(bar_width=20))
+            columns.append(TextColumn("{task.percentage:>3.0f}% {task.fields[figures]}"))
+            self._live = Progress(*columns, console=self.console, auto_refresh=False)
         self._tasks = []
         self._start = self._drawn = perf_counter()
         self._shown = [0.0] * len(specs)
@@ -48,7 +47,7 @@ class Display:
         elapsed = now - self._start
         left = elapsed * max(spec.frames - frame, 0) / frame
         reached = "-" if mean_return is None else f"{mean_return:.1f}"
-        figures = f"{frame:>9,} frames  {frames_per_second:>7,.0f}/s  return {reached:>7}  {duration(left)} left"
+        figures = f"{frame:>9,} frames {frames_per_second:>7,.0f}/s  return {reached:>6}  {duration(left)} left"
         share = frame / spec.frames
         if self._live:
             self._live.update(self._tasks[index], completed=min(frame, spec.frames), figures=figures)
@@ -57,7 +56,7 @@ class Display:
                 self._drawn = now
         elif share >= 1 or share - self._shown[index] >= PLAIN_STEP:
             self._shown[index] = share
-            line = f"{spec.name} seed {spec.seed}: {min(share, 1):>4.0%} {figures}"
+            line = f"{spec.name} seed {spec.seed} {min(share, 1):>4.0%} {figures}"
             self.console.print(line, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Display:

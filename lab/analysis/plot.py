@@ -97,6 +97,7 @@ def _losses(ax: Axes, metrics: pd.DataFrame) -> None:
         right.set_ylabel("value loss", color=SECOND)
         if (metrics["value_loss"].dropna() > 0).all():
             right.set_yscale("log")
+            right.minorticks_off()
     return None
 
 

@@ -44,6 +44,8 @@ def test_the_same_seed_plays_the_same(runs: dict[str, RunDir], name: str, capsys
     assert shown[2] == shown[3]
 
 
+# imageio leaves the pipes to its encoder to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", ["mp4", "gif"])
 def test_films(runs: dict[str, RunDir], tmp_path: Path, kind: str) -> None:
     import imageio.v3 as imageio

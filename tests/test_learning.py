@@ -1,0 +1,37 @@
+"""What the algorithms are published to reach, by the command line's own defaults; and law 1 over whole Sessions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from lab.analysis.results import read_tables, session_results
+from lab.run_dir import RunDir
+from tests.helpers import result, specs, train_specs
+
+# Mean over seeds 0 to 3 of the mean return of the last 100 episodes.
+LEVELS = {
+    ("a2c", "cartpole"): 475.0,
+    ("ppo", "cartpole"): 490.0,
+    ("reinforce", "cartpole"): 475.0,
+    ("ppo", "acrobot"): -90.0,
+    ("ppo", "pendulum"): -200.0,
+}
+PAIRS = [pytest.param(*pair, id="-".join(pair)) for pair in LEVELS]
+
+
+@pytest.mark.slow
+@pytest.mark.law
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("algo", "env"), PAIRS)
+def test_level_and_law_1_over_a_whole_session(tmp_path: Path, algo: str, env: str) -> None:
+    made = specs(f"algo={algo}", f"env={env}", "seed=[0,1,2,3]", "log.tensorboard=false", "eval.every=100_000")
+    assert made[0].frames == (200_000 if env == "cartpole" else 300_000)
+    directories = train_specs(tmp_path / "stacked", made)
+    returns = [session_results(read_tables(RunDir(directory.path)))["return"] for directory in directories]
+    print(f"{algo} {env}: {returns}, mean {mean(returns):.1f}")
+    assert mean(returns) >= LEVELS[algo, env]
+    alone = train_specs(tmp_path / "alone", [made[2]])
+    assert result(alone[0]) == result(directories[2])
