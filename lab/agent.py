@@ -26,6 +26,7 @@ class Agent:
         streams: each Session's random streams.
         moments: each Session's running moments of observations; none if they are not normalised.
         device: where the networks are.
+        observation_size: numbers in a flat observation.
     """
 
     def __init__(self, specs: list[Spec], spaces: Spaces, device: torch.device) -> None:
@@ -43,13 +44,14 @@ class Agent:
             if type(spec.algo) is not type(first.algo):
                 raise LabError(f"algo differs between Sessions of one stack: {first.algo.name} and {spec.algo.name}.")
         self.spec, self.device = first, device
+        self.observation_size = int(spaces.observation.shape[0])
         self.streams = [Streams.spawn(spec.seed) for spec in specs]
         self.algorithm = stack([spec.algo for spec in specs], device, "algo")
         self.algorithm.build(spaces, first.net, self.streams, device)
         self.algorithm.checks = first.mode == "dev"
         self.moments: list[RunningMoments] = []
         if first.env.normalise_observations:
-            self.moments = [RunningMoments(spaces.observation.shape[0]) for _ in specs]
+            self.moments = [RunningMoments(self.observation_size) for _ in specs]
             self._update_scale()
 
     def observe(self, raw: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from lab.agent import Agent
 from lab.env.normalise import RewardScale
 from lab.env.vector import Environments
 from lab.memory.rollout import Rollout
+from lab.spec import EvalSpec
 
 
 @dataclass
@@ -45,10 +46,13 @@ class Collector:
             for gamma in torch.as_tensor(algorithm.gamma).flatten()
             if spec.env.normalise_rewards
         ]
-        first = np.stack([env.reset() for env in envs])
         steps = (self.horizon, self.stack, self.num_envs)
-        self._raw = np.zeros((self.horizon + 1, *first.shape[:2], first.shape[2]), np.float32)
-        self._raw[-1] = first
+        self._raw = np.zeros((self.horizon + 1, *steps[1:], agent.observation_size), np.float32)
+        for s, env in enumerate(envs):
+            try:
+                self._raw[-1, s] = env.reset()
+            except Exception:
+                self.fail(s, traceback.format_exc())
         self._reward = np.zeros(steps)
         self._terminated, self._truncated = np.zeros(steps, bool), np.zeros(steps, bool)
         self._done_before = np.zeros(steps[1:], bool)
@@ -124,48 +128,45 @@ class Collector:
                 self._length[s, e] = 0
 
 
-def evaluate(
-    agent: Agent, envs: dict[int, Environments], episodes: int
-) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-    """Play whole episodes with the deterministic policy, one in each environment.
+class Evaluation:
+    """Whole episodes with the deterministic policy, one in each of a Session's evaluation environments.
 
-    Args:
-        agent: the agents of the stack.
-        envs: evaluation environments by index of the Session; others are left out.
-        episodes: environments that each Session has.
-
-    Returns:
-        Returns and lengths [2, episodes] by index, and the traceback of any Session whose environment raised.
+    Attributes:
+        going: by index of the Session, which of its episodes still go on; Sessions that are done are left out.
+        figures: returns and lengths [2, episodes] by index of the Session.
+        failures: the traceback of any Session whose environment raised.
     """
-    stack = len(agent.streams)
-    size = agent.algorithm.parameters.values.shape[0]
-    assert stack == size
-    figures: dict[int, np.ndarray] = {}
-    failures: dict[int, str] = {}
-    raw: np.ndarray | None = None
-    going: dict[int, np.ndarray] = {}
-    for s, env in envs.items():
-        try:
-            first = env.reset()
-        except Exception:
-            failures[s] = traceback.format_exc()
-            continue
-        if raw is None:
-            raw = np.zeros((stack, *first.shape), np.float32)
-        raw[s] = first
-        figures[s], going[s] = np.zeros((2, episodes)), np.ones(episodes, bool)
-    while going:
-        assert raw is not None
-        action = agent.algorithm.act(agent.observe(torch.from_numpy(raw)), None).cpu().numpy()
-        for s in list(going):
+
+    def __init__(self, agent: Agent, envs: dict[int, Environments], spec: EvalSpec) -> None:
+        """Reset the environments, which are given by index of the Session."""
+        self.agent, self.envs, self.spec = agent, envs, spec
+        self.going: dict[int, np.ndarray] = {}
+        self.figures: dict[int, np.ndarray] = {}
+        self.failures: dict[int, str] = {}
+        self._steps = 0
+        self._raw = np.zeros((len(agent.streams), spec.episodes, agent.observation_size), np.float32)
+        for s, env in envs.items():
             try:
-                raw[s], reward, terminated, truncated = envs[s].step(action[s])
+                self._raw[s] = env.reset()
             except Exception:
-                failures[s] = traceback.format_exc()
-                del going[s], figures[s]
+                self.failures[s] = traceback.format_exc()
                 continue
-            figures[s] += going[s] * np.stack([reward, np.ones(episodes)])
-            going[s] &= ~(terminated | truncated)
-            if not going[s].any():
-                del going[s]
-    return figures, failures
+            self.figures[s] = np.zeros((2, spec.episodes))
+            self.going[s] = np.ones(spec.episodes, bool)
+
+    def step(self) -> None:
+        """Take a step in every environment of the Sessions that still have an episode going."""
+        agent = self.agent
+        action = agent.algorithm.act(agent.observe(torch.from_numpy(self._raw)), None).cpu().numpy()
+        self._steps += 1
+        for s, going in list(self.going.items()):
+            try:
+                self._raw[s], reward, terminated, truncated = self.envs[s].step(action[s])
+            except Exception:
+                self.failures[s] = traceback.format_exc()
+                del self.going[s], self.figures[s]
+                continue
+            self.figures[s] += np.stack([np.where(going, reward, 0.0), going])
+            going &= ~(terminated | truncated)
+            if not going.any() or self._steps >= self.spec.max_steps:
+                del self.going[s]

@@ -16,6 +16,7 @@ from lab.run_dir import RunDir, Table, now, write_atomically, write_json, write_
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from lab.agent import Agent
     from lab.collect import Episode
@@ -84,7 +85,7 @@ class Record:
         self,
         frame: int,
         optimiser_steps: int,
-        metrics: Mapping[str, float],
+        metrics: Mapping[str, float | None],
         evaluation: np.ndarray | None,
         timing: Mapping[str, float],
     ) -> None:
@@ -176,6 +177,31 @@ class Record:
         # Written into this Session's own events; SummaryWriter.add_hparams would make a directory of its own for them.
         for summary in hparams(flat, {_tag("return"): None, _tag("eval_return"): None}):
             self._events.file_writer.add_summary(summary)
+
+
+class Averages:
+    """Averages of metrics [S] over the calls of `learn` in a log interval that took a step and returned them."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, torch.Tensor] = {}
+
+    def add(self, metrics: dict[str, torch.Tensor]) -> None:
+        """Take in the metrics of one call; `steps` says which Sessions took any."""
+        stepped = (metrics["steps"] > 0).to(metrics["steps"].dtype)
+        for name, value in metrics.items():
+            if name != "steps":
+                self._sums[name] = self._sums.get(name, 0.0) + value.where(stepped > 0, 0.0)
+                self._counts[name] = self._counts.get(name, 0.0) + stepped
+
+    def take(self) -> dict[str, list[float | None]]:
+        """Return each metric's average by Session, null for one that took no step, and start anew."""
+        averages: dict[str, list[float | None]] = {}
+        for name, total in self._sums.items():
+            pairs = zip(total.tolist(), self._counts[name].tolist(), strict=True)
+            averages[name] = [value / count if count else None for value, count in pairs]
+        self.__init__()  # type: ignore[misc]
+        return averages
 
 
 def _tag(name: str) -> str:

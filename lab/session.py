@@ -6,25 +6,24 @@ Several can be trained in lockstep, as a stack; each leaves the run directory th
 from __future__ import annotations
 
 import errno
-import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import perf_counter
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
 
 from lab.agent import Agent, save
-from lab.collect import Collector, evaluate
+from lab.collect import Collector, Evaluation
+from lab.device import prepare
 from lab.display import Display
 from lab.env.vector import Environments, Spaces
 from lab.errors import LabError
+from lab.interruption import stop_signals
 from lab.provenance import collect as collect_provenance
 from lab.provenance import command_line
-from lab.record import Record
+from lab.record import Averages, Record
 from lab.run_dir import RunDir
 from lab.spec import Spec
 
@@ -51,10 +50,7 @@ class Stack:
 
     def __init__(self, specs: list[Spec], directories: list[RunDir], spaces: Spaces) -> None:
         self.spec, self.specs, self.directories = specs[0], specs, directories
-        torch.set_num_threads(self.spec.threads)
-        # Numbers too small to matter take a hundred times longer than others unless they are rounded to zero.
-        torch.set_flush_denormal(True)
-        self.device = find_device(self.spec.device)
+        self.device = prepare(self.spec.device, self.spec.threads)
         self.agent = Agent(specs, spaces, self.device)
         self.envs = [
             Environments(spec.env, spec.env.num_envs, streams.environments)
@@ -62,9 +58,10 @@ class Stack:
         ]
         self.eval_envs: dict[int, Environments] = {}
         self.collector = Collector(self.agent, self.envs)
-        self.optimiser_steps = 0
+        self.optimiser_steps = torch.zeros(len(specs))
         self.averages = Averages()
         self.seconds = dict.fromkeys(("collect", "learn", "evaluate", "write"), 0.0)
+        self.consistent = True
         self.logged_frame, self.logged_time = 0, perf_counter()
 
     def train(self) -> list[str]:
@@ -86,7 +83,8 @@ class Stack:
             ending = "interrupted" if self.frame < self.spec.frames else "completed"
             reason = None
         except KeyboardInterrupt:
-            ending, reason = "interrupted", None
+            # In the middle of a step of learning, so that what there is now would be no state to go on from.
+            ending, reason, self.consistent = "interrupted", None, False
         except Exception as error:
             ending, reason = "failed", explain(error, self.directories[0])
         self.end(ending, reason)
@@ -114,9 +112,9 @@ class Stack:
                 rollout = self.collector.collect()
             with self.timed("learn"):
                 metrics = algorithm.learn(rollout, self.agent.streams, before / spec.frames, diagnose=logging)
-                self.fail_if_not_finite(metrics["grad_norm"])
                 self.averages.add(metrics)
-            self.optimiser_steps += algorithm.optimiser_steps(spec.env)
+                self.optimiser_steps += metrics["steps"].cpu()
+                self.fail_if_wrong()
             figures: dict[int, np.ndarray] = {}
             if evaluating:
                 with self.timed("evaluate"):
@@ -130,6 +128,7 @@ class Stack:
                 if due(spec.checkpoint.every):
                     self.save("last")
             self.end_failed()
+        self.end_failed()
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -138,26 +137,31 @@ class Stack:
         yield
         self.seconds[phase] += perf_counter() - start
 
-    def fail_if_not_finite(self, grad_norm: torch.Tensor) -> None:
-        """Fail the Sessions whose gradient was not finite; their last checkpoint is from before."""
-        if not torch.isfinite(grad_norm).all():
-            for s in self.collector.alive[:]:
-                if not torch.isfinite(grad_norm[s]):
-                    self.collector.fail(
-                        s, f"The loss or its gradient became NaN or infinite (grad_norm={float(grad_norm[s])})."
-                    )
+    def fail_if_wrong(self) -> None:
+        """Fail the Sessions whose learning went wrong; their last checkpoint is from before."""
+        algorithm = self.agent.algorithm
+        finite = torch.isfinite(algorithm.parameters.values).all(1).tolist()
+        for s in self.collector.alive[:]:
+            if s in algorithm.problems:
+                self.collector.fail(s, algorithm.problems[s])
+            elif not finite[s]:
+                self.collector.fail(s, "A loss became NaN or infinite, and the parameters with it.")
 
     def evaluate(self) -> dict[int, np.ndarray]:
-        """Play evaluation episodes in every Session that goes on, and keep the best agents so far."""
-        for s in self.collector.alive:
+        """Return what evaluation gave in every Session that goes on; nothing if asked to stop before its end."""
+        for s in self.collector.alive[:]:
             if s not in self.eval_envs:
                 episodes, streams = self.spec.eval.episodes, self.agent.streams[s]
-                self.eval_envs[s] = Environments(self.specs[s].env, episodes, streams.evaluation)
-        playing = {s: self.eval_envs[s] for s in self.collector.alive}
-        figures, failures = evaluate(self.agent, playing, self.spec.eval.episodes)
-        for s, reason in failures.items():
+                try:
+                    self.eval_envs[s] = Environments(self.specs[s].env, episodes, streams.evaluation)
+                except Exception:
+                    self.collector.fail(s, traceback.format_exc())
+        evaluation = Evaluation(self.agent, {s: self.eval_envs[s] for s in self.collector.alive}, self.spec.eval)
+        while evaluation.going and not self.stop():
+            evaluation.step()
+        for s, reason in evaluation.failures.items():
             self.collector.fail(s, reason)
-        return figures
+        return {} if evaluation.going else evaluation.figures
 
     def log(self, figures: dict[int, np.ndarray], actions: torch.Tensor) -> None:
         """Write a row for every Session that goes on, and save those that did better than ever."""
@@ -167,13 +171,14 @@ class Stack:
             "frames_per_second": (self.frame - self.logged_frame) / elapsed,
             **self.seconds,
         }
+        self.consistent = True
         self.logged_frame, self.logged_time = self.frame, perf_counter()
         self.seconds = dict.fromkeys(self.seconds, 0.0)
         columns = self.averages.take()
         for s in self.collector.alive:
             record = self.records[s]
             row = {name: column[s] for name, column in columns.items()}
-            record.add_row(self.frame, self.optimiser_steps, row, figures.get(s), timing)
+            record.add_row(self.frame, int(self.optimiser_steps[s]), row, figures.get(s), timing)
             if record.wants_histograms:
                 record.add_histograms(self.agent, s, actions[:, s].cpu().numpy(), self.frame)
             self.display.update(s, self.frame, record.mean_return, timing["frames_per_second"])
@@ -187,7 +192,8 @@ class Stack:
     def save(self, which: str, sessions: list[int] | None = None) -> None:
         """Write a checkpoint of the given Sessions, or of all that go on."""
         for s in self.collector.alive if sessions is None else sessions:
-            state = {"frame": self.frame, "optimiser_steps": self.optimiser_steps, **self.agent.state(s)}
+            steps = int(self.optimiser_steps[s])
+            state = {"frame": self.frame, "optimiser_steps": steps, **self.agent.state(s)}
             save(self.directories[s].checkpoint(which), state)
 
     def end_failed(self) -> None:
@@ -198,40 +204,22 @@ class Stack:
 
     def end(self, ending: str, reason: str | None) -> None:
         """Close the records of Sessions that went on to the end, whatever it was, and every environment."""
-        problem: OSError | None = None
+        problem: Exception | None = None
         for s, record in enumerate(self.records):
             if record.state == "running":
                 try:
-                    if ending != "failed":
+                    if ending != "failed" and self.consistent:
                         self.save("last", [s])
+                        if record.best == float("-inf"):
+                            self.save("best", [s])
                     record.finish(ending, self.frame, reason)
-                except OSError as error:
+                except Exception as error:
                     record.state, problem = "failed", error
         for env in (*self.envs, *self.eval_envs.values()):
             with suppress(Exception):  # a broken environment may fail to close, which changes no result
                 env.close()
         if problem is not None:
             raise LabError(explain(problem, self.directories[0]).splitlines()[-1]) from problem
-
-
-class Averages:
-    """Averages of metrics [S] over the calls of `learn` in a log interval that returned them."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, metrics: dict[str, torch.Tensor]) -> None:
-        """Take in the metrics of one call."""
-        for name, value in metrics.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    def take(self) -> dict[str, list[float]]:
-        """Return each metric's average by Session, and start anew."""
-        averages = {name: (total / self._counts[name]).tolist() for name, total in self._sums.items()}
-        self.__init__()  # type: ignore[misc]
-        return averages
 
 
 def explain(error: BaseException, directory: RunDir) -> str:
@@ -243,44 +231,3 @@ def explain(error: BaseException, directory: RunDir) -> str:
         advice = " Free some space and run the command again." if error.errno == errno.ENOSPC else ""
         text += f"{error.filename or directory.path} cannot be written: {error.strerror}.{advice}"
     return text
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device of a spec; `auto` is a GPU if there is one.
-
-    Raises:
-        LabError: there is no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise LabError(
-                f"device={name} is not there: this machine has {count} CUDA devices for torch. Try device=cpu."
-            )
-    return device
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM end training after the horizon in progress; a second Ctrl-C ends it at once."""
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if len(received) > 1:
-            raise KeyboardInterrupt
-
-    previous: dict[Any, Any] = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, handle)
-    except ValueError:  # not in the main thread, where signals do not arrive anyway
-        pass
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -27,11 +27,13 @@ class EvalSpec:
 
     every: int  # frames between evaluations, 0 for none
     episodes: int  # episodes an evaluation plays, each in its own environment
+    max_steps: int  # steps after which an evaluation episode that goes on is cut
 
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""
         require(self.every >= 0, "eval.every", self.every, "0 (never) or a number of frames")
         require(self.episodes >= 1, "eval.episodes", self.episodes, "1 or more")
+        require(self.max_steps >= 1, "eval.max_steps", self.max_steps, "1 or more")
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import gymnasium as gym
@@ -79,12 +78,35 @@ class NotANumber(Base):
         return float("nan") if self.np_random.random() < 1 / 2000 else 1.0
 
 
-class Slow(Base):
-    """Takes its time."""
+class RaisesInReset(Base):
+    """Raises when it is reset, for some seeds."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        result = super().reset(seed=seed, options=options)
+        if seed is not None and self.np_random.random() < 0.05:
+            raise RuntimeError("the environment cannot start")
+        return result
+
+
+class Endless(Base):
+    """Has episodes without an end."""
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.observation = self.observe()
+        return self.observation, 1.0, False, False, {}
+
+
+class Brittle(Base):
+    """Gives NaN in all but the first episode."""
+
+    episodes = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self.episodes += 1
+        return super().reset(seed=seed, options=options)
 
     def reward(self, action: Any) -> float:
-        time.sleep(0.002)
-        return 1.0
+        return 1.0 if self.episodes == 1 else float("nan")
 
 
 class Text(Base):
@@ -93,5 +115,6 @@ class Text(Base):
     action_space = gym.spaces.Text(5)
 
 
-for kind in (Target, Single, Pair, Raises, NotANumber, Slow, Text):
+gym.register("Endless-v0", entry_point=Endless)
+for kind in (Target, Single, Pair, Raises, RaisesInReset, Brittle, NotANumber, Text):
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

@@ -69,8 +69,18 @@ def test_law_1_sessions_of_different_trials_share_a_stack(tmp_path: pathlib.Path
         assert result(stacked[index]) == result(alone[0])
 
 
-def test_law_1_holds_for_a_session_beside_one_that_fails(tmp_path: pathlib.Path) -> None:
-    chosen = ["algo=ppo", "env=gymnasium", "env.id=tests.envs:Raises-v0", "name=raises", "frames=1500"]
+@pytest.mark.parametrize(
+    ("env", "mode"),
+    [
+        ("Raises", "train"),
+        ("RaisesInReset", "train"),
+        ("NotANumber", "train"),
+        ("NotANumber", "dev"),
+        ("Raises", "dev"),
+    ],
+)
+def test_law_1_holds_for_a_session_beside_one_that_fails(tmp_path: pathlib.Path, env: str, mode: str) -> None:
+    chosen = ["algo=ppo", "env=gymnasium", f"env.id=tests.envs:{env}-v0", f"name={env}", f"mode={mode}", "frames=1500"]
     chosen += ["algo.horizon=64", "algo.minibatch=128"]
     stacked = train(tmp_path / "stacked", *chosen, "seed=[0,1,2,3,4,5]")
     states = [directory.read_status()["state"] for directory in stacked]

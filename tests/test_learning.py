@@ -30,6 +30,7 @@ def test_level_and_law_1_over_a_whole_session(tmp_path: Path, algo: str, env: st
     made = specs(f"algo={algo}", f"env={env}", "seed=[0,1,2,3]", "log.tensorboard=false", "eval.every=100_000")
     assert made[0].frames == (200_000 if env == "cartpole" else 300_000)
     directories = train_specs(tmp_path / "stacked", made)
+    assert [directory.read_status()["state"] for directory in directories] == ["completed"] * 4
     returns = [session_results(read_tables(RunDir(directory.path)))["return"] for directory in directories]
     print(f"{algo} {env}: {returns}, mean {mean(returns):.1f}")
     assert mean(returns) >= LEVELS[algo, env]

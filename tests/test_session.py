@@ -17,10 +17,15 @@ import torch
 import yaml
 
 from lab import record
+from lab.agent import Agent
 from lab.agent import read as read_checkpoint
+from lab.collect import Evaluation
+from lab.device import find_device
+from lab.env.vector import Environments, probe
 from lab.errors import LabError
+from lab.record import Averages
 from lab.run_dir import RunDir, Table
-from lab.session import Averages, find_device
+from lab.session import Stack
 from tests.helpers import ROOT, specs, train, train_specs
 
 
@@ -110,18 +115,23 @@ def test_a_full_disk_fails_the_session_with_a_sentence(tmp_path: Path, monkeypat
     assert len(rows(directory.metrics)) >= 1
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
-def test_an_interrupted_session_has_everything_written(tmp_path: Path, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "vectorise"), [(signal.SIGINT, "auto"), (signal.SIGTERM, "auto"), (signal.SIGINT, "async")]
+)
+def test_an_interrupted_session_has_everything_written(tmp_path: Path, number: signal.Signals, vectorise: str) -> None:
     output = tmp_path / "run"
-    command = [sys.executable, "-m", "lab", "frames=10_000_000", "log.every=500", f"hydra.run.dir={output}"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = ["frames=10_000_000", "log.every=500", f"hydra.run.dir={output}", f"env.vectorise={vectorise}"]
+    command = [sys.executable, "-m", "lab", *words, "env.num_envs=2"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     directory = RunDir(output)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (directory.metrics.exists() and len(rows(directory.metrics)) > 2):
         time.sleep(0.1)
-    process.send_signal(number)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == code, stderr
+    assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert "interrupted" in stdout
     status = directory.read_status()
@@ -145,11 +155,55 @@ def test_a_session_that_never_finishes_an_episode(tmp_path: Path) -> None:
     assert rows(directory.metrics)[-1]["return"] == ""
 
 
+def test_an_evaluation_of_episodes_without_an_end_is_cut(tmp_path: Path) -> None:
+    chosen = ("env=gymnasium", "env.id=tests.envs:Endless-v0", "name=endless", "frames=400", "eval.every=400")
+    directory = train(tmp_path, *chosen, "eval.max_steps=30")[0]
+    assert directory.read_status()["state"] == "completed"
+    assert rows(directory.metrics)[-1]["eval_return"] == "30.0"
+
+
+def test_an_evaluation_counts_the_first_episode_alone(tmp_path: Path) -> None:
+    made = specs("env=gymnasium", "env.id=tests.envs:Brittle-v0", "name=brittle", "eval.episodes=5")
+    agent = Agent(made, probe(made[0].env), torch.device("cpu"))
+    envs = {0: Environments(made[0].env, 5, agent.streams[0].evaluation)}
+    evaluation = Evaluation(agent, envs, made[0].eval)
+    while evaluation.going:
+        evaluation.step()
+    returns, lengths = evaluation.figures[0]
+    assert returns.tolist() == lengths.tolist()
+
+
+def test_steps_not_taken_are_not_counted(tmp_path: Path) -> None:
+    chosen = ("algo=ppo", "algo.horizon=128", "frames=1024", "algo.kl_stop=1e-9", "log.every=1024")
+    directory = train(tmp_path, *chosen)[0]
+    # The first epoch ends over the limit, at its second minibatch.
+    assert rows(directory.metrics)[-1]["optimiser_steps"] == str(1024 // 256)
+    assert read_checkpoint(directory.checkpoint("last"))["optimiser_steps"] == 1024 // 256
+
+
+def test_a_second_interrupt_leaves_the_checkpoint_from_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = specs("algo=ppo", "algo.horizon=32", "frames=4096", "checkpoint.every=512", "log.tensorboard=false")
+    directory = RunDir(tmp_path)
+    stack = Stack(made, [directory], probe(made[0].env))
+    descend, calls = stack.agent.algorithm.descend, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) > 25:
+            raise KeyboardInterrupt
+        return descend(*arguments)
+
+    monkeypatch.setattr(stack.agent.algorithm, "descend", interrupted)
+    assert stack.train() == ["interrupted"]
+    assert read_checkpoint(directory.checkpoint("last"))["frame"] == 512
+    assert directory.read_status()["state"] == "interrupted"
+
+
 def test_averages_are_over_the_calls_that_gave_a_metric() -> None:
     averages = Averages()
-    averages.add({"a": torch.tensor([1.0, 2.0])})
-    averages.add({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([5.0, 6.0])})
-    assert averages.take() == {"a": [2.0, 3.0], "b": [5.0, 6.0]}
+    averages.add({"steps": torch.tensor([1.0, 4.0]), "a": torch.tensor([1.0, 2.0])})
+    averages.add({"steps": torch.tensor([0.0, 4.0]), "a": torch.tensor([3.0, 4.0]), "b": torch.tensor([5.0, 6.0])})
+    assert averages.take() == {"a": [1.0, 3.0], "b": [None, 6.0]}
     assert averages.take() == {}
 
 

@@ -61,7 +61,7 @@ def test_numbers_are_what_they_are_declared() -> None:
         ("~algo.gamma", "algo.gamma is missing"),
         ("eval.every=-1", "0 \\(never\\)"),
         ("mode=dev mode=train log.every=0", "1 frame or more"),
-        ("algo=ppo algo.minibatch=1000", "nearest that do"),
+        ("algo=ppo algo.minibatch=1000", "nearest that will do"),
         ("algo=ppo algo.clip=0", "above 0"),
         ("algo.n=50", "algo.horizon"),
     ],

@@ -32,6 +32,7 @@ class Algorithm:
         parameters: the parameters of every network.
         active: [S, 1], 1 for each Session that still learns.
         checks: whether to check every learning step (mode=dev).
+        problems: what those checks found, by index of the Session.
     """
 
     name: str  # what the algorithm is called, in config and in the name of a run
@@ -54,6 +55,7 @@ class Algorithm:
         self.optim: Optimiser
         self.active: torch.Tensor
         self.checks: bool
+        self.problems: dict[int, str]
         raise NotImplementedError
 
     def noise(self, steps: int, num_envs: int, streams: list[Streams]) -> torch.Tensor:
@@ -76,12 +78,8 @@ class Algorithm:
             diagnose: whether to compute the metrics that cost time too.
 
         Returns:
-            Metrics [S] of this call by names in METRICS.
+            Metrics [S] of this call by names in METRICS, and `steps`: how many the optimiser took.
         """
-        raise NotImplementedError
-
-    def optimiser_steps(self, env: EnvSpec) -> int:
-        """Return how many steps of the optimiser one call of `learn` takes."""
         raise NotImplementedError
 
 

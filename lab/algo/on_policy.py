@@ -69,13 +69,16 @@ class OnPolicy(Algorithm):
 
         self.head = ActionHead(spaces.action, self.log_std, len(streams))
         gains = torch.as_tensor(self.policy_gain).flatten().tolist()
-        outputs = [Output("policy", self.head.size, gains), Output("value", 1, [1.0] * len(streams))]
+        outputs = [Output("policy", self.head.size, gains)]
+        if self.has_value:
+            outputs.append(Output("value", 1, [1.0] * len(streams)))
         rngs = [stream.initialisation for stream in streams]
         self.network = net.build(spaces.observation.shape[0], outputs, rngs)
         self.parameters = Parameters(nn.ModuleDict({"network": self.network, "head": self.head}).to(device))
         self.optim = Optimiser(self.optimiser, self.parameters.values)
         self.active = torch.ones(len(streams), 1, device=device)
         self.checks = False
+        self.problems = {}
 
     def noise(self, steps: int, num_envs: int, streams: list[Streams]) -> torch.Tensor:
         drawn = [torch.from_numpy(self.head.noise(stream.actions, (steps, num_envs))) for stream in streams]
@@ -86,12 +89,19 @@ class OnPolicy(Algorithm):
             policy = self.policy(observation)
             return policy.mode() if noise is None else policy.sample(noise)
 
+    @property
+    def has_value(self) -> bool:
+        """Whether there is a value network; without one all values are 0."""
+        return True
+
     def policy(self, observation: torch.Tensor) -> Distribution:
         """Return the distribution of actions for observations [S, B, D]."""
         return self.head(self.network(observation, "policy")[0])
 
     def policy_and_value(self, observation: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
         """Return the distribution of actions and the values [S, B] for observations [S, B, D]."""
+        if not self.has_value:
+            return self.policy(observation), observation.new_zeros(observation.shape[:2])
         policy, value = self.network(observation, "policy", "value")
         return self.head(policy), value.squeeze(-1)
 
@@ -100,6 +110,8 @@ class OnPolicy(Algorithm):
         from lab.memory.rollout import by_session
 
         length, stack, num_envs = rollout.observation.shape[:3]
+        if not self.has_value:
+            return rollout.observation.new_zeros(length, stack, num_envs)
         with torch.no_grad():
             (value,) = self.network(by_session(rollout.observation), "value")
         return value.view(stack, length, num_envs).transpose(0, 1)
@@ -140,17 +152,19 @@ class OnPolicy(Algorithm):
         log_prob = policy.log_prob(action)
         losses = {
             "policy_loss": -log_prob * advantage,
-            "value_loss": 0.5 * (value - returns).square(),
+            "value_loss": 0.5 * (value - returns).square() if self.has_value else torch.zeros_like(value),
             "entropy_loss": -policy.entropy(),
         }
         lr, entropy_coef = self.scheduled(progress)
-        norm = self.descend(losses, weight, lr, entropy_coef, self.active)
-        metrics = {"grad_norm": norm, **self.describe(losses, weight, lr, entropy_coef)}
+        active = self.active * any_usable(weight)
+        norm = self.descend(losses, weight, lr, entropy_coef, active)
+        metrics = {"steps": active[:, 0], "grad_norm": norm, **self.describe(losses, weight, lr, entropy_coef)}
         if diagnose:
             with torch.no_grad():
                 log_ratio = self.policy(observation).log_prob(action) - log_prob
                 metrics["approx_kl"] = average(approximate_kl(log_ratio), weight)
-                metrics["explained_variance"] = explained_variance(value, returns, weight)
+                if self.has_value:
+                    metrics["explained_variance"] = explained_variance(value, returns, weight)
         return metrics
 
     def descend(
@@ -176,13 +190,14 @@ class OnPolicy(Algorithm):
         total = losses["policy_loss"] + self.value_coef * losses["value_loss"] + entropy_coef * losses["entropy_loss"]
         self.parameters.differentiate((total * weight).sum())
         gradients = self.parameters.gradients
+        gradients.copy_(torch.where(active > 0, gradients, 0.0))
         norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         gradients.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
         before = self.parameters.values.clone() if self.checks else None
         self.optim.step(gradients, lr, active)
         if before is not None:
-            checks.check_gradients(self.parameters)
-            checks.check_moved(self.parameters, before, active)
+            self.problems |= checks.step_problems(self.parameters, before, active)
+            self.problems |= checks.gradient_problems(self.parameters, active)
         return norm[:, 0]
 
     def scheduled(self, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -197,13 +212,15 @@ class OnPolicy(Algorithm):
         metrics = {name: average(loss.detach(), weight) for name, loss in losses.items()}
         return metrics | {"entropy": -metrics["entropy_loss"], "lr": lr[:, 0], "entropy_coef": entropy_coef[:, 0]}
 
-    def optimiser_steps(self, env: EnvSpec) -> int:
-        return 1
-
 
 def share(usable: torch.Tensor) -> torch.Tensor:
     """Return each sample's share [..., B] of an average over the usable ones (1 or 0, [..., B])."""
     return usable / usable.sum(-1, keepdim=True).clamp(min=1.0)
+
+
+def any_usable(weight: torch.Tensor) -> torch.Tensor:
+    """Return 1 for each Session that has a sample to learn from, 0 for others: [S, 1] of weights [S, B]."""
+    return (weight.sum(-1, keepdim=True) > 0).to(weight.dtype)
 
 
 def average(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from lab.algo import checks
-from lab.algo.on_policy import OnPolicy, approximate_kl, average, explained_variance, normalise, share
+from lab.algo.on_policy import OnPolicy, any_usable, approximate_kl, average, explained_variance, normalise, share
 from lab.algo.returns import gae
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require
@@ -48,12 +48,9 @@ class PPO(OnPolicy):
             nearest = sorted(sorted(divisors, key=lambda n: abs(n - self.minibatch))[:4])
             raise LabError(
                 f"algo.minibatch={self.minibatch} does not divide the rollout of {samples} samples (algo.horizon="
-                f"{self.horizon} times env.num_envs={env.num_envs}): the nearest that do are "
-                f"{', '.join(map(str, nearest))}."
+                f"{self.horizon} times env.num_envs={env.num_envs}), or is below 2: the nearest that will do are "
+                f"{', '.join(map(str, nearest)) or 'none, as the rollout is too short'}."
             )
-
-    def optimiser_steps(self, env: EnvSpec) -> int:
-        return self.epochs * self.horizon * env.num_envs // self.minibatch
 
     def learn(
         self, rollout: Rollout, streams: list[Streams], progress: float, diagnose: bool
@@ -78,6 +75,7 @@ class PPO(OnPolicy):
 
         lr, entropy_coef = self.scheduled(progress)
         metrics: dict[str, torch.Tensor] = {}
+        steps = torch.zeros(stack, device=value.device)
         learning = self.active
         for epoch, order in enumerate(self.orders(streams, number).to(value.device).unbind(1)):
             batches = shuffled(samples, order, count)
@@ -92,13 +90,15 @@ class PPO(OnPolicy):
                 log_ratio = policy.log_prob(batch["action"]) - batch["log_prob"]
                 ratio = log_ratio.exp()
                 if self.checks and epoch == index == 0:
-                    checks.check_first_ratio(ratio)
+                    self.problems |= checks.ratio_problems(ratio, learning)
                 losses = {
                     "policy_loss": -torch.minimum(ratio * batch["advantage"], batch["bound"]),
                     "value_loss": self.value_loss(new_value, batch["value"], batch["returns"]),
                     "entropy_loss": -policy.entropy(),
                 }
-                norm = self.descend(losses, batch["weight"], lr, entropy_coef, learning)
+                active = learning * any_usable(batch["weight"])
+                norm = self.descend(losses, batch["weight"], lr, entropy_coef, active)
+                steps = steps + active[:, 0]
                 if self.kl_stop is not None or last:
                     kl = average(approximate_kl(log_ratio.detach()), batch["weight"])
                     divergence = divergence + kl / count
@@ -111,7 +111,7 @@ class PPO(OnPolicy):
             if self.kl_stop is not None:
                 learning = learning * (divergence.unsqueeze(1) <= self.kl_stop)
 
-        metrics["approx_kl"] = divergence
+        metrics |= {"steps": steps, "approx_kl": divergence}
         weight = share(samples["usable"])
         return metrics | {"explained_variance": explained_variance(samples["value"], samples["returns"], weight)}
 

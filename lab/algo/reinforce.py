@@ -24,12 +24,14 @@ class REINFORCE(OnPolicy):
 
     baseline: bool  # whether to subtract a learned state value from the return
 
+    @property
+    def has_value(self) -> bool:
+        return self.baseline
+
     def learn(
         self, rollout: Rollout, streams: list[Streams], progress: float, diagnose: bool
     ) -> dict[str, torch.Tensor]:
         value = self.values(rollout)
-        if not self.baseline:
-            value = torch.zeros_like(value)
         returns = lambda_return(rollout.reward, self.discount(rollout), value[1:], rollout.truncated, lam=1.0)
         advantage = returns - value[:-1]
         usable = rollout.valid if self.baseline else rollout.valid * completed(rollout.done)

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from lab.lazy import torch
+
 NAMES = ("constant", "linear", "exponential", "cosine")
 
 
@@ -20,5 +22,9 @@ def scheduled(name: str, start: Any, final: Any, progress: float) -> Any:
     if name == "cosine":
         return final + (start - final) * (0.5 * (1 + math.cos(math.pi * progress)))
     if name == "exponential":
-        return start ** (1 - progress) * final**progress
+        if not isinstance(start, torch.Tensor):
+            return start ** (1 - progress) * final**progress
+        # One number after the other: pow() rounds differently at the end of a long stack than inside it (law 1).
+        pairs = zip(start.flatten().tolist(), final.flatten().tolist(), strict=True)
+        return start.new_tensor([first ** (1 - progress) * last**progress for first, last in pairs]).view(start.shape)
     return start

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import multiprocessing
 import re
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +97,7 @@ class ActionUnits:
     """Turns a policy's actions into an environment's own units.
 
     Policies act in units of their own: a whole number from 0 for each discrete choice, and for a bounded Box numbers
-    from -1 to 1, which are clipped and spread over its bounds.
+    from -1 to 1, which are spread over its bounds. Beyond a bound they are clipped to it.
     """
 
     def __init__(self, space: gym.Space[Any]) -> None:
@@ -103,17 +105,20 @@ class ActionUnits:
         self._shape, self._dtype = space.shape or (), space.dtype
         self._start: Any = getattr(space, "start", 0)
         self._continuous = isinstance(space, gym.spaces.Box)
-        self._low: Any = None
-        if isinstance(space, gym.spaces.Box) and np.isfinite(space.low).all() and np.isfinite(space.high).all():
-            self._low, self._range = space.low.ravel(), (space.high - space.low).ravel()
+        if isinstance(space, gym.spaces.Box):
+            self._low, self._high = space.low.ravel().astype(float), space.high.ravel().astype(float)
+            self._bounded = bool(np.isfinite(self._low).all() and np.isfinite(self._high).all())
 
     def convert(self, action: np.ndarray) -> np.ndarray:
         """Turn actions [E, ...] as a policy gives them into [E, *shape] as the environment takes them."""
         if not self._continuous:
             return action + self._start
-        if self._low is not None:
-            action = self._low + (np.clip(action, -1.0, 1.0) + 1.0) * (0.5 * self._range)
-        return action.reshape(len(action), *self._shape).astype(self._dtype, copy=False)
+        if self._bounded:
+            action = self._low + (np.clip(action, -1.0, 1.0) + 1.0) * (0.5 * (self._high - self._low))
+        if np.issubdtype(self._dtype, np.integer):
+            action = np.rint(action)
+        action = np.clip(action, self._low, self._high)
+        return action.reshape(len(action), *self._shape).astype(self._dtype)
 
 
 class Environments:
@@ -160,7 +165,10 @@ class Environments:
 
 
 def _vectorise(spec: EnvSpec, num_envs: int) -> VectorEnv[Any, Any, Any]:
-    registered = gym.spec(spec.id.rpartition(":")[2])
+    single = make_single(spec)
+    registered = single.spec
+    single.close()
+    assert registered is not None
     native = registered.vector_entry_point is not None and not registered.additional_wrappers
     if spec.vectorise == "native" and not native:
         raise LabError(f"env.vectorise=native is not possible: {spec.id} has no vector implementation of its own.")
@@ -180,8 +188,17 @@ def _vectorise(spec: EnvSpec, num_envs: int) -> VectorEnv[Any, Any, Any]:
                 f"env.vectorise=native is not possible: {spec.id}'s own vector implementation does not reset at the"
                 " step after an episode's last (next-step autoreset)."
             )
-    makers = [functools.partial(make_single, spec)] * num_envs
-    return AsyncVectorEnv(makers) if spec.vectorise == "async" else SyncVectorEnv(makers)
+    if spec.vectorise == "async":
+        return AsyncVectorEnv([functools.partial(_make_in_worker, spec)] * num_envs)
+    return SyncVectorEnv([functools.partial(make_single, spec)] * num_envs)
+
+
+def _make_in_worker(spec: EnvSpec) -> gym.Env[Any, Any]:
+    # Ctrl-C reaches every process of a terminal; it is for the one that trains to say when its workers end.
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return make_single(spec)
 
 
 def _sentence(error: Exception) -> str:

@@ -146,7 +146,8 @@ class ActionHead(nn.Module):
         """Draw the randomness of actions for `shape` of them: [*shape, size], float32."""
         if self.continuous:
             return rng.standard_normal((*shape, self.size), dtype=np.float32)
-        return -np.log(rng.standard_exponential((*shape, self.size), dtype=np.float32))
+        drawn = rng.standard_exponential((*shape, self.size), dtype=np.float32)
+        return -np.log(np.maximum(drawn, np.finfo(np.float32).tiny))
 
 
 def _add(terms: Any) -> Tensor:

@@ -53,7 +53,7 @@ class Reference(nn.Module):
         super().__init__()
         values = agent.algorithm.parameters.session(0)
         self.nets = nn.ModuleDict()
-        for name in ("policy", "value"):
+        for name in ("policy", "value") if agent.algorithm.has_value else ("policy",):
             layers: list[nn.Module] = []
             for prefix in (f"network.trunks.{name}.0", f"network.heads.{name}"):
                 weight, bias = values[f"{prefix}.weight"], values[f"{prefix}.bias"]
@@ -160,6 +160,31 @@ def test_reinforce_without_a_baseline_learns_from_finished_episodes_alone() -> N
     step(reference, optimiser, torch.stack(losses).mean())
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
     same_weights(agent, reference)
+
+
+def test_reinforce_without_a_baseline_takes_no_step_while_no_episode_has_finished() -> None:
+    agent, rollout = make("reinforce", "acrobot", "algo.baseline=false")
+    algorithm = agent.algorithm
+    assert not any("value" in name for name in algorithm.parameters.named)
+    algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
+    before, state = algorithm.parameters.values.clone(), algorithm.optim.session(0)
+    rollout.terminated.zero_()
+    rollout.truncated.zero_()
+    metrics = algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
+    assert metrics["steps"].tolist() == [0.0]
+    assert torch.equal(algorithm.parameters.values, before)
+    assert all(torch.equal(value, state[name]) for name, value in algorithm.optim.session(0).items())
+
+
+def test_a_session_that_has_stopped_is_not_touched_by_its_own_gradient() -> None:
+    agent, rollout = make("a2c", "acrobot")
+    algorithm = agent.algorithm
+    before = algorithm.parameters.values.clone()
+    algorithm.active[0] = 0.0
+    rollout.reward[:] = float("nan")
+    algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
+    assert torch.equal(algorithm.parameters.values, before)
+    assert not any(value.isnan().any() for value in algorithm.optim.session(0).values())
 
 
 @pytest.mark.parametrize("env", ["acrobot", "pendulum"])

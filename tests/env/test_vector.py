@@ -5,10 +5,17 @@ import dataclasses
 import gymnasium as gym
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lab.env.vector import ActionUnits, Environments, make_single, probe
 from lab.errors import LabError
 from tests.helpers import ENVIRONMENTS, specs
+
+
+def number(low: float, high: float) -> st.SearchStrategy[float]:
+    # Training rounds the smallest numbers of this process to zero.
+    return st.floats(low, high, allow_subnormal=False)
 
 
 def env_spec(*words: str):
@@ -77,11 +84,29 @@ def test_the_step_after_the_last_is_a_reset_without_reward() -> None:
 def test_action_units() -> None:
     box = ActionUnits(gym.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32)))
     assert box.convert(np.array([[-1.0, -1.0], [0.0, 0.0], [5.0, 1.0]])).tolist() == [[-2, 0], [0, 0.5], [2, 1]]
+    half = ActionUnits(gym.spaces.Box(0.0, np.inf, (1,), np.float32))
+    assert half.convert(np.array([[-1.0], [3.0]])).tolist() == [[0.0], [3.0]]
+    whole = ActionUnits(gym.spaces.Box(-128, 127, (1,), np.int8))
+    assert whole.convert(np.array([[-1.0], [0.0], [1.0]])).tolist() == [[-128], [0], [127]]
     unbounded = ActionUnits(gym.spaces.Box(-np.inf, np.inf, (1,), np.float32))
     assert unbounded.convert(np.array([[7.0]])).tolist() == [[7.0]]
     square = ActionUnits(gym.spaces.Box(-1, 1, (2, 2), np.float32))
     assert square.convert(np.zeros((3, 4))).shape == (3, 2, 2)
     assert ActionUnits(gym.spaces.Discrete(3, start=5)).convert(np.array([0, 2])).tolist() == [5, 7]
+
+
+@given(number(-10, 10), number(0.01, 10), st.lists(number(-2, 2), min_size=1, max_size=5))
+def test_actions_never_leave_the_bounds(low: float, width: float, numbers: list[float]) -> None:
+    space = gym.spaces.Box(np.float32(low), np.float32(low) + np.float32(width), (1,), np.float32)
+    for action in ActionUnits(space).convert(np.array([[-1.0], [1.0], *([number] for number in numbers)])):
+        assert space.contains(action)
+
+
+@pytest.mark.filterwarnings("ignore:.*latest versioned environment")
+def test_an_id_without_a_version_is_the_newest() -> None:
+    envs = Environments(env_spec("env.id=CartPole"), 2, np.random.default_rng(0))
+    assert envs.reset().shape == (2, 4)
+    envs.close()
 
 
 @pytest.mark.parametrize(
