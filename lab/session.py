@@ -24,17 +24,20 @@ from lab.interruption import stop_signals
 from lab.provenance import collect as collect_provenance
 from lab.provenance import command_line
 from lab.record import Averages, Record
-from lab.run_dir import RunDir
+from lab.run_dir import RunDir, write_text
 from lab.spec import Spec
 
 
-def train(specs: list[Spec], directories: list[RunDir], spaces: Spaces) -> list[str]:
+def train(
+    specs: list[Spec], directories: list[RunDir], spaces: Spaces, compositions: list[dict[str, str]] | None = None
+) -> list[str]:
     """Train Sessions that differ in seeds, or in numbers with a decimal point, in lockstep.
 
     Args:
         specs: one for each Session.
         directories: where each of them writes.
         spaces: what `lab.env.vector.probe` found.
+        compositions: how each spec was composed, texts by the names of their files.
 
     Returns:
         How each ended: completed, failed or interrupted.
@@ -42,7 +45,7 @@ def train(specs: list[Spec], directories: list[RunDir], spaces: Spaces) -> list[
     Raises:
         LabError: the Sessions cannot be trained, or not together; nothing was written then.
     """
-    return Stack(specs, directories, spaces).train()
+    return Stack(specs, directories, spaces).train(compositions)
 
 
 class Stack:
@@ -64,7 +67,7 @@ class Stack:
         self.consistent = True
         self.logged_frame, self.logged_time = 0, perf_counter()
 
-    def train(self) -> list[str]:
+    def train(self, compositions: list[dict[str, str]] | None = None) -> list[str]:
         """Train, and return how each Session ended."""
         provenance = collect_provenance(
             command_line(),
@@ -77,6 +80,9 @@ class Stack:
             Record(spec, directory, provenance, self.agent.algorithm.METRICS)
             for spec, directory in zip(self.specs, self.directories, strict=True)
         ]
+        for directory, files in zip(self.directories, compositions or [], strict=False):
+            for name, text in files.items():
+                write_text(directory.hydra / name, text)
         try:
             with Display(self.specs) as self.display, stop_signals() as self.stop:
                 self.loop()

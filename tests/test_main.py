@@ -88,6 +88,16 @@ def test_a_stack_from_the_command_line(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout, "plain lines where the output is no terminal"
 
 
+def test_a_session_is_never_written_over(tmp_path: Path) -> None:
+    words = ("mode=dev", "frames=500", "log.tensorboard=false", f"hydra.run.dir={tmp_path}/run")
+    assert lab(*words).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    again = lab(*words, "seed=3")
+    assert again.returncode == 2
+    assert "already holds a Session (completed at frame 512)" in again.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
 def test_a_failed_session_is_told_in_a_sentence(tmp_path: Path) -> None:
     words = ("env=gymnasium", "env.id=tests.envs:Raises-v0", "name=raises", "frames=50_000")
     done = lab(*words, f"hydra.run.dir={tmp_path}/run")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lab.errors import LabError
-from lab.run_dir import RunDir, write_text
+from lab.run_dir import RunDir
 from lab.spec import Spec, read
 
 STATUS = {"completed": 0, "failed": 1, "interrupted": 130}
@@ -33,9 +32,9 @@ def run(config: DictConfig) -> None:
 
         from lab.session import train
 
-        states = train(specs, directories, spaces)
+        states = train(specs, directories, spaces, [composition(config, spec.seed) for spec in specs])
     except LabError as error:
-        remove_unused(output)
+        remove_empty(output)
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
     from lab.analysis import analyse_session
@@ -52,39 +51,38 @@ def run(config: DictConfig) -> None:
 def lay_out(specs: list[Spec], output: Path) -> list[RunDir]:
     """Return each Session's directory: the job's own for one, seed-N within it for each of a stack.
 
-    Every one gets the record of its composition that Hydra would have made for it alone.
+    Raises:
+        LabError: one of them holds a Session already.
     """
-    if len(specs) == 1:
-        return [RunDir(output)]
-    directories = [RunDir(output / f"seed-{spec.seed}") for spec in specs]
-    composed = output / ".hydra"
-    if composed.is_dir():
-        for spec, directory in zip(specs, directories, strict=True):
-            shutil.copytree(composed, directory.hydra, dirs_exist_ok=True)
-            _set_seed(directory.hydra, spec.seed)
-        shutil.rmtree(composed)
+    directories = [RunDir(output)]
+    if len(specs) > 1:
+        directories = [RunDir(output / f"seed-{spec.seed}") for spec in specs]
+    for directory in directories:
+        if directory.status.exists():
+            state = directory.read_status()
+            raise LabError(
+                f"{directory.path} already holds a Session ({state['state']} at frame {state['frame']:,}):"
+                " choose another hydra.run.dir, or remove it first."
+            )
     return directories
 
 
-def _set_seed(folder: Path, seed: int) -> None:
-    path = folder / "config.yaml"
-    config = OmegaConf.load(path)
-    config.seed = seed
-    write_text(path, OmegaConf.to_yaml(config))
-    path = folder / "overrides.yaml"
-    words = [word for word in OmegaConf.load(path) if not str(word).startswith("seed=")]
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create([*words, f"seed={seed}"])))
+def composition(config: DictConfig, seed: int) -> dict[str, str]:
+    """Return what Hydra records of a composition, by the names of its files, as for one Session alone."""
+    alone = OmegaConf.merge(config, {"seed": seed})
+    hydra_config = HydraConfig.get()
+    words = [word for word in hydra_config.overrides.task if not word.startswith("seed=")]
+    return {
+        "config.yaml": OmegaConf.to_yaml(alone),
+        "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra_config})),
+        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create([*words, f"seed={seed}"])),
+    }
 
 
-def remove_unused(output: Path) -> None:
-    """Remove a job's directory if all it holds is Hydra's record of a config that was refused."""
-    hydra_only = output.is_dir() and all(
-        path.name in (".hydra", "seed-0") or path.name.startswith("seed-") for path in output.iterdir()
-    )
-    used = [path for path in output.rglob("*") if path.is_file() and path.parent.name != ".hydra"]
-    if hydra_only and not used:
-        shutil.rmtree(output, ignore_errors=True)
-        for folder in output.parents:
-            if folder == Path.cwd() or Path.cwd() not in folder.parents or any(folder.iterdir()):
-                break
-            folder.rmdir()
+def remove_empty(folder: Path) -> None:
+    """Remove a job's directory if there is nothing in it, and those around it that are empty then."""
+    for path in (folder, *folder.parents):
+        inside = Path.cwd() in path.parents
+        if not path.is_dir() or any(path.iterdir()) or (path != folder and not inside):
+            return
+        path.rmdir()
