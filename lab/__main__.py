@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hydra.errors import MissingConfigException
 
-COMMANDS = ("enjoy",)  # each a module in lab/command with a function main(words)
+COMMANDS = ("enjoy", "report")  # each a module in lab/command with a function main(words)
 
 
 def config_path() -> str:
@@ -30,7 +30,7 @@ def main() -> None:
     try:
         if words and words[0] in COMMANDS:
             import_module(f"lab.command.{words[0]}").main(words[1:])
-            return
+            sys.exit(0)
         if words and "=" not in words[0] and not words[0].startswith(("-", "+", "~")):
             from lab.errors import did_you_mean
 
@@ -43,8 +43,11 @@ def main() -> None:
     except LabError as error:
         print(f"Error: {error}", file=sys.stderr)
         status = 2
+    except OSError as error:
+        print(f"Error: {error.filename or 'a file'} cannot be written: {error.strerror or error}.", file=sys.stderr)
+        status = 1
     except KeyboardInterrupt:
-        print("\nInterrupted before training began; nothing was lost.", file=sys.stderr)
+        print("\nInterrupted.", file=sys.stderr)
         status = 130
     sys.exit(status)
 
@@ -56,15 +59,17 @@ def compose_and_run() -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from lab.errors import LabError
-    from lab.launch.job import run
+    from lab.launch import job
 
     # Hydra prints tracebacks for errors it does not know; asked for full errors it hands all of them on to here.
     wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    entry = hydra.main(config_path=config_path(), config_name="config")(run)
+    entry = hydra.main(config_path=config_path(), config_name="config")(job.run)
     try:
         entry()
     except LabError:
+        raise
+    except (KeyboardInterrupt, SystemExit):
         raise
     except MissingConfigException as error:
         if wanted:
@@ -77,7 +82,12 @@ def compose_and_run() -> None:
     except OSError as error:
         if wanted:
             raise
-        raise LabError(f"{error.filename} cannot be written: {error.strerror}.") from error
+        raise LabError(f"{error.filename or 'a file'} cannot be written: {error.strerror}.") from error
+    except Exception as error:
+        # Composition is all that happens outside a job, so what went wrong there is in the words or in a config file.
+        if wanted or job.started:
+            raise
+        raise LabError(f"the config cannot be composed: {' '.join(str(error).split())}") from error
 
 
 def refused(message: str, cause: str) -> str:
@@ -86,6 +96,8 @@ def refused(message: str, cause: str) -> str:
     if missing:
         return f"{missing[1]} is missing: it must be set, as in {missing[1]}=VALUE."
     unknown = re.search(r"Could not override '([^']+)'", message)
+    if "Ambiguous value" in message:
+        return f"{message.splitlines()[0]} A stack of seeds is written seed=[0,1]; a sweep needs -m."
     if not unknown:
         return f"{message.splitlines()[0]} {cause.splitlines()[0] if cause else ''}".strip()
 
@@ -101,10 +113,13 @@ def refused(message: str, cause: str) -> str:
             "config", [word for word in sys.argv[1:] if re.match(r"[\w/]+=\w+$", word) and key not in word]
         )
         node = OmegaConf.select(config, group) if group else config
-    keys = list(node) if OmegaConf.is_dict(node) else []
+    keys = [word for word in node if word != "_target_"] if OmegaConf.is_dict(node) else []
     where = group or "the spec"
     options = f" Its keys are: {', '.join(map(str, keys))}." if keys else ""
     advice = f" To add it, write +{key}=VALUE." if where == "env.kwargs" else did_you_mean(leaf, map(str, keys))
+    owners = [f"{part}.{leaf}" for part in map(str, config) if OmegaConf.is_dict(config[part]) and leaf in config[part]]
+    if not group and owners:
+        advice = f" Did you mean {owners[0]!r}?"
     return f"{key} cannot be set: {where} has no key {leaf!r}.{advice}{options}"
 
 
@@ -116,7 +131,8 @@ def missing_option(error: MissingConfigException) -> str:
     options = list(error.options or [])
     if not group or not options:
         return str(error)
-    return f"{group}={option} does not exist.{did_you_mean(option, options)} Options are: {', '.join(options)}."
+    hint = f" Any Gymnasium environment: env=gymnasium env.id={option}" if group == "env" else ""
+    return f"{group}={option} does not exist.{did_you_mean(option, options)} Options are: {', '.join(options)}.{hint}"
 
 
 if __name__ == "__main__":

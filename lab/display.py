@@ -5,13 +5,17 @@ from __future__ import annotations
 import shlex
 from time import perf_counter
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 
-from lab.run_dir import RunDir, read_json
+from lab.run_dir import read_json
 from lab.spec import Spec
+
+if TYPE_CHECKING:
+    from lab.record import Record
 
 PLAIN_STEP = 0.1  # share of a Session between two plain lines, where the output is no terminal
 REFRESH = 0.25  # seconds between redraws of the live lines
@@ -46,7 +50,7 @@ class Display:
         spec, now = self.specs[index], perf_counter()
         elapsed = now - self._start
         left = elapsed * max(spec.frames - frame, 0) / frame
-        reached = "-" if mean_return is None else f"{mean_return:.1f}"
+        reached = number(mean_return)
         figures = f"{frame:>9,} frames {frames_per_second:>7,.0f}/s  return {reached:>6}  {duration(left)} left"
         share = frame / spec.frames
         if self._live:
@@ -78,43 +82,50 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def show_results(specs: list[Spec], directories: list[RunDir], states: list[str]) -> None:
+def show_results(records: list[Record]) -> None:
     """Print how each Session ended, its figures, its directory, and what to type next."""
     console = Console(highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Session", no_wrap=True)
     for column in ("state", "frames", "return", "best", "evaluation", "strength", "frames to solve"):
         table.add_column(column, justify="right", no_wrap=True)
-    for spec, directory, state in zip(specs, directories, states, strict=True):
-        figures = read_json(directory.results) if directory.results.exists() else {}
+    for record in records:
+        figures = read_json(record.dir.results) if record.dir.results.exists() else {}
         table.add_row(
-            f"{spec.name} seed {spec.seed}",
-            state,
-            _number(directory.read_status()["frame"], 0),
-            *(_number(figures.get(key), 1) for key in ("return", "best", "eval_return", "strength")),
-            _number(figures.get("frames_to_solve"), 0),
+            f"{record.spec.name} seed {record.spec.seed}",
+            record.state,
+            f"{record.frame:,}",
+            *(number(figures.get(key)) for key in ("return", "best", "eval_return", "strength")),
+            f"{figures['frames_to_solve']:,}" if figures.get("frames_to_solve") else "-",
         )
     # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
     console.width = max(console.width, 140)
     console.print()
     console.print(table)
-    for directory, state in zip(directories, states, strict=True):
-        if state == "failed":
-            error = directory.read_status()["error"] or ""
-            console.print(f"\nFailed: {error.strip().splitlines()[-1]}", style="red", markup=False)
-            console.print(f"Its traceback is in {directory.log}", markup=False)
-    first = directories[0].path
-    root = first if len(directories) == 1 else first.parent
+    for record in records:
+        if record.state == "failed":
+            console.print(f"\nFailed: {(record.error or '').strip().splitlines()[-1]}", style="red", markup=False)
+            console.print(f"More is in {record.dir.log}", markup=False)
+    first = records[0].dir.path
+    root = first if len(records) == 1 else first.parent
     console.print(f"\nEverything is in {root}\n", markup=False)
-    commands = {
-        f"python -m lab enjoy {shlex.quote(str(first))}": "watch figures of the best agent, or video=DIR, render=human",
-        f"tensorboard --logdir {shlex.quote(str(root))}": "curves, histograms, hyperparameters",
-    }
+    commands = {}
+    playable = [record.dir for record in records if record.dir.checkpoint("best").exists()]
+    if playable:
+        play = f"python -m lab enjoy {shlex.quote(str(playable[0].path))}"
+        commands[play] = "play the best agent; video=DIR films it, render=human shows it"
+    if records[0].spec.log.tensorboard:
+        commands[f"tensorboard --logdir {shlex.quote(str(root))}"] = "curves, histograms, hyperparameters"
+    if not commands:
+        return
     console.print("Next:")
     width = max(map(len, commands))
     for command, purpose in commands.items():
         console.print(f"  {command:<{width}}  # {purpose}", markup=False)
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:,.{digits}f}"
+def number(value: float | None) -> str:
+    """Write a figure with a decimal or, below 10, three digits; a dash if there is none."""
+    if value is None:
+        return "-"
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value + 0.0:.3g}"

@@ -15,6 +15,13 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def shown(value: Any) -> str:
+    """Write a value as it is typed on the command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def require(holds: bool, key: str, value: Any, allowed: str) -> None:
     """Raise LabError unless the value of a config key is an allowed one.
 
@@ -25,7 +32,7 @@ def require(holds: bool, key: str, value: Any, allowed: str) -> None:
         allowed: what it may be, to follow the words "must be".
     """
     if not holds:
-        raise LabError(f"{key}={value} is not allowed: {key} must be {allowed}.")
+        raise LabError(f"{key}={shown(value)} is not allowed: {key} must be {allowed}.")
 
 
 def require_one_of(key: str, value: str, allowed: Iterable[str]) -> None:

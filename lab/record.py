@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import sys
-import traceback
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -28,11 +27,21 @@ EVALUATION = ("eval_return", "eval_length")
 TIMING = ("frame", "seconds", "frames_per_second", "collect", "learn", "evaluate", "write")
 
 
+class QuietFileHandler(logging.FileHandler):
+    """A log file that does without a line it cannot write; what matters is in the status as well."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """Do nothing, where logging would print a traceback."""
+
+
 class Record:
     """The files of one Session, and the figures that it shows while it trains.
 
     Attributes:
         best: the highest return at which a checkpoint was called the best so far.
+        state: how the Session stands.
+        error: why it failed, if it did.
+        frame: the frame at which it ended.
     """
 
     def __init__(self, spec: Spec, directory: RunDir, provenance: Provenance, metrics: tuple[str, ...]) -> None:
@@ -40,11 +49,12 @@ class Record:
         self.spec, self.dir = spec, directory
         self.best = float("-inf")
         self.state = "running"
+        self.error: str | None = None
+        self.frame = 0
         self._facts = dict(provenance.facts)
         self._window: deque[Episode] = deque(maxlen=WINDOW)
         self._episodes = 0
         self._rows = 0
-        directory.path.mkdir(parents=True, exist_ok=True)
         write_text(directory.spec, yaml.safe_dump(spec.to_dict(), sort_keys=False, allow_unicode=True))
         write_json(directory.provenance, self._facts)
         if provenance.patch:
@@ -52,7 +62,7 @@ class Record:
         self._log = logging.getLogger(f"lab.session.{directory.path}")
         self._log.setLevel(logging.INFO)
         self._log.propagate = False
-        self._handler = logging.FileHandler(directory.log, mode="w", encoding="utf-8")
+        self._handler = QuietFileHandler(directory.log, mode="w", encoding="utf-8")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._log.addHandler(self._handler)
         self._tables = {
@@ -148,27 +158,31 @@ class Record:
         self._log.info(message)
 
     def finish(self, state: str, frame: int, error: str | None = None) -> None:
-        """Close every file and say how the Session ended; a full disk does not hide the reason."""
-        self.state = state
-        try:
-            if error:
-                self._log.error("%s at frame %d\n%s", state, frame, error)
-            else:
-                self._log.info("%s at frame %d", state, frame)
-            if self._events:
-                self._write_hyperparameters()
-                self._events.close()
-        except OSError:
-            traceback.print_exc(file=sys.stderr)
-        for close in (*(table.close for table in self._tables.values()), self._handler.close):
+        """Close every file and say how the Session ended, as far as the disk allows.
+
+        A file that cannot be closed makes it a failed Session, whatever the state it was in.
+        """
+        if error:
+            self._log.error("%s at frame %d\n%s", state, frame, error)
+        else:
+            self._log.info("%s at frame %d", state, frame)
+        for close in (*(table.close for table in self._tables.values()), self._close_events, self._handler.close):
             try:
                 close()
             except OSError as problem:
-                error = error or str(problem)
+                state, error = "failed", error or f"{self.dir.path} cannot be written: {problem.strerror}."
         self._log.removeHandler(self._handler)
+        self.state, self.error, self.frame = state, error, frame
         self._facts["end"] = now()
-        write_json(self.dir.provenance, self._facts)
-        self.dir.write_status(state, frame, self.spec.frames, error)
+        with suppress(OSError):
+            write_json(self.dir.provenance, self._facts)
+        with suppress(OSError):
+            self.dir.write_status(state, frame, self.spec.frames, error)
+
+    def _close_events(self) -> None:
+        if self._events:
+            self._write_hyperparameters()
+            self._events.close()
 
     def _write_hyperparameters(self) -> None:
         from torch.utils.tensorboard.summary import hparams

@@ -39,6 +39,25 @@ class RunDir:
         """Return the path of a checkpoint: `last`, or `best` by evaluation."""
         return self.path / "checkpoint" / f"{which}.pt"
 
+    def claim(self) -> None:
+        """Make the directory this Session's own.
+
+        Raises:
+            LabError: it holds a Session already, or one has taken it at this moment.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.status.open("x").close()
+        except FileExistsError as error:
+            try:
+                status = self.read_status()
+                found = f"{status['state']} at frame {status['frame']:,}"
+            except LabError:
+                found = "just started"
+            raise LabError(
+                f"{self.path} already holds a Session ({found}): choose another hydra.run.dir, or remove it first."
+            ) from error
+
     def write_status(self, state: str, frame: int, frames: int, error: str | None = None) -> None:
         """Say in status.json how the Session stands.
 
@@ -49,10 +68,22 @@ class RunDir:
             error: the traceback of a failed Session.
         """
         assert state in STATES, state
-        write_json(
-            self.status,
-            {"state": state, "frame": frame, "frames": frames, "error": error, "updated": now(), "pid": os.getpid()},
-        )
+        content = {
+            "state": state,
+            "frame": frame,
+            "frames": frames,
+            "error": error,
+            "updated": now(),
+            "pid": os.getpid(),
+        }
+        try:
+            write_json(self.status, content)
+        except OSError:
+            if state == "running":
+                raise
+            # On a full disk there may be room for the end of a Session in the place of its last status, if it is short.
+            content["error"] = error and error.strip().splitlines()[-1]
+            self.status.write_text(json.dumps(content), encoding="utf-8")
 
     def read_status(self) -> dict[str, Any]:
         """Read status.json.

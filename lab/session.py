@@ -30,7 +30,7 @@ from lab.spec import Spec
 
 def train(
     specs: list[Spec], directories: list[RunDir], spaces: Spaces, compositions: list[dict[str, str]] | None = None
-) -> list[str]:
+) -> list[Record]:
     """Train Sessions that differ in seeds, or in numbers with a decimal point, in lockstep.
 
     Args:
@@ -40,7 +40,7 @@ def train(
         compositions: how each spec was composed, texts by the names of their files.
 
     Returns:
-        How each ended: completed, failed or interrupted.
+        The record of each: how it ended, at which frame, and why.
 
     Raises:
         LabError: the Sessions cannot be trained, or not together; nothing was written then.
@@ -67,8 +67,9 @@ class Stack:
         self.consistent = True
         self.logged_frame, self.logged_time = 0, perf_counter()
 
-    def train(self, compositions: list[dict[str, str]] | None = None) -> list[str]:
-        """Train, and return how each Session ended."""
+    def train(self, compositions: list[dict[str, str]] | None = None) -> list[Record]:
+        """Train, and return the record of each Session."""
+        claim(self.directories)
         provenance = collect_provenance(
             command_line(),
             str(self.device),
@@ -94,7 +95,7 @@ class Stack:
         except Exception as error:
             ending, reason = "failed", explain(error, self.directories[0])
         self.end(ending, reason)
-        return [record.state for record in self.records]
+        return self.records
 
     @property
     def frame(self) -> int:
@@ -210,22 +211,37 @@ class Stack:
 
     def end(self, ending: str, reason: str | None) -> None:
         """Close the records of Sessions that went on to the end, whatever it was, and every environment."""
-        problem: Exception | None = None
         for s, record in enumerate(self.records):
             if record.state == "running":
+                state, error = ending, reason
                 try:
                     if ending != "failed" and self.consistent:
                         self.save("last", [s])
                         if record.best == float("-inf"):
                             self.save("best", [s])
-                    record.finish(ending, self.frame, reason)
-                except Exception as error:
-                    record.state, problem = "failed", error
+                except Exception as problem:
+                    state, error = "failed", explain(problem, self.directories[s])
+                record.finish(state, self.frame, error)
         for env in (*self.envs, *self.eval_envs.values()):
             with suppress(Exception):  # a broken environment may fail to close, which changes no result
                 env.close()
-        if problem is not None:
-            raise LabError(explain(problem, self.directories[0]).splitlines()[-1]) from problem
+
+
+def claim(directories: list[RunDir]) -> None:
+    """Claim every directory, or none.
+
+    Raises:
+        LabError: one of them holds a Session already.
+    """
+    claimed: list[RunDir] = []
+    try:
+        for directory in directories:
+            directory.claim()
+            claimed.append(directory)
+    except LabError:
+        for directory in claimed:
+            directory.status.unlink()
+        raise
 
 
 def explain(error: BaseException, directory: RunDir) -> str:

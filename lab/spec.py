@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from lab.algo.algorithm import Algorithm
 from lab.env.spec import EnvSpec
-from lab.errors import LabError, did_you_mean, require, require_one_of
+from lab.errors import LabError, did_you_mean, require, require_one_of, shown
 from lab.net.net import Net
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ class Spec:
         require(self.frames >= 1, "frames", self.frames, "1 or more")
         require(self.threads >= 1, "threads", self.threads, "1 or more")
         inside = bool(self.name) and not self.name.startswith("/") and ".." not in self.name.split("/")
-        require(inside, "name", repr(self.name), "a word or more, as it is the name of a directory too")
+        require(inside, "name", self.name, "the name of a directory as well: not empty, without '..', no '/' in front")
         require_one_of("mode", self.mode, MODES)
         kind, _, index = self.device.partition(":")
         named = kind in ("auto", "cpu", "cuda") and (not index or (kind == "cuda" and index.isdigit()))
@@ -116,7 +117,7 @@ def read(config: DictConfig) -> list[Spec]:
     values: dict[str, Any] = {str(key): value for key, value in plain.items()}
     seeds = values.get("seed")
     listed = seeds if isinstance(seeds, list) else [seeds]
-    require(bool(listed), "seed", seeds, "a whole number or a list of them")
+    require(bool(listed), "seed", seeds, "a whole number, or a list of one or more of them")
     repeated = len(set(map(str, listed))) < len(listed)
     require(not repeated, "seed", seeds, "a list in which no seed stands twice")
     values["seed"] = 0
@@ -124,7 +125,7 @@ def read(config: DictConfig) -> list[Spec]:
     specs = []
     for seed in listed:
         if not isinstance(seed, int) or isinstance(seed, bool):
-            raise LabError(f"seed={seed} is not allowed: seed must be a whole number or a list of them.")
+            raise LabError(f"seed={shown(seed)} is not allowed: seed must be a whole number or a list of them.")
         specs.append(replace(spec, seed=seed))
         specs[-1].check()
     return specs
@@ -142,8 +143,12 @@ def load(path: Path) -> Spec:
         raise LabError(f"{path.parent} is not the run directory of a Session: it has no {path.name}.") from error
     except Exception as error:
         raise LabError(f"{path} cannot be read as YAML: {error}.") from error
-    assert isinstance(config, DictConfig)
-    return read(config)[0]
+    if not isinstance(config, DictConfig):
+        raise LabError(f"{path} is not a spec: it holds no keys.")
+    try:
+        return read(config)[0]
+    except LabError as error:
+        raise LabError(f"{path} is not a spec of this version: {error}") from error
 
 
 def arguments(cls: type[T], words: list[str], command: str) -> T:
@@ -157,15 +162,18 @@ def arguments(cls: type[T], words: list[str], command: str) -> T:
         key, equals, value = word.partition("=")
         if not equals:
             raise LabError(f"{command}: {word!r} is not understood: options are written key=value.")
-        pairs[key] = OmegaConf.create(f"v: {value}").v if value else ""
-    return _build(cls, pairs, f"{command} ")
+        try:
+            pairs[key] = OmegaConf.create(f"v: {value}").v if value else ""
+        except Exception:  # not YAML, so a plain word
+            pairs[key] = value
+    return _build(cls, pairs, "", command)
 
 
-def _build(cls: type[T], values: Any, prefix: str) -> T:
+def _build(cls: type[T], values: Any, prefix: str, where: str = "the spec") -> T:
     """Merge plain data into a dataclass, field by field, so that an error can name the key, the value and the type."""
-    group = prefix.rstrip(". ")
+    group = prefix.rstrip(".") or where
     if not isinstance(values, dict):
-        raise LabError(f"{group}={values} is not allowed: {group} must be a group of keys.")
+        raise LabError(f"{group}={shown(values)} is not allowed: {group} must be a group of keys.")
     if "_target_" in values:
         cls = _locate(cls, values["_target_"], prefix)
         values = {key: value for key, value in values.items() if key != "_target_"}
@@ -174,8 +182,8 @@ def _build(cls: type[T], values: Any, prefix: str) -> T:
     for key in values:
         if key not in known:
             raise LabError(
-                f"{prefix}{key} is not a key{f' of {group}' if group else ''}.{did_you_mean(str(key), known)}"
-                f" Allowed are: {', '.join(known)}."
+                f"{prefix}{key} cannot be set: {group} has no key {str(key)!r}.{did_you_mean(str(key), known)}"
+                f" Its keys are: {', '.join(known)}."
             )
     built = {}
     for key, field in known.items():
@@ -204,9 +212,13 @@ def _locate(base: type[Any], target: Any, prefix: str) -> type[Any]:
 
 
 def _convert(kind: Any, value: Any, key: str) -> Any:
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e6
     refused: dict[Any, Any] = {int: (bool, float, str), float: (bool, str)}  # that OmegaConf would convert
     if isinstance(value, refused.get(kind, ())):
-        raise LabError(f"{key}={value} is not allowed: {key} must be {_words(kind)}.")
+        raise LabError(f"{key}={shown(value)} is not allowed: {key} must be {_words(kind)}.")
+    if isinstance(value, float) and not math.isfinite(value) and kind is not str:
+        raise LabError(f"{key}={value} is not allowed: {key} must be a finite number.")
     if isinstance(value, int) and not isinstance(value, bool) and float in (kind, *get_args(kind)):
         value = float(value)
     if kind is str and isinstance(value, (int, float)):
@@ -216,7 +228,7 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
         node.value = value
         return OmegaConf.to_container(node)["value"]  # type: ignore[call-overload, index]
     except (ValidationError, OmegaConfBaseException) as error:
-        raise LabError(f"{key}={value} is not allowed: {key} must be {_words(kind)}.") from error
+        raise LabError(f"{key}={shown(value)} is not allowed: {key} must be {_words(kind)}.") from error
 
 
 def _one_field(kind: Any) -> type[Any]:
@@ -224,5 +236,11 @@ def _one_field(kind: Any) -> type[Any]:
 
 
 def _words(kind: Any) -> str:
-    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-    return plain.get(kind) or str(kind).replace("typing.", "").replace("None", "null").replace("|", "or")
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
+    if kind in plain:
+        return plain[kind]
+    if get_origin(kind) is list:
+        return f"a list, in which each is {_words(get_args(kind)[0])}"
+    if get_origin(kind) is dict:
+        return "a group of keys and values, as {key: value}"
+    return " or ".join(_words(part) for part in get_args(kind)) or str(kind)

@@ -98,6 +98,30 @@ def test_a_session_is_never_written_over(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
+def test_a_refused_config_leaves_what_was_there(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    assert lab("frames=-1", f"hydra.run.dir={mine}").returncode == 2
+    assert mine.is_dir()
+    (mine / "notes").write_text("mine")
+    assert lab("frames=-1", f"hydra.run.dir={mine}").returncode == 2
+    assert [path.name for path in mine.iterdir()] == ["notes"]
+    assert lab("frames=-1", f"hydra.run.dir={tmp_path}/a/b/c").returncode == 2
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_report_is_made_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert lab("mode=dev", "frames=500", "log.tensorboard=false", f"hydra.run.dir={run}").returncode == 0
+    figures = (run / "session.json").read_bytes(), (run / "session.png").read_bytes()
+    for path in (run / "session.json", run / "session.png"):
+        path.unlink()
+    done = lab("report", str(run))
+    assert done.returncode == 0, done.stderr
+    assert ((run / "session.json").read_bytes(), (run / "session.png").read_bytes()) == figures
+    assert lab("report", str(tmp_path)).returncode == 2
+
+
 def test_a_failed_session_is_told_in_a_sentence(tmp_path: Path) -> None:
     words = ("env=gymnasium", "env.id=tests.envs:Raises-v0", "name=raises", "frames=50_000")
     done = lab(*words, f"hydra.run.dir={tmp_path}/run")
@@ -123,6 +147,13 @@ def test_a_directory_that_cannot_be_written() -> None:
         (["env.kwargs.colour=1"], "+env.kwargs.colour=VALUE"),
         (["algo=[a"], "algo=[a"),
         (["frames=0"], "frames must be 1 or more"),
+        (["tuned=foo"], "tuned=foo does not exist"),
+        (["algo=null"], "cannot be composed"),
+        (["lr=1"], "Did you mean 'algo.lr'"),
+        (["seed=0,1"], "seed=[0,1]"),
+        (["env=FrozenLake-v1"], "env=gymnasium env.id=FrozenLake-v1"),
+        (["env=gymnasium", "env.id=phys2d/CartPole-v1"], "pip install jax"),
+        (["algo.horizon=999999999"], "not enough memory"),
     ],
 )
 def test_mistakes(words: list[str], sentence: str) -> None:

@@ -194,9 +194,18 @@ def test_a_second_interrupt_leaves_the_checkpoint_from_before(tmp_path: Path, mo
         return descend(*arguments)
 
     monkeypatch.setattr(stack.agent.algorithm, "descend", interrupted)
-    assert stack.train() == ["interrupted"]
+    assert [record.state for record in stack.train()] == ["interrupted"]
     assert read_checkpoint(directory.checkpoint("last"))["frame"] == 512
     assert directory.read_status()["state"] == "interrupted"
+
+
+def test_directories_are_claimed_all_or_none(tmp_path: Path) -> None:
+    made = specs("frames=300", "log.tensorboard=false", "eval.every=0", "seed=[0,1]")
+    train_specs(tmp_path, made[1:])
+    (tmp_path / "0-seed-1").rename(tmp_path / "1-seed-1")
+    with pytest.raises(LabError, match="already holds a Session"):
+        train_specs(tmp_path, made)
+    assert not (tmp_path / "0-seed-0" / "status.json").exists()
 
 
 def test_averages_are_over_the_calls_that_gave_a_metric() -> None:

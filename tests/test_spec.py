@@ -30,6 +30,8 @@ def test_numbers_are_what_they_are_declared() -> None:
     spec = specs("algo.lr=1", "algo=ppo", "algo.value_clip=1")[0]
     assert isinstance(spec.algo.lr, float)
     assert isinstance(spec.algo.value_clip, float)
+    assert specs("frames=1e4")[0].frames == 10_000
+    assert specs("name=2024")[0].name == "2024"
 
 
 @pytest.mark.parametrize(
@@ -37,11 +39,16 @@ def test_numbers_are_what_they_are_declared() -> None:
     [
         ("seed=x", "whole number or a list"),
         ("seed=[0,0]", "twice"),
-        ("seed=[]", "whole number or a list"),
+        ("seed=[]", "list of one or more"),
         ("seed=-1", "0 or a positive"),
         ("frames=0", "1 or more"),
         ("frames=true", "a whole number"),
         ("frames=1.5", "a whole number"),
+        ("algo.lr=inf", "a finite number"),
+        ("algo.lr=nan", "a finite number"),
+        ("env.kwargs=null", "a group of keys and values"),
+        ("env.reference.solved=x", "a number or null"),
+        ("net.hidden=64", "a list, in which each is a whole number"),
         ("threads=0", "1 or more"),
         ("device=gpu", "auto, cpu, cuda or cuda:N"),
         ("name=../x", "name of a directory"),
@@ -49,10 +56,9 @@ def test_numbers_are_what_they_are_declared() -> None:
         ("algo.lr=[1]", "a number"),
         ("algo.lr_schedule=lin", "Did you mean 'linear'"),
         ("algo.optimiser.name=adm", "Did you mean 'adam'"),
-        ("+algo.optimiser.beta3=1", "algo.optimiser.beta3 is not a key"),
-        ("+foo=1", "foo is not a key"),
+        ("+algo.optimiser.beta3=1", "algo.optimiser has no key"),
+        ("+foo=1", "has no key 'foo'"),
         ("net.hidden=[0]", "widths of 1 or more"),
-        ("net.hidden=64", "net.hidden=64"),
         ("net._target_=lab.net.mlp.Nothing", "cannot be imported"),
         ("net._target_=lab.algo.ppo.PPO", "extends Net"),
         ("env.num_envs=0", "1 or more"),

@@ -16,7 +16,8 @@ from lab.analysis.results import WINDOW, Tables
 
 matplotlib.use("Agg")
 
-FAINT, STRONG, SECOND, THIRD = "#9db8d2", "#1f5f9e", "#d1662c", "#3b8f5a"
+FAINT, STRONG, SECOND, THIRD = "#85a8cb", "#1f5f9e", "#d1662c", "#3b8f5a"
+RIGHT = "right axis"  # label of axes that keep their right edge
 MOST_POINTS = 5_000  # episodes drawn one by one; of more, evenly many are left out
 
 
@@ -39,6 +40,8 @@ def plot_session(tables: Tables) -> bytes:
             ax.set_xlim(left=0)
             ax.grid(alpha=0.3)
         sns.despine(figure)
+        for ax in figure.axes:
+            ax.spines["right"].set_visible(ax.get_label() == RIGHT)
         # No date and no version: the same files give the same picture.
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
@@ -54,7 +57,7 @@ def _returns(ax: Axes, tables: Tables) -> None:
     if not len(episodes):
         return _empty(ax, "no episode has ended")
     shown = episodes.iloc[:: max(1, len(episodes) // MOST_POINTS)]
-    ax.scatter(shown["frame"], shown["return"], s=6, color=FAINT, alpha=0.5, linewidths=0, label="episodes")
+    ax.scatter(shown["frame"], shown["return"], s=8, color=FAINT, alpha=0.6, linewidths=0, label="episodes")
     mean = episodes["return"].rolling(WINDOW, min_periods=1).mean()
     ax.plot(episodes["frame"], mean, color=STRONG, linewidth=2, label=f"mean of the last {WINDOW}")
     _reference_lines(ax, tables)
@@ -95,9 +98,11 @@ def _losses(ax: Axes, metrics: pd.DataFrame) -> None:
         right = ax.twinx()
         right.plot(metrics["frame"], metrics["value_loss"], color=SECOND, linewidth=1)
         right.set_ylabel("value loss", color=SECOND)
-        if (metrics["value_loss"].dropna() > 0).all():
+        positive = metrics["value_loss"].dropna()
+        if len(positive) and positive.min() > 0 and positive.max() > 100 * positive.min():
             right.set_yscale("log")
             right.minorticks_off()
+        right.set_label(RIGHT)
     return None
 
 

@@ -63,16 +63,18 @@ def session_results(tables: Tables) -> dict[str, Any]:
     """Return the deterministic figures of a Session; null where it is too short for one, or one has no meaning."""
     metrics = tables.metrics
     returns = metrics.dropna(subset="return")
+    means = tables.episodes["return"].rolling(WINDOW, min_periods=1).mean()
+    full = means.iloc[WINDOW - 1 :]
     evaluations = metrics["eval_return"].dropna()
     results: dict[str, Any] = {
         "frames": _last(metrics["frame"], int),
         "optimiser_steps": _last(metrics["optimiser_steps"], int),
         "episodes": len(tables.episodes),
-        "return": _last(returns["return"]),
-        "best": float(returns["return"].max()) if len(returns) else None,
+        "return": _last(means),
+        "best": float(full.max()) if len(full) else _last(means),
         "eval_return": _last(evaluations),
         "eval_best": float(evaluations.max()) if len(evaluations) else None,
-        "length": _last(metrics["length"].dropna()),
+        "length": _last(tables.episodes["length"].rolling(WINDOW, min_periods=1).mean()),
     }
     random_return, solved = tables.reference["random_return"], tables.reference["solved"]
     names = ("strength", "max_strength", "final_strength", "sample_efficiency", "training_efficiency", "stability")

@@ -62,7 +62,7 @@ def main(words: list[str]) -> None:
     play(directory, spec, options)
 
 
-def find_session(path: Path) -> RunDir:
+def find_session(path: Path, command: str = "enjoy") -> RunDir:
     """Return the run directory at a path.
 
     Raises:
@@ -73,7 +73,7 @@ def find_session(path: Path) -> RunDir:
         return directory
     within = sorted(spec.parent for spec in path.glob("*/spec.yaml")) if path.is_dir() else []
     if within:
-        commands = "\n".join(f"  python -m lab enjoy {shlex.quote(str(folder))}" for folder in within)
+        commands = "\n".join(f"  python -m lab {command} {shlex.quote(str(folder))}" for folder in within)
         raise LabError(f"{path} holds {len(within)} Sessions; choose one:\n{commands}")
     raise LabError(f"{path} is not the run directory of a Session: it has no spec.yaml.")
 
@@ -92,6 +92,8 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
     agent = Agent([spec], spaces, torch.device("cpu"))
     agent.restore(0, state)
     video = Path(options.video) if options.video else None
+    if video:
+        video.mkdir(parents=True, exist_ok=True)
     mode = "rgb_array" if video else "human" if options.render == "human" else None
     if mode != "human":
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -128,9 +130,12 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
         print(f"episode {episode:>3}  return {total:>10.2f}  length {length:>6}{note}", flush=True)
     env.close()
     returns, lengths = np.array(figures).T
-    spread = f"± {returns.std(ddof=1):.2f}" if len(returns) > 1 else ""
-    print(f"\nreturn {returns.mean():.2f} {spread} (from {returns.min():.2f} to {returns.max():.2f})")
-    print(f"length {lengths.mean():.1f} (from {lengths.min():.0f} to {lengths.max():.0f}), {len(returns)} episodes")
+    spread = f" ± {returns.std(ddof=1):.2f}" if len(returns) > 1 else ""
+    print(f"\nreturn {returns.mean():.2f}{spread} (from {returns.min():.2f} to {returns.max():.2f})")
+    plural = "s" if len(returns) > 1 else ""
+    print(
+        f"length {lengths.mean():.1f} (from {lengths.min():.0f} to {lengths.max():.0f}), {len(returns)} episode{plural}"
+    )
 
 
 def film(path: Path, frames: list[Any], frames_per_second: float) -> None:

@@ -36,7 +36,6 @@ class EnvSpec:
         require(self.num_envs >= 1, "env.num_envs", self.num_envs, "1 or more")
         require(self.normalise_clip > 0, "env.normalise_clip", self.normalise_clip, "above 0")
         require_one_of("env.vectorise", self.vectorise, VECTORISE)
-        reserved = {"num_envs", "render_mode", "vectorization_mode"} & set(self.kwargs)
-        require(
-            not reserved, "env.kwargs", self.kwargs, f"free of {', '.join(sorted(reserved))}, which are set elsewhere"
-        )
+        reserved = {"num_envs", "render_mode", "vectorization_mode"}
+        free = not reserved & set(self.kwargs)
+        require(free, "env.kwargs", self.kwargs, f"free of {', '.join(sorted(reserved))}: those are set elsewhere")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import multiprocessing
 import re
 import signal
@@ -18,8 +18,8 @@ from gymnasium.wrappers.vector import FlattenObservation
 from lab.env.spec import EnvSpec
 from lab.errors import LabError
 
-# Namespaces that Gymnasium knows only once the package that registers them is imported, and how to install it.
-NAMESPACES = {"ALE": ("ale_py", "pip install ale-py"), "phys2d": ("gymnasium.envs.phys2d", "pip install jax")}
+# Namespaces that Gymnasium knows only once the module that registers them is imported.
+PACKAGES = {"ALE": "ale_py", "phys2d": "gymnasium.envs.phys2d"}
 
 
 @dataclass
@@ -41,13 +41,12 @@ def make_single(spec: EnvSpec, render_mode: str | None = None) -> gym.Env[Any, A
     Raises:
         LabError: the id does not exist, its package is not installed, or its constructor refuses the arguments.
     """
-    namespace = spec.id.split("/")[0] if "/" in spec.id else ""
-    if namespace in NAMESPACES:
-        package, install = NAMESPACES[namespace]
-        if importlib.util.find_spec(package.split(".")[0]) is None:
-            raise LabError(f"env.id={spec.id} needs a package that is not installed: {install}")
-        importlib.import_module(package)
+    namespace, module = spec.id.split("/")[0], spec.id.rpartition(":")[0]
     try:
+        if namespace in PACKAGES:
+            importlib.import_module(PACKAGES[namespace])
+        if module:
+            importlib.import_module(module)
         # The passive checker looks at every step of every environment; it is for those who write environments.
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         return gym.make(spec.id, disable_env_checker=True, **rendering, **spec.kwargs)
@@ -56,8 +55,10 @@ def make_single(spec: EnvSpec, render_mode: str | None = None) -> gym.Env[Any, A
     except gym.error.UnregisteredEnv as error:
         raise LabError(f"env.id={spec.id} does not exist: {_sentence(error)}") from error
     except ModuleNotFoundError as error:
+        package = str(error.name or module).split(".")[0]
         raise LabError(
-            f"env.id={spec.id} needs the module {error.name!r}, which is not installed: pip install {error.name}"
+            f"env.id={spec.id} needs the module {package!r}, which is not installed: pip install"
+            f" {package.replace('_', '-')}"
         ) from error
     except Exception as error:
         arguments = f" with env.kwargs={spec.kwargs}" if spec.kwargs else ""

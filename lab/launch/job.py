@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lab.errors import LabError
+from lab.errors import LabError, did_you_mean
 from lab.run_dir import RunDir
-from lab.spec import Spec, read
+from lab.spec import read
 
-STATUS = {"completed": 0, "failed": 1, "interrupted": 130}
+if TYPE_CHECKING:
+    from lab.record import Record
+
+STATUS = {"completed": 0, "pruned": 0, "failed": 1, "interrupted": 130}
+
+START = time.time()
+started = False  # whether composing the config is over
 
 
 def run(config: DictConfig) -> None:
@@ -20,51 +29,84 @@ def run(config: DictConfig) -> None:
 
     After a mistake in the config, the directory is left without a trace.
     """
+    global started
+    started = True
+    threading.excepthook = in_a_sentence
     output = Path(HydraConfig.get().runtime.output_dir)
     try:
-        specs = read(config)
-        from lab.env.vector import probe
-
-        spaces = probe(specs[0].env)
-        for spec in specs:
-            spec.algo.check_spaces(spaces, spec.env)
-        directories = lay_out(specs, output)
-
-        from lab.session import train
-
-        states = train(specs, directories, spaces, [composition(config, spec.seed) for spec in specs])
+        records = train(config, output)
     except LabError as error:
-        remove_empty(output)
         print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
-    from lab.analysis import analyse_session
-    from lab.display import show_results
-
-    for directory in directories:
-        analyse_session(directory)
-    show_results(specs, directories, states)
-    status = max(STATUS[state] for state in states)
+        status = 2
+    except MemoryError as error:
+        print(f"Error: there is not enough memory for this spec: {error}.", file=sys.stderr)
+        status = 2
+    except OSError as error:
+        print(f"Error: {error.filename or output} cannot be written: {error.strerror or error}.", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print("\nInterrupted before training began.", file=sys.stderr)
+        status = 130
+    else:
+        status = conclude(records)
+    remove_empty(output)
     if status:
         sys.exit(status)
 
 
-def lay_out(specs: list[Spec], output: Path) -> list[RunDir]:
-    """Return each Session's directory: the job's own for one, seed-N within it for each of a stack.
+def in_a_sentence(problem: threading.ExceptHookArgs) -> None:
+    """Say what stopped a thread; TensorBoard's writer has one, which a full disk stops before it stops the Session."""
+    if isinstance(problem.exc_value, OSError):
+        print(f"TensorBoard events cannot be written: {problem.exc_value.strerror}.", file=sys.stderr)
+    else:
+        threading.__excepthook__(problem)
 
-    Raises:
-        LabError: one of them holds a Session already.
-    """
+
+def train(config: DictConfig, output: Path) -> list[Record]:
+    """Check a composed config, train its Sessions and return their records."""
+    specs = read(config)
+    check_tuned()
+    from lab.env.vector import probe
+
+    spaces = probe(specs[0].env)
+    for spec in specs:
+        spec.algo.check_spaces(spaces, spec.env)
     directories = [RunDir(output)]
     if len(specs) > 1:
         directories = [RunDir(output / f"seed-{spec.seed}") for spec in specs]
-    for directory in directories:
-        if directory.status.exists():
-            state = directory.read_status()
+
+    from lab import session
+
+    return session.train(specs, directories, spaces, [composition(config, spec.seed) for spec in specs])
+
+
+def conclude(records: list[Record]) -> int:
+    """Analyse every Session, show the results and return the exit status."""
+    from lab.analysis import analyse_session
+    from lab.display import show_results
+
+    try:
+        for record in records:
+            analyse_session(record.dir)
+    except KeyboardInterrupt:
+        print("\nInterrupted while drawing; make figures again with: python -m lab report DIR", file=sys.stderr)
+    except (OSError, LabError) as error:
+        print(f"Figures could not be made: {error}", file=sys.stderr)
+    show_results(records)
+    return max(STATUS[record.state] for record in records)
+
+
+def check_tuned() -> None:
+    """Raise LabError if the command line asks for a tuned file that does not exist, which Hydra takes as optional."""
+    hydra_config = HydraConfig.get()
+    asked = [word.partition("=")[2] for word in hydra_config.overrides.task if word.startswith("tuned=")]
+    folders = [Path(source.path) for source in hydra_config.runtime.config_sources if source.schema == "file"]
+    options = sorted(path.stem for folder in folders for path in (folder / "tuned").glob("*.yaml"))
+    for option in asked:
+        if option not in options:
             raise LabError(
-                f"{directory.path} already holds a Session ({state['state']} at frame {state['frame']:,}):"
-                " choose another hydra.run.dir, or remove it first."
+                f"tuned={option} does not exist.{did_you_mean(option, options)} Options are: {', '.join(options)}."
             )
-    return directories
 
 
 def composition(config: DictConfig, seed: int) -> dict[str, str]:
@@ -80,9 +122,8 @@ def composition(config: DictConfig, seed: int) -> dict[str, str]:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove a job's directory if there is nothing in it, and those around it that are empty then."""
+    """Remove a job's directory if it is empty and was made by this process, and those around it that are so then."""
     for path in (folder, *folder.parents):
-        inside = Path.cwd() in path.parents
-        if not path.is_dir() or any(path.iterdir()) or (path != folder and not inside):
+        if not path.is_dir() or any(path.iterdir()) or path.stat().st_ctime < START:
             return
         path.rmdir()

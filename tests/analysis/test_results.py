@@ -32,7 +32,7 @@ def test_figures_by_hand() -> None:
     results = session_results(tables([20.0, 40.0, 30.0]))
     weights = np.array([1 / 100, 1 / 200, 1 / 300])
     expected = {
-        "frames": 300, "optimiser_steps": 30, "episodes": 300, "return": 30.0, "best": 40.0, "eval_return": 77.0,
+        "frames": 300, "optimiser_steps": 30, "episodes": 300, "return": 100.0, "best": 100.0, "eval_return": 77.0,
         "strength": 20.0, "max_strength": 30.0, "final_strength": 20.0, "stability": 1 - 10 / 40,
         "sample_efficiency": (np.array([10, 30, 20]) * weights).sum() / weights.sum(),
         "training_efficiency": (np.array([10, 30, 20]) * weights).sum() / weights.sum(),
@@ -49,8 +49,11 @@ def test_rows_before_the_first_episode_count_for_nothing() -> None:
 def test_figures_without_a_meaning_are_null() -> None:
     results = session_results(tables([20.0, 40.0], random_return=None))
     assert results["strength"] is None
-    assert results["return"] == 40.0
-    assert session_results(tables([None, None]))["return"] is None
+    assert results["return"] == 100.0
+    empty = tables([None, None])
+    empty.episodes = empty.episodes.iloc[:0]
+    assert session_results(empty)["return"] is None
+    assert session_results(empty)["strength"] is None
     other = tables([20.0])
     other.spec["env"]["id"] = "F-v0"
     assert session_results(other)["strength"] is None
@@ -67,6 +70,17 @@ def test_stability_by_hand() -> None:
 def test_efficiency_by_hand() -> None:
     assert efficiency(np.array([3.0, 0.0]), np.array([1.0, 2.0])) == 2.0
     assert efficiency(np.array([3.0]), np.array([0.0])) is None
+
+
+def test_the_best_return_is_of_a_hundred_episodes_whatever_was_logged() -> None:
+    some = tables([0.0])
+    returns = [0.0] * 100 + [50.0] * 100 + [0.0] * 100
+    some.episodes = pd.DataFrame({"frame": range(300), "return": returns, "length": [1] * 300})
+    assert session_results(some)["best"] == 50.0
+    some.episodes = some.episodes.iloc[150:160]
+    assert session_results(some)["best"] == 50.0
+    some.episodes = pd.DataFrame({"frame": range(2), "return": [90.0, 10.0], "length": [1, 1]})
+    assert session_results(some)["best"] == 50.0
 
 
 def test_frames_to_solve_needs_a_hundred_episodes() -> None:
