@@ -116,11 +116,12 @@ class Collector:
 
     def _count(self, valid: np.ndarray, done: np.ndarray) -> None:
         self.episodes = [[] for _ in self.envs]
+        ending: list[bool] = np.any(done, axis=(1, 2)).tolist()
         for t in range(self.horizon):
             self.frame += self.num_envs
             self._return += self._reward[t]
             self._length += valid[t]
-            for s, e in np.argwhere(done[t]):
+            for s, e in np.argwhere(done[t]) if ending[t] else ():
                 if s not in self.failures:
                     episode = Episode(self.frame, float(self._return[s, e]), int(self._length[s, e]))
                     self.episodes[s].append(episode)

@@ -17,6 +17,8 @@ else:
             self._name = name
 
         def __getattr__(self, attribute: str) -> Any:
-            return getattr(import_module(self._name), attribute)
+            value = getattr(import_module(self._name), attribute)
+            setattr(self, attribute, value)  # found at once the next time
+            return value
 
     torch = _Lazy("torch")

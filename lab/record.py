@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lab.collect import Episode
     from lab.spec import Spec
 
+STATUS_SECONDS = 1.0  # at least, between two writes of the status of a running Session: each waits for the disk
 WINDOW = 100  # episodes in what is called the return
 PROGRESS = ("frame", "optimiser_steps", "episodes", "return", "length")
 EVALUATION = ("eval_return", "eval_length")
@@ -76,6 +78,7 @@ class Record:
 
             self._events = SummaryWriter(str(directory.path))
         directory.write_status("running", 0, spec.frames)
+        self._status_time = perf_counter()
         self._log.info("started %s, seed %d: %s", spec.name, spec.seed, self._facts["command"])
 
     def add_episodes(self, episodes: list[Episode]) -> None:
@@ -124,7 +127,9 @@ class Record:
         self._tables["timing"].add({"frame": frame, **timing})
         for table in self._tables.values():
             table.flush()
-        self.dir.write_status("running", frame, self.spec.frames)
+        if perf_counter() - self._status_time >= STATUS_SECONDS:
+            self.dir.write_status("running", frame, self.spec.frames)
+            self._status_time = perf_counter()
         if self._events:
             for name, value in row.items():
                 if value is not None and name != "frame":

@@ -65,7 +65,7 @@ class Stack:
         self.averages = Averages()
         self.seconds = dict.fromkeys(("collect", "learn", "evaluate", "write"), 0.0)
         self.consistent = True
-        self.logged_frame, self.logged_time = 0, perf_counter()
+        self.logged_frame, self.logged_time = 0, 0.0
 
     def train(self, compositions: list[dict[str, str]] | None = None) -> list[Record]:
         """Train, and return the record of each Session."""
@@ -105,6 +105,7 @@ class Stack:
     def loop(self) -> None:
         """Collect a horizon of steps, learn from it, log, evaluate, save; again until the frames are done."""
         spec, algorithm = self.spec, self.agent.algorithm
+        self.logged_time = perf_counter()
         while self.frame < spec.frames and self.collector.alive and not self.stop():
             before = self.frame
             frame = before + algorithm.horizon * spec.env.num_envs
@@ -134,6 +135,8 @@ class Stack:
                     self.log(figures, rollout.action)
                 if due(spec.checkpoint.every):
                     self.save("last")
+                if evaluating or (spec.eval.every == 0 and due(spec.checkpoint.every)):
+                    self.save_best(figures)
             self.end_failed()
         self.end_failed()
 
@@ -171,14 +174,13 @@ class Stack:
         return {} if evaluation.going else evaluation.figures
 
     def log(self, figures: dict[int, np.ndarray], actions: torch.Tensor) -> None:
-        """Write a row for every Session that goes on, and save those that did better than ever."""
+        """Write a row for every Session that goes on."""
         elapsed = perf_counter() - self.logged_time
         timing = {
             "seconds": elapsed,
             "frames_per_second": (self.frame - self.logged_frame) / elapsed,
             **self.seconds,
         }
-        self.consistent = True
         self.logged_frame, self.logged_time = self.frame, perf_counter()
         self.seconds = dict.fromkeys(self.seconds, 0.0)
         columns = self.averages.take()
@@ -189,10 +191,13 @@ class Stack:
             if record.wants_histograms:
                 record.add_histograms(self.agent, s, actions[:, s].cpu().numpy(), self.frame)
             self.display.update(s, self.frame, record.mean_return, timing["frames_per_second"])
-            reached = float(figures[s][0].mean()) if s in figures else None
-            if self.spec.eval.every == 0:
-                reached = record.mean_return
-            if reached is not None and reached >= record.best:
+
+    def save_best(self, figures: dict[int, np.ndarray]) -> None:
+        """Save the agents that did at least as well as ever: in evaluation, or without it in training."""
+        for s in self.collector.alive:
+            record = self.records[s]
+            reached = float(figures[s][0].mean()) if s in figures else record.mean_return
+            if reached is not None and reached >= record.best and (s in figures or self.spec.eval.every == 0):
                 record.best = reached
                 self.save("best", [s])
 

@@ -190,7 +190,7 @@ class OnPolicy(Algorithm):
         total = losses["policy_loss"] + self.value_coef * losses["value_loss"] + entropy_coef * losses["entropy_loss"]
         self.parameters.differentiate((total * weight).sum())
         gradients = self.parameters.gradients
-        gradients.copy_(torch.where(active > 0, gradients, 0.0))
+        gradients.masked_fill_(active == 0, 0.0)
         norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         gradients.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
         before = self.parameters.values.clone() if self.checks else None

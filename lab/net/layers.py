@@ -66,7 +66,13 @@ class _Tanh(torch.autograd.Function):
 
 def tanh(x: Tensor) -> Tensor:
     """Hyperbolic tangent, elementwise; on a CPU it takes the place of its argument."""
-    return _Tanh.apply(x) if x.device.type == "cpu" else torch.tanh(x)
+    if x.device.type != "cpu":
+        return torch.tanh(x)
+    if torch.is_grad_enabled():
+        return _Tanh.apply(x)
+    array = x.detach().numpy()
+    np.tanh(array, out=array)
+    return x
 
 
 def in_whole_lanes(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
