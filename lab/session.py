@@ -61,7 +61,7 @@ class Stack:
         ]
         self.eval_envs: dict[int, Environments] = {}
         self.collector = Collector(self.agent, self.envs)
-        self.optimiser_steps = torch.zeros(len(specs))
+        self.optimiser_steps = torch.zeros(len(specs), dtype=torch.int64)
         self.averages = Averages()
         self.seconds = dict.fromkeys(("collect", "learn", "evaluate", "write"), 0.0)
         self.consistent = True
@@ -121,7 +121,7 @@ class Stack:
             with self.timed("learn"):
                 metrics = algorithm.learn(rollout, self.agent.streams, before / spec.frames, diagnose=logging)
                 self.averages.add(metrics)
-                self.optimiser_steps += metrics["steps"].cpu()
+                self.optimiser_steps += metrics["steps"].cpu().long()
                 self.fail_if_wrong()
             figures: dict[int, np.ndarray] = {}
             if evaluating:
@@ -206,6 +206,7 @@ class Stack:
         for s in self.collector.alive if sessions is None else sessions:
             steps = int(self.optimiser_steps[s])
             state = {"frame": self.frame, "optimiser_steps": steps, **self.agent.state(s)}
+            state["rewards"] = self.collector.scales[s].state() if self.collector.scales else None
             save(self.directories[s].checkpoint(which), state)
 
     def end_failed(self) -> None:
