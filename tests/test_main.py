@@ -153,7 +153,7 @@ def test_a_directory_that_cannot_be_written() -> None:
         (["seed=0,1"], "seed=[0,1]"),
         (["env=FrozenLake-v1"], "env=gymnasium env.id=FrozenLake-v1"),
         (["env=gymnasium", "env.id=phys2d/CartPole-v1"], "pip install jax"),
-        (["algo.horizon=999999999"], "not enough memory"),
+        (["algo.horizon=9999999999999"], "not enough memory"),
     ],
 )
 def test_mistakes(words: list[str], sentence: str) -> None:
