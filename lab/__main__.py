@@ -24,7 +24,7 @@ def config_path() -> str:
 
 def main() -> None:
     """Run what the command line asks for, and exit with 0, 1 (failed), 2 (a mistake) or 130 (interrupted)."""
-    from lab.errors import LabError
+    from lab.errors import LabError, tell
 
     words = sys.argv[1:]
     try:
@@ -40,15 +40,8 @@ def main() -> None:
             )
         compose_and_run()
         status = 0
-    except LabError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        status = 2
-    except OSError as error:
-        print(f"Error: {error.filename or 'a file'} cannot be written: {error.strerror or error}.", file=sys.stderr)
-        status = 1
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        status = 130
+    except (LabError, OSError, KeyboardInterrupt) as error:
+        status = tell(error)
     sys.exit(status)
 
 

@@ -1,5 +1,6 @@
 """Errors that are sentences: what was wrong, the value, what is allowed, and which key or file."""
 
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -42,3 +43,22 @@ def require_one_of(key: str, value: str, allowed: Iterable[str]) -> None:
         raise LabError(
             f"{key}={value} is not allowed: {key} must be one of {', '.join(words)}.{did_you_mean(value, words)}"
         )
+
+
+def tell(error: BaseException, place: object = "a file") -> int:
+    """Print an expected error as a sentence and return the exit status that goes with it.
+
+    Args:
+        error: LabError, MemoryError, OSError or KeyboardInterrupt.
+        place: what could not be written, where the error does not say.
+    """
+    status = {LabError: 2, MemoryError: 2, OSError: 1, KeyboardInterrupt: 130}
+    sentence = f"Error: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        sentence = "\nInterrupted before training began."
+    elif isinstance(error, MemoryError):
+        sentence = f"Error: there is not enough memory for this spec: {error}."
+    elif isinstance(error, OSError):
+        sentence = f"Error: {error.filename or place} cannot be written: {error.strerror or error}."
+    print(sentence, file=sys.stderr)
+    return next(code for kind, code in status.items() if isinstance(error, kind))

@@ -158,10 +158,6 @@ class Record:
         for column in range(columns.shape[1]):
             self._events.add_histogram(f"action/{column}", columns[:, column], frame)
 
-    def note(self, message: str) -> None:
-        """Write a line into session.log."""
-        self._log.info(message)
-
     def finish(self, state: str, frame: int, error: str | None = None) -> None:
         """Close every file and say how the Session ended, as far as the disk allows.
 

@@ -64,7 +64,7 @@ class Stack:
         self.optimiser_steps = torch.zeros(len(specs), dtype=torch.int64)
         self.averages = Averages()
         self.seconds = dict.fromkeys(("collect", "learn", "evaluate", "write"), 0.0)
-        self.consistent = True
+        self.consistent, self.cut = True, False  # whether learning stands between two steps; an evaluation was cut
         self.logged_frame, self.logged_time = 0, 0.0
 
     def train(self, compositions: list[dict[str, str]] | None = None) -> list[Record]:
@@ -87,7 +87,7 @@ class Stack:
         try:
             with Display(self.specs) as self.display, stop_signals() as self.stop:
                 self.loop()
-            ending = "interrupted" if self.frame < self.spec.frames else "completed"
+            ending = "interrupted" if self.frame < self.spec.frames or self.cut else "completed"
             reason = None
         except KeyboardInterrupt:
             # In the middle of a step of learning, so that what there is now would be no state to go on from.
@@ -171,7 +171,8 @@ class Stack:
             evaluation.step()
         for s, reason in evaluation.failures.items():
             self.collector.fail(s, reason)
-        return {} if evaluation.going else evaluation.figures
+        self.cut = bool(evaluation.going)
+        return {} if self.cut else evaluation.figures
 
     def log(self, figures: dict[int, np.ndarray], actions: torch.Tensor) -> None:
         """Write a row for every Session that goes on."""

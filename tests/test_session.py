@@ -199,6 +199,21 @@ def test_a_second_interrupt_leaves_the_checkpoint_from_before(tmp_path: Path, mo
     assert directory.read_status()["state"] == "interrupted"
 
 
+def test_a_session_whose_last_evaluation_was_cut_is_not_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = specs("frames=400", "eval.every=400", "log.tensorboard=false")
+    stack = Stack(made, [RunDir(tmp_path)], probe(made[0].env))
+    step = Evaluation.step
+
+    def interrupted(self: Evaluation) -> None:
+        signal.raise_signal(signal.SIGINT)
+        step(self)
+
+    monkeypatch.setattr(Evaluation, "step", interrupted)
+    assert [record.state for record in stack.train()] == ["interrupted"]
+
+
 def test_directories_are_claimed_all_or_none(tmp_path: Path) -> None:
     made = specs("frames=300", "log.tensorboard=false", "eval.every=0", "seed=[0,1]")
     train_specs(tmp_path, made[1:])

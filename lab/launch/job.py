@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lab.errors import LabError, did_you_mean
+from lab.errors import LabError, did_you_mean, tell
 from lab.run_dir import RunDir
 from lab.spec import read
 
@@ -35,18 +35,8 @@ def run(config: DictConfig) -> None:
     output = Path(HydraConfig.get().runtime.output_dir)
     try:
         records = train(config, output)
-    except LabError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        status = 2
-    except MemoryError as error:
-        print(f"Error: there is not enough memory for this spec: {error}.", file=sys.stderr)
-        status = 2
-    except OSError as error:
-        print(f"Error: {error.filename or output} cannot be written: {error.strerror or error}.", file=sys.stderr)
-        status = 1
-    except KeyboardInterrupt:
-        print("\nInterrupted before training began.", file=sys.stderr)
-        status = 130
+    except (LabError, MemoryError, OSError, KeyboardInterrupt) as error:
+        status = tell(error, output)
     else:
         status = conclude(records)
     remove_empty(output)
@@ -87,11 +77,12 @@ def conclude(records: list[Record]) -> int:
 
     try:
         for record in records:
-            analyse_session(record.dir)
+            try:
+                analyse_session(record.dir)
+            except (OSError, LabError) as error:
+                print(f"The figures of {record.dir.path} could not be made: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\nInterrupted while drawing; make figures again with: python -m lab report DIR", file=sys.stderr)
-    except (OSError, LabError) as error:
-        print(f"Figures could not be made: {error}", file=sys.stderr)
     show_results(records)
     return max(STATUS[record.state] for record in records)
 
