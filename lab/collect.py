@@ -111,6 +111,10 @@ class Collector:
     def fail(self, index: int, reason: str) -> None:
         """Leave a Session out from here on, for a reason (a traceback)."""
         self.failures[index] = reason
+        self.leave_out(index)
+
+    def leave_out(self, index: int) -> None:
+        """Step a Session no more, and let it learn no more; the others go on as they would have."""
         self.alive.remove(index)
         self.agent.algorithm.active[index] = 0.0
 
@@ -122,7 +126,7 @@ class Collector:
             self._return += self._reward[t]
             self._length += valid[t]
             for s, e in np.argwhere(done[t]) if ending[t] else ():
-                if s not in self.failures:
+                if s in self.alive:
                     episode = Episode(self.frame, float(self._return[s, e]), int(self._length[s, e]))
                     self.episodes[s].append(episode)
                 self._return[s, e] = 0.0

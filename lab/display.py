@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -25,11 +26,11 @@ WIDE = 110  # columns of a terminal that has room for a bar as well
 class Display:
     """Progress of a stack: live lines on a terminal, plain ones anywhere else."""
 
-    def __init__(self, specs: list[Spec]) -> None:
+    def __init__(self, specs: list[Spec], show: bool = True) -> None:
         self.specs = specs
-        self.console = Console()
+        self.console = Console(quiet=not show)
         self._live: Progress | None = None
-        if self.console.is_terminal:
+        if self.console.is_terminal and show:
             columns: list[ProgressColumn] = [TextColumn("{task.description}")]
             if self.console.width >= WIDE:
                 columns.append(BarColumn(bar_width=20))
@@ -116,6 +117,11 @@ def show_results(records: list[Record]) -> None:
         commands[play] = "play the best agent; video=DIR films it, render=human shows it"
     if records[0].spec.log.tensorboard:
         commands[f"tensorboard --logdir {shlex.quote(str(root))}"] = "curves, histograms, hyperparameters"
+    print_next(console, commands)
+
+
+def print_next(console: Console, commands: Mapping[str, str]) -> None:
+    """Print what to type next: commands with what each is for."""
     if not commands:
         return
     console.print("Next:")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lab.provenance import Provenance
-from lab.run_dir import RunDir, Table, now, write_atomically, write_json, write_text
+from lab.run_dir import RunDir, Table, flatten, now, write_atomically, write_json, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lab.collect import Episode
     from lab.spec import Spec
 
-STATUS_SECONDS = 1.0  # at least, between two writes of the status of a running Session: each waits for the disk
+STATUS_SECONDS = 0.5  # at least, between two writes of the status of a running Session: each waits for the disk
 WINDOW = 100  # episodes in what is called the return
 PROGRESS = ("frame", "optimiser_steps", "episodes", "return", "length")
 EVALUATION = ("eval_return", "eval_length")
@@ -128,7 +128,8 @@ class Record:
         for table in self._tables.values():
             table.flush()
         if perf_counter() - self._status_time >= STATUS_SECONDS:
-            self.dir.write_status("running", frame, self.spec.frames)
+            speed = timing["frames_per_second"]
+            self.dir.write_status("running", frame, self.spec.frames, None, self.mean_return, speed)
             self._status_time = perf_counter()
         if self._events:
             for name, value in row.items():
@@ -162,11 +163,14 @@ class Record:
         """Close every file and say how the Session ended, as far as the disk allows.
 
         A file that cannot be closed makes it a failed Session, whatever the state it was in.
+
+        Args:
+            state: one of STATES.
+            frame: frames done.
+            error: why it failed, or was asked to stop.
         """
-        if error:
-            self._log.error("%s at frame %d\n%s", state, frame, error)
-        else:
-            self._log.info("%s at frame %d", state, frame)
+        words = f"{state} at frame {frame}" + (f"\n{error}" if error else "")
+        self._log.log(logging.ERROR if state == "failed" else logging.INFO, words)
         for close in (*(table.close for table in self._tables.values()), self._close_events, self._handler.close):
             try:
                 close()
@@ -178,7 +182,8 @@ class Record:
         with suppress(OSError):
             write_json(self.dir.provenance, self._facts)
         with suppress(OSError):
-            self.dir.write_status(state, frame, self.spec.frames, error)
+            self.dir.write_status(state, frame, self.spec.frames, error, self.mean_return)
+        self.dir.release()
 
     def _close_events(self) -> None:
         if self._events:
@@ -188,7 +193,10 @@ class Record:
     def _write_hyperparameters(self) -> None:
         from torch.utils.tensorboard.summary import hparams
 
-        flat = _flatten(self.spec.to_dict())
+        flat = {
+            key: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for key, value in flatten(self.spec.to_dict()).items()
+        }
         # Written into this Session's own events; SummaryWriter.add_hparams would make a directory of its own for them.
         for summary in hparams(flat, {_tag("return"): None, _tag("eval_return"): None}):
             self._events.file_writer.add_summary(summary)
@@ -224,14 +232,3 @@ def _tag(name: str) -> str:
         return f"evaluation/{name.removeprefix('eval_')}"
     group = "progress" if name in PROGRESS else "learning"
     return f"{group}/{name}"
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{name}.")
-        else:
-            flat[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return flat

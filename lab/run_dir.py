@@ -1,21 +1,84 @@
-"""The run directory of a Session: every path and file format in it, in one place."""
+"""Run directories, of Sessions, Trials and Experiments: every path and file format in them, in one place."""
 
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import io
 import json
 import math
 import os
+import platform
+import re
+import time
 import zlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lab.errors import LabError
 
 STATES = ("running", "completed", "failed", "pruned", "interrupted")
+ENDED = ("completed", "failed", "pruned")  # states that a Session is not taken out of unless asked to
+FIGURES = (
+    "return", "best", "eval_return", "eval_best", "length", "strength", "max_strength", "final_strength",
+    "sample_efficiency", "training_efficiency", "stability", "frames_to_solve", "frames", "optimiser_steps", "episodes",
+)  # of session.json  # fmt: skip
+DIRECTIONS = ("maximize", "minimize")
+AGGREGATES = ("mean", "median", "iqm", "lower")  # over seeds; lower is the lower end of the mean's 95 % interval
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # what a file system without locks answers
+MOST_PENDING = 1000  # writes to a table that may wait for the next flush
+LOCK_SECONDS = 1.0  # how long to wait for a lock: somebody may be looking whether it is held
+
+
+class Lock:
+    """A hold on a directory that ends with the process that took it, however that ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ".lock"
+        self._file: IO[bytes] | None = None
+
+    def acquire(self) -> bool:
+        """Take hold of the directory; false if another process has it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.path.open("ab")
+        patience = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < patience:
+                    time.sleep(0.05)
+                    continue
+                file.close()
+                return False
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    file.close()
+                    raise
+            self._file = file
+            return True
+
+    def release(self) -> None:
+        """Let go of it."""
+        if self._file:
+            self._file.close()
+            self._file = None
+
+    def held(self) -> bool | None:
+        """Say whether some process has hold of the directory; null where the file system cannot tell."""
+        try:
+            with self.path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            return None
+        return False
 
 
 class RunDir:
@@ -34,46 +97,70 @@ class RunDir:
         self.results = self.path / "session.json"
         self.plot = self.path / "session.png"
         self.hydra = self.path / ".hydra"
+        self.stop = self.path / "stop.json"
+        self.lock = Lock(self.path)
 
     def checkpoint(self, which: str) -> Path:
         """Return the path of a checkpoint: `last`, or `best` by evaluation."""
         return self.path / "checkpoint" / f"{which}.pt"
 
     def claim(self) -> None:
-        """Make the directory this Session's own.
+        """Make the directory this Session's own, until `release` or the end of the process.
 
         Raises:
-            LabError: it holds a Session already, or one has taken it at this moment.
+            LabError: it holds a Session that ended or that another process runs.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self.status.open("x").close()
-        except FileExistsError as error:
-            try:
-                status = self.read_status()
-                found = f"{status['state']} at frame {status['frame']:,}"
-            except LabError:
-                found = "just started"
-            raise LabError(
-                f"{self.path} already holds a Session ({found}): choose another hydra.run.dir, or remove it first."
-            ) from error
+        if not self.lock.acquire():
+            raise LabError(f"{self.path} is in use: another process trains a Session there.")
+        status = self.read_status_if_any()
+        if status is None or status["state"] not in ENDED:
+            return
+        self.lock.release()
+        raise LabError(
+            f"{self.path} already holds a Session ({status['state']} at frame {status['frame']:,}):"
+            " choose another hydra.run.dir, or remove it first."
+        )
 
-    def write_status(self, state: str, frame: int, frames: int, error: str | None = None) -> None:
+    def release(self) -> None:
+        """Let go of the directory."""
+        self.lock.release()
+
+    def clear(self) -> None:
+        """Remove what a Session writes, and nothing else."""
+        files = (self.status, self.spec, self.provenance, self.patch, self.log, self.episodes, self.metrics)
+        derived = (self.timing, self.results, self.plot, self.stop, *map(self.checkpoint, ("last", "best")))
+        for path in (*files, *derived, *self.path.glob("events.out.tfevents.*")):
+            path.unlink(missing_ok=True)
+
+    def write_status(
+        self,
+        state: str,
+        frame: int,
+        frames: int,
+        error: str | None = None,
+        mean_return: float | None = None,
+        frames_per_second: float | None = None,
+    ) -> None:
         """Say in status.json how the Session stands.
 
         Args:
             state: one of STATES.
             frame: frames done.
             frames: frames asked for.
-            error: the traceback of a failed Session.
+            error: the traceback of a failed Session, or why it was pruned.
+            mean_return: mean return of the last 100 episodes.
+            frames_per_second: over the last log interval.
         """
         assert state in STATES, state
         content = {
             "state": state,
             "frame": frame,
             "frames": frames,
+            "return": mean_return,
+            "frames_per_second": frames_per_second,
             "error": error,
             "updated": now(),
+            "host": platform.node(),
             "pid": os.getpid(),
         }
         try:
@@ -86,12 +173,139 @@ class RunDir:
             self.status.write_text(json.dumps(content), encoding="utf-8")
 
     def read_status(self) -> dict[str, Any]:
-        """Read status.json.
+        """Read status.json; a Session that says it is running, but whose process is gone, counts as interrupted.
 
         Raises:
             LabError: it is missing or torn.
         """
-        return read_json(self.status)
+        status = read_json(self.status)
+        if status["state"] == "running" and not self._alive(status):
+            # It may have ended while this looked: what it wrote last before it let go is what counts.
+            status = read_json(self.status)
+            if status["state"] == "running":
+                status["state"] = "interrupted"
+        return status
+
+    def read_status_if_any(self) -> dict[str, Any] | None:
+        """Read status.json, or return nothing if no Session began here."""
+        try:
+            return self.read_status()
+        except LabError:
+            return None
+
+    def abandoned(self) -> bool:
+        """Say whether a Session was running here and its process is gone without having written an end."""
+        status = read_json(self.status)
+        return status["state"] == "running" and not self._alive(status)
+
+    def _alive(self, status: dict[str, Any]) -> bool:
+        held = self.lock.held()
+        if held is not None or status.get("host") != platform.node():
+            return held is not False
+        try:
+            os.kill(status["pid"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
+
+    def ask_to_stop(self, state: str, reason: str) -> None:
+        """Ask the Session to end at its next log interval as `pruned` or `interrupted`."""
+        write_json(self.stop, {"state": state, "reason": reason})
+
+    def stop_request(self) -> tuple[str, str] | None:
+        """Return the state to end in and the reason, if the Session was asked to stop."""
+        if not self.stop.exists():
+            return None
+        content = read_json(self.stop)
+        return content["state"], content["reason"]
+
+
+class TrialDir:
+    """The directory of a Trial: one of Sessions that differ in nothing but the seed."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.point = self.path / "point.json"
+        self.results = self.path / "trial.json"
+        self.plot = self.path / "trial.png"
+
+    @property
+    def number(self) -> int | None:
+        """Number of the Trial in its Experiment; null if it stands alone."""
+        return _number(self.path.name, "trial")
+
+    def session(self, seed: int) -> RunDir:
+        """Return the directory of the Session with a seed."""
+        return RunDir(self.path / f"seed-{seed}")
+
+    def read_point(self) -> dict[str, Any]:
+        """Read point.json: the Trial's number, words, hyperparameters and seeds.
+
+        Raises:
+            LabError: it is missing or torn.
+        """
+        return read_json(self.point)
+
+    def seeds(self) -> list[int]:
+        """Return the seeds whose directories exist, in order."""
+        return sorted(_numbers(self.path, "seed"))
+
+
+class SweepDir:
+    """The directory of a sweep: an Experiment, or a Trial that stands alone."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.sweep = self.path / "sweep.json"
+        self.multirun = self.path / "multirun.yaml"
+        self.results = self.path / "experiment.json"
+        self.table = self.path / "trials.csv"
+        self.plot = self.path / "experiment.png"
+        self.report = self.path / "report.html"
+        self.study = self.path / "study.db"
+        self.jobs = self.path / ".jobs"
+        self.lock = Lock(self.path)
+
+    def trial(self, number: int) -> TrialDir:
+        """Return the directory of a Trial of an Experiment."""
+        return TrialDir(self.path / f"trial-{number:03}")
+
+    def trials(self) -> list[TrialDir]:
+        """Return the directories of the Trials that exist, by number."""
+        return [self.trial(number) for number in sorted(_numbers(self.path, "trial"))]
+
+
+def level(path: Path) -> str:
+    """Say what a directory holds: a `session`, a `trial` or an `experiment`.
+
+    Raises:
+        LabError: it is none of them.
+    """
+    if RunDir(path).status.exists() or RunDir(path).spec.exists():
+        return "session"
+    if path.is_dir():
+        if _numbers(path, "trial"):
+            return "experiment"
+        if _numbers(path, "seed"):
+            return "trial"
+        if SweepDir(path).sweep.exists():
+            return str(read_json(SweepDir(path).sweep)["kind"])
+    raise LabError(
+        f"{path} is not a run directory: "
+        + ("it holds no Session, Trial or Experiment." if path.is_dir() else "there is no such directory.")
+    )
+
+
+def _number(name: str, kind: str) -> int | None:
+    match = re.fullmatch(rf"{kind}-(\d+)", name)
+    return int(match[1]) if match else None
+
+
+def _numbers(path: Path, kind: str) -> list[int]:
+    found = [] if not path.is_dir() else [_number(entry.name, kind) for entry in os.scandir(path) if entry.is_dir()]
+    return [number for number in found if number is not None]
 
 
 def now() -> str:
@@ -139,6 +353,26 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested plain data by their full keys, joined with dots; a list is a leaf."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def trial_state(states: Iterable[str]) -> str:
+    """Return the state of a Trial: completed only if every Session is, failed as soon as one is."""
+    found = set(states)
+    for state in ("failed", "running", "pruned", "interrupted"):
+        if state in found:
+            return state
+    return "completed" if found == {"completed"} else "pending"
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
@@ -167,13 +401,18 @@ def unseal(content: bytes, path: Path) -> bytes:
 
 
 class Table:
-    """A CSV file that grows by whole rows. Numbers are written so that reading them gives the same bits."""
+    """A CSV file that grows by whole rows, so that one who reads it meanwhile sees no torn one.
+
+    Numbers are written so that reading them gives the same bits.
+    """
 
     def __init__(self, path: Path, columns: Iterable[str]) -> None:
         """Start the file anew, with its header."""
         self.columns = list(columns)
-        self._file = path.open("w", encoding="utf-8", newline="")
+        self._file = path.open("wb", buffering=0)
+        self._pending: list[bytes] = []
         self._write([self.columns])
+        self.flush()
 
     def add(self, *rows: Mapping[str, Any]) -> None:
         """Append rows, in one write; a column that a row lacks stays empty."""
@@ -182,15 +421,23 @@ class Table:
     def _write(self, rows: list[list[str]]) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
-        self._file.write(text.getvalue())
+        self._pending.append(text.getvalue().encode())
+        if len(self._pending) >= MOST_PENDING:
+            self.flush()
 
     def flush(self) -> None:
         """Hand all rows to the operating system."""
-        self._file.flush()
+        content = b"".join(self._pending)
+        self._pending = []
+        while content:
+            content = content[self._file.write(content) :]
 
     def close(self) -> None:
         """Flush and close the file."""
-        self._file.close()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
 
 
 def _cell(value: Any) -> str:

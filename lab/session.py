@@ -13,6 +13,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+import yaml
 
 from lab.agent import Agent, save
 from lab.collect import Collector, Evaluation
@@ -25,11 +26,15 @@ from lab.provenance import collect as collect_provenance
 from lab.provenance import command_line
 from lab.record import Averages, Record
 from lab.run_dir import RunDir, write_text
-from lab.spec import Spec
+from lab.spec import Spec, differences
 
 
 def train(
-    specs: list[Spec], directories: list[RunDir], spaces: Spaces, compositions: list[dict[str, str]] | None = None
+    specs: list[Spec],
+    directories: list[RunDir],
+    spaces: Spaces,
+    compositions: list[dict[str, str]] | None = None,
+    show: bool = True,
 ) -> list[Record]:
     """Train Sessions that differ in seeds, or in numbers with a decimal point, in lockstep.
 
@@ -38,6 +43,7 @@ def train(
         directories: where each of them writes.
         spaces: what `lab.env.vector.probe` found.
         compositions: how each spec was composed, texts by the names of their files.
+        show: whether to show progress on the terminal.
 
     Returns:
         The record of each: how it ended, at which frame, and why.
@@ -45,7 +51,7 @@ def train(
     Raises:
         LabError: the Sessions cannot be trained, or not together; nothing was written then.
     """
-    return Stack(specs, directories, spaces).train(compositions)
+    return Stack(specs, directories, spaces).train(compositions, show)
 
 
 class Stack:
@@ -67,9 +73,9 @@ class Stack:
         self.consistent, self.cut = True, False  # whether learning stands between two steps; an evaluation was cut
         self.logged_frame, self.logged_time = 0, 0.0
 
-    def train(self, compositions: list[dict[str, str]] | None = None) -> list[Record]:
+    def train(self, compositions: list[dict[str, str]] | None = None, show: bool = True) -> list[Record]:
         """Train, and return the record of each Session."""
-        claim(self.directories)
+        claim(self.directories, self.specs)
         provenance = collect_provenance(
             command_line(),
             str(self.device),
@@ -85,7 +91,7 @@ class Stack:
             for name, text in files.items():
                 write_text(directory.hydra / name, text)
         try:
-            with Display(self.specs) as self.display, stop_signals() as self.stop:
+            with Display(self.specs, show) as self.display, stop_signals() as self.stop:
                 self.loop()
             ending = "interrupted" if self.frame < self.spec.frames or self.cut else "completed"
             reason = None
@@ -138,6 +144,8 @@ class Stack:
                 if evaluating or (spec.eval.every == 0 and due(spec.checkpoint.every)):
                     self.save_best(figures)
             self.end_failed()
+            if logging and not last:
+                self.end_asked()
         self.end_failed()
 
     @contextmanager
@@ -216,6 +224,18 @@ class Stack:
             if self.records[s].state == "running":
                 self.records[s].finish("failed", self.frame, reason)
 
+    def end_asked(self) -> None:
+        """End the Sessions whose directories ask for it, with everything written; the others go on."""
+        for s in self.collector.alive[:]:
+            request = self.directories[s].stop_request()
+            if request:
+                self.save("last", [s])
+                if self.records[s].best == float("-inf"):
+                    self.save("best", [s])
+                state, reason = request
+                self.records[s].finish(state, self.frame, reason)
+                self.collector.leave_out(s)
+
     def end(self, ending: str, reason: str | None) -> None:
         """Close the records of Sessions that went on to the end, whatever it was, and every environment."""
         for s, record in enumerate(self.records):
@@ -234,21 +254,36 @@ class Stack:
                 env.close()
 
 
-def claim(directories: list[RunDir]) -> None:
-    """Claim every directory, or none.
+def claim(directories: list[RunDir], specs: list[Spec]) -> None:
+    """Claim every directory, or none; what an interrupted Session of the same spec left there is removed.
 
     Raises:
-        LabError: one of them holds a Session already.
+        LabError: one of them holds a Session that ended, that is running, or that has another spec.
     """
     claimed: list[RunDir] = []
     try:
-        for directory in directories:
+        for directory, spec in zip(directories, specs, strict=True):
             directory.claim()
             claimed.append(directory)
+            refuse_other(directory, spec)
     except LabError:
         for directory in claimed:
-            directory.status.unlink()
+            directory.release()
         raise
+    for directory in directories:
+        directory.clear()
+
+
+def refuse_other(directory: RunDir, spec: Spec) -> None:
+    """Raise LabError if the directory holds a Session of another spec."""
+    if directory.spec.exists():
+        found = yaml.safe_load(directory.spec.read_text(encoding="utf-8"))
+        changed = differences(found, spec.to_dict())
+        if changed:
+            raise LabError(
+                f"{directory.path} holds a Session of another spec: {'; '.join(changed)}."
+                " Choose another directory, or remove this one first."
+            )
 
 
 def explain(error: BaseException, directory: RunDir) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import gymnasium as gym
@@ -88,6 +90,15 @@ class RaisesInReset(Base):
         return result
 
 
+class Killed(Base):
+    """Is killed by the system, as when memory runs out."""
+
+    def reward(self, action: Any) -> float:
+        if self.np_random.random() < 1 / 500:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 1.0
+
+
 class Endless(Base):
     """Has episodes without an end."""
 
@@ -116,5 +127,5 @@ class Text(Base):
 
 
 gym.register("Endless-v0", entry_point=Endless)
-for kind in (Target, Single, Pair, Raises, RaisesInReset, Brittle, NotANumber, Text):
+for kind in (Target, Single, Pair, Raises, RaisesInReset, Brittle, NotANumber, Killed, Text):
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)
