@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from lab.analysis.results import read_tables, session_results
+from lab.analysis.session import read_tables, session_results
 from lab.run_dir import RunDir
 from tests.helpers import result, specs, train_specs
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from lab.errors import LabError
 from lab.run_dir import RunDir
 
 WINDOW = 100  # episodes in what is called the return
+LESS_IS_BETTER = ("frames_to_solve",)  # figures; of all others, more is
+NO_SESSION = "{} is not the run directory of a Session: {} is missing."
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where it is installed, is ten times as fast
 
 
 @dataclass
@@ -41,52 +46,120 @@ class Tables:
         return env["reference"] if known else {"random_return": None, "solved": None}
 
 
+@dataclass
+class Session:
+    """What is known of a Session, finished or not.
+
+    Attributes:
+        directory: where it is.
+        seed: its seed.
+        state: one of lab.run_dir.STATES, or `pending` if it never began.
+        frame: frames done.
+        frames: frames asked for; 0 if it never began.
+        error: why it failed (a traceback, or a sentence) or was pruned.
+        tables: what it wrote; null if it never came to write.
+        figures: what session.json holds; empty without tables.
+    """
+
+    directory: RunDir
+    seed: int
+    state: str
+    frame: int
+    frames: int
+    error: str | None
+    tables: Tables | None
+    figures: dict[str, Any]
+
+    def figure(self, name: str) -> float | None:
+        """Return a figure as it counts over seeds; null if the Session has none, or one that is not finite."""
+        value = self.figures.get(name)
+        return float(value) if value is not None and np.isfinite(value) else None
+
+
+def read_session(directory: RunDir, seed: int) -> Session:
+    """Read a Session that may not have begun.
+
+    Raises:
+        LabError: a file in it cannot be read.
+    """
+    status = directory.read_status_if_any()
+    if status is None:
+        return Session(directory, seed, "pending", 0, 0, None, None, {})
+    files = (directory.episodes, directory.metrics, directory.timing)
+    tables = read_tables(directory) if all(file.exists() and file.stat().st_size for file in files) else None
+    figures = session_results(tables) if tables else {}
+    return Session(
+        directory, seed, status["state"], status["frame"], status["frames"], status["error"], tables, figures
+    )
+
+
 def read_tables(directory: RunDir) -> Tables:
     """Read the tables of a Session, finished or not.
 
     Raises:
         LabError: the directory is not that of a Session, or a table cannot be read.
     """
+    spec = read_spec(directory)
     try:
-        spec = yaml.safe_load(directory.spec.read_text(encoding="utf-8"))
-        episodes, metrics, timing = map(pd.read_csv, (directory.episodes, directory.metrics, directory.timing))
+        episodes, metrics, timing = map(_read_rows, (directory.episodes, directory.metrics, directory.timing))
     except FileNotFoundError as error:
-        raise LabError(
-            f"{directory.path} is not the run directory of a Session: {error.filename} is missing."
-        ) from error
-    except (ValueError, yaml.YAMLError) as error:
+        raise LabError(NO_SESSION.format(directory.path, error.filename)) from error
+    except ValueError as error:
         raise LabError(f"A table in {directory.path} cannot be read: {error}.") from error
     return Tables(spec, episodes, metrics, timing, directory.read_status()["state"])
 
 
+def _read_rows(path: Path) -> pd.DataFrame:
+    # A Session that runs, or was killed, may have written half of a last row.
+    content = path.read_bytes()
+    return pd.read_csv(io.BytesIO(content[: content.rfind(b"\n") + 1]), low_memory=False)
+
+
+def read_spec(directory: RunDir) -> dict[str, Any]:
+    """Read the spec of a Session as plain data.
+
+    Raises:
+        LabError: the directory is not that of a Session, or the spec cannot be read.
+    """
+    try:
+        spec = yaml.load(directory.spec.read_text(encoding="utf-8"), Loader=LOADER)  # noqa: S506 - a safe loader
+    except FileNotFoundError as error:
+        raise LabError(NO_SESSION.format(directory.path, error.filename)) from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise LabError(f"{directory.spec} cannot be read: {error}.") from error
+    if not isinstance(spec, dict):
+        raise LabError(f"{directory.spec} is not a spec: it holds no keys.")
+    return spec
+
+
 def session_results(tables: Tables) -> dict[str, Any]:
     """Return the deterministic figures of a Session; null where it is too short for one, or one has no meaning."""
-    metrics = tables.metrics
-    returns = metrics.dropna(subset="return")
-    means = tables.episodes["return"].rolling(WINDOW, min_periods=1).mean()
-    full = means.iloc[WINDOW - 1 :]
-    evaluations = metrics["eval_return"].dropna()
+    log = {key: tables.metrics[key].to_numpy(float) for key in ("frame", "optimiser_steps", "return", "eval_return")}
+    means = tables.episodes["return"].rolling(WINDOW, min_periods=1).mean().to_numpy()
+    full = means[WINDOW - 1 :]
+    evaluations = log["eval_return"][~np.isnan(log["eval_return"])]
     results: dict[str, Any] = {
-        "frames": _last(metrics["frame"], int),
-        "optimiser_steps": _last(metrics["optimiser_steps"], int),
+        "frames": _last(log["frame"], int),
+        "optimiser_steps": _last(log["optimiser_steps"], int),
         "episodes": len(tables.episodes),
         "return": _last(means),
-        "best": float(full.max()) if len(full) else _last(means),
+        "best": float(np.nanmax(full)) if not np.isnan(full).all() else _last(means),
         "eval_return": _last(evaluations),
         "eval_best": float(evaluations.max()) if len(evaluations) else None,
-        "length": _last(tables.episodes["length"].rolling(WINDOW, min_periods=1).mean()),
+        "length": float(tables.episodes["length"].tail(WINDOW).mean()) if len(tables.episodes) else None,
     }
     random_return, solved = tables.reference["random_return"], tables.reference["solved"]
     names = ("strength", "max_strength", "final_strength", "sample_efficiency", "training_efficiency", "stability")
     figures: dict[str, float | None] = dict.fromkeys(names)
-    if random_return is not None and len(returns):
-        strengths = returns["return"].to_numpy() - random_return
+    begun = ~np.isnan(log["return"])
+    if random_return is not None and begun.any():
+        strengths = log["return"][begun] - random_return
         figures = {
             "strength": float(strengths.mean()),
             "max_strength": float(strengths.max()),
             "final_strength": float(strengths[-1]),
-            "sample_efficiency": efficiency(strengths, returns["frame"].to_numpy()),
-            "training_efficiency": efficiency(strengths, returns["optimiser_steps"].to_numpy()),
+            "sample_efficiency": efficiency(strengths, log["frame"][begun]),
+            "training_efficiency": efficiency(strengths, log["optimiser_steps"][begun]),
             "stability": stability(strengths),
         }
     return results | figures | {"frames_to_solve": frames_to_solve(tables.episodes, solved)}
@@ -119,5 +192,5 @@ def frames_to_solve(episodes: pd.DataFrame, solved: float | None) -> int | None:
     return int(reached.iloc[0]) if len(reached) else None
 
 
-def _last(column: pd.Series, kind: Any = float) -> Any:
-    return kind(column.iloc[-1]) if len(column) else None
+def _last(column: np.ndarray, kind: Any = float) -> Any:
+    return kind(column[-1]) if len(column) else None

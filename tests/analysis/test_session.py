@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lab.analysis.results import Tables, efficiency, frames_to_solve, read_tables, session_results, stability
+from lab.analysis.session import Tables, efficiency, frames_to_solve, read_tables, session_results, stability
 from lab.errors import LabError
 from lab.run_dir import RunDir
 

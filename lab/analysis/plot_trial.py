@@ -1,0 +1,163 @@
+"""The plot of a Trial."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lab.analysis.plotting import (
+    FAINT,
+    SECOND,
+    STRONG,
+    band,
+    blank,
+    brief,
+    heading,
+    legend,
+    log_if_wide,
+    over_frames,
+    png,
+    reference_lines,
+    reference_of,
+    session_curve,
+    style,
+    trial_curve,
+    written,
+)
+from lab.analysis.session import WINDOW, Session
+from lab.analysis.statistics import STATISTICS, interval
+from lab.analysis.trial import Trial, not_completed
+
+CUT = "0.5"  # colour of Sessions that did not complete
+MARKS = {"failed": "X", "pruned": "s", "interrupted": "D", "running": ">"}  # where their curves end
+FEW = 30  # points of a curve, up to which each is marked
+NAMES = {"mean": "mean", "iqm": "IQM", "median": "median"}
+MOST_REASONS = 3  # different ones that the heading gives for Sessions that did not complete
+
+
+@style()
+def plot_trial(trial: Trial) -> bytes:
+    """Draw a Trial's return, evaluation, losses, entropy and final returns over its seeds; return a PNG."""
+    height = min(7.8 + 0.12 * max(len(trial.sessions) - 16, 0), 16)
+    figure = Figure(figsize=(15, height), layout="constrained")
+    axes = figure.subplots(2, 3)
+    heading(figure, _title(trial), _notes(trial))
+    _curves(axes[0, 0], trial, "return", f"mean return of the last {WINDOW} episodes")
+    _curves(axes[0, 1], trial, "eval_return", "mean return", "Evaluation, deterministic policy")
+    _final_returns(axes[0, 2], trial, 72 * (height - 1.8) / 2)
+    _curves(axes[1, 0], trial, "policy_loss", "policy loss")
+    _curves(axes[1, 1], trial, "value_loss", "value loss")
+    _curves(axes[1, 2], trial, "entropy", "entropy, nats")
+    return png(figure)
+
+
+def _title(trial: Trial) -> str:
+    spec = next((session.tables.spec for session in trial.sessions if session.tables), None)
+    what = f"{spec['name']}: {spec['env']['id']}" if spec else trial.directory.path.name
+    which = "" if trial.number is None else f", trial {trial.number}"
+    return f"{what}{which}, {len(trial.completed)} of {len(trial.sessions)} sessions completed"
+
+
+def _notes(trial: Trial) -> list[str]:
+    """Return the lines below the title: hyperparameters, and which Sessions are in no mean, and why."""
+    values = ", ".join(f"{key}={written(value)}" for key, value in trial.hyperparameters.items())
+    reasons: dict[str, list[Session]] = {}
+    for session in trial.sessions:
+        if session.state != "completed":
+            why = not_completed(trial, session)["error"]
+            reasons.setdefault(f"{session.state} ({brief(why, 60)})" if why else session.state, []).append(session)
+    named = [f"{_seeds(sessions)} {why}" for why, sessions in list(reasons.items())[:MOST_REASONS]]
+    left_out = f"in no mean: {'; '.join(named)}{'; ...' if len(reasons) > MOST_REASONS else ''}" if reasons else ""
+    return [line for line in (brief(values, 200), left_out) if line]
+
+
+def _curves(ax: Axes, trial: Trial, column: str, label: str, title: str = "") -> None:
+    """Draw a column of metrics.csv over frames: each Session faint, statistics over the completed ones above."""
+    ax.set(title=title or column.replace("_", " ").capitalize(), ylabel=label)
+    is_return = "return" in column
+    drawn = [_session(ax, trial, session, column) for session in trial.sessions]
+    if not any(drawn):
+        return blank(ax, "nothing logged yet")
+    frames, values = trial_curve(trial, column)
+    if len(frames):
+        _statistics(ax, frames, values, is_return)
+    else:
+        # As an entry of the legend, which keeps clear of the curves.
+        ax.plot([], [], linestyle="none", label=_no_mean(trial))
+    if is_return:
+        reference_lines(ax, reference_of(trial.sessions))
+    elif column == "value_loss":
+        log_if_wide(ax)
+    if is_return or not len(frames):
+        legend(ax)
+    over_frames(ax)
+    return None
+
+
+def _session(ax: Axes, trial: Trial, session: Session, column: str) -> bool:
+    """Draw one Session; false if it has nothing to draw."""
+    if session.tables is None:
+        return False
+    frames, values = session_curve(session.tables, column)
+    alike = [other for other in trial.sessions if other.tables and other.state == session.state]
+    line: dict[str, Any] = {"linewidth": 0.9, "markersize": 5}
+    if session.state == "completed":
+        line |= {
+            "color": FAINT,
+            "alpha": max(0.8 - 0.02 * len(alike), 0.3),
+            "marker": "." if len(frames) <= FEW else None,
+        }
+    else:
+        line |= {"color": CUT, "linestyle": (0, (4, 2)), "marker": MARKS[session.state], "markevery": [-1]}
+    ax.plot(frames, values, label=f"{session.state}: {_seeds(alike)}" if session is alike[0] else None, **line)
+    return len(frames) > 0
+
+
+def _statistics(ax: Axes, frames: np.ndarray, values: np.ndarray, both: bool) -> None:
+    """Draw the mean over seeds, and the IQM if asked for; below four seeds the IQM trims none, and is the mean."""
+    n = len(values)
+    over = f"of {n} sessions, 95 % interval" if n > 1 else "of 1 session: no interval"
+    marker = "o" if len(frames) <= FEW else None
+    label = f"mean{' and IQM' if 1 < n < 4 else ''} {over}"
+    band(ax, frames, values, "mean", color=STRONG, linewidth=2, label=label, marker=marker, markersize=4)
+    if both and n >= 4:
+        band(ax, frames, values, "iqm", color=SECOND, linewidth=1.5, linestyle="--", label=f"IQM {over}")
+
+
+def _final_returns(ax: Axes, trial: Trial, height: float) -> None:
+    """Draw each seed's last return, and statistics over those of completed Sessions on top; height in points."""
+    finals = trial.values("return")
+    title = {0: f", {_no_mean(trial)}", 1: ", 1 session: no interval"}.get(len(finals), "")
+    ax.set(title=f"Final return by seed{title}", xlabel=f"mean return of the last {WINDOW} episodes")
+    colors = {"mean": STRONG, "iqm": SECOND, "median": "0.3"} if len(finals) else {}
+    size = min(10.0, height / (len(colors) + len(trial.sessions)))
+    for y, (name, color) in enumerate(colors.items()):
+        ax.hlines(y, *interval(finals, name), color=color, linewidth=2.5, alpha=0.6)
+        ax.plot(STATISTICS[name](finals), y, "D", color=color, markersize=min(6, size))
+    for y, session in enumerate(trial.sessions, len(colors)):
+        value = session.figure("return")
+        if session.state == "completed" and value is not None:
+            ax.plot(value, y, "o", color=FAINT, markersize=min(6, size))
+        else:
+            why = "no episode ended" if session.state == "completed" else f"{session.state} at {session.frame:,} frames"
+            ax.text(0.02, y, why, transform=ax.get_yaxis_transform(), va="center", color=CUT, fontsize=size * 0.85)
+    names = [NAMES[name] for name in colors] + [f"seed {session.seed}" for session in trial.sessions]
+    ax.set_yticks(range(len(names)), names, fontsize=size)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(alpha=0.3, axis="x")
+    if len(finals):
+        ax.axhline(len(colors) - 0.5, color="0.8", linewidth=1)
+    else:
+        ax.set_xticks([])
+
+
+def _seeds(sessions: list[Session]) -> str:
+    numbers = ", ".join(str(session.seed) for session in sessions)
+    return f"seed{'s' if len(sessions) > 1 else ''} {brief(numbers, 30)}"
+
+
+def _no_mean(trial: Trial) -> str:
+    return "no mean: not every session has a value" if trial.completed else "no mean: no session completed"

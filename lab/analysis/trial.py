@@ -1,0 +1,181 @@
+"""A Trial as its files tell it: Sessions that differ in nothing but the seed, and figures over them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lab.analysis.session import Session, read_session, read_spec
+from lab.analysis.statistics import std, summarise_columns
+from lab.errors import LabError
+from lab.run_dir import TrialDir, read_json, trial_state
+
+# What is said of one seed that did not complete, and of several.
+STANDING = {
+    "pending": ("has not begun", "have not begun"),
+    "running": ("is running", "are running"),
+    "failed": ("failed", "failed"),
+    "pruned": ("was pruned", "were pruned"),
+    "interrupted": ("was interrupted", "were interrupted"),
+}
+
+
+@dataclass
+class Trial:
+    """What is known of a Trial, finished or not.
+
+    Attributes:
+        directory: where it is.
+        number: in its Experiment; null if it stands alone.
+        hyperparameters: what the sweep set, by key.
+        sessions: one for each seed asked for, in order; those that never began are `pending`.
+    """
+
+    directory: TrialDir
+    number: int | None
+    hyperparameters: dict[str, Any]
+    sessions: list[Session]
+
+    @property
+    def completed(self) -> list[Session]:
+        """Sessions that completed: the only ones that any figure stands on."""
+        return [session for session in self.sessions if session.state == "completed"]
+
+    @property
+    def state(self) -> str:
+        """How the Trial stands: completed only if every Session is, failed as soon as one is."""
+        return trial_state(session.state for session in self.sessions)
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The spec that its Sessions share, by dotted key and without the seed; empty if none has written it."""
+        for session in self.sessions:
+            if session.tables is not None:
+                return {key: value for key, value in leaves(session.tables.spec) if key != "seed"}
+            if session.directory.spec.exists():
+                return {key: value for key, value in leaves(read_spec(session.directory)) if key != "seed"}
+        return {}
+
+    def value(self, key: str) -> Any:
+        """Return the value of a hyperparameter by its dotted key: what the sweep set, or else what the spec has."""
+        return self.hyperparameters[key] if key in self.hyperparameters else self.spec.get(key)
+
+    def values(self, figure: str) -> np.ndarray:
+        """Return a figure of each completed Session that has it [n]."""
+        found = [session.figure(figure) for session in self.completed]
+        return np.array([value for value in found if value is not None], float)
+
+    def curve(self, column: str = "return") -> tuple[np.ndarray, np.ndarray]:
+        """Return frames [T] and a column of metrics.csv by completed Session [n, T], up to the shortest of them."""
+        tables = [session.tables for session in self.completed if session.tables is not None]
+        if not tables or any(column not in table.metrics for table in tables):
+            return np.empty(0), np.empty((len(tables), 0))
+        length = min(len(table.metrics) for table in tables)
+        frames = tables[0].metrics["frame"].to_numpy()[:length]
+        return frames, np.stack([table.metrics[column].to_numpy(float)[:length] for table in tables])
+
+
+def read_trial(directory: TrialDir) -> Trial:
+    """Read a Trial.
+
+    Raises:
+        LabError: a file in it cannot be read.
+    """
+    point: dict[str, Any] = {"hyperparameters": {}, "seeds": []}
+    if directory.point.exists():
+        point = read_json(directory.point)
+    seeds = sorted({*point["seeds"], *directory.seeds()})
+    if not seeds:
+        raise LabError(f"{directory.path} holds no Session.")
+    sessions = [read_session(directory.session(seed), seed) for seed in seeds]
+    return Trial(directory, directory.number, point["hyperparameters"], sessions)
+
+
+def trial_results(trial: Trial) -> dict[str, Any]:
+    """Return what trial.json holds: figures over the completed Sessions of a Trial, and how the others stand.
+
+    It is deterministic: no time, host or absolute path is in it.
+    """
+    return {
+        "sessions": {"planned": len(trial.sessions), **counts(session.state for session in trial.sessions)},
+        "seeds": [session.seed for session in trial.completed],
+        "figures": summaries(trial),
+        "consistency": consistency(trial),
+        "not_completed": [not_completed(trial, session) for session in trial.sessions if session.state != "completed"],
+    }
+
+
+def summaries(trial: Trial) -> dict[str, dict[str, Any]]:
+    """Return lab.analysis.statistics.summarise of every figure over the completed Sessions of a Trial."""
+    values = {figure: trial.values(figure) for session in trial.completed for figure in session.figures}
+    made: dict[str, dict[str, Any]] = {figure: {} for figure in values}
+    for n in {len(found) for found in values.values()}:
+        together = [figure for figure, found in values.items() if len(found) == n]
+        made.update(zip(together, summarise_columns(np.stack([values[figure] for figure in together], 1)), strict=True))
+    return made
+
+
+def counts(states: Iterable[str]) -> dict[str, int]:
+    """Return how many are completed, even if none is, and how many are in each other state that occurs."""
+    found = Counter(states)
+    return {"completed": found.pop("completed", 0), **{state: found[state] for state in sorted(found)}}
+
+
+def not_completed(trial: Trial, session: Session) -> dict[str, Any]:
+    """Return how a Session without a result stands, why in one line, and where its log is, seen from the Trial."""
+    lines = (session.error or "").strip().splitlines()
+    log = f"{session.directory.path.name}/{session.directory.log.name}"
+    return {
+        "seed": session.seed,
+        "state": session.state,
+        "error": lines[-1] if lines else None,
+        "log": None if session.state == "pending" else log,
+    }
+
+
+def standing(sessions: Sequence[Session]) -> list[str]:
+    """Say how those of some Sessions stand that did not complete: `seeds 0 and 2 failed`, `seed 3 has not begun`."""
+    said = []
+    for state, words in STANDING.items():
+        seeds = [session.seed for session in sessions if session.state == state]
+        said += [f"{of_seeds(seeds)} {words[len(seeds) > 1]}"] if seeds else []
+    return said
+
+
+def of_seeds(seeds: Sequence[int]) -> str:
+    """Name one seed or several, in words."""
+    words = [str(seed) for seed in seeds]
+    return f"seed {words[0]}" if len(words) == 1 else f"seeds {', '.join(words[:-1])} and {words[-1]}"
+
+
+def consistency(trial: Trial) -> float | None:
+    """Return how alike the curves of the completed Sessions of a Trial are; 1 if they are the same.
+
+    With s_ij the strength of Session j at log point i, it is 1 - sum_i 2 std_j(s_ij) / sum_i mean_j(s_ij), over the log
+    points at which every Session had finished an episode. The deviation is that of a sample (ddof=1), as everywhere
+    over seeds: that of the values themselves (ddof=0) grows with their number, so that two seeds would look more alike
+    than ten.
+
+    Returns:
+        Null with fewer than two Sessions, if the return of random actions is unknown, or if the mean strength is 0.
+    """
+    tables = [session.tables for session in trial.completed if session.tables is not None]
+    if len(tables) < 2 or tables[0].reference["random_return"] is None:
+        return None
+    strengths = trial.curve("return")[1] - tables[0].reference["random_return"]
+    strengths = strengths[:, np.isfinite(strengths).all(axis=0)]
+    total = strengths.mean(axis=0).sum()
+    return float(1 - 2 * std(strengths, axis=0).sum() / total) if total else None
+
+
+def leaves(spec: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
+    """Return the dotted keys of a spec, each with its value; an empty group is a value."""
+    found = []
+    for key, value in spec.items():
+        found += leaves(value, f"{above}{key}.") if isinstance(value, dict) and value else [(f"{above}{key}", value)]
+    return found

@@ -1,0 +1,243 @@
+"""What a comparison of Sessions, Trials and Experiments may say, and what it may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab.analysis.compare import (
+    FEWEST_SEEDS,
+    Entry,
+    compare,
+    differing,
+    names,
+    notes,
+    plot_compare,
+    read_entries,
+    require_metric,
+)
+from lab.analysis.statistics import difference, probability_of_improvement
+from lab.analysis.trial import Trial
+from lab.errors import LabError
+from lab.run_dir import SweepDir, read_json, write_json
+from tests import synthetic
+from tests.analysis.test_trial import session, trial
+
+LOW, HIGH = (1.0, 2.0, 3.0, 4.0), (11.0, 12.0, 13.0, 14.0)
+
+
+def entry(
+    name: str, values: tuple[float | None, ...], metric: str = "return", spec: dict[str, object] | None = None
+) -> Entry:
+    made = Entry(Path(name), trial(*(session(s, spec=spec, **{metric: v}) for s, v in enumerate(values))))
+    made.name = name
+    return made
+
+
+def environment(name: str, **kwargs: object) -> dict[str, object]:
+    reference = {"id": "E-v0", "random_return": None, "solved": None}
+    return {"env": {"id": name, "kwargs": kwargs, "reference": reference}}
+
+
+def test_figures_are_those_of_the_statistics() -> None:
+    found = compare(entry("a", HIGH), entry("b", LOW), "return")
+    assert found.improvement == probability_of_improvement(np.array(HIGH), np.array(LOW))
+    assert found.difference == difference(np.array(HIGH), np.array(LOW))
+    assert (found.obstacle, found.doubts) == ("", [])
+
+
+def test_of_frames_to_solve_less_is_better() -> None:
+    found = compare(entry("a", LOW, "frames_to_solve"), entry("b", HIGH, "frames_to_solve"), "frames_to_solve")
+    assert found.improvement["value"] == 1.0
+    assert found.difference["value"] == 10.0
+    assert found.doubts == []
+
+
+def test_a_comparison_seen_from_the_other_side() -> None:
+    found = compare(entry("a", (1.0, 2, 3, 9)), entry("b", (2.0, 3, 4, 5)), "return")
+    turned = found.turned()
+    assert (turned.entry.name, turned.other.name) == ("b", "a")
+    assert turned.improvement == {
+        "value": 1 - found.improvement["value"], "low": 1 - found.improvement["high"],
+        "high": 1 - found.improvement["low"],
+    }  # fmt: skip
+    assert turned.difference["low"] == -found.difference["high"]
+    assert turned.turned() == found
+
+
+def test_intervals_that_hold_chance_leave_doubt() -> None:
+    found = compare(entry("a", (1.0, 2, 3, 9)), entry("b", (2.0, 3, 4, 5)), "return")
+    assert found.doubts == ["the intervals hold 0.5 and 0"]
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_fewer_than_four_seeds_leave_doubt_however_far_apart(n: int) -> None:
+    found = compare(entry("a", HIGH[:n]), entry("b", LOW), "return")
+    assert found.improvement == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert found.doubts == ["it takes 4 seeds each"]
+
+
+def test_a_figure_that_some_sessions_lack_leaves_doubt() -> None:
+    found = compare(
+        entry("a", (1.0, 2, 3, 4, None), "frames_to_solve"), entry("b", HIGH, "frames_to_solve"), "frames_to_solve"
+    )
+    assert found.doubts == ["a has frames_to_solve of 4 in 5 Sessions, and these alone would flatter it"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "obstacle"),
+    [
+        (HIGH[:1], LOW[:1], "one seed each says nothing about another seed"),
+        (HIGH[:1], LOW, "the one seed of a says nothing about another seed"),
+        (HIGH, LOW[:1], "the one seed of b says nothing about another seed"),
+        (HIGH, (None,), "no completed Session of b has any return"),
+        ((), LOW, "no completed Session of a has any return"),
+    ],
+)
+def test_what_cannot_be_compared(one: tuple[float, ...], other: tuple[float, ...], obstacle: str) -> None:
+    assert compare(entry("a", one), entry("b", other), "return").obstacle == obstacle
+
+
+def test_different_environments_cannot_be_compared() -> None:
+    one, other = entry("a", HIGH, spec=environment("E-v0")), entry("b", LOW, spec=environment("F-v0", wind=0.5))
+    assert compare(one, other, "return").obstacle == "E-v0 and F-v0 wind=0.5 are different environments"
+
+
+def test_other_arguments_make_another_environment() -> None:
+    one = entry("a", HIGH, spec=environment("E-v0", slippery=True))
+    other = entry("b", LOW, spec=environment("E-v0", slippery=False))
+    assert "slippery=true and E-v0 slippery=false" in compare(one, other, "return").obstacle
+
+
+def test_a_different_number_of_frames_is_noted() -> None:
+    one, other = entry("a", HIGH, spec={"frames": 1000}), entry("b", LOW, spec={"frames": 20_000})
+    assert notes([one, other]) == ["a was trained for 1,000 frames and b for 20,000: that alone can make a difference."]
+    assert compare(one, other, "return").doubts == []
+
+
+def test_sessions_that_did_not_complete_are_noted_and_count_for_nothing() -> None:
+    one = entry("a", HIGH)
+    one.trial.sessions += [session(7, "failed", **{"return": 1e9}), session(8, "pruned", **{"return": 1e9})]
+    found = compare(one, entry("b", LOW), "return")
+    assert found == compare(one, found.other, "return")
+    assert found.difference["value"] == 10.0
+    assert one.n == "4 of 6"
+    assert notes([one]) == ["In a, seed 7 failed; seed 8 was pruned: what did not complete counts for nothing."]
+
+
+def test_equal_agents_are_seldom_called_different() -> None:
+    rng = np.random.default_rng(0)
+
+    def called_different(n: int, m: int) -> bool:
+        found = compare(entry("a", tuple(rng.normal(size=n))), entry("b", tuple(rng.normal(size=m))), "return")
+        return not [doubt for doubt in found.doubts if "takes" not in doubt]
+
+    comparisons = 200
+    for n, m in ((4, 4), (5, 5), (10, 10)):
+        # 5 % of 200 are 10, with a standard deviation of 3.1: four of them are 12.3.
+        assert sum(called_different(n, m) for _ in range(comparisons)) <= 22, (n, m)
+    fewer = FEWEST_SEEDS - 1
+    assert sum(called_different(fewer, fewer) for _ in range(comparisons)) > 22, "why it takes four"
+
+
+def test_names_are_those_of_the_specs_if_they_differ() -> None:
+    trials = [trial(session(0, spec={"name": name})) for name in ("a2c_cartpole", "ppo_cartpole")]
+    assert names(trials, [Path("/x/1"), Path("/x/2")]) == ["a2c_cartpole", "ppo_cartpole"]
+
+
+def test_names_are_the_one_hyperparameter_that_differs() -> None:
+    trials = [trial(session(0, spec={"algo": {"lr": lr, "gamma": 0.9}})) for lr in (1e-2, 1e-4)]
+    assert names(trials, [Path("/x/1"), Path("/x/2")]) == ["lr=0.01", "lr=1e-4"]
+    assert differing(trials) == ["algo.lr"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["/x/trial-000", "/x/trial-001"], ["trial-000", "trial-001"]),
+        (["/x/a/seed-0", "/x/b/seed-0"], ["a", "b"]),
+        (["/x/a/seed-0", "/x/b/seed-0", "/x/b/seed-1"], ["a/seed-0", "b/seed-0", "b/seed-1"]),
+        (["/x/a", "/x/a/trial-003"], ["a", "trial-003"]),
+        (["/x", "/y/x"], ["/", "y"]),
+    ],
+)
+def test_names_are_as_much_of_the_path_as_it_takes(paths: list[str], expected: list[str]) -> None:
+    assert names([trial(session(0, spec={})) for _ in paths], list(map(Path, paths))) == expected
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepDir:
+    folder = tmp_path_factory.mktemp("sweep")
+    return synthetic.experiment(folder, trials=5, seeds=4, rows=20, states={(1, 2): "failed", (2, 0): "pruned"})
+
+
+def test_an_experiment_stands_for_its_best_trial(sweep: SweepDir) -> None:
+    one, other = read_entries([sweep.path, sweep.trial(1).path])
+    best = max((0, 3, 4), key=lambda number: mean_return(sweep, number))
+    assert one.trial.number == best
+    assert one.note == (
+        f"{sweep.path} stands for its best Trial by mean return, trial-{best:03}:"
+        " the best of 3 by these very seeds, so new seeds may well do worse."
+    )
+    assert (other.note, other.n) == ("", "3 of 4")
+
+
+def mean_return(sweep: SweepDir, number: int) -> float:
+    (one, _) = read_entries([sweep.trial(number).path, sweep.trial(1).path])
+    return float(one.trial.values("return").mean())
+
+
+def test_a_session_is_a_side_of_one_seed(sweep: SweepDir) -> None:
+    one, other = read_entries([sweep.trial(0).session(2).path, sweep.trial(0).session(3).path])
+    assert [each.seed for each in one.trial.sessions] == [2]
+    assert (one.name, other.name, one.n) == ("seed-2", "seed-3", "1")
+
+
+def test_an_experiment_of_several_objectives_has_no_best_trial(sweep: SweepDir, tmp_path: Path) -> None:
+    made = synthetic.experiment(tmp_path, trials=2, seeds=2, rows=4)
+    plain = read_json(made.sweep)
+    plain["objective"] = {
+        "metrics": ["return", "length"], "directions": ["maximize", "minimize"], "aggregate": "mean"
+    }  # fmt: skip
+    write_json(made.sweep, plain)
+    with pytest.raises(LabError, match=r"several objectives.*Pareto front: .*trial-00"):
+        read_entries([made.path, sweep.path])
+
+
+def test_an_experiment_of_which_no_trial_is_ranked_stands_for_nothing(sweep: SweepDir, tmp_path: Path) -> None:
+    made = synthetic.experiment(tmp_path, trials=1, seeds=2, rows=4, states={(0, 0): "failed"})
+    with pytest.raises(LabError, match=r"has no ranked Trial to stand for it \(trial-000: seed 0 failed\)"):
+        read_entries([made.path, sweep.path])
+
+
+def test_sides_must_be_two_different_run_directories(sweep: SweepDir, tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="name two directories or more"):
+        read_entries([sweep.path])
+    with pytest.raises(LabError, match="is named twice"):
+        read_entries([sweep.path, sweep.path / "trial-000" / ".."])
+    with pytest.raises(LabError, match="is not a run directory"):
+        read_entries([sweep.path, tmp_path])
+
+
+def test_the_metric_must_be_a_figure() -> None:
+    with pytest.raises(LabError, match=r"metric=retrun is not allowed.* Did you mean 'return'"):
+        require_metric([entry("a", HIGH)], "retrun")
+    with pytest.raises(LabError, match="None of the Sessions completed"):
+        require_metric([Entry(Path("a"), trial(session(0, "failed")))], "return")
+
+
+@pytest.mark.parametrize("metric", ["return", "eval_best", "length", "frames_to_solve"])
+def test_the_same_sides_give_the_same_picture(sweep: SweepDir, metric: str) -> None:
+    entries = read_entries([sweep.trial(number).path for number in range(3)])
+    picture = plot_compare(entries, metric)
+    assert picture.startswith(b"\x89PNG")
+    assert plot_compare(entries, metric) == picture
+
+
+def test_a_picture_of_many_sides_and_of_none_that_completed(sweep: SweepDir) -> None:
+    entries = read_entries([session.path for t in (0, 3, 4) for session in map(sweep.trial(t).session, range(4))])
+    assert plot_compare(entries, "return").startswith(b"\x89PNG")
+    failed: Trial = trial(session(0, "failed"))
+    assert plot_compare([Entry(Path("a"), failed), Entry(Path("b"), failed)], "return").startswith(b"\x89PNG")

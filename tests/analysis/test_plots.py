@@ -1,0 +1,287 @@
+"""The pictures of Trials and Experiments: what is in their curves, and that the odd cases are drawn too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from lab.analysis import plot_experiment as experiments
+from lab.analysis import plot_trial as trials
+from lab.analysis.experiment import read_experiment
+from lab.analysis.plot_experiment import BELOW, Scale, offsets, plot_experiment
+from lab.analysis.plot_session import plot_session
+from lab.analysis.plot_trial import plot_trial
+from lab.analysis.plotting import MOST_POINTS, band, brief, png, session_curve, short_names, trial_curve, written
+from lab.analysis.session import Tables, read_tables
+from lab.analysis.statistics import interval
+from lab.analysis.trial import read_trial
+from lab.run_dir import RunDir, SweepDir, write_json
+from tests import synthetic
+from tests.helpers import specs
+
+TOO_HIGH = 1e6  # a return that only Sessions that did not complete have
+ROWS = 20
+
+
+def sweep(
+    folder: Path,
+    points: Sequence[dict[str, Any]],
+    seeds: int = 2,
+    states: dict[tuple[int, int], str] | None = None,
+    objective: dict[str, str] | None = None,
+) -> SweepDir:
+    """Make up an Experiment of these points, of which the last is the best."""
+    directory, base = SweepDir(folder), specs("algo=a2c", "env=cartpole")[0].to_dict()
+    objective = objective or {"return": "maximize"}
+    goal = {"metrics": list(objective), "directions": list(objective.values()), "aggregate": "mean"}
+    write_json(directory.sweep, {"kind": "experiment", "name": "made up", "objective": goal})
+    rng = np.random.default_rng(0)
+    for number, point in enumerate(points):
+        trial = directory.trial(number)
+        write_json(trial.point, {"number": number, "hyperparameters": point, "seeds": list(range(seeds))})
+        for seed in range(seeds):
+            state = (states or {}).get((number, seed), "completed")
+            if state != "pending":
+                synthetic.session(trial.session(seed), {**base, "seed": seed}, state, 50 + 30 * number, ROWS, rng)
+    return directory
+
+
+def overwrite(directory: RunDir, column: str, value: float, rows: slice | list[int] = slice(None)) -> pd.DataFrame:
+    metrics = pd.read_csv(directory.metrics).astype({column: float})
+    metrics.loc[rows, column] = value
+    metrics.to_csv(directory.metrics, index=False)
+    return metrics
+
+
+def drawn_bands(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[np.ndarray]:
+    found = []
+
+    def listen(ax: Any, frames: np.ndarray, values: np.ndarray, statistic: str, **line: Any) -> None:
+        found.append(values)
+        band(ax, frames, values, statistic, **line)
+
+    monkeypatch.setattr(module, "band", listen)
+    return found
+
+
+def is_png(picture: bytes) -> bool:
+    return picture.startswith(b"\x89PNG") and not plt.get_fignums()
+
+
+def test_a_mean_is_over_completed_sessions_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {(0, 1): "failed", (0, 3): "pruned"}
+    directory = sweep(tmp_path, [{}], seeds=4, states=states).trial(0)
+    for _, seed in states:
+        for column in ("return", "eval_return", "policy_loss", "value_loss", "entropy"):
+            overwrite(directory.session(seed), column, TOO_HIGH)
+    trial = read_trial(directory)
+    frames, values = trial_curve(trial, "return")
+    whole = [pd.read_csv(directory.session(seed).metrics) for seed in (0, 2)]
+    assert frames.tolist() == whole[0]["frame"].tolist()  # not cut to what the failed one did
+    assert values.tolist() == [table["return"].tolist() for table in whole]
+    found = drawn_bands(monkeypatch, trials)
+    assert is_png(plot_trial(trial))
+    assert len(found) == 5
+    assert {len(values) for values in found} == {2}
+    assert max(values.max() for values in found) < TOO_HIGH
+
+
+def test_an_experiment_has_means_of_ranked_trials_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {(1, 1): "pruned", (3, 0): "failed"}
+    directory = sweep(tmp_path, [{"algo.lr": 10.0**-i} for i in range(4)], states=states)
+    for number, _ in states:
+        for seed in (0, 1):
+            overwrite(directory.trial(number).session(seed), "return", TOO_HIGH)
+    found = drawn_bands(monkeypatch, experiments)
+    assert is_png(plot_experiment(read_experiment(directory)))
+    assert [values.shape for values in found] == [(2, ROWS), (2, ROWS)]
+    assert max(values.max() for values in found) < TOO_HIGH
+
+
+def test_a_mean_is_over_the_same_sessions_at_each_frame(tmp_path: Path) -> None:
+    directory = sweep(tmp_path, [{}]).trial(0)
+    overwrite(directory.session(0), "return", np.nan, [0, 1])
+    metrics = overwrite(directory.session(1), "return", np.nan, [7])
+    trial = read_trial(directory)
+    frames, values = trial_curve(trial, "return")
+    assert frames.tolist() == metrics["frame"].drop([0, 1, 7]).tolist()
+    assert np.isfinite(values).all()
+    assert [len(part) for part in trial_curve(trial, "no_such_column")] == [0, 2]
+
+
+def test_a_long_curve_is_thinned_but_for_its_end() -> None:
+    count = 3 * MOST_POINTS + 1
+    metrics = pd.DataFrame({"frame": range(count), "return": np.arange(count) / 2})
+    frames, values = session_curve(Tables({}, pd.DataFrame(), metrics, pd.DataFrame(), "completed"), "return")
+    assert len(frames) <= MOST_POINTS
+    assert frames[-1] == count - 1
+    assert set(np.diff(frames)) == {4}
+    assert (values == frames / 2).all()
+
+
+def test_a_band_is_the_interval_and_one_seed_has_none() -> None:
+    frames, values = np.arange(3.0), np.array([[0.0, 2.0, 5.0], [2.0, 2.0, 9.0], [4.0, 2.0, 1.0]])
+    ax = Figure().subplots()
+    band(ax, frames, values, "mean", color="k")
+    assert ax.lines[0].get_ydata().tolist() == [2.0, 2.0, 5.0]
+    edge = ax.collections[0].get_paths()[0].vertices
+    for low_or_high in interval(values, "mean"):
+        assert {*zip(frames.tolist(), low_or_high.tolist(), strict=True)} <= {*map(tuple, edge.tolist())}
+    alone = Figure().subplots()
+    band(alone, frames, values[:1], "mean", color="k")
+    assert alone.lines[0].get_ydata().tolist() == [0.0, 2.0, 5.0]
+    assert not alone.collections
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3e-4, "3e-4"), (0.00123456, "0.00123"), (0.0, "0"), (-12.345, "-12.3"), (200_000.0, "2e5"), (2048, "2048"),
+        (123_456, "123456"), (0.99, "0.99"), (0.999, "0.999"), (0.999512, "0.99951"), (54_321.0, "54321"),
+        (True, "true"), (None, "null"), ([64, 64], "[64,64]"), ("gae", "gae"), (float("nan"), "nan"),
+    ],
+)  # fmt: skip
+def test_values_are_written_briefly(value: Any, text: str) -> None:
+    assert written(value) == text
+
+
+def test_names_and_texts_are_short() -> None:
+    assert short_names(["algo.lr", "algo.optimiser.beta2", "net.lr", "algo"]) == {
+        "algo.lr": "algo.lr", "algo.optimiser.beta2": "beta2", "net.lr": "net.lr", "algo": "algo",
+    }  # fmt: skip
+    assert brief("a  b\nc", 9) == "a b c"
+    assert brief("abcdefghij", 7) == "abc…hij"
+
+
+def test_scales_by_hand() -> None:
+    wide = Scale.of([1e-4, 1e-2, 1e-3])
+    assert wide.log
+    assert wide.unit(wide.places).tolist() == pytest.approx([0, 1, 0.5])
+    assert {round(at, 9): label for at, label in wide.ticks().items()} == {0: "1e-4", 0.5: "0.001", 1: "0.01"}
+    narrow = Scale.of([1.0, 2.0, None, 4.0])
+    assert not narrow.log
+    assert narrow.unit(narrow.places).tolist() == pytest.approx([0, 1 / 3, BELOW, 1])
+    assert narrow.ticks()[BELOW] == "null"
+    grid = Scale.of([0.99, 0.9, 0.99, 0.9])
+    assert (grid.labels, grid.places.tolist()) == (["0.9", "0.99"], [1, 0, 1, 0])
+    words = Scale.of(["ppo", None, "a2c", [64, 64], True])
+    assert words.labels == ["[64,64]", "a2c", "null", "ppo", "true"]
+    same = Scale.of([3.0])
+    assert same.unit(same.places).tolist() == [0.5]
+    assert same.ticks() == {0.5: "3"}
+
+
+def test_trials_of_a_category_lie_side_by_side_the_best_last() -> None:
+    moved = offsets(np.array([0, 1, 0, 0]), np.array([3.0, 0.0, 1.0, 2.0]))
+    assert moved.tolist() == pytest.approx([1 / 8, 0, -1 / 8, 0])
+    assert np.ptp(offsets(np.zeros(100), np.arange(100))) == pytest.approx(0.99)
+
+
+TRIALS: dict[str, tuple[int, dict[int, str]]] = {
+    "one seed": (1, {}),
+    "four seeds": (4, {}),
+    "one completed": (4, dict(enumerate(("failed", "pruned", "interrupted")))),
+    "none completed": (3, {0: "failed", 1: "running", 2: "pending"}),
+    "none begun": (2, {0: "pending", 1: "pending"}),
+    "many seeds": (24, {3: "failed", 4: "failed", 20: "pruned"}),
+}
+
+
+@pytest.mark.parametrize("case", TRIALS)
+def test_trials_of_every_kind_are_drawn(tmp_path: Path, case: str) -> None:
+    seeds, states = TRIALS[case]
+    point = {"algo.optimiser.beta2": 0.999, "net.hidden": [64, 64], "env.kwargs.$name_{": "$x_{" * 99}
+    directory = sweep(tmp_path, [point], seeds, {(0, seed): state for seed, state in states.items()})
+    assert is_png(plot_trial(read_trial(directory.trial(0))))
+
+
+def test_a_trial_with_columns_that_are_not_numbers_or_missing_is_drawn(tmp_path: Path) -> None:
+    directory = sweep(tmp_path, [{}]).trial(0)
+    for seed, column in enumerate(("return", "eval_return")):
+        overwrite(directory.session(seed), column, np.nan)
+    overwrite(directory.session(0), "value_loss", np.inf)
+    overwrite(directory.session(0), "policy_loss", np.nan, slice(3, None))
+    for seed in (0, 1):
+        metrics = pd.read_csv(directory.session(seed).metrics)
+        metrics.drop(columns="entropy").to_csv(directory.session(seed).metrics, index=False)
+        episodes = pd.read_csv(directory.session(seed).episodes)
+        episodes.iloc[:0].to_csv(directory.session(seed).episodes, index=False)
+    assert is_png(plot_trial(read_trial(directory)))
+    assert is_png(plot_experiment(read_experiment(SweepDir(tmp_path))))
+    assert is_png(plot_session(read_tables(directory.session(0))))
+
+
+def test_letters_that_a_font_lacks_and_dollars_are_drawn(tmp_path: Path) -> None:
+    directory = sweep(tmp_path, [{"env.$x_{": "\u6e38\u620f $"}, {"env.$x_{": "\\frac$"}], states={(0, 0): "failed"})
+    session = directory.trial(0).session(0)
+    session.write_status("failed", 5, 10, "Traceback\nValueError: $\\alpha_{ \u5931\u8d25")
+    assert is_png(plot_trial(read_trial(directory.trial(0))))
+    assert is_png(plot_experiment(read_experiment(directory)))
+
+
+LONG = [
+    {
+        "algo.lr": 10.0 ** (-1 - i / 4), "algo.gamma": 1 - 10.0 ** (-1 - i / 4), "net.hidden": [2**i, 64][: 1 + i % 2],
+        "algo.optimiser.beta2": 0.9 + i / 200, "algo.normalise_advantage": i % 3 == 0, "env.num_envs": 2**i,
+        "algo.a_very_long_name_of_a_critics_coefficient.lr": i, "net.activation": "a_very_long_name" * (1 + i % 2),
+        "env.kwargs.map": None if i % 4 else 3, "name": f"trial {i}",
+    }
+    for i in range(14)
+]  # fmt: skip
+TWO = [{key: point[key] for key in ("algo.lr", "net.hidden")} for point in LONG]
+ALL = [(trial, seed) for trial in range(3) for seed in range(2)]
+MAXIMIZE = {"return": "maximize", "best": "maximize"}
+EXPERIMENTS: dict[str, dict[str, Any]] = {
+    "one trial": {"points": TWO[:1]},
+    "no hyperparameter, one seed": {"points": [{}, {}], "seeds": 1},
+    "one hyperparameter": {"points": [{"algo.lr": 10.0**-i} for i in range(9)], "seeds": 1},
+    "long names": {
+        "points": LONG, "states": {(2, 1): "failed", (5, 0): "pruned", (6, 0): "running", (7, 0): "pending"},
+    },
+    "a group": {"points": [{"algo": "a2c"}, *({"algo": "ppo", "algo.clip": clip / 10} for clip in range(8))]},
+    "none ranked": {"points": TWO[:3], "states": dict.fromkeys(ALL, "failed")},
+    "one ranked": {"points": TWO[:3], "states": {(0, 0): "failed", (1, 0): "pruned"}},
+    "none begun": {"points": TWO[:3], "states": dict.fromkeys(ALL, "pending")},
+    "without a value": {"points": TWO[:3], "objective": {"frames_to_solve": "minimize"}},
+    "two objectives": {"points": TWO[:9], "objective": {"return": "maximize", "length": "minimize"}},
+    "two objectives, none ranked": {"points": TWO[:3], "states": dict.fromkeys(ALL, "pruned"), "objective": MAXIMIZE},
+    "three objectives": {"points": TWO[:9], "seeds": 1, "objective": {**MAXIMIZE, "stability": "minimize"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EXPERIMENTS)
+def test_experiments_of_every_kind_are_drawn(tmp_path: Path, case: str) -> None:
+    assert is_png(plot_experiment(read_experiment(sweep(tmp_path, **EXPERIMENTS[case]))))
+
+
+def test_equal_objectives_are_drawn(tmp_path: Path) -> None:
+    directory = sweep(tmp_path, TWO[:9])
+    for trial in directory.trials():
+        for seed in (0, 1):
+            path = trial.session(seed).episodes
+            pd.read_csv(path).assign(**{"return": 7.0}).to_csv(path, index=False)
+    experiment = read_experiment(directory)
+    assert {ranked.values[0] for ranked in experiment.ranking} == {7.0}
+    assert is_png(plot_experiment(experiment))
+
+
+def test_the_same_files_give_the_same_pictures(tmp_path: Path) -> None:
+    states = {(2, 1): "failed", (4, 0): "pruned", (4, 1): "pruned"}
+    directory = synthetic.experiment(tmp_path, 9, 2, states=states)
+    with plt.rc_context({"lines.linewidth": 9, "axes.facecolor": "black"}):  # a user's own style changes nothing
+        first = plot_experiment(read_experiment(directory)), plot_trial(read_trial(directory.trial(2)))
+    assert (plot_experiment(read_experiment(directory)), plot_trial(read_trial(directory.trial(2)))) == first
+
+
+def test_a_picture_leaves_no_figure_and_no_style_behind(tmp_path: Path) -> None:
+    before = dict(plt.rcParams)
+    assert is_png(plot_trial(read_trial(sweep(tmp_path, [{}]).trial(0))))
+    assert dict(plt.rcParams) == before
+    assert is_png(png(Figure()))

@@ -1,0 +1,284 @@
+"""Statistics by hand, against what defines them, and against rliable."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import mannwhitneyu, trim_mean
+
+from lab.analysis import statistics
+from lab.analysis.statistics import (
+    AGGREGATES,
+    RESAMPLES,
+    STATISTICS,
+    aggregate,
+    difference,
+    interval,
+    iqm,
+    probability_of_improvement,
+    resample,
+    summarise,
+    summarise_columns,
+)
+
+numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
+results = arrays(float, st.integers(1, 12), elements=numbers)
+few = arrays(float, st.integers(1, 8), elements=st.integers(-3, 3).map(float))  # with many ties
+several = arrays(float, st.integers(2, 12), elements=numbers)
+
+
+@pytest.fixture(scope="module")
+def rliable() -> Iterator[ModuleType]:
+    """The peer. Of arch it needs the bootstrap alone; the rest of arch cannot be imported beside pandas 3."""
+    with pytest.MonkeyPatch.context() as patch:
+        found = importlib.util.find_spec("arch")
+        assert found
+        patch.setitem(sys.modules, "arch", importlib.util.module_from_spec(found))
+        for module in ("library", "metrics"):
+            importlib.import_module(f"rliable.{module}")
+        yield importlib.import_module("rliable")
+
+
+def test_statistics_by_hand() -> None:
+    # Of eight values two are cut at either end: what is left is 3, 4, 5, 8.
+    values = np.array([100.0, 4, 3, 1, 5, 2, 8, 9])
+    expected = {"mean": 132 / 8, "median": 4.5, "iqm": 5.0, "std": np.std(values, ddof=1)}
+    summary = summarise(values)
+    assert {name: summary[name]["value"] for name in STATISTICS} == pytest.approx(expected)
+    assert summary["n"] == 8
+
+
+def test_statistics_of_a_trial_of_four_by_hand() -> None:
+    summary = summarise(np.array([1.0, 2, 3, 6]))
+    found = {name: summary[name]["value"] for name in STATISTICS}
+    assert found == pytest.approx({"mean": 3.0, "std": np.sqrt((4 + 1 + 0 + 9) / 3), "median": 2.5, "iqm": 2.5})
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_of_fewer_than_four_values_none_is_cut(n: int) -> None:
+    values = np.array([0.0, 1, 50])[:n]
+    assert iqm(values) == values.mean()
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(float, st.tuples(st.integers(1, 30), st.integers(1, 3)), elements=numbers))
+def test_the_interquartile_mean_is_the_trimmed_mean_of_scipy(values: np.ndarray) -> None:
+    np.testing.assert_allclose(iqm(values, axis=0), trim_mean(values, 0.25, axis=0), rtol=1e-12, atol=1e-9)
+
+
+def test_one_value_has_no_interval_and_no_deviation() -> None:
+    summary = summarise(np.array([5.0]))
+    assert summary["mean"] == {"value": 5.0, "low": None, "high": None}
+    assert summary["std"] == {"value": None, "low": None, "high": None}
+
+
+def test_no_values_have_no_statistics() -> None:
+    nothing = {"value": None, "low": None, "high": None}
+    assert summarise(np.array([])) == {"n": 0, "mean": nothing, "std": nothing, "median": nothing, "iqm": nothing}
+
+
+def test_an_interval_of_two_values_by_hand() -> None:
+    # A quarter of the resamples is (0, 0), a quarter (1, 1): either is more than a tail of 2.5 %.
+    assert interval(np.array([0.0, 1.0]), "mean") == (0.0, 1.0)
+
+
+def test_equal_values_have_an_interval_of_no_width() -> None:
+    assert interval(np.full(5, 3.0), "iqm") == (3.0, 3.0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(several, st.sampled_from(sorted(STATISTICS)))
+def test_an_interval_is_two_quantiles_over_all_resamples(values: np.ndarray, name: str) -> None:
+    drawn = STATISTICS[name](np.sort(values)[resample(len(values))], axis=-1)
+    scale = np.abs(values).max() * 1e-9 + 1e-300
+    np.testing.assert_allclose(interval(values, name), np.quantile(drawn, (0.025, 0.975)), atol=scale)
+
+
+@settings(max_examples=50, deadline=None)
+@given(several, st.randoms(use_true_random=False))
+def test_the_order_of_values_changes_no_bit(values: np.ndarray, random: object) -> None:
+    other = values.copy()
+    random.shuffle(other)  # type: ignore[attr-defined]
+    assert summarise(values) == summarise(other)
+    for how in AGGREGATES:
+        assert aggregate(values, how) == aggregate(other, how)
+    assert difference(values, values[::-1]) == difference(other, other)
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(float, st.tuples(st.integers(0, 12), st.integers(1, 5)), elements=numbers))
+def test_columns_have_the_summaries_that_they_have_alone(values: np.ndarray) -> None:
+    assert summarise_columns(values) == [summarise(column) for column in values.T]
+
+
+def test_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=(6, 40))
+    whole = interval(values, "iqm")
+    monkeypatch.setattr(statistics, "CHUNK", 1)
+    np.testing.assert_array_equal(interval(values, "iqm"), whole)
+
+
+def test_a_column_with_a_hole_has_no_interval() -> None:
+    low, high = interval(np.array([[1.0, np.nan], [2.0, 3.0]]), "mean")
+    assert (low[0], high[0]) == (1.0, 2.0)
+    assert np.isnan([low[1], high[1]]).all()
+
+
+def test_intervals_of_a_long_curve_of_many_seeds_fit_in_memory() -> None:
+    import tracemalloc
+
+    values = np.random.default_rng(0).normal(size=(32, 1000))
+    tracemalloc.start()
+    interval(values, "mean")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # All resamples at once would be 32 * 1000 * 2000 numbers, 512 MB.
+    assert peak < 150e6
+
+
+@settings(max_examples=50, deadline=None)
+@given(several)
+def test_intervals_stay_within_the_values(values: np.ndarray) -> None:
+    for name in ("mean", "median", "iqm"):
+        low, high = interval(values, name)
+        slack = 1e-9 * np.abs(values).max()
+        assert values.min() - slack <= low <= high <= values.max() + slack
+
+
+def test_resamples_are_the_same_every_time_and_cannot_be_written_to() -> None:
+    first = resample(5).copy()
+    resample.cache_clear()
+    np.testing.assert_array_equal(resample(5), first)
+    assert first.shape == (RESAMPLES, 5)
+    assert set(np.unique(first)) == set(range(5))
+    with pytest.raises(ValueError, match="read-only"):
+        resample(5)[0, 0] = 1
+
+
+def test_aggregates_by_hand() -> None:
+    values = np.array([1.0, 2, 3, 6])
+    assert [aggregate(values, how) for how in ("mean", "median", "iqm")] == [3.0, 2.5, 2.5]
+    assert aggregate(values, "lower") == interval(values, "mean")[0] < 3.0
+    with pytest.raises(ValueError, match="lower of 1"):
+        aggregate(values[:1], "lower")
+    with pytest.raises(ValueError, match="mean of 0"):
+        aggregate(values[:0], "mean")
+
+
+def test_the_probability_of_improvement_by_hand() -> None:
+    # 3 beats 1 and 2 and ties with 3; 1 ties with 1: of six pairs two are won and two tied.
+    found = probability_of_improvement(np.array([3.0, 1.0]), np.array([1.0, 2.0, 3.0]))
+    assert found["value"] == 3 / 6
+    apart = probability_of_improvement(np.array([5.0, 6.0]), np.array([1.0, 2.0]))
+    assert apart == {"value": 1.0, "low": 1.0, "high": 1.0}
+
+
+@settings(max_examples=50, deadline=None)
+@given(few, few)
+def test_the_probability_of_improvement_counts_pairs(x: np.ndarray, y: np.ndarray) -> None:
+    pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a in x for b in y]
+    found, turned = probability_of_improvement(x, y), probability_of_improvement(y, x)
+    assert found["value"] == pytest.approx(np.mean(pairs), abs=1e-12)
+    assert found["value"] + turned["value"] == pytest.approx(1)
+    assert found["value"] == pytest.approx(mannwhitneyu(x, y).statistic / (len(x) * len(y)))
+    if min(len(x), len(y)) >= 2:
+        assert 0 <= found["low"] <= found["high"] <= 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(few, few)
+def test_the_probability_of_improvement_knows_order_alone(x: np.ndarray, y: np.ndarray) -> None:
+    assert probability_of_improvement(x, y) == probability_of_improvement(np.exp(x), np.exp(y))
+
+
+def test_both_sides_are_resampled_independently() -> None:
+    # Resampled alike, two equal samples would never differ.
+    values = np.array([1.0, 2, 3, 4])
+    found = difference(values, values, "mean")
+    assert found["value"] == 0
+    assert found["low"] < -0.5 < 0.5 < found["high"]
+    chance = probability_of_improvement(values, values)
+    assert chance["value"] == 0.5
+    assert chance["low"] < 0.3 < 0.7 < chance["high"]
+
+
+def test_a_difference_by_hand() -> None:
+    x, y = np.array([10.0, 20, 30, 40]), np.array([1.0, 1, 1, 1])
+    assert difference(x, y)["value"] == 24.0
+    assert difference(x, y, "mean")["value"] == 24.0
+    assert difference(x[:1], y) == {"value": 9.0, "low": None, "high": None}
+    assert difference(x[:0], y) == {"value": None, "low": None, "high": None}
+    assert probability_of_improvement(x[:0], y)["value"] is None
+    assert probability_of_improvement(x[:1], y) == {"value": 1.0, "low": None, "high": None}
+
+
+@settings(max_examples=50, deadline=None)
+@given(several, several)
+def test_a_difference_shifts_with_its_first_side(x: np.ndarray, y: np.ndarray) -> None:
+    one, shifted = difference(x, y), difference(x + 1000.0, y)
+    for end in ("value", "low", "high"):
+        assert shifted[end] == pytest.approx(one[end] + 1000, rel=1e-9, abs=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(float, st.integers(1, 20), elements=numbers))
+def test_the_interquartile_mean_is_that_of_rliable(rliable: ModuleType, values: np.ndarray) -> None:
+    assert iqm(values) == pytest.approx(rliable.metrics.aggregate_iqm(values[:, None]), rel=1e-12, abs=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(few, few)
+def test_the_probability_of_improvement_is_that_of_rliable(rliable: ModuleType, x: np.ndarray, y: np.ndarray) -> None:
+    theirs = rliable.metrics.probability_of_improvement(x[:, None], y[:, None])
+    assert probability_of_improvement(x, y)["value"] == pytest.approx(theirs, abs=1e-12)
+
+
+def near_the_tails(ends: tuple[float, float], drawn: np.ndarray) -> bool:
+    """Say whether ends found with 2,000 resamples may be those of the distribution that a peer drew from.
+
+    The share of 2,000 resamples below its true 2.5 % quantile has a standard deviation of sqrt(0.025 * 0.975 / 2000),
+    0.35 %; four of them are 1.4 %, and those of the peer's draws are added in the same way. So with its 5,000 the
+    ends lie between its quantiles at 0.2 % and 4.8 %, and at 95.2 % and 99.8 %.
+    """
+    slack = 4 * np.sqrt(0.025 * 0.975 / RESAMPLES) + 4 * np.sqrt(0.025 * 0.975 / len(drawn))
+    return all(
+        np.quantile(drawn, max(share - slack, 0)) - 1e-9 <= end <= np.quantile(drawn, min(share + slack, 1)) + 1e-9
+        for end, share in zip(ends, (0.025, 0.975), strict=True)
+    )
+
+
+@pytest.mark.filterwarnings("ignore:random_state is deprecated:FutureWarning")
+@pytest.mark.parametrize(("n", "name"), [(4, "iqm"), (10, "mean")])
+def test_intervals_are_those_of_rliable(rliable: ModuleType, n: int, name: str) -> None:
+    scores = np.random.default_rng(n).normal(100, 20, (n, 1))
+    theirs = getattr(rliable.metrics, f"aggregate_{name}")
+
+    def statistic(each: np.ndarray) -> np.ndarray:
+        return np.array([theirs(each)])
+
+    np.random.seed(0)  # noqa: NPY002 - rliable draws from the global generator, whatever it is given
+    drawn = rliable.library.StratifiedBootstrap(scores).apply(statistic, 5_000)[:, 0]
+    points, ends = rliable.library.get_interval_estimates({"x": scores}, statistic, reps=RESAMPLES)
+    assert STATISTICS[name](scores[:, 0]) == pytest.approx(points["x"][0])
+    assert near_the_tails(interval(scores[:, 0], name), drawn)
+    assert near_the_tails(tuple(ends["x"][:, 0]), drawn), "the peer's own ends are as near, from as many resamples"
+
+
+@pytest.mark.filterwarnings("ignore:random_state is deprecated:FutureWarning")
+def test_the_interval_of_the_probability_of_improvement_is_that_of_rliable(rliable: ModuleType) -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(0.5, 1, (6, 1)), rng.normal(0, 1, (9, 1))
+    np.random.seed(0)  # noqa: NPY002 - rliable draws from the global generator, whatever it is given
+    bootstrap = rliable.library.StratifiedIndependentBootstrap(x, y)
+    drawn = bootstrap.apply(lambda a, b: np.array([rliable.metrics.probability_of_improvement(a, b)]), 2_000)[:, 0]
+    found = probability_of_improvement(x[:, 0], y[:, 0])
+    assert near_the_tails((found["low"], found["high"]), drawn)

@@ -1,0 +1,213 @@
+"""The figures of a Trial by hand, and which Sessions they stand on."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lab.analysis.session import Session, Tables
+from lab.analysis.statistics import summarise
+from lab.analysis.trial import Trial, consistency, counts, leaves, read_trial, standing, trial_results
+from lab.errors import LabError
+from lab.run_dir import RunDir, SweepDir, TrialDir, write_json
+from tests import synthetic
+
+RANDOM = 10.0
+STATES = {(0, 1): "failed", (0, 2): "pruned", (0, 3): "pending"}
+
+
+def session(
+    seed: int,
+    state: str = "completed",
+    returns: list[float | None] | None = None,
+    random_return: float | None = RANDOM,
+    error: str | None = None,
+    spec: dict[str, object] | None = None,
+    **figures: float | None,
+) -> Session:
+    """Make up a Session with these figures, and these returns at its log points."""
+    tables = None
+    if returns is not None or spec is not None:
+        points = returns or [20.0]
+        env = {"id": "E-v0", "kwargs": {}, "reference": {"id": "E-v0", "random_return": random_return, "solved": None}}
+        metrics = pd.DataFrame({"frame": [100 * (i + 1) for i in range(len(points))], "return": points}, dtype=float)
+        plain = {"name": "made up", "frames": 1000, "seed": seed, "env": env, **(spec or {})}
+        tables = Tables(plain, pd.DataFrame(), metrics, pd.DataFrame(), state)
+    return Session(RunDir(f"trial-000/seed-{seed}"), seed, state, 1000, 1000, error, tables, dict(figures))
+
+
+def trial(*sessions: Session, number: int | None = None, **hyperparameters: object) -> Trial:
+    """Make up a Trial of these Sessions."""
+    return Trial(
+        TrialDir("trial-000" if number is None else f"trial-{number:03}"), number, hyperparameters, [*sessions]
+    )
+
+
+def test_figures_stand_on_completed_sessions_alone() -> None:
+    made = trial(
+        session(0, **{"return": 1.0, "frames_to_solve": 500}),
+        session(1, "failed", **{"return": 1000.0}),
+        session(2, "pruned", **{"return": 1000.0}),
+        session(3, **{"return": 3.0, "frames_to_solve": None}),
+        session(4, "running", **{"return": 1000.0}),
+        session(5, "interrupted", **{"return": 1000.0}),
+        session(6, "pending"),
+    )
+    results = trial_results(made)
+    assert results["sessions"] == {
+        "planned": 7, "completed": 2, "failed": 1, "interrupted": 1, "pending": 1, "pruned": 1, "running": 1
+    }  # fmt: skip
+    assert results["seeds"] == [0, 3]
+    assert results["figures"]["return"]["n"] == 2
+    assert results["figures"]["return"]["mean"]["value"] == 2.0
+    assert results["figures"]["return"]["std"]["value"] == pytest.approx(math.sqrt(2))
+    assert results["figures"]["frames_to_solve"]["n"] == 1, "of a Session that never got there nothing is made up"
+    assert results["figures"]["frames_to_solve"]["mean"] == {"value": 500.0, "low": None, "high": None}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None])
+def test_a_figure_that_is_not_finite_enters_no_aggregate(value: float | None) -> None:
+    made = trial(*(session(seed, **{"return": value if seed == 1 else 5.0 + seed}) for seed in range(3)))
+    summary = trial_results(made)["figures"]["return"]
+    assert summary["n"] == 2
+    assert summary["mean"]["value"] == 6.0
+
+
+def test_figures_are_summaries_of_the_values_over_seeds() -> None:
+    made = trial(*(session(seed, **{"return": float(seed**2), "best": 1.0 + seed}) for seed in range(5)))
+    figures = trial_results(made)["figures"]
+    assert list(figures) == ["return", "best"]
+    assert figures["return"] == summarise(made.values("return"))
+
+
+def test_a_session_without_a_result_is_named_with_its_reason() -> None:
+    made = trial(
+        session(0),
+        session(1, "failed", error="Traceback:\n  File x\nRuntimeError: broke\n"),
+        session(2, "pending"),
+        session(3, "running"),
+    )
+    assert trial_results(made)["not_completed"] == [
+        {"seed": 1, "state": "failed", "error": "RuntimeError: broke", "log": "seed-1/session.log"},
+        {"seed": 2, "state": "pending", "error": None, "log": None},
+        {"seed": 3, "state": "running", "error": None, "log": "seed-3/session.log"},
+    ]
+
+
+def test_a_trial_of_which_nothing_completed_has_results() -> None:
+    results = trial_results(trial(session(0, "failed"), session(1, "pending")))
+    assert results["sessions"] == {"planned": 2, "completed": 0, "failed": 1, "pending": 1}
+    assert results["figures"] == {}
+    assert results["consistency"] is None
+
+
+def test_consistency_by_hand() -> None:
+    # Strengths 10, 30 and 14, 26: at either log point the deviation is 4 / sqrt(2), and the means are 12 and 28.
+    made = trial(session(0, returns=[20, 40]), session(1, returns=[24, 36]))
+    assert consistency(made) == pytest.approx(1 - 2 * (8 / math.sqrt(2)) / 40)
+
+
+def test_consistency_of_equal_curves_is_one() -> None:
+    assert consistency(trial(session(0, returns=[20, 40]), session(1, returns=[20, 40]))) == 1.0
+
+
+def test_consistency_is_over_log_points_that_all_have() -> None:
+    made = trial(session(0, returns=[None, 20, 40, 99]), session(1, returns=[12, 24, 36]))
+    assert consistency(made) == pytest.approx(1 - 2 * (8 / math.sqrt(2)) / 40)
+
+
+def test_consistency_is_of_completed_sessions() -> None:
+    alike = [session(0, returns=[20, 40]), session(1, returns=[20, 40])]
+    assert consistency(trial(*alike, session(2, "pruned", returns=[500, 500]))) == 1.0
+
+
+@pytest.mark.parametrize(
+    "sessions",
+    [
+        [session(0, returns=[20, 40])],
+        [session(0, returns=[20, 40]), session(1, "failed", returns=[20, 40])],
+        [session(seed, returns=[20, 40], random_return=None) for seed in range(2)],
+        [session(0, returns=[RANDOM - 5, RANDOM]), session(1, returns=[RANDOM + 5, RANDOM])],
+        [session(0, returns=[None]), session(1, returns=[None])],
+    ],
+    ids=["one Session", "one completed", "random return unknown", "mean strength 0", "no episode"],
+)
+def test_consistency_without_a_meaning_is_null(sessions: list[Session]) -> None:
+    assert consistency(trial(*sessions)) is None
+
+
+def test_counts_name_completed_always_and_other_states_if_they_occur() -> None:
+    assert counts([]) == {"completed": 0}
+    assert counts(["failed", "completed", "failed"]) == {"completed": 1, "failed": 2}
+
+
+def test_how_sessions_stand_in_words() -> None:
+    states = ["failed", "completed", "failed", "pending", "pruned", "running", "interrupted", "pending", "pending"]
+    assert standing([session(seed, state) for seed, state in enumerate(states)]) == [
+        "seeds 3, 7 and 8 have not begun", "seed 5 is running", "seeds 0 and 2 failed", "seed 4 was pruned",
+        "seed 6 was interrupted",
+    ]  # fmt: skip
+
+
+def test_leaves_of_a_spec() -> None:
+    assert dict(leaves({"a": 1, "b": {"c": [1], "d": {}}})) == {"a": 1, "b.c": [1], "b.d": {}}
+
+
+def test_a_trial_is_read_from_its_files(tmp_path: Path) -> None:
+    synthetic.experiment(tmp_path, trials=1, states=STATES)
+    made = read_trial(TrialDir(tmp_path / "trial-000"))
+    assert [each.state for each in made.sessions] == ["completed", "failed", "pruned", "pending"]
+    assert made.state == "failed"
+    assert made.spec["algo.lr"] == made.value("algo.lr") == made.hyperparameters["algo.lr"]
+    assert "seed" not in made.spec
+    results = trial_results(made)
+    assert results["figures"]["return"]["n"] == 1
+    assert [each["error"] for each in results["not_completed"]] == [
+        "RuntimeError: the environment broke", "pruned at rung 5 of 10 by MedianPruner", None
+    ]  # fmt: skip
+
+
+def test_the_spec_is_known_of_a_session_that_failed_before_its_first_row(tmp_path: Path) -> None:
+    synthetic.experiment(tmp_path, trials=1, seeds=1, states={(0, 0): "failed"})
+    directory = TrialDir(tmp_path / "trial-000")
+    directory.session(0).metrics.unlink()
+    made = read_trial(directory)
+    assert made.sessions[0].tables is None
+    assert made.spec["env.id"] == "CartPole-v1"
+    directory.session(0).spec.write_text("[1]")
+    with pytest.raises(LabError, match="holds no keys"):
+        _ = read_trial(directory).spec
+
+
+def test_a_session_that_is_being_written_is_read_up_to_its_last_whole_row(tmp_path: Path) -> None:
+    directory = TrialDir(synthetic.experiment(tmp_path, trials=1, seeds=2, rows=4).trial(0).path)
+    torn, begun = directory.session(0), directory.session(1)
+    with torn.metrics.open("a") as file:
+        file.write("250000,-")
+    for table in (begun.episodes, begun.metrics, begun.timing):
+        table.write_text("")
+    sessions = read_trial(directory).sessions
+    assert sessions[0].tables is not None
+    assert len(sessions[0].tables.metrics) == 4
+    assert sessions[0].figures["frames"] == 200_000
+    assert (sessions[1].tables, sessions[1].figures) == (None, {})
+
+
+def test_the_same_files_give_the_same_bytes_wherever_they_are(tmp_path: Path) -> None:
+    found = []
+    for folder in (tmp_path / "here", tmp_path / "somewhere else"):
+        trial_of = SweepDir(synthetic.experiment(folder, trials=1, states=STATES).path).trial(0)
+        write_json(trial_of.results, trial_results(read_trial(trial_of)))
+        found.append(trial_of.results.read_bytes())
+    assert found[0] == found[1]
+    assert str(tmp_path) not in found[0].decode()
+    assert json.loads(found[0])["consistency"] is None
+
+
+def test_a_directory_without_sessions_is_no_trial(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="holds no Session"):
+        read_trial(TrialDir(tmp_path))

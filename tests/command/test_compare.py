@@ -1,0 +1,107 @@
+"""`python -m lab compare`, from its words to what it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.analysis.compare import compare
+from lab.command.compare import USAGE, conclusion, main
+from lab.errors import LabError
+from lab.run_dir import SweepDir
+from tests import synthetic
+from tests.analysis.test_compare import HIGH, LOW, entry
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepDir:
+    folder = tmp_path_factory.mktemp("sweep") / "lr=1"
+    return synthetic.experiment(folder, trials=3, seeds=4, rows=20, states={(1, 2): "failed"})
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
+    main([str(word) for word in words])
+    return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_it_prints_figures_and_what_they_allow_to_conclude(
+    sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = run(capsys, *(sweep.trial(number).path for number in range(3)), f"out={tmp_path}/new")
+    header, first, second = lines[1:4]
+    assert header.startswith("return algo.")
+    assert header.endswith("sessions mean IQM P(better than trial-000) IQM better by")
+    assert first.startswith("trial-000")
+    assert " 3 of 4 " in second
+    assert sum(line.startswith("With ") for line in lines) == 2, "each against the first"
+    assert "Note: In trial-001, seed 2 failed: what did not complete counts for nothing." in lines
+    assert lines[-1] == f"Made {tmp_path}/new/compare.png"
+    assert (tmp_path / "new" / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_draws_into_the_working_directory(
+    sweep: SweepDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(sweep.path.rglob("*"))
+    lines = run(capsys, sweep.path, sweep.trial(1).path, "metric=strength")
+    assert lines[-1] == "Made compare.png"
+    assert Path("compare.png").exists()
+    assert lines[1].startswith("strength ")
+    assert any("stands for its best Trial" in line for line in lines)
+    assert sorted(sweep.path.rglob("*")) == before, "comparing writes nothing into a run directory"
+
+
+def test_names_are_shown_whole_and_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["a" * 150, "[bold]b$"]
+    for seed, name in enumerate(names):
+        synthetic.experiment(tmp_path / name, trials=1, seeds=2, rows=4, seed=seed)
+    lines = run(capsys, *(tmp_path / name / "trial-000" for name in names), f"out={tmp_path}")
+    assert [line.split()[0] for line in lines[2:4]] == names
+    assert any(f"between {names[0]} and {names[1]} " in line or f"{names[1]} and {names[0]} " in line for line in lines)
+
+
+def test_words_that_are_no_comparison(sweep: SweepDir, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"]):
+        main(words)
+        assert capsys.readouterr().out.strip() == USAGE
+    with pytest.raises(LabError, match="compare has no key 'metrics'"):
+        main([str(sweep.path), str(sweep.trial(0).path), "metrics=return"])
+    with pytest.raises(LabError, match="metric=retrun is not allowed"):
+        main([str(sweep.path), str(sweep.trial(1).path), "metric=retrun"])
+    with pytest.raises(LabError, match="there is no such directory"):
+        main([str(sweep.path), f"{sweep.path}/nothing"])
+
+
+def test_one_side_is_better() -> None:
+    expected = "With 4 and 4 seeds, a is better than b on return: P(a > b) = 1.00 [1.00, 1.00], IQM higher by 10.0 ["
+    assert conclusion(compare(entry("a", HIGH), entry("b", LOW), "return")).startswith(expected)
+    assert conclusion(compare(entry("b", LOW), entry("a", HIGH), "return")).startswith(expected)
+
+
+def test_one_side_is_better_in_being_lower() -> None:
+    one, other = entry("a", HIGH, "frames_to_solve"), entry("b", LOW, "frames_to_solve")
+    assert conclusion(compare(one, other, "frames_to_solve")).startswith(
+        "With 4 and 4 seeds, b is better than a on frames_to_solve, of which less is better:"
+        " P(b < a) = 1.00 [1.00, 1.00], IQM lower by 10.0 ["
+    )
+
+
+def test_no_side_is_shown_to_be_better() -> None:
+    told = conclusion(compare(entry("a", (1.0, 2, 3, 9)), entry("b", (2.0, 3, 4, 5)), "return"))
+    assert told.startswith(
+        "With 4 and 4 seeds, no difference between b and a on return can be concluded: P(b > a) = 0.62 ["
+    )
+    assert told.endswith("; the intervals hold 0.5 and 0.")
+    few = conclusion(compare(entry("a", HIGH[:3]), entry("b", LOW), "return"))
+    assert few.startswith(
+        "With 3 and 4 seeds, no difference between a and b on return can be concluded: P(a > b) = 1.00"
+    )
+    assert few.endswith("; it takes 4 seeds each.")
+
+
+def test_sides_that_cannot_be_compared() -> None:
+    assert conclusion(compare(entry("b", LOW[:1]), entry("a", HIGH[:1]), "return")) == (
+        "a and b cannot be compared on return: one seed each says nothing about another seed."
+    )
