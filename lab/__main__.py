@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hydra.errors import MissingConfigException
 
-COMMANDS = ("enjoy", "report")  # each a module in lab/command with a function main(words)
+COMMANDS = (
+    "compare",
+    "enjoy",
+    "report",
+    "resume",
+    "status",
+)  # each a module in lab/command with a function main(words)
 
 
 def config_path() -> str:
@@ -52,8 +58,9 @@ def compose_and_run() -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from lab.errors import LabError
-    from lab.launch import job
+    from lab.launch import job, register
 
+    register()
     # Hydra prints tracebacks for errors it does not know; asked for full errors it hands all of them on to here.
     wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from importlib import import_module
@@ -16,6 +17,7 @@ from lab.algo.algorithm import Algorithm
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, did_you_mean, require, require_one_of, shown
 from lab.net.net import Net
+from lab.run_dir import AGGREGATES, DIRECTIONS, FIGURES, flatten
 
 T = TypeVar("T")
 
@@ -103,18 +105,119 @@ class Spec:
         return plain
 
 
+@dataclass
+class ObjectiveSpec:
+    """What the Trials of an Experiment are ranked by."""
+
+    metric: list[str]  # figures of session.json; several give a Pareto front
+    direction: list[str]  # maximize or minimize, for each metric
+    aggregate: str  # over the seeds of a Trial
+
+    def check(self) -> None:
+        """Raise LabError for a value that is not allowed."""
+        for metric in self.metric:
+            require_one_of("objective.metric", metric, FIGURES)
+        require(bool(self.metric), "objective.metric", self.metric, "the name of a figure, or a list of one or more")
+        require(len(set(self.metric)) == len(self.metric), "objective.metric", self.metric, "different figures")
+        for direction in self.direction:
+            require_one_of("objective.direction", direction, DIRECTIONS)
+        one_each = f"one direction for each of the {len(self.metric)} metrics"
+        require(len(self.direction) == len(self.metric), "objective.direction", self.direction, one_each)
+        require_one_of("objective.aggregate", self.aggregate, AGGREGATES)
+
+
+@dataclass
+class SearchSpec:
+    """Where the points of an Experiment come from if they are no grid."""
+
+    n_trials: int  # points in all, counting those of earlier runs in the same directory
+    params: dict[str, str]  # a distribution by the key of each hyperparameter, in the grammar of Hydra's sweeps
+    custom: str | None  # a function (config, optuna.Trial) that suggests more: for conditional spaces
+
+    def check(self) -> None:
+        """Raise LabError for a value that is not allowed."""
+        require(self.n_trials >= 1, "search.n_trials", self.n_trials, "1 or more")
+
+
+@dataclass
+class SweepSpec:
+    """What decides a sweep, beside the specs of its Sessions."""
+
+    objective: ObjectiveSpec
+    search: SearchSpec | None  # null for a grid
+    rungs: int  # at each of so many equal shares of its frames, a Session is looked at by the pruner
+    stack: str  # Sessions that one process trains in lockstep: a number, or auto
+    parallel: int | None  # Trials that run at the same time; null for as many as the launcher has room for
+    max_failure_rate: float  # share of the Sessions that ended, above which the sweep stops if so many failed
+    retry: bool  # whether Sessions that failed are run again
+    plan: bool  # whether only to say what would run
+
+    def check(self) -> None:
+        """Raise LabError for a value that is not allowed."""
+        self.objective.check()
+        if self.search:
+            self.search.check()
+        require(self.rungs >= 2, "rungs", self.rungs, "2 or more")
+        stack = self.stack == "auto" or (self.stack.isdigit() and int(self.stack) >= 1)
+        require(stack, "stack", self.stack, "auto, or 1 or more")
+        require(self.parallel is None or self.parallel >= 1, "parallel", self.parallel, "null, or 1 or more")
+        within = 0 <= self.max_failure_rate <= 1
+        require(within, "max_failure_rate", self.max_failure_rate, "between 0 and 1")
+
+
+SWEEP_KEYS = tuple(field.name for field in fields(SweepSpec))
+
+
+def read_sweep(config: DictConfig) -> SweepSpec:
+    """Turn what a composed config says of a sweep into a checked SweepSpec.
+
+    Raises:
+        LabError: an unknown or missing key, a value of the wrong type, or one that is not allowed.
+    """
+    values = _plain(config, [key for key in SWEEP_KEYS if key in config])
+    objective = values.get("objective")
+    if isinstance(objective, dict):  # one figure is what there usually is, so that a list is asked of nobody
+        for key in ("metric", "direction"):
+            if isinstance(objective.get(key), str):
+                objective[key] = [objective[key]]
+    search = values.pop("search", None)
+    sweep = _build(SweepSpec, {**values, "search": None}, "")
+    if search is not None:
+        sweep.search = _build(SearchSpec, search, "search.")
+    sweep.check()
+    return sweep
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Name the keys in which two specs, as plain data, are not the same, with both values."""
+    before, after = flatten(old), flatten(new)
+    return [
+        f"{key} is {shown(before.get(key))} there and {shown(after.get(key))} here"
+        for key in dict.fromkeys((*before, *after))
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _plain(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
+    """Return some of the keys at the top of a config as plain data."""
+    plain = {}
+    for key in keys:
+        try:
+            value = config[key]
+            container = OmegaConf.is_config(value)
+            plain[key] = OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if container else value
+        except OmegaConfBaseException as error:
+            raise LabError(f"{error.full_key or key}: {str(error).splitlines()[0]}.") from error
+    return plain
+
+
 def read(config: DictConfig) -> list[Spec]:
     """Turn a composed config into one checked Spec for each seed that it names.
 
     Raises:
         LabError: an unknown or missing key, a value of the wrong type, or one that is not allowed.
     """
-    try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise LabError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}.") from error
-    assert isinstance(plain, dict)
-    values: dict[str, Any] = {str(key): value for key, value in plain.items()}
+    values = _plain(config, [str(key) for key in config if key not in (*SWEEP_KEYS, "hydra")])
     seeds = values.get("seed")
     listed = seeds if isinstance(seeds, list) else [seeds]
     require(bool(listed), "seed", seeds, "a whole number, or a list of one or more of them")

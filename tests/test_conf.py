@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from benchmark.random_returns import random_return
+from lab.spec import SWEEP_KEYS
 from tests.helpers import ALGORITHMS, CONF, ENVIRONMENTS, lab, specs, train
 
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
@@ -64,6 +65,6 @@ def test_the_spec_can_be_shown() -> None:
     assert done.returncode == 0
     shown = yaml.safe_load(done.stdout)
     keys = ["seed", "frames", "name", "mode", "device", "threads", "algo", "env", "net", "eval", "log", "checkpoint"]
-    assert set(shown) == set(keys)
+    assert set(shown) == {*keys, *SWEEP_KEYS} - {"search"}
     assert shown["algo"]["gamma"] == 0.95
     assert shown["name"] == "ppo_pendulum"

@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
-from lab.run_dir import RunDir, write_atomically, write_json
+from pathlib import Path
+
+from lab.run_dir import RunDir, SweepDir, TrialDir, level, write_atomically, write_json, write_text
+
+
+def analyse(path: Path) -> list[Path]:
+    """Write the figures and pictures of a run directory of any level, finished or not, and return the files.
+
+    Of an Experiment, the Trials get their figures too, but no new pictures: those of hundreds would take long.
+
+    Raises:
+        LabError: it is not a run directory, or a file in it cannot be read.
+    """
+    kind = level(path)
+    if kind == "session":
+        analyse_session(RunDir(path))
+        return [RunDir(path).results, RunDir(path).plot]
+    if kind == "trial":
+        analyse_trial(TrialDir(path))
+        draw_trial(TrialDir(path))
+        return [TrialDir(path).results, TrialDir(path).plot]
+    sweep = SweepDir(path)
+    analyse_experiment(sweep)
+    return [sweep.results, sweep.table, sweep.plot, sweep.report]
 
 
 def analyse_session(directory: RunDir) -> None:
@@ -11,9 +34,52 @@ def analyse_session(directory: RunDir) -> None:
     Raises:
         LabError: the directory is not that of a Session.
     """
-    from lab.analysis.plot import plot_session
-    from lab.analysis.results import read_tables, session_results
+    from lab.analysis.plot_session import plot_session
+    from lab.analysis.session import read_tables, session_results
 
     tables = read_tables(directory)
     write_json(directory.results, session_results(tables))
     write_atomically(directory.plot, plot_session(tables))
+
+
+def analyse_trial(directory: TrialDir) -> None:
+    """Write trial.json from the tables of its Sessions.
+
+    Raises:
+        LabError: the directory is not that of a Trial, or a file in it cannot be read.
+    """
+    from lab.analysis.trial import read_trial, trial_results
+
+    write_json(directory.results, trial_results(read_trial(directory)))
+
+
+def draw_trial(directory: TrialDir) -> None:
+    """Draw trial.png.
+
+    Raises:
+        LabError: the directory is not that of a Trial, or a file in it cannot be read.
+    """
+    from lab.analysis.plot_trial import plot_trial
+    from lab.analysis.trial import read_trial
+
+    write_atomically(directory.plot, plot_trial(read_trial(directory)))
+
+
+def analyse_experiment(directory: SweepDir) -> None:
+    """Write trial.json of every Trial, experiment.json, trials.csv, experiment.png and report.html.
+
+    Raises:
+        LabError: the directory is not that of an Experiment, or a file in it cannot be read.
+    """
+    from lab.analysis.experiment import experiment_results, read_experiment, trials_table
+    from lab.analysis.plot_experiment import plot_experiment
+    from lab.analysis.report import write_report
+    from lab.analysis.trial import trial_results
+
+    experiment = read_experiment(directory)
+    for trial in experiment.trials:
+        write_json(trial.directory.results, trial_results(trial))
+    write_json(directory.results, experiment_results(experiment))
+    write_text(directory.table, trials_table(experiment).to_csv(index=False))
+    write_atomically(directory.plot, plot_experiment(experiment))
+    write_text(directory.report, write_report(experiment))

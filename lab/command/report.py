@@ -1,26 +1,32 @@
-"""`python -m lab report DIR`: make the figures and the plot of a run directory again, from its files."""
+"""`python -m lab report DIR`: make the figures and pictures of a run directory again, from its files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from lab.analysis import analyse_session
-from lab.command.enjoy import find_session
+from lab.analysis import analyse
+from lab.run_dir import level
+from lab.summary import show
 
 USAGE = """Usage: python -m lab report DIR
 
-  DIR   the run directory of a Session, finished or not; its session.json and session.png are made again"""
+  DIR   the run directory of a Session, a Trial or an Experiment, finished or not
+
+Of a Session, session.json and session.png are made again; of a Trial, trial.json and trial.png; of an Experiment,
+experiment.json, trials.csv, experiment.png, report.html and the trial.json of every Trial."""
 
 
 def main(words: list[str]) -> None:
     """Run the command with the words that follow its name.
 
     Raises:
-        LabError: the directory is not that of a Session, or its files cannot be read.
+        LabError: the directory is no run directory, or its files cannot be read.
     """
     if len(words) != 1 or words[0] in ("-h", "--help"):
         print(USAGE)
         return
-    directory = find_session(Path(words[0]), "report")
-    analyse_session(directory)
-    print(f"Made {directory.results} and {directory.plot}")
+    path = Path(words[0])
+    made = analyse(path)
+    if level(path) != "session":
+        show(path)
+    print("\nMade " + ", ".join(map(str, made)))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lab.errors import LabError, did_you_mean, tell
 from lab.run_dir import RunDir
-from lab.spec import read
+from lab.spec import Spec, read, read_sweep
 
 if TYPE_CHECKING:
     from lab.record import Record
@@ -27,13 +28,21 @@ started = False  # whether composing the config is over
 def run(config: DictConfig) -> None:
     """Train the Sessions of a composed config in the directory that Hydra made; exit with a status if all is not well.
 
-    After a mistake in the config, the directory is left without a trace.
+    After a mistake in the config, the directory is left without a trace. In a sweep, what came of the Sessions is in
+    their directories, and nothing is shown.
+
+    Raises:
+        LabError: a mistake, in a sweep.
     """
     global started
     started = True
     threading.excepthook = in_a_sentence
     output = Path(HydraConfig.get().runtime.output_dir)
+    if is_swept():
+        analyse(train(config, output, show=False))
+        return
     try:
+        refuse_sweep(config)
         records = train(config, output)
     except (LabError, MemoryError, OSError, KeyboardInterrupt) as error:
         status = tell(error, output)
@@ -44,6 +53,18 @@ def run(config: DictConfig) -> None:
         sys.exit(status)
 
 
+def resume(specs: list[Spec], directories: list[RunDir]) -> int:
+    """Train Sessions again whose directories hold them interrupted, and return the exit status.
+
+    Raises:
+        LabError: they cannot be trained.
+    """
+    from lab import session
+    from lab.env.vector import probe
+
+    return conclude(session.train(specs, directories, probe(specs[0].env)))
+
+
 def in_a_sentence(problem: threading.ExceptHookArgs) -> None:
     """Say what stopped a thread; TensorBoard's writer has one, which a full disk stops before it stops the Session."""
     if isinstance(problem.exc_value, OSError):
@@ -52,10 +73,23 @@ def in_a_sentence(problem: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(problem)
 
 
-def train(config: DictConfig, output: Path) -> list[Record]:
+def is_swept() -> bool:
+    """Say whether this job is part of a sweep."""
+    return not OmegaConf.is_missing(HydraConfig.get().job, "num") and HydraConfig.get().job.num is not None
+
+
+def refuse_sweep(config: DictConfig) -> None:
+    """Raise LabError for words that only a sweep understands."""
+    sweep = read_sweep(config)
+    for key, asked in (("search", sweep.search is not None), ("plan", sweep.plan), ("retry", sweep.retry)):
+        if asked:
+            raise LabError(f"{key} is for a sweep, and this is a single job: add -m to the command.")
+
+
+def train(config: DictConfig, output: Path, show: bool = True) -> list[Record]:
     """Check a composed config, train its Sessions and return their records."""
     specs = read(config)
-    check_tuned()
+    check_tuned(HydraConfig.get().overrides.task, HydraConfig.get().runtime.config_sources)
     from lab.env.vector import probe
 
     spaces = probe(specs[0].env)
@@ -67,31 +101,44 @@ def train(config: DictConfig, output: Path) -> list[Record]:
 
     from lab import session
 
-    return session.train(specs, directories, spaces, [composition(config, spec.seed) for spec in specs])
+    return session.train(specs, directories, spaces, [composition(config, spec.seed) for spec in specs], show)
+
+
+def analyse(records: list[Record]) -> None:
+    """Make the figures of every Session, as far as its files allow."""
+    from lab.analysis import analyse_session
+
+    for record in records:
+        try:
+            analyse_session(record.dir)
+        except (OSError, LabError) as error:
+            print(f"The figures of {record.dir.path} could not be made: {error}", file=sys.stderr)
 
 
 def conclude(records: list[Record]) -> int:
     """Analyse every Session, show the results and return the exit status."""
-    from lab.analysis import analyse_session
+    from lab.analysis import analyse as analyse_run
     from lab.display import show_results
 
     try:
-        for record in records:
-            try:
-                analyse_session(record.dir)
-            except (OSError, LabError) as error:
-                print(f"The figures of {record.dir.path} could not be made: {error}", file=sys.stderr)
+        analyse(records)
+        if len(records) > 1:
+            analyse_run(records[0].dir.path.parent)
     except KeyboardInterrupt:
         print("\nInterrupted while drawing; make figures again with: python -m lab report DIR", file=sys.stderr)
     show_results(records)
     return max(STATUS[record.state] for record in records)
 
 
-def check_tuned() -> None:
-    """Raise LabError if the command line asks for a tuned file that does not exist, which Hydra takes as optional."""
-    hydra_config = HydraConfig.get()
-    asked = [word.partition("=")[2] for word in hydra_config.overrides.task if word.startswith("tuned=")]
-    folders = [Path(source.path) for source in hydra_config.runtime.config_sources if source.schema == "file"]
+def check_tuned(words: Iterable[str], sources: Iterable[Any]) -> None:
+    """Raise LabError if words ask for a tuned file that does not exist, which Hydra takes as optional.
+
+    Args:
+        words: overrides.
+        sources: where Hydra looks for config files.
+    """
+    asked = [word.partition("=")[2] for word in words if word.startswith("tuned=")]
+    folders = [Path(source.path) for source in sources if source.schema == "file"]
     options = sorted(path.stem for folder in folders for path in (folder / "tuned").glob("*.yaml"))
     for option in asked:
         if option not in options:

@@ -1,0 +1,62 @@
+"""`python -m lab resume DIR`: go on with what was interrupted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.run_dir import RunDir, SweepDir, TrialDir, level
+from lab.spec import load
+
+USAGE = """Usage: python -m lab resume DIR [key=value ...]
+
+  DIR          the run directory of a Session, a Trial or an Experiment that was interrupted
+  key=value    for a sweep: what is to be different now, as in seed=0,1,2,3 (more seeds),
+               search.n_trials=50 (more points), retry=true (failed Sessions again), plan=true (only say what would run)
+
+What completed is kept; what was interrupted runs again."""
+
+
+def main(words: list[str]) -> None:
+    """Run the command with the words that follow its name.
+
+    Raises:
+        LabError: there is nothing to go on with in the directory.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    path = Path(words[0])
+    kind = level(path)
+    if SweepDir(path).multirun.exists():
+        resume_sweep(SweepDir(path), words[1:])
+        return
+    if kind == "experiment":
+        raise LabError(f"{SweepDir(path).multirun} is missing: it says how the sweep was begun.")
+    if words[1:]:
+        raise LabError(f"resume: {words[1]!r} is not allowed: a Session goes on as it was begun.")
+    trial = TrialDir(path)
+    resume_sessions([RunDir(path)] if kind == "session" else [trial.session(seed) for seed in trial.seeds()])
+
+
+def resume_sweep(directory: SweepDir, words: list[str]) -> None:
+    """Give the command of a sweep again, in the same directory."""
+    from lab.__main__ import compose_and_run
+    from lab.launch.sweep import command_of
+
+    sys.argv = [sys.argv[0], *command_of(directory, words)]
+    compose_and_run()
+
+
+def resume_sessions(directories: list[RunDir]) -> None:
+    """Train the Sessions that were interrupted, as the stack that they were."""
+    from lab.launch.job import resume
+
+    left = [directory for directory in directories if directory.read_status()["state"] == "interrupted"]
+    if not left:
+        states = ", ".join(sorted({directory.read_status()["state"] for directory in directories}))
+        raise LabError(f"There is nothing to go on with in {directories[0].path}: what it holds is {states}.")
+    status = resume([load(directory.spec) for directory in left], left)
+    if status:
+        sys.exit(status)

@@ -1,0 +1,96 @@
+"""`python -m lab status DIR`: how far a run directory has come, from its status files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+from rich.tree import Tree as Branches
+
+from lab.display import number
+from lab.progress import TrialProgress, count, read_progress
+from lab.run_dir import SweepDir, read_json
+from lab.tree import add_trial, title
+
+USAGE = """Usage: python -m lab status DIR [--watch]
+
+  DIR       the run directory of a Session, a Trial or an Experiment
+  --watch   look again every two seconds, until nothing runs any more or Ctrl-C"""
+
+PLAIN_WIDTH = 200  # columns, where the output is no terminal and says nothing of its width
+SECONDS = 2.0  # between two looks
+
+
+def main(words: list[str]) -> None:
+    """Run the command with the words that follow its name.
+
+    Raises:
+        LabError: the directory is no run directory.
+    """
+    watch = "--watch" in words
+    rest = [word for word in words if word != "--watch"]
+    if len(rest) != 1 or rest[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    path = Path(rest[0])
+    trials = read_progress(path)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    if not watch:
+        console.print(draw(path, trials))
+        return
+    with Live(draw(path, trials), console=console, auto_refresh=False) as live:
+        try:
+            while any(session.state == "running" for trial in trials for session in trial.sessions):
+                time.sleep(SECONDS)
+                trials = read_progress(path)
+                live.update(draw(path, trials), refresh=True)
+        except KeyboardInterrupt:
+            return
+
+
+def draw(path: Path, trials: list[TrialProgress]) -> RenderableType:
+    """Draw the tree of a run directory."""
+    counts = count(trials)
+    planned = planned_sessions(path, trials)
+    states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+    root = Branches(Text(f"{path}: {planned} Sessions planned, {states or 'none begun'}", style="bold"))
+    for trial in trials:
+        add_trial(root, trial)
+    best = best_of(path, trials)
+    return Group(root, Text(f"best so far: {best}", style="green")) if best else root
+
+
+def planned_sessions(path: Path, trials: list[TrialProgress]) -> int:
+    """Return how many Sessions there are to be in all."""
+    begun = sum(len(trial.sessions) for trial in trials)
+    sweep = SweepDir(path).sweep
+    if not sweep.exists():
+        return begun
+    plan = read_json(sweep)
+    return begun + max(plan["trials"] - len(trials), 0) * len(plan["seeds"])
+
+
+def best_of(path: Path, trials: list[TrialProgress]) -> str | None:
+    """Name the Trial that is best so far by the first objective, of those whose Sessions all completed."""
+    sweep = SweepDir(path).sweep
+    if not sweep.exists() or len(trials) < 2:
+        return None
+    objective = read_json(sweep)["objective"]
+    metric, aggregate = objective["metrics"][0], objective["aggregate"]
+    values = {}
+    for index, trial in enumerate(trials):
+        figures = (trial.results or {}).get("figures", {}).get(metric)
+        if trial.state == "completed" and figures and figures["n"] == len(trial.sessions):
+            found = figures["mean"]["low"] if aggregate == "lower" else figures[aggregate]["value"]
+            if found is not None:
+                values[index] = found
+    if not values:
+        return None
+    choose = max if objective["directions"][0] == "maximize" else min
+    index = choose(values, key=lambda key: values[key])
+    return f"{title(trials[index])}: {aggregate} {metric} {number(values[index])}"

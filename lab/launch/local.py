@@ -1,0 +1,153 @@
+"""Jobs as processes of this machine, as many at once as there are slots."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from lab.errors import LabError, require
+
+PRELOADED = ["lab.session", "lab.analysis.plot_session"]  # what each job would spend seconds on importing
+PATIENCE = 30.0  # seconds that a job may take to end by itself once the process that launched it is gone
+
+
+class LocalLauncher(Launcher):
+    """Runs each job in a process of its own, so that what kills one job costs nothing but that job.
+
+    `launch` may be called from several threads; they share the slots, first come first served.
+    """
+
+    def __init__(self, slots: int | None = None) -> None:
+        require(slots is None or slots >= 1, "hydra.launcher.slots", slots, "null, or 1 or more")
+        self.slots = slots
+        self._stopped = threading.Event()
+        self._processes: set[Any] = set()
+        self._starting = threading.Lock()
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what a job needs from Hydra."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        threads = int(config.get("threads", 1) or 1)
+        self.room = self.slots or max(1, len(os.sched_getaffinity(0)) // threads)
+        self._free = threading.Semaphore(self.room)
+        self._context = get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOADED)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run jobs and return when all have ended.
+
+        Args:
+            job_overrides: the words of each.
+            initial_job_idx: number of the first.
+
+        Returns:
+            A JobReturn for each; that of a job whose process was killed holds a LabError.
+        """
+        with ThreadPoolExecutor(len(job_overrides)) as threads:
+            numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
+            return list(threads.map(self._run, map(list, job_overrides), numbers))
+
+    def stop(self) -> None:
+        """Start no more jobs; those that run are not touched."""
+        self._stopped.set()
+
+    def kill(self) -> None:
+        """Kill the jobs that run."""
+        self.stop()
+        for process in list(self._processes):
+            process.kill()
+
+    def _run(self, words: list[str], number: int) -> JobReturn:
+        with self._free:
+            if self._stopped.is_set():
+                return failed(words, "it was not started any more")
+            with self._starting:
+                receiver, sender = self._context.Pipe(duplex=False)
+                log = Path(str(self.config.hydra.sweep.dir)) / ".jobs" / f"{number}.log"
+                arguments = (self.hydra_context, self.task_function, self.config, Singleton.get_state(), words, number)
+                payload = cloudpickle.dumps(arguments)
+                process = self._context.Process(target=work, args=(payload, sender, str(log)), name=f"job-{number}")
+                process.start()
+                sender.close()
+                self._processes.add(process)
+            try:
+                answer = receiver.recv_bytes()
+            except EOFError:
+                answer = b""
+            process.join()
+            self._processes.discard(process)
+            if answer:
+                return cloudpickle.loads(answer)
+            output = f"what it printed is in .jobs/{log.name} of the sweep's directory"
+            return failed(words, f"{death(process.exitcode)}; {output}")
+
+
+def failed(words: list[str], reason: str) -> JobReturn:
+    """Return what a job that has no result of its own returns."""
+    result = JobReturn()
+    result.overrides, result.status = words, JobStatus.FAILED
+    result.return_value = LabError(f"The job has no result: {reason}.")
+    return result
+
+
+def death(exitcode: int | None) -> str:
+    """Say how a process ended that did not end by itself."""
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        return f"its process was killed by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
+    return f"its process ended with exit code {exitcode}"
+
+
+def work(payload: bytes, sender: Connection, log: str) -> None:
+    """Run one job in a new process, and send its JobReturn."""
+    end_with_parent()
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab", buffering=0) as output:  # noqa: PTH123 - it replaces the standard streams
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
+    context, task_function, config, state, words, number = cloudpickle.loads(payload)
+    Singleton.set_state(state)
+    setup_globals()
+    job = context.config_loader.load_sweep_config(config, words)
+    with open_dict(job):
+        job.hydra.job.id, job.hydra.job.num = f"{os.getpid()}", number
+    result = run_job(
+        hydra_context=context,
+        task_function=task_function,
+        config=job,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    sender.send_bytes(cloudpickle.dumps(result))
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that launched it does, however that ends: first asked to, then at once."""
+    parent = parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        wait([sentinel])
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(PATIENCE)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="end with parent").start()

@@ -1,0 +1,316 @@
+"""A sweep from its words to its end: plan, check, run or go on, analyse, and say what came of it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from lab.analysis.objective import Objective
+from lab.errors import LabError, shown
+from lab.experiment import INTERRUPTED, Experiment, Plan
+from lab.launch.drawing import Drawing
+from lab.launch.points import Sweep, choices, corners, searched
+from lab.run_dir import SweepDir, read_json, write_json
+from lab.spec import Spec, SweepSpec, differences
+from lab.tree import Tree
+from lab.trial import Point, Trial
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+    from lab.launch.sweeper import LabSweeper
+    from lab.study import Study
+
+DEFAULT_ROOM = 8  # Trials at the same time where the launcher does not say how many jobs it has room for
+
+
+def run(sweeper: LabSweeper, directory: SweepDir, settings: SweepSpec, words: Sweep) -> None:
+    """Run a sweep, or go on with it; exit with 1 if anything failed, 130 if it was interrupted.
+
+    Raises:
+        LabError: a mistake in the words, the config or the directory; nothing was begun then.
+    """
+    objective = objective_of(settings, words)
+    pruning = not str(sweeper.pruner["_target_"]).endswith("NopPruner")
+    if pruning and len(objective.metrics) > 1:
+        raise LabError(f"A pruner needs one objective; objective.metric names {len(objective.metrics)}.")
+    plan = make_plan(sweeper, directory, settings, words, pruning)
+    spec = check(sweeper, plan, words)
+    if settings.plan:
+        from lab.launch.preview import preview
+
+        preview(plan, spec)
+        return
+    study = study_of(sweeper, plan, words, objective, settings)
+    if not directory.lock.acquire():
+        raise LabError(f"{directory.path} is in use: another process controls a sweep there.")
+    plan = make_plan(sweeper, directory, settings, words, pruning)  # nobody else changes the directory from here on
+    begin(plan, words, objective, spec)
+    sweeper.write_multirun(directory)
+    experiment = Experiment(
+        plan,
+        study,
+        objective,
+        sweeper.launch,
+        Tree(spec.name, plan.total, len(plan.seeds), spec.frames, objective),
+        sweeper.stop_launcher,
+    )
+    with Drawing() as drawing:
+        experiment.draw = drawing.draw
+        experiment.run()
+    status = conclude(experiment)
+    if status:
+        sys.exit(status)
+
+
+def objective_of(settings: SweepSpec, words: Sweep) -> Objective:
+    """Return what Trials are ranked by.
+
+    Raises:
+        LabError: it needs more seeds than there are.
+    """
+    chosen = settings.objective
+    if chosen.aggregate == "lower" and len(words.seeds) < 2:
+        raise LabError(
+            "objective.aggregate=lower is not allowed: one seed has no interval, so there must be two or more,"
+            " as in seed=0,1,2,3."
+        )
+    return Objective(tuple(chosen.metric), tuple(chosen.direction), chosen.aggregate)
+
+
+def make_plan(sweeper: LabSweeper, directory: SweepDir, settings: SweepSpec, words: Sweep, pruning: bool) -> Plan:
+    """Lay out what is to run: points, their numbers, and how Sessions are packed."""
+    alone = not words.axes and settings.search is None
+    points: list[Point] | None = None
+    if settings.search is None:
+        points = words.grid()
+    elif str(sweeper.sampler["_target_"]).endswith("GridSampler"):
+        values = {key: choices(found, key) for key, found in words.space.items()}
+        points = grid_of(values)[: settings.search.n_trials]
+    plan = Plan(
+        directory=directory,
+        alone=alone,
+        fixed=words.fixed,
+        seeds=words.seeds,
+        points=points,
+        total=settings.search.n_trials if settings.search and points is None else len(points or []),
+        stack=1,
+        parallel=1,
+        rungs=settings.rungs,
+        prune=pruning,
+        max_failure_rate=settings.max_failure_rate,
+        retry=settings.retry,
+    )
+    begun = plan.begun()
+    if points is not None:
+        plan.points = numbered(points, begun)
+        plan.total = len(plan.points)
+    elif len(begun) > plan.total:
+        plan.total = len(begun)
+    # Hydra's basic launcher runs jobs in this process, one after the other.
+    room = getattr(sweeper.launcher, "room", 1 if isinstance(sweeper.launcher, BasicLauncher) else DEFAULT_ROOM)
+    plan.parallel = settings.parallel or room
+    left = sum(len(trial.left()) for trial in begun) + (plan.total - len(begun)) * len(plan.seeds)
+    plan.stack = int(settings.stack) if settings.stack != "auto" else pack(left, len(plan.seeds), room, pruning)
+    return plan
+
+
+def pack(left: int, seeds: int, room: int, pruning: bool) -> int:
+    """Return how many Sessions to stack: as many as leave no part of the machine idle.
+
+    Args:
+        left: Sessions to run.
+        seeds: Sessions of a Trial.
+        room: jobs that run at the same time.
+        pruning: whether Trials are pruned; their Sessions go side by side then, or there is little left to prune.
+    """
+    return seeds if pruning else max(1, min(seeds, -(-left // room)))
+
+
+def grid_of(values: dict[str, list[Any]]) -> list[Point]:
+    """Return the points of a grid; the last key changes fastest."""
+    return [searched(dict(zip(values, row, strict=True))) for row in itertools.product(*values.values())]
+
+
+def numbered(points: list[Point], begun: list[Trial]) -> list[Point]:
+    """Return points by number: those of Trials begun earlier keep theirs, new ones follow."""
+    known = [trial.point for trial in begun]
+    return known + [point for point in points if all(point.words != one.words for one in known)]
+
+
+def check(sweeper: LabSweeper, plan: Plan, words: Sweep) -> Spec:
+    """Check, before anything is begun, that every point makes a spec and that earlier Sessions have the same.
+
+    Of a search, points at which every end and every choice of its space occurs are checked.
+
+    Returns:
+        The spec of one of the points.
+
+    Raises:
+        LabError: a point makes no spec, or Sessions in the directory were trained with another one.
+    """
+    from lab.env.vector import probe
+
+    begun = {trial.number: trial for trial in plan.begun()}
+    points = plan.points if plan.points is not None else corners(words.space)
+    spaces: dict[str, Any] = {}
+    spec: Spec | None = None
+    for number, point in enumerate(points):
+        spec = sweeper.spec([*plan.fixed, *point.words])
+        env = repr(spec.env)
+        spaces[env] = spaces.get(env) or probe(spec.env)
+        spec.algo.check_spaces(spaces[env], spec.env)
+        if plan.points is not None and number in begun:
+            refuse_other(begun[number], spec)
+    if plan.points is None:
+        for trial in begun.values():
+            refuse_other(trial, sweeper.spec(trial.words))
+    assert spec is not None
+    return spec
+
+
+def refuse_other(trial: Trial, spec: Spec) -> None:
+    """Raise LabError if a Session of a Trial was trained with another spec."""
+    for seed, session in trial.sessions().items():
+        if session.spec.exists():
+            found = yaml.safe_load(session.spec.read_text(encoding="utf-8"))
+            changed = differences(found, {**spec.to_dict(), "seed": seed})
+            if changed:
+                raise LabError(
+                    f"{session.path} holds a Session of another spec: {'; '.join(changed)}."
+                    " Choose another hydra.sweep.dir, or remove this one first."
+                )
+
+
+def begin(plan: Plan, words: Sweep, objective: Objective, spec: Spec) -> None:
+    """Write what the sweep is.
+
+    Raises:
+        LabError: the directory holds another kind of sweep, or a search of another space.
+    """
+    directory = plan.directory
+    content = {
+        "kind": "trial" if plan.alone else "experiment",
+        "name": spec.name,
+        "env": spec.env.id,
+        "frames": spec.frames,
+        "objective": objective.to_dict(),
+        "hyperparameters": [key.lstrip("+") for key in (*words.axes, *words.space)],
+        "search": words.texts or None,
+        "seeds": plan.seeds,
+        "trials": plan.total,
+    }
+    if directory.sweep.exists():
+        earlier = read_json(directory.sweep)
+        for key, what in (("kind", "kind of sweep"), ("search", "search space")):
+            if earlier[key] != content[key]:
+                raise LabError(
+                    f"{directory.path} was begun with another {what}: {shown(earlier[key])} there,"
+                    f" {shown(content[key])} here. Choose another hydra.sweep.dir."
+                )
+        content["seeds"] = sorted({*earlier["seeds"], *plan.seeds})
+    write_json(directory.sweep, content)
+
+
+def study_of(sweeper: LabSweeper, plan: Plan, words: Sweep, objective: Objective, settings: SweepSpec) -> Study | None:
+    """Return the study that gives points or prunes; null if nothing asks for one."""
+    searching = plan.points is None
+    if not searching and (plan.alone or not plan.prune):
+        return None
+    from lab.study import Study
+
+    return Study(
+        objective.directions,
+        instantiate(sweeper.pruner, _execution_whitelist_=("optuna.pruners.*",)),
+        lambda number: sampler(sweeper.sampler, number),
+        words.space if searching else {},
+        extension(sweeper.config, settings.search.custom) if settings.search and searching else None,
+        plan.directory.study if searching else None,
+    )
+
+
+def sampler(config: DictConfig, number: int) -> BaseSampler:
+    """Return the sampler for the Trial of a number, with random draws of its own unless its sequence is one whole."""
+    from optuna.samplers import RandomSampler
+
+    if str(config["_target_"]).endswith("GridSampler"):
+        return RandomSampler(0)  # the grid is made here, in its own order, so that nothing is drawn
+    seed = config.get("seed") or 0
+    if not str(config["_target_"]).endswith("QMCSampler"):
+        seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+    allowed = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
+    return instantiate(config, seed=seed, _execution_whitelist_=allowed)
+
+
+def extension(config: DictConfig, name: str | None) -> Callable[[Any], None] | None:
+    """Return the function that makes a search space conditional, if there is one.
+
+    Raises:
+        LabError: it cannot be imported.
+    """
+    if name is None:
+        return None
+    module, _, function = name.rpartition(".")
+    try:
+        extend = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise LabError(f"search.custom={name} cannot be imported: {error}.") from error
+    return lambda trial: extend(config, trial)
+
+
+def command_of(directory: SweepDir, words: list[str]) -> list[str]:
+    """Return the words that begin a sweep again in its directory, with some of them changed.
+
+    Raises:
+        LabError: what the sweep left there cannot be read.
+    """
+    from omegaconf import OmegaConf
+
+    try:
+        hydra = OmegaConf.load(directory.multirun).hydra
+        began = [*hydra.overrides.hydra, *hydra.overrides.task]
+        sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    except Exception as error:
+        raise LabError(f"{directory.multirun} cannot be read: {error}.") from error
+    changed = {word.partition("=")[0] for word in words} | {"hydra.sweep.dir", "hydra.mode"}
+    kept = [word for word in began if word.partition("=")[0] not in changed]
+    folders = [word for path in sources for word in ("--config-dir", path)]
+    return ["--multirun", *folders, *kept, *words, f"hydra.sweep.dir={quote(str(directory.path))}"]
+
+
+def quote(text: str) -> str:
+    """Write a text as a value in Hydra's grammar: in quotes, where a backslash counts only before a quote."""
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text)
+    return f"'{escaped}'"
+
+
+def conclude(experiment: Experiment) -> int:
+    """Analyse the whole, show it, and return the exit status."""
+    from lab.analysis import analyse
+    from lab.summary import show
+
+    path = experiment.plan.directory.path
+    try:
+        analyse(path)
+    except KeyboardInterrupt:
+        print(f"\nInterrupted while analysing; python -m lab report {shlex.quote(str(path))} does it again.")
+    ended, failed = experiment.tree.counts()
+    if ended < experiment.plan.total * len(experiment.plan.seeds):
+        why = "was interrupted" if experiment.stopped in (None, INTERRUPTED) else f"was stopped: {experiment.stopped}"
+        show(path, f"The sweep {why}.")
+    else:
+        show(path)
+    if experiment.stopped == INTERRUPTED:
+        return 130
+    return 1 if failed or experiment.stopped or ended < experiment.plan.total * len(experiment.plan.seeds) else 0

@@ -1,0 +1,157 @@
+"""The Optuna study behind an Experiment: where the points of a search come from, and what decides on pruning.
+
+Trials have the same numbers here as in the run directory. Only the process that controls the sweep opens a study.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from lab.errors import LabError
+
+STATES = {
+    "completed": TrialState.COMPLETE,
+    "failed": TrialState.FAIL,
+    "pruned": TrialState.PRUNED,
+    "running": TrialState.RUNNING,
+}
+logging.getLogger("optuna").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", category=ExperimentalWarning)
+
+
+@dataclass
+class Outcome:
+    """How a Trial stands, as its files tell.
+
+    Attributes:
+        state: completed (all that the objective needs is there), failed, pruned or running.
+        values: of the objectives, if it completed.
+        rungs: value of the objective by rung, as far as it was looked at.
+    """
+
+    state: str
+    values: list[float] | None = None
+    rungs: dict[int, float] = field(default_factory=dict)
+
+
+class Study:
+    """Trials, what came of them, and which go on."""
+
+    def __init__(
+        self,
+        directions: Sequence[str],
+        pruner: optuna.pruners.BasePruner,
+        sampler: Callable[[int], optuna.samplers.BaseSampler],
+        space: dict[str, BaseDistribution],
+        extend: Callable[[optuna.Trial], None] | None = None,
+        path: Path | None = None,
+    ) -> None:
+        """Describe a study; `open` starts it or goes on with it.
+
+        Args:
+            directions: maximize or minimize, for each objective.
+            pruner: decides on pruning.
+            sampler: makes the sampler for the Trial of a number. Each number has its own random draws, so that a study
+                that was interrupted goes on with the points that it would have had.
+            space: a distribution for each hyperparameter that is searched.
+            extend: suggests more hyperparameters to a Trial.
+            path: the file that keeps the study; null keeps it in memory.
+        """
+        self.directions, self.pruner, self.sampler = list(directions), pruner, sampler
+        self.space, self.extend, self.path = space, extend, path
+        self._trials: dict[int, optuna.Trial] = {}
+
+    def open(self, begun: dict[int, Outcome]) -> None:
+        """Start the study, or make it anew from the file and from what the run directories say now.
+
+        Figures change when seeds are added, and Optuna lets no finished trial change: so they are written afresh.
+
+        Args:
+            begun: how each Trial that has a directory stands, by number, from 0 on without a gap.
+
+        Raises:
+            LabError: the file lacks a Trial that has a directory, or cannot be read.
+        """
+        earlier = self._read()
+        if self.path and len(earlier) < len(begun):
+            raise LabError(
+                f"{self.path} holds {len(earlier)} of the {len(begun)} Trials that were begun beside it,"
+                " so the search cannot go on. Search again in another directory."
+            )
+        aside = self.path.with_name(f".{self.path.name}.new") if self.path else None
+        if aside:
+            aside.unlink(missing_ok=True)
+        self._study = self._create(aside)
+        for number, outcome in sorted(begun.items()):
+            self._study.add_trial(self._frozen(earlier[number] if self.path else None, outcome))
+        if aside and self.path:
+            self._study._storage.remove_session()
+            aside.replace(self.path)
+            self._study = self._create(self.path)
+
+    def ask(self) -> tuple[int, dict[str, Any]]:
+        """Begin another Trial; return its number and its hyperparameters, as they are written on the command line."""
+        number = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = self.sampler(number)
+        trial = self._study.ask(self.space)
+        if self.extend:
+            self.extend(trial)
+        self._trials[number] = trial
+        return number, trial.params
+
+    def report(self, number: int, rung: int, value: float) -> bool:
+        """Take in the objective of a running Trial at a rung, and say whether it should be pruned."""
+        trial = self._trial(number)
+        trial.report(value, rung)
+        return trial.should_prune()
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Take in how a Trial ended."""
+        state = STATES[outcome.state]
+        values = outcome.values if outcome.state == "completed" else None
+        self._study.tell(self._trial(number), values, state)
+
+    def _trial(self, number: int) -> optuna.Trial:
+        if number not in self._trials:  # begun by an earlier process
+            frozen = self._study.get_trials(deepcopy=False)[number]
+            self._trials[number] = optuna.trial.Trial(self._study, frozen._trial_id)
+        return self._trials[number]
+
+    def _create(self, path: Path | None) -> optuna.Study:
+        storage = f"sqlite:///{path}" if path else None
+        return optuna.create_study(
+            study_name="study",
+            storage=storage,
+            directions=self.directions,  # type: ignore[arg-type]
+            pruner=self.pruner,
+            sampler=self.sampler(0),
+            load_if_exists=True,
+        )
+
+    def _read(self) -> list[FrozenTrial]:
+        if self.path is None or not self.path.exists():
+            return []
+        try:
+            return optuna.load_study(study_name="study", storage=f"sqlite:///{self.path}").get_trials()
+        except Exception as error:
+            raise LabError(f"{self.path} cannot be read as an Optuna study: {' '.join(str(error).split())}.") from error
+
+    def _frozen(self, earlier: FrozenTrial | None, outcome: Outcome) -> FrozenTrial:
+        return create_trial(
+            state=STATES[outcome.state],
+            values=outcome.values,
+            params=earlier.params if earlier else {},
+            distributions=earlier.distributions if earlier else {},
+            system_attrs=earlier.system_attrs if earlier else {},
+            intermediate_values={**(earlier.intermediate_values if earlier else {}), **outcome.rungs},
+        )

@@ -1,0 +1,142 @@
+"""A Trial: Sessions that differ in nothing but the seed, as a sweep runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.run_dir import ENDED, RunDir, TrialDir, trial_state, write_json
+
+DIED = "The process of this Session ended without a word: it was killed, or the machine failed."
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process runs: Sessions of one Trial, in lockstep.
+
+    Attributes:
+        words: what it is told on its command line.
+        seeds: of its Sessions.
+    """
+
+    words: list[str]
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A set of hyperparameters.
+
+    Attributes:
+        words: as overrides on the command line.
+        hyperparameters: as values by key.
+    """
+
+    words: list[str]
+    hyperparameters: dict[str, Any]
+
+
+@dataclass
+class Trial:
+    """Sessions over seeds, at one point.
+
+    Attributes:
+        directory: where it is.
+        fixed: overrides that every Trial of the sweep has.
+        point: what tells this Trial from others.
+        seeds: one Session for each.
+        subdir: the directory, as seen from that of the sweep; empty if it is the same.
+        retry: whether Sessions that failed are left to run again.
+    """
+
+    directory: TrialDir
+    fixed: Sequence[str]
+    point: Point
+    seeds: Sequence[int]
+    subdir: str = ""
+    retry: bool = False
+
+    @property
+    def words(self) -> list[str]:
+        """Overrides that make the spec of its Sessions, but for the seed."""
+        return [*self.fixed, *self.point.words]
+
+    @property
+    def number(self) -> int:
+        """Number of the Trial in its Experiment; 0 for one that stands alone."""
+        return self.directory.number or 0
+
+    def sessions(self) -> dict[int, RunDir]:
+        """Return the directory of each Session by its seed."""
+        return {seed: self.directory.session(seed) for seed in self.seeds}
+
+    def begin(self) -> None:
+        """Write down what the Trial is, before any of its Sessions begins; those to run again are emptied."""
+        states = self.states()
+        for seed, session in self.sessions().items():
+            if self.retry and states[seed] == "failed":
+                session.clear()
+        self.retry = False
+        seeds = sorted({*self.seeds, *self.directory.seeds()})
+        write_json(self.directory.point, {"number": self.number, **asdict(self.point), "seeds": seeds})
+
+    def states(self) -> dict[int, str]:
+        """Return the state of each Session by its seed: one of lab.run_dir.STATES, or pending."""
+        found = {seed: session.read_status_if_any() for seed, session in self.sessions().items()}
+        return {seed: status["state"] if status else "pending" for seed, status in found.items()}
+
+    @property
+    def state(self) -> str:
+        """How the Trial stands."""
+        return trial_state(self.states().values())
+
+    def left(self) -> list[int]:
+        """Return the seeds whose Sessions have not ended, or are to run again."""
+        return [
+            seed for seed, state in self.states().items() if state not in ENDED or (self.retry and state == "failed")
+        ]
+
+    def going(self) -> list[RunDir]:
+        """Return the directories of the Sessions that did not fail."""
+        states = self.states()
+        return [session for seed, session in self.sessions().items() if states[seed] != "failed"]
+
+    def jobs(self, stack: int) -> list[Job]:
+        """Pack the Sessions that are left into jobs.
+
+        Args:
+            stack: Sessions in a job, at most.
+        """
+        left = self.left()
+        jobs = []
+        for start in range(0, len(left), stack):
+            seeds = left[start : start + stack]
+            # A job of one Session owns the directory of that Session; a stack owns one with a directory for each seed.
+            folder = Path(self.subdir, f"seed-{seeds[0]}") if len(seeds) == 1 else Path(self.subdir or ".")
+            seed = str(seeds[0]) if len(seeds) == 1 else f"[{','.join(map(str, seeds))}]"
+            jobs.append(Job([*self.words, f"seed={seed}", f"hydra.sweep.subdir={folder}"], seeds))
+        return jobs
+
+    def close(self, seeds: Sequence[int], reason: str | None) -> None:
+        """Write the end of Sessions whose job is over although they did not write one themselves.
+
+        Args:
+            seeds: of the Sessions.
+            reason: why their job has no result; null if it does not say.
+        """
+        for seed in seeds:
+            session = self.directory.session(seed)
+            status = session.read_status_if_any()
+            if status is None:
+                session.write_status("failed", 0, 0, reason or DIED)
+            elif status["state"] == "interrupted" and session.abandoned():
+                session.write_status("failed", status["frame"], status["frames"], reason or DIED)
+
+    def ask_to_stop(self, state: str, reason: str) -> None:
+        """Ask the Sessions that run to end as `pruned` or `interrupted`."""
+        states = self.states()
+        for seed, session in self.sessions().items():
+            if states[seed] == "running" and not session.stop.exists():
+                session.ask_to_stop(state, reason)

@@ -1,0 +1,313 @@
+"""Sweeps through the command line: Trials, grids, searches; what goes on, what is refused, what fails alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.launch.sweep import pack, quote
+from lab.run_dir import RunDir, SweepDir, read_json
+from tests.helpers import ROOT, lab, result, train
+
+SMALL = ("algo=a2c", "env=cartpole", "frames=1000", "log.every=500", "eval.every=1000", "eval.episodes=2",
+         "log.tensorboard=false", "algo.horizon=16")  # fmt: skip
+SEARCH = ("search=command_line", "algo.lr=tag(log,interval(1e-4,1e-1))", "algo.gamma=choice(0.9,0.99)")
+
+
+def sweep(folder: Path, *words: str, small: tuple[str, ...] = SMALL) -> subprocess.CompletedProcess[str]:
+    return lab("-m", *small, *words, f"hydra.sweep.dir={quote(str(folder))}", timeout=240)
+
+
+def sessions(folder: Path) -> list[RunDir]:
+    return [RunDir(path.parent) for path in sorted(folder.rglob("status.json"))]
+
+
+def states(folder: Path) -> list[str]:
+    return [session.read_status()["state"] for session in sessions(folder)]
+
+
+def starts(folder: Path) -> list[str]:
+    """Return when each Session was begun: it changes if one is run again."""
+    return [read_json(session.provenance)["start"] for session in sessions(folder)]
+
+
+def test_a_trial_its_continuation_and_more_seeds(tmp_path: Path) -> None:
+    folder = tmp_path / "a trial, of 'two' [seeds]=é"
+    done = sweep(folder, "seed=0,1")
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 Sessions" in done.stdout
+    assert "95 % interval" in done.stdout
+    assert {path.name for path in folder.iterdir()} >= {"seed-0", "seed-1", "trial.json", "trial.png", "multirun.yaml"}
+    before = starts(folder)
+    again = lab("resume", str(folder), "seed=0,1,2")
+    assert again.returncode == 0, again.stderr
+    assert starts(folder)[:2] == before, "Sessions that completed are kept"
+    assert states(folder) == ["completed"] * 3
+    trial = read_json(folder / "trial.json")
+    assert trial["seeds"] == [0, 1, 2]
+    assert trial["figures"]["return"]["n"] == 3
+    assert trial["figures"]["return"]["mean"]["low"] < trial["figures"]["return"]["mean"]["high"]
+
+
+@pytest.mark.law
+def test_law_1_a_session_of_a_sweep_is_as_alone(tmp_path: Path) -> None:
+    alone = train(tmp_path / "alone", *SMALL, "algo.lr=0.01", "seed=1", "eval.episodes=2", "log.every=500")[0]
+    for launcher in ("local", "basic"):
+        folder = tmp_path / launcher
+        done = sweep(folder, "algo.lr=0.001,0.01", "seed=0,1", f"hydra/launcher={launcher}")
+        assert done.returncode == 0, done.stderr
+        assert result(RunDir(folder / "trial-001" / "seed-1")) == result(alone)
+
+
+def test_a_grid_is_ranked_and_keeps_its_numbers_when_it_grows(tmp_path: Path) -> None:
+    done = sweep(tmp_path, "algo.lr=1e-2,1e-5", "stack=2")
+    assert done.returncode == 0, done.stderr
+    results = read_json(tmp_path / "experiment.json")
+    assert [entry["hyperparameters"] for entry in results["ranking"]] == [{"algo.lr": 0.01}, {"algo.lr": 1e-5}]
+    before = starts(tmp_path)
+    again = sweep(tmp_path, "algo.lr=3e-3,1e-5,1e-2")
+    assert again.returncode == 0, again.stderr
+    points = [read_json(trial.point)["hyperparameters"]["algo.lr"] for trial in SweepDir(tmp_path).trials()]
+    assert points == [0.01, 1e-5, 0.003]
+    assert starts(tmp_path)[:2] == before
+    assert (tmp_path / "report.html").stat().st_size > 1000
+
+
+def test_a_plan_runs_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    done = sweep(folder, "algo.lr=1e-2,1e-3", "seed=0,1", "plan=true")
+    assert done.returncode == 0, done.stderr
+    assert "4 Sessions to run, 0 have ended" in done.stdout
+    assert "trial-001  2 to run  algo.lr=0.001" in done.stdout
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["algo.lrr=1,2"], "algo.lrr cannot be set: algo has no key 'lrr'. Did you mean 'lr'?"),
+        (["algo.lr=0.1,fast"], "algo.lr=fast is not allowed: algo.lr must be a number."),
+        (["search=a2cc"], "search=a2cc does not exist. Did you mean 'a2c'?"),
+        (["search=command_line", "algo.gamma=interval(0.5,1.5)"], "algo.gamma=1.5 is not allowed"),
+        (["objective.metric=retrun"], "objective.metric=retrun is not allowed"),
+        (["objective.aggregate=lower"], "one seed has no interval"),
+        (["objective.metric=[return,best]"], "one direction for each of the 2 metrics"),
+        (["hydra/sweeper/pruner=median", "objective.metric=[return,best]",
+          "objective.direction=[maximize,maximize]"], "A pruner needs one objective"),
+        (["search=command_line", "search.custom=nowhere.f"], "search.custom=nowhere.f cannot be imported"),
+        (["hydra.launcher.slots=0"], "hydra.launcher.slots=0 is not allowed"),
+    ],
+)  # fmt: skip
+def test_law_6_mistakes_stop_before_anything_is_begun(tmp_path: Path, words: list[str], sentence: str) -> None:
+    folder = tmp_path / "sweep"
+    done = sweep(folder, *words)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not folder.exists()
+
+
+def test_a_search_word_without_a_sweep_is_refused() -> None:
+    done = lab("search=a2c")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "search is for a sweep, and this is a single job: add -m" in done.stderr
+
+
+def test_another_spec_is_refused_in_a_directory_that_was_begun(tmp_path: Path) -> None:
+    sweep(tmp_path, "algo.lr=1e-2,1e-3")
+    for words, sentence in (
+        (["algo.lr=1e-2,1e-3", "frames=2000"], "frames is 1000 there and 2000 here"),
+        (["seed=0,1"], "begun with another kind of sweep"),
+        ([*SEARCH], "begun with another search space"),
+    ):
+        done = sweep(tmp_path, *words)
+        assert done.returncode == 2
+        assert sentence in done.stderr
+
+
+def test_what_fails_fails_alone_and_is_listed(tmp_path: Path) -> None:
+    environments = ("Target", "Raises", "NotANumber", "Killed")
+    ids = ",".join(f"tests.envs:{name}-v0" for name in environments)
+    small = tuple(word for word in SMALL if word != "env=cartpole" and not word.startswith("frames"))
+    words = ("env=gymnasium", "name=mixed", f"env.id={ids}", "frames=6000", "seed=0,1", "max_failure_rate=1")
+    done = sweep(tmp_path, *words, small=small)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    results = read_json(tmp_path / "experiment.json")
+    assert [entry["trial"] for entry in results["ranking"]] == [0]
+    failed = {(entry["trial"], entry["seed"]): entry for entry in results["not_completed"]}
+    assert sorted(failed) == [(trial, seed) for trial in (1, 2, 3) for seed in (0, 1)]
+    assert failed[1, 0]["error"] == "RuntimeError: the environment broke"
+    assert "NaN" in failed[2, 1]["error"]
+    assert "killed by SIGKILL" in failed[3, 0]["error"]
+    for number in (1, 2, 3):
+        trial = read_json(tmp_path / f"trial-00{number}" / "trial.json")
+        assert trial["figures"] == {}, "what failed is in no mean"
+    for line in ("6 failed:", "trial-001 seed 0: RuntimeError: the environment broke", "trial-001/seed-0/session.log"):
+        assert line in done.stdout
+    again = sweep(tmp_path, *words, small=small)
+    assert again.returncode == 1
+    assert "seeds" not in again.stdout.split("Sessions")[0], "nothing runs again unless it is asked for"
+
+
+def test_a_sweep_in_which_too_much_fails_stops(tmp_path: Path) -> None:
+    small = tuple(word for word in SMALL if word != "env=cartpole")
+    rates = ",".join(f"{value}e-4" for value in range(1, 21))
+    raises = ("env=gymnasium", "env.id=tests.envs:Raises-v0", "name=raises", "frames=50000", f"algo.lr={rates}")
+    done = sweep(tmp_path, *raises, small=small)
+    assert done.returncode == 1, done.stderr
+    assert "The sweep was stopped: " in done.stdout
+    assert "more than max_failure_rate=0.5" in done.stdout
+    assert 4 <= len(sessions(tmp_path)) < 20
+
+
+def test_a_search_with_several_objectives_has_a_front(tmp_path: Path) -> None:
+    done = sweep(tmp_path, *SEARCH, "search.n_trials=3", "objective.metric=[return,episodes]",
+                 "objective.direction=[maximize,minimize]", "hydra/sweeper/sampler=nsgaii")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = read_json(tmp_path / "experiment.json")
+    assert results["pareto"]
+    assert set(results["ranking"][0]["objective"]) == {"return", "episodes"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "nsgaii", "nsgaiii", "gp", "qmc", "grid"])
+def test_every_sampler_of_the_plugin(tmp_path: Path, sampler: str) -> None:
+    space = [SEARCH[0], "algo.lr=0.01,0.001", SEARCH[2]] if sampler == "grid" else SEARCH
+    done = sweep(tmp_path, *space, "search.n_trials=3", f"hydra/sweeper/sampler={sampler}")
+    assert done.returncode == 0, done.stderr
+    assert len(read_json(tmp_path / "experiment.json")["ranking"]) == 3
+    points = [json.dumps(read_json(trial.point)["hyperparameters"]) for trial in SweepDir(tmp_path).trials()]
+    assert len(set(points)) == 3
+    more = lab("resume", str(tmp_path), "search.n_trials=4")
+    assert more.returncode == 0, more.stderr
+    assert len(read_json(tmp_path / "experiment.json")["ranking"]) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pruner", ["median", "percentile", "asha", "hyperband", "wilcoxon"])
+def test_every_pruner_prunes_or_lets_go_on_with_several_seeds(tmp_path: Path, pruner: str) -> None:
+    done = sweep(tmp_path, "algo.lr=1e-2,1e-7,2e-7,3e-7,4e-7,5e-7,6e-7",
+                 "seed=0,1", "frames=60000", f"hydra/sweeper/pruner={pruner}", "parallel=1")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = states(tmp_path)
+    assert len(found) == 14
+    assert set(found) <= {"completed", "pruned"}
+    assert found[:2] == ["completed", "completed"], "the best goes on to its end"
+    for trial in SweepDir(tmp_path).trials():
+        ended = {trial.session(seed).read_status()["state"] for seed in (0, 1)}
+        assert len(ended) == 1, "the Sessions of a Trial are pruned together"
+    if pruner != "wilcoxon":  # of few rungs, it is sure of nothing
+        assert "pruned" in found
+
+
+def test_ctrl_c_ends_a_sweep_with_everything_written_and_says_how_to_go_on(tmp_path: Path) -> None:
+    words = [*SMALL[:2], *SMALL[3:], "frames=400000", "algo.lr=1e-2,1e-3", "seed=0,1", f"hydra.sweep.dir={tmp_path}"]
+    process = start(*words)
+    wait_for(lambda: any(RunDir(path.parent).metrics.read_text().count("\n") > 1
+                         for path in tmp_path.rglob("metrics.csv")), process)  # fmt: skip
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "The sweep was interrupted." in output
+    assert f"python -m lab resume {tmp_path}" in output
+    assert set(states(tmp_path)) == {"interrupted"}
+    assert not orphans(tmp_path)
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "lab", "-m", *words]
+    # A session of its own, so that a signal reaches the controlling process alone.
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for(holds: Any, process: subprocess.Popen[str], seconds: float = 90.0) -> None:
+    patience = time.monotonic() + seconds
+    while not holds():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < patience
+        time.sleep(0.1)
+
+
+def orphans(folder: Path) -> list[str]:
+    """Return the processes that still work in a directory, once they have had time to end."""
+    patience = time.monotonic() + 20
+    while True:
+        found = [str(session.path) for session in sessions(folder) if session.lock.held()]
+        if not found or time.monotonic() > patience:
+            return found
+        time.sleep(0.2)
+
+
+MOMENTS = int(os.environ.get("LAB_MOMENTS", "4"))  # 20 for the whole test
+
+
+@pytest.mark.slow
+@pytest.mark.law
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("sampler", ["random", "grid"])
+def test_law_3_a_sweep_killed_at_any_moment_goes_on_as_if_it_had_not_been(tmp_path: Path, sampler: str) -> None:
+    space = ["algo.lr=1e-4,1e-3,1e-2", SEARCH[2]] if sampler == "grid" else SEARCH[1:]
+    words = [*SMALL, SEARCH[0], *space, "search.n_trials=6", f"hydra/sweeper/sampler={sampler}", "seed=0,1", "stack=1"]
+    whole = tmp_path / "whole"
+    begun = time.monotonic()
+    done = lab("-m", *words, f"hydra.sweep.dir={whole}", timeout=300)
+    duration = time.monotonic() - begun
+    assert done.returncode == 0, done.stderr
+    expected = (whole / "experiment.json").read_bytes()
+    draws = random.Random(sampler)
+    for moment in range(MOMENTS):
+        folder = tmp_path / f"killed-{moment}"
+        process = start(*words, f"hydra.sweep.dir={folder}")
+        time.sleep(duration * (moment + draws.random()) / MOMENTS)
+        process.kill()
+        process.communicate()
+        completed = {s.path: read_json(s.provenance)["start"] for s in sessions(folder) if ended(s)}
+        again = lab("-m", *words, f"hydra.sweep.dir={folder}", timeout=300)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert states(folder) == ["completed"] * 12
+        for path, start_time in completed.items():
+            assert read_json(RunDir(path).provenance)["start"] == start_time, "what completed is not run twice"
+        assert (folder / "experiment.json").read_bytes() == expected
+        if sampler == "random":
+            assert study_states(folder) == ["COMPLETE"] * 6
+
+
+def ended(session: RunDir) -> bool:
+    return session.status.exists() and read_json(session.status)["state"] == "completed"
+
+
+def study_states(folder: Path) -> list[str]:
+    import optuna
+
+    study = optuna.load_study(study_name="study", storage=f"sqlite:///{SweepDir(folder).study}")
+    return [trial.state.name for trial in study.trials]
+
+
+def test_sessions_are_stacked_as_far_as_no_slot_is_idle() -> None:
+    assert pack(left=4, seeds=4, room=2, pruning=False) == 2
+    assert pack(left=4, seeds=4, room=8, pruning=False) == 1
+    assert pack(left=24, seeds=4, room=2, pruning=False) == 4
+    assert pack(left=5, seeds=4, room=2, pruning=False) == 3
+    assert pack(left=0, seeds=4, room=2, pruning=False) == 1
+    assert pack(left=2, seeds=2, room=2, pruning=True) == 2
+
+
+def test_a_second_controller_is_refused(tmp_path: Path) -> None:
+    directory = SweepDir(tmp_path)
+    assert directory.lock.acquire()
+    done = sweep(tmp_path, "seed=0,1")
+    assert done.returncode == 2
+    assert "is in use: another process controls a sweep there." in done.stderr
+    directory.lock.release()
