@@ -81,9 +81,8 @@ def show_experiment(console: Console, directory: SweepDir) -> dict[str, str]:
         sure = f"{improvement['value']:.2f} {interval(improvement)}"
         better, other = (f"trial-{entry['trial']:03}" for entry in ranking[:2])
         console.print(f"\nProbability that a seed of {better} does better than one of {other}: {sure}", markup=False)
-    for entry in results["unranked"]:
-        values = ", ".join(f"{key}={value_of(value)}" for key, value in entry["hyperparameters"].items())
-        console.print(f"Not ranked: trial-{entry['trial']:03} ({values}): {entry['reason']}", markup=False)
+    for line in not_ranked(results["unranked"]):
+        console.print(line, markup=False)
     list_failures(console, directory.path, results["not_completed"])
     commands = {}
     if ranking:
@@ -113,6 +112,20 @@ def ranking_table(objective: dict[str, Any], ranking: list[dict[str, Any]]) -> T
         values = [value_of(entry["hyperparameters"].get(key)) for key in keys]
         table.add_row(str(entry["rank"]), f"trial-{entry['trial']:03}", *cells, *values)
     return table
+
+
+def not_ranked(unranked: list[dict[str, Any]]) -> list[str]:
+    """Say which Trials are not ranked: by state, and with the reason where all of their Sessions completed."""
+    lines = []
+    for state in sorted({entry["state"] for entry in unranked}):
+        found = [entry for entry in unranked if entry["state"] == state]
+        names = ", ".join(f"trial-{entry['trial']:03}" for entry in found[:MOST_ROWS])
+        more = f" and {len(found) - MOST_ROWS} more" if len(found) > MOST_ROWS else ""
+        if state != "completed":
+            lines.append(f"Not ranked, {state}: {names}{more}")
+        else:
+            lines += [f"Not ranked: trial-{entry['trial']:03}: {entry['reason']}" for entry in found]
+    return lines
 
 
 def stands_on(sessions: dict[str, int]) -> str:

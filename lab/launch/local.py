@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,10 @@ class LocalLauncher(Launcher):
         self._free = threading.Semaphore(self.room)
         self._context = get_context("forkserver")
         self._context.set_forkserver_preload(PRELOADED)
+
+    def warm_up(self) -> None:
+        """Start the process from which jobs are forked, so that it has imported what they need when they come."""
+        forkserver.ensure_running()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs and return when all have ended.

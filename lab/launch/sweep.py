@@ -56,7 +56,8 @@ def run(sweeper: LabSweeper, directory: SweepDir, settings: SweepSpec, words: Sw
     if not directory.lock.acquire():
         raise LabError(f"{directory.path} is in use: another process controls a sweep there.")
     plan = make_plan(sweeper, directory, settings, words, pruning)  # nobody else changes the directory from here on
-    begin(plan, words, objective, spec)
+    sweeper.warm_up()
+    begin(plan, words, objective, spec, sweeper.config.hydra.runtime.choices.get("search"))
     sweeper.write_multirun(directory)
     experiment = Experiment(
         plan,
@@ -67,7 +68,8 @@ def run(sweeper: LabSweeper, directory: SweepDir, settings: SweepSpec, words: Sw
         sweeper.stop_launcher,
     )
     with Drawing() as drawing:
-        experiment.draw = drawing.draw
+        if not plan.alone:  # a Trial that stands alone is drawn at the end
+            experiment.draw = drawing.draw
         experiment.run()
     status = conclude(experiment)
     if status:
@@ -193,7 +195,7 @@ def refuse_other(trial: Trial, spec: Spec) -> None:
                 )
 
 
-def begin(plan: Plan, words: Sweep, objective: Objective, spec: Spec) -> None:
+def begin(plan: Plan, words: Sweep, objective: Objective, spec: Spec, search: str | None) -> None:
     """Write what the sweep is.
 
     Raises:
@@ -207,13 +209,14 @@ def begin(plan: Plan, words: Sweep, objective: Objective, spec: Spec) -> None:
         "frames": spec.frames,
         "objective": objective.to_dict(),
         "hyperparameters": [key.lstrip("+") for key in (*words.axes, *words.space)],
-        "search": words.texts or None,
+        "search": search,
+        "space": words.texts,
         "seeds": plan.seeds,
         "trials": plan.total,
     }
     if directory.sweep.exists():
         earlier = read_json(directory.sweep)
-        for key, what in (("kind", "kind of sweep"), ("search", "search space")):
+        for key, what in (("kind", "kind of sweep"), ("space", "search space")):
             if earlier[key] != content[key]:
                 raise LabError(
                     f"{directory.path} was begun with another {what}: {shown(earlier[key])} there,"

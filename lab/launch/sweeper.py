@@ -78,6 +78,10 @@ class LabSweeper(Sweeper):
         except Exception as error:
             return [f"{type(error).__name__}: {error}"] * len(jobs)
 
+    def warm_up(self) -> None:
+        """Let the launcher prepare while there is other work, if it can."""
+        getattr(self.launcher, "warm_up", lambda: None)()
+
     def stop_launcher(self) -> None:
         """Let the launcher start no more jobs, if it can."""
         getattr(self.launcher, "stop", lambda: None)()

@@ -1,0 +1,46 @@
+"""What Hydra asks of every launcher and sweeper, by its own suites, where they apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
+
+from tests.helpers import ROOT
+from tests.launch.registered import make_known
+
+
+@pytest.fixture(autouse=True)
+def known_to_hydra() -> None:
+    """Make our plugins known to the applications of the suites."""
+    make_known()
+
+
+@pytest.mark.parametrize(("launcher_name", "overrides"), [("local", []), ("local", ["hydra.launcher.slots=1"])])
+class TestLocalLauncher(LauncherTestSuite):
+    """Our launcher under Hydra's own sweeper."""
+
+
+@pytest.mark.parametrize(
+    ("launcher_name", "overrides"),
+    [(name, ["hydra/sweeper=lab"]) for name in ("local", "basic", "submitit_local")],
+)
+class TestLabSweeper(LauncherTestSuite):
+    """Our sweeper over our launcher and over others: applications other than this one are swept as plain grids."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task_launcher_cfg", [{}])
+@pytest.mark.parametrize("extra_flags", [["-m", "hydra/launcher=local", "hydra/sweeper=lab"]])
+class TestApplications(IntegrationTestSuite):
+    """Our launcher and sweeper in applications that are processes of their own."""
+
+    def generate_custom_cmd(self) -> Callable[..., list[str]]:
+        return lambda command, *_: [command[0], "-m", "tests.launch.registered", *command[1:]]
+
+
+@pytest.fixture(autouse=True)
+def found_by_applications(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the applications, which run elsewhere, import this project."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
