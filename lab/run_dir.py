@@ -67,6 +67,9 @@ class Lock:
             self._file.close()
             self._file = None
 
+    def __del__(self) -> None:
+        self.release()
+
     def held(self) -> bool | None:
         """Say whether some process has hold of the directory; null where the file system cannot tell."""
         try:

@@ -128,7 +128,9 @@ class Tree:
 
     def render(self) -> RenderableType:
         """Draw the tree: what runs in full, of the rest as much as the terminal has room for."""
-        trials = sorted(self.trials.values(), key=lambda trial: (trial.ended, -(trial.number or 0)))
+        trials = sorted(
+            self.trials.values(), key=lambda trial: (trial.ended, (trial.number or 0) * (-1 if trial.ended else 1))
+        )
         room = max(self.console.height - 6, 5)
         root = Branches(self.header(), guide_style="dim")
         for shown_trials, trial in enumerate(trials):

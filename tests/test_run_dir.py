@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import platform
 from pathlib import Path
 
 import pytest
 
 from lab.errors import LabError
-from lab.run_dir import RunDir, Table, read_json, seal, unseal, write_json
+from lab.run_dir import ENDED, RunDir, SweepDir, Table, level, read_json, seal, unseal, write_json
 
 
 def test_tables_give_back_the_same_bits(tmp_path: Path) -> None:
@@ -37,3 +40,87 @@ def test_a_damaged_file_is_known_by_its_checksum(damage) -> None:
     assert unseal(content, Path("x")) == b"some content"
     with pytest.raises(LabError, match="x is damaged"):
         unseal(damage(content), Path("x"))
+
+
+def test_a_directory_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    first, second = RunDir(tmp_path), RunDir(tmp_path)
+    assert first.lock.held() is False
+    first.claim()
+    assert second.lock.held() is True
+    with pytest.raises(LabError, match="is in use: another process trains a Session there"):
+        second.claim()
+    first.release()
+    second.claim()
+    second.release()
+
+
+def test_a_session_whose_process_is_gone_counts_as_interrupted(tmp_path: Path) -> None:
+    directory = RunDir(tmp_path)
+    directory.claim()
+    directory.write_status("running", 10, 100)
+    assert directory.read_status()["state"] == "running"
+    assert not directory.abandoned()
+    directory.release()
+    assert directory.read_status()["state"] == "interrupted"
+    assert directory.abandoned()
+    directory.claim()  # an interrupted Session may be begun again
+
+
+@pytest.mark.parametrize("state", ENDED)
+def test_a_session_that_ended_is_not_begun_again(tmp_path: Path, state: str) -> None:
+    directory = RunDir(tmp_path)
+    directory.write_status(state, 10, 100)
+    with pytest.raises(LabError, match=rf"already holds a Session \({state} at frame 10\)"):
+        directory.claim()
+    assert directory.lock.held() is False
+
+
+@pytest.mark.parametrize(("host", "state"), [(platform.node(), "interrupted"), ("another", "running")])
+def test_without_locks_the_process_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, state: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    directory = RunDir(tmp_path)
+    directory.claim()
+    directory.write_status("running", 10, 100)
+    assert directory.read_status()["state"] == "running"
+    gone = {**read_json(directory.status), "pid": 2**22 + 1, "host": host}
+    write_json(directory.status, gone)
+    assert directory.read_status()["state"] == state, "of a process elsewhere nothing is known"
+
+
+def test_clearing_leaves_what_is_not_the_sessions(tmp_path: Path) -> None:
+    directory = RunDir(tmp_path)
+    directory.write_status("failed", 1, 2)
+    directory.ask_to_stop("pruned", "why")
+    for name in ("events.out.tfevents.1", "notes.txt", "metrics.csv"):
+        (tmp_path / name).write_text("x")
+    directory.clear()
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt"}
+    assert directory.stop_request() is None
+
+
+def test_what_a_directory_holds(tmp_path: Path) -> None:
+    sweep = SweepDir(tmp_path)
+    write_json(sweep.sweep, {"kind": "experiment"})
+    assert level(tmp_path) == "experiment", "one that was begun and has no Trial yet"
+    session = sweep.trial(1234).session(7)
+    session.write_status("completed", 1, 1)
+    assert [level(path) for path in (tmp_path, session.path.parent, session.path)] == ["experiment", "trial", "session"]
+    assert sweep.trials()[0].number == 1234
+    assert sweep.trials()[0].seeds() == [7]
+    assert sweep.trial(3).path.name == "trial-003"
+
+
+def test_a_table_that_grows_is_never_seen_with_a_torn_row(tmp_path: Path) -> None:
+    table = Table(tmp_path / "table.csv", ["a", "b"])
+    assert (tmp_path / "table.csv").read_text() == "a,b\n"
+    for row in range(5000):
+        table.add({"a": row, "b": row / 7})
+        text = (tmp_path / "table.csv").read_text() if row % 100 == 0 else "\n"
+        assert text.endswith("\n")
+    table.close()
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 5001

@@ -24,9 +24,9 @@ from lab.device import find_device
 from lab.env.vector import Environments, probe
 from lab.errors import LabError
 from lab.record import Averages
-from lab.run_dir import RunDir, Table
+from lab.run_dir import RunDir, Table, read_json, write_json
 from lab.session import Stack
-from tests.helpers import ROOT, specs, train, train_specs
+from tests.helpers import ROOT, result, specs, train, train_specs
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -100,7 +100,7 @@ def test_a_full_disk_fails_the_session_with_a_sentence(tmp_path: Path, monkeypat
     original = Table.flush
 
     def flush(self: Table) -> None:
-        if "frame" in self.columns and directory.metrics.stat().st_size > 300:
+        if directory.metrics.exists() and directory.metrics.stat().st_size > 300:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(self)
 
@@ -242,4 +242,41 @@ def test_a_device_that_is_not_there() -> None:
 @pytest.mark.parametrize("env", ["cartpole", "pendulum"])
 def test_training_on_a_gpu(tmp_path: Path, env: str) -> None:
     directory = train(tmp_path, "algo=ppo", f"env={env}", "~tuned", "frames=3000", "device=cuda", "seed=[0,1]")[0]
+    assert directory.read_status()["state"] == "completed"
+
+
+def test_a_session_that_is_asked_to_stop_ends_pruned_and_those_beside_it_go_on(tmp_path: Path) -> None:
+    words = ("frames=3000", "algo.horizon=16", "eval.every=0", "log.every=500", "log.tensorboard=false")
+    alone = train_specs(tmp_path / "alone", specs(*words, "seed=1"))[0]
+    made = specs(*words, "seed=[0,1]")
+    directories = [RunDir(tmp_path / f"seed-{seed}") for seed in (0, 1)]
+    stack = Stack(made, directories, probe(made[0].env))
+    learn = stack.agent.algorithm.learn
+
+    def asked(*arguments, **options):
+        if stack.frame >= 1500 and not directories[0].stop.exists():
+            directories[0].ask_to_stop("pruned", "pruned at rung 5 of 10")
+        return learn(*arguments, **options)
+
+    stack.agent.algorithm.learn = asked
+    records = stack.train(show=False)
+    assert [record.state for record in records] == ["pruned", "completed"]
+    status = directories[0].read_status()
+    assert (status["state"], status["error"]) == ("pruned", "pruned at rung 5 of 10")
+    assert 1500 <= status["frame"] < 2500
+    assert directories[0].checkpoint("last").exists()
+    assert directories[0].checkpoint("best").exists()
+    assert int(directories[0].metrics.read_text().splitlines()[-1].split(",")[0]) == status["frame"]
+    assert result(directories[1]) == result(alone), "as if it had been alone"
+
+
+def test_an_interrupted_session_of_another_spec_is_kept(tmp_path: Path) -> None:
+    made = specs("frames=300", "log.tensorboard=false", "eval.every=0")
+    directory = train_specs(tmp_path, made)[0]
+    write_json(directory.status, {**read_json(directory.status), "state": "interrupted"})
+    before = directory.episodes.read_text()
+    with pytest.raises(LabError, match=r"holds a Session of another spec: frames is 300 there and 400 here"):
+        train_specs(tmp_path, specs("frames=400", "log.tensorboard=false", "eval.every=0"))
+    assert directory.episodes.read_text() == before
+    train_specs(tmp_path, made)
     assert directory.read_status()["state"] == "completed"

@@ -1,0 +1,108 @@
+"""`status`, `report` and `resume`: commands on run directories of every level."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.analysis import analyse
+from lab.command import report, resume, status
+from lab.errors import LabError
+from lab.run_dir import RunDir, read_json, write_json
+from tests import synthetic
+from tests.helpers import QUIET, lab, result, train
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    states = {(2, 1): "failed", (3, 0): "pruned", (3, 1): "pruned", (4, 1): "pending"}
+    return synthetic.experiment(tmp_path / "experiment", trials=5, seeds=2, rows=20, states=states).path
+
+
+def test_status_shows_a_tree_with_the_best_so_far(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    analyse(experiment)
+    status.main([str(experiment)])
+    lines = capsys.readouterr().out.splitlines()
+    assert "10 Sessions planned, 6 completed, 1 failed, 1 pending, 2 pruned" in lines[0]
+    assert any("seed 1  failed  RuntimeError: the environment broke" in line for line in lines)
+    assert any("seed 0  pruned  pruned at rung 5 of 10" in line for line in lines)
+    best = read_json(experiment / "experiment.json")["best"]
+    assert lines[-1].startswith(f"best so far: trial-{best['trial']:03}")
+
+
+def test_status_before_any_analysis_and_of_one_session(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status.main([str(experiment)])
+    assert "best so far" not in capsys.readouterr().out
+    status.main([str(experiment / "trial-000" / "seed-0")])
+    assert "Session  completed" in capsys.readouterr().out
+
+
+def test_status_watches_until_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "SECONDS", 0.05)
+    session = RunDir(tmp_path / "seed-0")
+    assert session.lock.acquire()
+    session.write_status("running", 10, 100)
+    watching = threading.Thread(target=status.main, args=([str(tmp_path), "--watch"],))
+    watching.start()
+    time.sleep(0.3)
+    assert watching.is_alive()
+    session.write_status("completed", 100, 100)
+    watching.join(10)
+    assert not watching.is_alive()
+    session.release()
+
+
+def test_report_makes_everything_of_an_experiment_again(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report.main([str(experiment)])
+    shown = capsys.readouterr().out
+    assert "6 of 10 Sessions (1 failed, 1 pending, 2 pruned)" in shown
+    assert "Not ranked, failed: trial-002" in shown
+    assert "Not ranked, pruned: trial-003" in shown
+    assert "trial-002 seed 1: RuntimeError: the environment broke" in shown
+    files = [experiment / name for name in ("experiment.json", "trials.csv", "experiment.png", "report.html")]
+    before = [path.read_bytes() for path in files]
+    report.main([str(experiment)])
+    assert [path.read_bytes() for path in files] == before, "the same files give the same output"
+
+
+@pytest.mark.parametrize("level", ["trial-000", "trial-000/seed-0"])
+def test_report_of_a_trial_and_of_a_session(experiment: Path, level: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report.main([str(experiment / level)])
+    shown = capsys.readouterr().out
+    name = "trial" if level == "trial-000" else "session"
+    assert f"{name}.json" in shown
+    assert (experiment / level / f"{name}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("command", [report, status, resume])
+def test_a_directory_that_is_none_is_a_sentence(command: object, tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="is not a run directory"):
+        command.main([str(tmp_path / "nothing")])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", [report, status, resume])
+def test_help_is_shown(command: object, capsys: pytest.CaptureFixture[str]) -> None:
+    command.main(["--help"])  # type: ignore[attr-defined]
+    assert capsys.readouterr().out.startswith("Usage: python -m lab ")
+
+
+def test_resume_runs_an_interrupted_session_again_and_it_ends_as_it_would_have(tmp_path: Path) -> None:
+    words = ("frames=2000", "algo.horizon=16", "seed=[3,4]")
+    whole = train(tmp_path / "whole", *words)
+    done = lab(*QUIET, *words, f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    session = RunDir(tmp_path / "run" / "seed-4")
+    write_json(session.status, {**read_json(session.status), "state": "running"})  # as after a crash of the machine
+    assert session.read_status()["state"] == "interrupted"
+    started = read_json(RunDir(tmp_path / "run" / "seed-3").provenance)["start"]
+    done = lab("resume", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert result(session) == result(whole[1])
+    assert read_json(RunDir(tmp_path / "run" / "seed-3").provenance)["start"] == started
+    assert read_json(tmp_path / "run" / "trial.json")["seeds"] == [3, 4], "a stack of seeds is a Trial"
+    again = lab("resume", str(tmp_path / "run"))
+    assert again.returncode == 2
+    assert "There is nothing to go on with" in again.stderr
