@@ -6,7 +6,6 @@ Trials have the same numbers here as in the run directory. Only the process that
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lab.errors import LabError
@@ -26,7 +24,6 @@ STATES = {
     "running": TrialState.RUNNING,
 }
 logging.getLogger("optuna").setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", category=ExperimentalWarning)
 
 
 @dataclass
@@ -82,7 +79,7 @@ class Study:
         Raises:
             LabError: the file lacks a Trial that has a directory, or cannot be read.
         """
-        earlier = self._read()
+        earlier, attributes = self._read()
         if self.path and len(earlier) < len(begun):
             raise LabError(
                 f"{self.path} holds {len(earlier)} of the {len(begun)} Trials that were begun beside it,"
@@ -92,6 +89,8 @@ class Study:
         if aside:
             aside.unlink(missing_ok=True)
         self._study = self._create(aside)
+        for key, value in attributes.items():
+            self._study._storage.set_study_system_attr(self._study._study_id, key, value)
         for number, outcome in sorted(begun.items()):
             self._study.add_trial(self._frozen(earlier[number] if self.path else None, outcome))
         if aside and self.path:
@@ -138,11 +137,13 @@ class Study:
             load_if_exists=True,
         )
 
-    def _read(self) -> list[FrozenTrial]:
+    def _read(self) -> tuple[list[FrozenTrial], dict[str, Any]]:
+        """Return the trials of the file, and what samplers have noted there of the whole study."""
         if self.path is None or not self.path.exists():
-            return []
+            return [], {}
         try:
-            return optuna.load_study(study_name="study", storage=f"sqlite:///{self.path}").get_trials()
+            study = optuna.load_study(study_name="study", storage=f"sqlite:///{self.path}")
+            return study.get_trials(), study._storage.get_study_system_attrs(study._study_id)
         except Exception as error:
             raise LabError(f"{self.path} cannot be read as an Optuna study: {' '.join(str(error).split())}.") from error
 

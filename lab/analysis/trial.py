@@ -13,7 +13,7 @@ import numpy as np
 from lab.analysis.session import Session, read_session, read_spec
 from lab.analysis.statistics import std, summarise_columns
 from lab.errors import LabError
-from lab.run_dir import TrialDir, read_json, trial_state
+from lab.run_dir import TrialDir, flatten, read_json, trial_state
 
 # What is said of one seed that did not complete, and of several.
 STANDING = {
@@ -56,9 +56,9 @@ class Trial:
         """The spec that its Sessions share, by dotted key and without the seed; empty if none has written it."""
         for session in self.sessions:
             if session.tables is not None:
-                return {key: value for key, value in leaves(session.tables.spec) if key != "seed"}
+                return {key: value for key, value in flatten(session.tables.spec).items() if key != "seed"}
             if session.directory.spec.exists():
-                return {key: value for key, value in leaves(read_spec(session.directory)) if key != "seed"}
+                return {key: value for key, value in flatten(read_spec(session.directory)).items() if key != "seed"}
         return {}
 
     def value(self, key: str) -> Any:
@@ -171,11 +171,3 @@ def consistency(trial: Trial) -> float | None:
     strengths = strengths[:, np.isfinite(strengths).all(axis=0)]
     total = strengths.mean(axis=0).sum()
     return float(1 - 2 * std(strengths, axis=0).sum() / total) if total else None
-
-
-def leaves(spec: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
-    """Return the dotted keys of a spec, each with its value; an empty group is a value."""
-    found = []
-    for key, value in spec.items():
-        found += leaves(value, f"{above}{key}.") if isinstance(value, dict) and value else [(f"{above}{key}", value)]
-    return found

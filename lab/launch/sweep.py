@@ -6,6 +6,7 @@ import itertools
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -235,7 +236,7 @@ def study_of(sweeper: LabSweeper, plan: Plan, words: Sweep, objective: Objective
 
     return Study(
         objective.directions,
-        instantiate(sweeper.pruner, _execution_whitelist_=("optuna.pruners.*",)),
+        made(sweeper.pruner),
         lambda number: sampler(sweeper.sampler, number),
         words.space if searching else {},
         extension(sweeper.config, settings.search.custom) if settings.search and searching else None,
@@ -252,8 +253,17 @@ def sampler(config: DictConfig, number: int) -> BaseSampler:
     seed = config.get("seed") or 0
     if not str(config["_target_"]).endswith("QMCSampler"):
         seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-    allowed = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
-    return instantiate(config, seed=seed, _execution_whitelist_=allowed)
+    return made(config, seed=seed)
+
+
+def made(config: DictConfig, **changes: Any) -> Any:
+    """Return the sampler or pruner of Optuna that a config describes."""
+    from optuna.exceptions import ExperimentalWarning
+
+    allowed = ("optuna.samplers.*", "optuna.pruners.*", "hydra_plugins.hydra_optuna_sweeper.*")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna's, on what may change in its next version
+        return instantiate(config, **changes, _execution_whitelist_=allowed)
 
 
 def extension(config: DictConfig, name: str | None) -> Callable[[Any], None] | None:

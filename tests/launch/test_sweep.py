@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from optuna.distributions import FloatDistribution
+from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
 
-from lab.launch.sweep import pack, quote
+from lab.launch.sweep import made, pack, quote, sampler
 from lab.run_dir import RunDir, SweepDir, read_json
-from tests.helpers import ROOT, lab, result, train
+from lab.study import Outcome, Study
+from tests.helpers import CONF, ROOT, lab, result, train
 
 SMALL = ("algo=a2c", "env=cartpole", "frames=1000", "log.every=500", "eval.every=1000", "eval.episodes=2",
          "log.tensorboard=false", "algo.horizon=16")  # fmt: skip
@@ -179,35 +185,60 @@ def test_a_search_with_several_objectives_has_a_front(tmp_path: Path) -> None:
     assert set(results["ranking"][0]["objective"]) == {"return", "episodes"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "nsgaii", "nsgaiii", "gp", "qmc", "grid"])
-def test_every_sampler_of_the_plugin(tmp_path: Path, sampler: str) -> None:
-    space = [SEARCH[0], "algo.lr=0.01,0.001", SEARCH[2]] if sampler == "grid" else SEARCH
-    done = sweep(tmp_path, *space, "search.n_trials=3", f"hydra/sweeper/sampler={sampler}")
-    assert done.returncode == 0, done.stderr
-    assert len(read_json(tmp_path / "experiment.json")["ranking"]) == 3
-    points = [json.dumps(read_json(trial.point)["hyperparameters"]) for trial in SweepDir(tmp_path).trials()]
-    assert len(set(points)) == 3
-    more = lab("resume", str(tmp_path), "search.n_trials=4")
-    assert more.returncode == 0, more.stderr
-    assert len(read_json(tmp_path / "experiment.json")["ranking"]) == 4
+def hydra_of(*words: str) -> DictConfig:
+    with initialize_config_dir(str(CONF)):
+        return compose("config", [*words], return_hydra_config=True).hydra
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "cmaes", "nsgaii", "nsgaiii", "gp", "qmc"])
+def test_every_sampler_goes_on_after_an_interruption(tmp_path: Path, name: str) -> None:
+    config = hydra_of(f"hydra/sweeper/sampler={name}").sweeper.sampler
+    space = {"x": FloatDistribution(1e-4, 1e-1, log=True), "y": FloatDistribution(0.0, 1.0)}
+    begun: dict[int, Outcome] = {}
+    points = []
+    for number in range(14):
+        if number % 5 == 0:  # as after an interruption
+            path = tmp_path / "study"
+            study = Study(["maximize"], NopPruner(), lambda number: sampler(config, number), space, None, path)
+            study.open(begun)
+        points.append(study.ask())
+        begun[number] = Outcome("completed", [float(number % 5)])
+        study.tell(number, begun[number])
+    assert [number for number, _ in points] == list(range(14))
+    assert len({json.dumps(values) for _, values in points}) == 14, "no point is tried twice"
+    assert all(1e-4 <= values["x"] <= 1e-1 for _, values in points)
+
+
+@pytest.mark.parametrize("name", ["median", "percentile", "asha", "hyperband", "wilcoxon"])
+def test_every_pruner_stops_the_hopeless_and_spares_the_best(name: str) -> None:
+    config = hydra_of(f"hydra/sweeper/pruner={name}").sweeper.pruner
+    study = Study(["maximize"], made(config), lambda _: RandomSampler(0), {}, None)
+    study.open({})
+    pruned = {}
+    for level in (100.0, 90.0, 95.0, 80.0, 5.0, 4.0, 3.0, 2.0, 110.0):
+        number, _ = study.ask()
+        pruned[level] = any(study.report(number, rung, level + rung) for rung in range(1, 10))
+        study.tell(number, Outcome("pruned" if pruned[level] else "completed", [level]))
+    assert not pruned[110.0]
+    assert not pruned[100.0]
+    assert any(pruned[level] for level in (5.0, 4.0, 3.0, 2.0))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pruner", ["median", "percentile", "asha", "hyperband", "wilcoxon"])
-def test_every_pruner_prunes_or_lets_go_on_with_several_seeds(tmp_path: Path, pruner: str) -> None:
-    done = sweep(tmp_path, "algo.lr=1e-2,1e-7,2e-7,3e-7,4e-7,5e-7,6e-7",
-                 "seed=0,1", "frames=60000", f"hydra/sweeper/pruner={pruner}", "parallel=1")  # fmt: skip
+@pytest.mark.law
+def test_the_sessions_of_a_trial_are_pruned_together(tmp_path: Path) -> None:
+    rates = "algo.lr=1e-2,1e-7,2e-7,3e-7"
+    done = sweep(tmp_path, rates, "seed=0,1", "frames=80000", "hydra/sweeper/pruner=asha", "parallel=1")
     assert done.returncode == 0, done.stderr
     found = states(tmp_path)
-    assert len(found) == 14
-    assert set(found) <= {"completed", "pruned"}
     assert found[:2] == ["completed", "completed"], "the best goes on to its end"
-    for trial in SweepDir(tmp_path).trials():
-        ended = {trial.session(seed).read_status()["state"] for seed in (0, 1)}
-        assert len(ended) == 1, "the Sessions of a Trial are pruned together"
-    if pruner != "wilcoxon":  # of few rungs, it is sure of nothing
-        assert "pruned" in found
+    assert found[2:] == ["pruned"] * 6
+    session = SweepDir(tmp_path).trial(1).session(0)
+    status = session.read_status()
+    assert "pruned at rung 1 of 10: mean return" in status["error"]
+    assert status["frame"] < 60_000
+    assert session.checkpoint("last").exists()
+    assert read_json(tmp_path / "experiment.json")["sessions"] == {"planned": 8, "completed": 2, "pruned": 6}
 
 
 def test_ctrl_c_ends_a_sweep_with_everything_written_and_says_how_to_go_on(tmp_path: Path) -> None:
@@ -256,17 +287,17 @@ MOMENTS = int(os.environ.get("LAB_MOMENTS", "4"))  # 20 for the whole test
 @pytest.mark.slow
 @pytest.mark.law
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("sampler", ["random", "grid"])
-def test_law_3_a_sweep_killed_at_any_moment_goes_on_as_if_it_had_not_been(tmp_path: Path, sampler: str) -> None:
-    space = ["algo.lr=1e-4,1e-3,1e-2", SEARCH[2]] if sampler == "grid" else SEARCH[1:]
-    words = [*SMALL, SEARCH[0], *space, "search.n_trials=6", f"hydra/sweeper/sampler={sampler}", "seed=0,1", "stack=1"]
+@pytest.mark.parametrize("kind", ["random", "grid"])
+def test_law_3_a_sweep_killed_at_any_moment_goes_on_as_if_it_had_not_been(tmp_path: Path, kind: str) -> None:
+    space = ["algo.lr=1e-4,1e-3,1e-2", SEARCH[2]] if kind == "grid" else SEARCH[1:]
+    words = [*SMALL, SEARCH[0], *space, "search.n_trials=6", f"hydra/sweeper/sampler={kind}", "seed=0,1", "stack=1"]
     whole = tmp_path / "whole"
     begun = time.monotonic()
     done = lab("-m", *words, f"hydra.sweep.dir={whole}", timeout=300)
     duration = time.monotonic() - begun
     assert done.returncode == 0, done.stderr
     expected = (whole / "experiment.json").read_bytes()
-    draws = random.Random(sampler)
+    draws = random.Random(kind)
     for moment in range(MOMENTS):
         folder = tmp_path / f"killed-{moment}"
         process = start(*words, f"hydra.sweep.dir={folder}")
@@ -280,7 +311,7 @@ def test_law_3_a_sweep_killed_at_any_moment_goes_on_as_if_it_had_not_been(tmp_pa
         for path, start_time in completed.items():
             assert read_json(RunDir(path).provenance)["start"] == start_time, "what completed is not run twice"
         assert (folder / "experiment.json").read_bytes() == expected
-        if sampler == "random":
+        if kind == "random":
             assert study_states(folder) == ["COMPLETE"] * 6
 
 
