@@ -198,7 +198,8 @@ class Record:
             for key, value in flatten(self.spec.to_dict()).items()
         }
         # Written into this Session's own events; SummaryWriter.add_hparams would make a directory of its own for them.
-        for summary in hparams(flat, {_tag("return"): None, _tag("eval_return"): None}):
+        # What the first summary says, the columns of the table, is left to the Experiment.
+        for summary in hparams(flat, {_tag("return"): None, _tag("eval_return"): None})[1:]:
             self._events.file_writer.add_summary(summary)
 
 

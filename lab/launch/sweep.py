@@ -22,7 +22,7 @@ from lab.errors import LabError, shown
 from lab.experiment import INTERRUPTED, Experiment, Plan
 from lab.launch.drawing import Drawing
 from lab.launch.points import Sweep, choices, corners, searched
-from lab.run_dir import SweepDir, read_json, write_json
+from lab.run_dir import SweepDir, flatten, read_json, write_json
 from lab.spec import Spec, SweepSpec, differences
 from lab.tree import Tree
 from lab.trial import Point, Trial
@@ -203,13 +203,14 @@ def begin(plan: Plan, words: Sweep, objective: Objective, spec: Spec, search: st
         LabError: the directory holds another kind of sweep, or a search of another space.
     """
     directory = plan.directory
+    keys = [key.lstrip("+") for key in (*words.axes, *words.space)]
     content = {
         "kind": "trial" if plan.alone else "experiment",
         "name": spec.name,
         "env": spec.env.id,
         "frames": spec.frames,
         "objective": objective.to_dict(),
-        "hyperparameters": [key.lstrip("+") for key in (*words.axes, *words.space)],
+        "hyperparameters": keys,
         "search": search,
         "space": words.texts,
         "seeds": plan.seeds,
@@ -225,6 +226,10 @@ def begin(plan: Plan, words: Sweep, objective: Objective, spec: Spec, search: st
                 )
         content["seeds"] = sorted({*earlier["seeds"], *plan.seeds})
     write_json(directory.sweep, content)
+    if spec.log.tensorboard and not plan.alone:
+        from lab.launch.hparams import write_hparams
+
+        write_hparams(directory.path, keys, flatten(spec.to_dict()))
 
 
 def study_of(sweeper: LabSweeper, plan: Plan, words: Sweep, objective: Objective, settings: SweepSpec) -> Study | None:
