@@ -14,6 +14,7 @@ from lab.run_dir import RunDir, SweepDir, TrialDir, level, read_json
 from lab.tree import value_of
 
 MOST_ROWS = 12  # Trials that the ranking on the terminal shows
+FEWEST_SEEDS = 4  # below which intervals of bootstraps are far too narrow
 FIGURES = ("return", "best", "eval_return", "strength", "frames_to_solve")
 
 
@@ -80,7 +81,11 @@ def show_experiment(console: Console, directory: SweepDir) -> dict[str, str]:
     if improvement and len(ranking) > 1:
         sure = f"{improvement['value']:.2f} {interval(improvement)}"
         better, other = (f"trial-{entry['trial']:03}" for entry in ranking[:2])
-        console.print(f"\nProbability that a seed of {better} does better than one of {other}: {sure}", markup=False)
+        seeds = results["ranking"][0]["seeds"]
+        few = f" ({seeds} seeds each: too few to be sure of anything)" if seeds < FEWEST_SEEDS else ""
+        console.print(
+            f"\nProbability that a seed of {better} does better than one of {other}: {sure}{few}", markup=False
+        )
     for line in not_ranked(results["unranked"]):
         console.print(line, markup=False)
     list_failures(console, directory.path, results["not_completed"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.run_dir import ENDED, RunDir, SweepDir, Table, level, read_json, seal, unseal, write_json
+from lab.run_dir import ENDED, RunDir, SweepDir, Table, flatten, level, read_json, seal, unseal, write_json
 
 
 def test_tables_give_back_the_same_bits(tmp_path: Path) -> None:
@@ -124,3 +124,7 @@ def test_a_table_that_grows_is_never_seen_with_a_torn_row(tmp_path: Path) -> Non
         assert text.endswith("\n")
     table.close()
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 5001
+
+
+def test_the_leaves_of_a_spec() -> None:
+    assert flatten({"a": 1, "b": {"c": [1], "d": {}}}) == {"a": 1, "b.c": [1], "b.d": {}}

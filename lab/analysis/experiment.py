@@ -267,6 +267,7 @@ def _entry(experiment: Experiment, ranked: Ranked) -> dict[str, Any]:
     return {
         "rank": ranked.rank,
         "trial": ranked.trial.number,
+        "seeds": len(ranked.trial.sessions),
         "hyperparameters": experiment.point(ranked.trial),
         "objective": {
             metric: {"value": value, "low": low, "high": high}

@@ -177,7 +177,7 @@ def efficiency(strengths: np.ndarray, times: np.ndarray) -> float | None:
 def stability(strengths: np.ndarray) -> float | None:
     """Return 1 less the share of strength that was lost again from one log point to the next; 1 is no loss at all."""
     total = strengths[:-1].sum()
-    if len(strengths) < 2 or total == 0:
+    if len(strengths) < 2 or total == 0 or not np.isfinite(strengths).all():
         return None
     losses = np.minimum(np.diff(strengths), 0).sum()
     return float(1 - abs(losses / total))

@@ -9,17 +9,18 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from lab.analysis.objective import Objective
 from lab.errors import LabError, shown
 from lab.experiment import INTERRUPTED, Experiment, Plan
+from lab.launch.context import Context
 from lab.launch.drawing import Drawing
 from lab.launch.points import Sweep, choices, corners, searched
 from lab.run_dir import SweepDir, flatten, read_json, write_json
@@ -30,43 +31,41 @@ from lab.trial import Point, Trial
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-    from lab.launch.sweeper import LabSweeper
     from lab.study import Study
 
-DEFAULT_ROOM = 8  # Trials at the same time where the launcher does not say how many jobs it has room for
 
-
-def run(sweeper: LabSweeper, directory: SweepDir, settings: SweepSpec, words: Sweep) -> None:
+def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
     """Run a sweep, or go on with it; exit with 1 if anything failed, 130 if it was interrupted.
 
     Raises:
         LabError: a mistake in the words, the config or the directory; nothing was begun then.
     """
+    directory = SweepDir(Path(str(context.config.hydra.sweep.dir)))
     objective = objective_of(settings, words)
-    pruning = not str(sweeper.pruner["_target_"]).endswith("NopPruner")
+    pruning = not str(context.pruner["_target_"]).endswith("NopPruner")
     if pruning and len(objective.metrics) > 1:
         raise LabError(f"A pruner needs one objective; objective.metric names {len(objective.metrics)}.")
-    plan = make_plan(sweeper, directory, settings, words, pruning)
-    spec = check(sweeper, plan, words)
+    plan = make_plan(context, directory, settings, words, pruning)
+    spec = check(context, plan, words)
     if settings.plan:
         from lab.launch.preview import preview
 
         preview(plan, spec)
         return
-    study = study_of(sweeper, plan, words, objective, settings)
+    study = study_of(context, plan, words, objective, settings)
     if not directory.lock.acquire():
         raise LabError(f"{directory.path} is in use: another process controls a sweep there.")
-    plan = make_plan(sweeper, directory, settings, words, pruning)  # nobody else changes the directory from here on
-    sweeper.warm_up()
-    begin(plan, words, objective, spec, sweeper.config.hydra.runtime.choices.get("search"))
-    sweeper.write_multirun(directory)
+    plan = make_plan(context, directory, settings, words, pruning)  # nobody else changes the directory from here on
+    context.warm_up()
+    begin(plan, words, objective, spec, context.config.hydra.runtime.choices.get("search"))
+    context.write_multirun(directory)
     experiment = Experiment(
         plan,
         study,
         objective,
-        sweeper.launch,
+        context.launch,
         Tree(spec.name, plan.total, len(plan.seeds), spec.frames, objective),
-        sweeper.stop_launcher,
+        context.stop_launcher,
     )
     with Drawing() as drawing:
         if not plan.alone:  # a Trial that stands alone is drawn at the end
@@ -92,13 +91,13 @@ def objective_of(settings: SweepSpec, words: Sweep) -> Objective:
     return Objective(tuple(chosen.metric), tuple(chosen.direction), chosen.aggregate)
 
 
-def make_plan(sweeper: LabSweeper, directory: SweepDir, settings: SweepSpec, words: Sweep, pruning: bool) -> Plan:
+def make_plan(context: Context, directory: SweepDir, settings: SweepSpec, words: Sweep, pruning: bool) -> Plan:
     """Lay out what is to run: points, their numbers, and how Sessions are packed."""
     alone = not words.axes and settings.search is None
     points: list[Point] | None = None
     if settings.search is None:
         points = words.grid()
-    elif str(sweeper.sampler["_target_"]).endswith("GridSampler"):
+    elif str(context.sampler["_target_"]).endswith("GridSampler"):
         values = {key: choices(found, key) for key, found in words.space.items()}
         points = grid_of(values)[: settings.search.n_trials]
     plan = Plan(
@@ -121,8 +120,7 @@ def make_plan(sweeper: LabSweeper, directory: SweepDir, settings: SweepSpec, wor
         plan.total = len(plan.points)
     elif len(begun) > plan.total:
         plan.total = len(begun)
-    # Hydra's basic launcher runs jobs in this process, one after the other.
-    room = getattr(sweeper.launcher, "room", 1 if isinstance(sweeper.launcher, BasicLauncher) else DEFAULT_ROOM)
+    room = context.room
     plan.parallel = settings.parallel or room
     left = sum(len(trial.left()) for trial in begun) + (plan.total - len(begun)) * len(plan.seeds)
     plan.stack = int(settings.stack) if settings.stack != "auto" else pack(left, len(plan.seeds), room, pruning)
@@ -152,7 +150,7 @@ def numbered(points: list[Point], begun: list[Trial]) -> list[Point]:
     return known + [point for point in points if all(point.words != one.words for one in known)]
 
 
-def check(sweeper: LabSweeper, plan: Plan, words: Sweep) -> Spec:
+def check(context: Context, plan: Plan, words: Sweep) -> Spec:
     """Check, before anything is begun, that every point makes a spec and that earlier Sessions have the same.
 
     Of a search, points at which every end and every choice of its space occurs are checked.
@@ -170,7 +168,7 @@ def check(sweeper: LabSweeper, plan: Plan, words: Sweep) -> Spec:
     spaces: dict[str, Any] = {}
     spec: Spec | None = None
     for number, point in enumerate(points):
-        spec = sweeper.spec([*plan.fixed, *point.words])
+        spec = context.spec([*plan.fixed, *point.words])
         env = repr(spec.env)
         spaces[env] = spaces.get(env) or probe(spec.env)
         spec.algo.check_spaces(spaces[env], spec.env)
@@ -178,7 +176,7 @@ def check(sweeper: LabSweeper, plan: Plan, words: Sweep) -> Spec:
             refuse_other(begun[number], spec)
     if plan.points is None:
         for trial in begun.values():
-            refuse_other(trial, sweeper.spec(trial.words))
+            refuse_other(trial, context.spec(trial.words))
     assert spec is not None
     return spec
 
@@ -232,7 +230,7 @@ def begin(plan: Plan, words: Sweep, objective: Objective, spec: Spec, search: st
         write_hparams(directory.path, keys, flatten(spec.to_dict()))
 
 
-def study_of(sweeper: LabSweeper, plan: Plan, words: Sweep, objective: Objective, settings: SweepSpec) -> Study | None:
+def study_of(context: Context, plan: Plan, words: Sweep, objective: Objective, settings: SweepSpec) -> Study | None:
     """Return the study that gives points or prunes; null if nothing asks for one."""
     searching = plan.points is None
     if not searching and (plan.alone or not plan.prune):
@@ -241,10 +239,10 @@ def study_of(sweeper: LabSweeper, plan: Plan, words: Sweep, objective: Objective
 
     return Study(
         objective.directions,
-        made(sweeper.pruner),
-        lambda number: sampler(sweeper.sampler, number),
+        made(context.pruner),
+        lambda number: sampler(context.sampler, number),
         words.space if searching else {},
-        extension(sweeper.config, settings.search.custom) if settings.search and searching else None,
+        extension(context.config, settings.search.custom) if settings.search and searching else None,
         plan.directory.study if searching else None,
     )
 
@@ -265,7 +263,7 @@ def made(config: DictConfig, **changes: Any) -> Any:
     """Return the sampler or pruner of Optuna that a config describes."""
     from optuna.exceptions import ExperimentalWarning
 
-    allowed = ("optuna.samplers.*", "optuna.pruners.*", "hydra_plugins.hydra_optuna_sweeper.*")
+    allowed = ("optuna.samplers.*", "optuna.pruners.*", "hydra_plugins.hydra_optuna_context.*")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna's, on what may change in its next version
         return instantiate(config, **changes, _execution_whitelist_=allowed)

@@ -11,7 +11,7 @@ import pytest
 
 from lab.analysis.session import Session, Tables
 from lab.analysis.statistics import summarise
-from lab.analysis.trial import Trial, consistency, counts, leaves, read_trial, standing, trial_results
+from lab.analysis.trial import Trial, consistency, counts, read_trial, standing, trial_results
 from lab.errors import LabError
 from lab.run_dir import RunDir, SweepDir, TrialDir, write_json
 from tests import synthetic
@@ -151,10 +151,6 @@ def test_how_sessions_stand_in_words() -> None:
         "seeds 3, 7 and 8 have not begun", "seed 5 is running", "seeds 0 and 2 failed", "seed 4 was pruned",
         "seed 6 was interrupted",
     ]  # fmt: skip
-
-
-def test_leaves_of_a_spec() -> None:
-    assert dict(leaves({"a": 1, "b": {"c": [1], "d": {}}})) == {"a": 1, "b.c": [1], "b.d": {}}
 
 
 def test_a_trial_is_read_from_its_files(tmp_path: Path) -> None:

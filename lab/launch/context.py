@@ -1,0 +1,89 @@
+"""What a sweep takes from Hydra: composing, the launcher that was chosen, sampler and pruner."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from lab.errors import LabError
+from lab.run_dir import SweepDir, write_text
+from lab.spec import Spec, read
+from lab.trial import Job
+
+DEFAULT_ROOM = 8  # jobs at the same time where the launcher does not say how many it has room for
+
+
+@dataclass
+class Context:
+    """What Hydra gives to a sweep.
+
+    Attributes:
+        config: composed from the words that are not swept.
+        hydra: what Hydra hands to its plugins.
+        launcher: runs jobs.
+        sampler: the config of the sampler of a search.
+        pruner: the config of what prunes.
+    """
+
+    config: DictConfig
+    hydra: HydraContext
+    launcher: Launcher
+    sampler: DictConfig
+    pruner: DictConfig
+    _number: int = 0
+    _counting: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def room(self) -> int:
+        """Jobs that the launcher runs at the same time."""
+        # Hydra's basic launcher runs them in this process, one after the other.
+        return getattr(self.launcher, "room", 1 if isinstance(self.launcher, BasicLauncher) else DEFAULT_ROOM)
+
+    def spec(self, words: Sequence[str]) -> Spec:
+        """Compose and check the spec that overrides make, with seed 0.
+
+        Raises:
+            LabError: there is no such spec.
+        """
+        from lab.launch.job import check_tuned
+
+        config = self.hydra.config_loader.load_sweep_config(self.config, [*words, "seed=0"])
+        check_tuned(list(words), config.hydra.runtime.config_sources)
+        return read(config)[0]
+
+    def launch(self, jobs: list[Job]) -> list[str | None]:
+        """Hand jobs to the launcher; return, for each, null or why it has no result."""
+        with self._counting:
+            first, self._number = self._number, self._number + len(jobs)
+        try:
+            returns = self.launcher.launch([job.words for job in jobs], initial_job_idx=first)
+            return [reason(result) for result in returns]
+        except Exception as error:
+            return [f"{type(error).__name__}: {error}"] * len(jobs)
+
+    def warm_up(self) -> None:
+        """Let the launcher prepare while there is other work, if it can."""
+        getattr(self.launcher, "warm_up", lambda: None)()
+
+    def stop_launcher(self) -> None:
+        """Let the launcher start no more jobs, if it can."""
+        getattr(self.launcher, "stop", lambda: None)()
+
+    def write_multirun(self, directory: SweepDir) -> None:
+        """Write how the sweep was composed, where Hydra's own sweeper does."""
+        write_text(directory.multirun, OmegaConf.to_yaml(self.config))
+
+
+def reason(result: JobReturn) -> str | None:
+    """Return why a job has no result, if it has none."""
+    if result.status != JobStatus.FAILED:
+        return None
+    error = result._return_value  # the property of that name prints what it raises
+    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
