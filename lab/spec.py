@@ -326,6 +326,8 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
         value = float(value)
     if kind is str and isinstance(value, (int, float)):
         value = str(value)  # a name may look like a number
+    if type(value) is kind:  # as almost always; OmegaConf is asked about the rest, which takes a hundred times longer
+        return value
     node = OmegaConf.structured(_one_field(kind))
     try:
         node.value = value

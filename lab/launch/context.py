@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lab.errors import LabError
 from lab.run_dir import SweepDir, write_text
@@ -37,6 +40,7 @@ class Context:
     launcher: Launcher
     sampler: DictConfig
     pruner: DictConfig
+    _configs: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
     _number: int = 0
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -52,11 +56,33 @@ class Context:
         Raises:
             LabError: there is no such spec.
         """
+        overrides = OverridesParser.create().parse_overrides([*words, "seed=0"])
+        values = [override for override in overrides if self._sets_value(override)]
+        config = copy.deepcopy(self._composed(tuple(str(o.input_line) for o in overrides if o not in values)))
+        for override in values:
+            OmegaConf.update(config, override.key_or_group, override.value())
+        return read(config)[0]
+
+    def _sets_value(self, override: Override) -> bool:
+        """Say whether an override sets a value that is there, and so chooses no other files to compose."""
+        plain = not (override.is_delete() or override.is_add() or override.is_force_add() or override.package)
+        key = override.key_or_group
+        if not plain or self.hydra.config_loader.get_group_options(key):
+            return False
+        value = OmegaConf.select(self.config, key, throw_on_missing=False)
+        return value is not None and not OmegaConf.is_dict(value)
+
+    def _composed(self, words: tuple[str, ...]) -> DictConfig:
+        """Compose what overrides choose, once: that takes ten times longer than to set a value."""
         from lab.launch.job import check_tuned
 
-        config = self.hydra.config_loader.load_sweep_config(self.config, [*words, "seed=0"])
-        check_tuned(list(words), config.hydra.runtime.config_sources)
-        return read(config)[0]
+        if words not in self._configs:
+            config = self.hydra.config_loader.load_sweep_config(self.config, list(words))
+            check_tuned(words, config.hydra.runtime.config_sources)
+            with open_dict(config):
+                del config["hydra"]
+            self._configs[words] = config
+        return self._configs[words]
 
     def launch(self, jobs: list[Job]) -> list[str | None]:
         """Hand jobs to the launcher; return, for each, null or why it has no result."""
@@ -75,6 +101,10 @@ class Context:
     def stop_launcher(self) -> None:
         """Let the launcher start no more jobs, if it can."""
         getattr(self.launcher, "stop", lambda: None)()
+
+    def kill_jobs(self) -> None:
+        """Let the launcher kill the jobs that run, if it can."""
+        getattr(self.launcher, "kill", lambda: None)()
 
     def write_multirun(self, directory: SweepDir) -> None:
         """Write how the sweep was composed, where Hydra's own sweeper does."""

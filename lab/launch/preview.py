@@ -15,6 +15,7 @@ from lab.experiment import Plan
 from lab.run_dir import ENDED, RunDir
 from lab.spec import Spec
 from lab.tree import value_of
+from lab.trial import Trial
 
 MOST_TRIALS = 40  # that are listed one by one
 MOST_SESSIONS = 20  # earlier ones that an estimate is made from
@@ -34,7 +35,7 @@ def preview(plan: Plan, spec: Spec, outputs: Path = Path("outputs")) -> None:
     for column in ("Trial", "Sessions", "hyperparameters"):
         table.add_column(column, no_wrap=True)
     for number in range(min(plan.total, MOST_TRIALS)):
-        table.add_row(*row(plan, number))
+        table.add_row(*row(plan, number, begun.get(number)))
     if not plan.alone:
         console.print(table)
         if plan.total > MOST_TRIALS:
@@ -43,12 +44,10 @@ def preview(plan: Plan, spec: Spec, outputs: Path = Path("outputs")) -> None:
     console.print(estimate(plan, spec, left, outputs))
 
 
-def row(plan: Plan, number: int) -> tuple[str, str, str]:
+def row(plan: Plan, number: int, trial: Trial | None) -> tuple[str, str, str]:
     """Return a Trial's name, how its Sessions stand, and its hyperparameters."""
-    begun = {trial.number: trial for trial in plan.begun()}
     name = f"trial-{number:03}"
-    if number in begun:
-        trial = begun[number]
+    if trial:
         states = Counter(trial.states().values())
         point, stand = trial.point, ", ".join(f"{n} {state}" for state, n in states.items())
     else:

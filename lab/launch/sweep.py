@@ -70,7 +70,14 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
     with Drawing() as drawing:
         if not plan.alone:  # a Trial that stands alone is drawn at the end
             experiment.draw = drawing.draw
-        experiment.run()
+        try:
+            experiment.run()
+        except KeyboardInterrupt:  # again, before all had ended
+            context.kill_jobs()
+            print(
+                f"\nStopped at once. To go on: python -m lab resume {shlex.quote(str(directory.path))}", file=sys.stderr
+            )
+            sys.exit(130)
     status = conclude(experiment)
     if status:
         sys.exit(status)

@@ -10,7 +10,7 @@ import pytest
 
 from lab.analysis.session import Tables, efficiency, frames_to_solve, read_tables, session_results, stability
 from lab.errors import LabError
-from lab.run_dir import RunDir
+from lab.run_dir import FIGURES, RunDir
 
 
 def tables(returns: list[float | None], random_return: float | None = 10.0) -> Tables:
@@ -91,3 +91,7 @@ def test_frames_to_solve_needs_a_hundred_episodes() -> None:
 def test_a_directory_that_is_no_session(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="not the run directory of a Session"):
         read_tables(RunDir(tmp_path))
+
+
+def test_figures_are_those_that_an_objective_may_name() -> None:
+    assert set(session_results(tables([20.0, 40.0, 30.0]))) == set(FIGURES)

@@ -255,6 +255,22 @@ def test_ctrl_c_ends_a_sweep_with_everything_written_and_says_how_to_go_on(tmp_p
     assert not orphans(tmp_path)
 
 
+def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
+    never = ("frames=9000000", "log.every=9000000", "eval.every=0", "checkpoint.every=9000000", "log.tensorboard=false")
+    process = start("algo=a2c", "env=cartpole", *never, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    wait_for(lambda: states(tmp_path) == ["running"] * 2, process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None, "the Sessions are to end at their next log interval, which is far"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert f"Stopped at once. To go on: python -m lab resume {tmp_path}" in errors
+    assert not orphans(tmp_path)
+    assert states(tmp_path) == ["interrupted"] * 2
+
+
 def start(*words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "lab", "-m", *words]
     # A session of its own, so that a signal reaches the controlling process alone.
