@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from lab.errors import LabError, require
+from lab.provenance import command_line
 
 PRELOADED = ["lab.session", "lab.analysis.plot_session"]  # what each job would spend seconds on importing
 PATIENCE = 30.0  # seconds that a job may take to end by itself once the process that launched it is gone
@@ -84,7 +86,8 @@ class LocalLauncher(Launcher):
             with self._starting:
                 receiver, sender = self._context.Pipe(duplex=False)
                 log = Path(str(self.config.hydra.sweep.dir)) / ".jobs" / f"{number}.log"
-                arguments = (self.hydra_context, self.task_function, self.config, Singleton.get_state(), words, number)
+                state, command = Singleton.get_state(), command_line()
+                arguments = (self.hydra_context, self.task_function, self.config, state, words, number, command)
                 payload = cloudpickle.dumps(arguments)
                 process = self._context.Process(target=work, args=(payload, sender, str(log)), name=f"job-{number}")
                 process.start()
@@ -125,7 +128,8 @@ def work(payload: bytes, sender: Connection, log: str) -> None:
     with open(log, "ab", buffering=0) as output:  # noqa: PTH123 - it replaces the standard streams
         for stream in (1, 2):
             os.dup2(output.fileno(), stream)
-    context, task_function, config, state, words, number = cloudpickle.loads(payload)
+    context, task_function, config, state, words, number, command = cloudpickle.loads(payload)
+    sys.orig_argv = command  # what was typed, instead of how this process was forked
     Singleton.set_state(state)
     setup_globals()
     job = context.config_loader.load_sweep_config(config, words)

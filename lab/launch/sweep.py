@@ -23,6 +23,7 @@ from lab.experiment import INTERRUPTED, Experiment, Plan
 from lab.launch.context import Context
 from lab.launch.drawing import Drawing
 from lab.launch.points import Sweep, choices, corners, searched
+from lab.provenance import command_line
 from lab.run_dir import SweepDir, flatten, read_json, write_json
 from lab.spec import Spec, SweepSpec, differences
 from lab.tree import Tree
@@ -220,6 +221,7 @@ def begin(plan: Plan, words: Sweep, objective: Objective, spec: Spec, search: st
         "space": words.texts,
         "seeds": plan.seeds,
         "trials": plan.total,
+        "command": shlex.join(command_line()),
     }
     if directory.sweep.exists():
         earlier = read_json(directory.sweep)

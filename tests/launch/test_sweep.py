@@ -58,6 +58,7 @@ def test_a_trial_its_continuation_and_more_seeds(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert starts(folder)[:2] == before, "Sessions that completed are kept"
     assert states(folder) == ["completed"] * 3
+    assert " -m lab -m algo=a2c " in read_json(folder / "seed-0" / "provenance.json")["command"]
     trial = read_json(folder / "trial.json")
     assert trial["seeds"] == [0, 1, 2]
     assert trial["figures"]["return"]["n"] == 3
