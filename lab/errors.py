@@ -55,7 +55,7 @@ def tell(error: BaseException, place: object = "a file") -> int:
     status = {LabError: 2, MemoryError: 2, OSError: 1, KeyboardInterrupt: 130}
     sentence = f"Error: {error}"
     if isinstance(error, KeyboardInterrupt):
-        sentence = "\nInterrupted before training began."
+        sentence = "\nInterrupted."
     elif isinstance(error, MemoryError):
         sentence = f"Error: there is not enough memory for this spec: {error}."
     elif isinstance(error, OSError):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lab.errors import LabError
 from lab.interruption import stop_signals
@@ -50,6 +50,7 @@ class Plan:
         parallel: Trials that run at the same time, at most.
         rungs: equal shares of a Session after which the pruner looks.
         prune: whether there is a pruner.
+        searched: makes the point of what a search suggests by key.
         max_failure_rate: share of failed Sessions above which to stop.
         retry: whether Sessions that failed are run again.
     """
@@ -64,6 +65,7 @@ class Plan:
     parallel: int
     rungs: int
     prune: bool
+    searched: Callable[[dict[str, Any]], Point]
     max_failure_rate: float
     retry: bool = False
 
@@ -109,12 +111,12 @@ class Experiment:
     _running: dict[Future[Sequence[str | None]], tuple[Trial, list[Job]]] = field(default_factory=dict)
     _lingering: list[Trial] = field(default_factory=list)  # whose launcher gave up while Sessions of theirs still run
     _looked: dict[int, int] = field(default_factory=dict)  # the last rung at which the pruner looked, by Trial
+    _ended: list[str] = field(default_factory=list)  # states of the Sessions that this process saw to their end
 
-    def run(self) -> None:
-        """Run all Trials that are not done.
+    def open(self) -> None:
+        """Take in what an earlier process left in the directory.
 
         Raises:
-            KeyboardInterrupt: on a second request to stop; jobs may still run then.
             LabError: Sessions of an earlier process still run, or the study cannot go on.
         """
         begun = self.plan.begun()
@@ -124,20 +126,32 @@ class Experiment:
             self.study.open(outcomes)
         self.tree.adopt({trial.number: (trial, outcomes[trial.number]) for trial in begun})
         self._waiting = [trial for trial in begun if trial.left()]
+        # Of these some Sessions are done, and to prune the rest would take a whole Trial out of the ranking.
+        self._looked = {trial.number: self.plan.rungs for trial in begun if "completed" in trial.states().values()}
         self._next = max((trial.number + 1 for trial in begun), default=0)
+
+    def run(self) -> None:
+        """Run all Trials that are not done.
+
+        Raises:
+            KeyboardInterrupt: on a second request to stop; jobs may still run then.
+            LabError: the search space gave no point.
+        """
         pool = ThreadPoolExecutor(self.plan.parallel)
         try:
             with self.tree, stop_signals() as stop:
-                while self._step(pool):
-                    if stop() and not self.stopped:
-                        self.stop(INTERRUPTED)
+                while self._step(pool, stop):
+                    pass
+        except BaseException:
+            # Whatever it is, what runs is to end too; the threads that wait for it would keep this process.
+            self.stop("it could not go on")
+            raise
         finally:
-            # On a second Ctrl-C the threads may wait for jobs that do not end; the launcher kills those.
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _step(self, pool: ThreadPoolExecutor) -> bool:
+    def _step(self, pool: ThreadPoolExecutor, stop: Callable[[], bool]) -> bool:
         """Do what there is to do now; false once nothing is left."""
-        while not self.stopped and len(self._running) < self.plan.parallel:
+        while not self.stopped and not stop() and len(self._running) < self.plan.parallel:
             trial = self._next_trial()
             if trial is None:
                 break
@@ -146,15 +160,16 @@ class Experiment:
             self._running[pool.submit(self.launch, jobs)] = trial, jobs
         if not self._running and not self._lingering:
             return False
-        done, _ = wait(self._running, timeout=TICK, return_when=FIRST_COMPLETED)
-        for future in done:
-            trial, jobs = self._running.pop(future)
-            for job, reason in zip(jobs, future.result(), strict=True):
-                if not self.stopped:
-                    trial.close(job.seeds, reason)
-            self._lingering.append(trial)
+        if self._running:
+            wait(self._running, timeout=TICK, return_when=FIRST_COMPLETED)
+        else:
+            sleep(TICK)
+        if stop() and not self.stopped:
+            self.stop(INTERRUPTED)
+        for future in [future for future in self._running if future.done()]:
+            self._take_back(*self._running.pop(future), future.result())
         for trial in self._lingering[:]:
-            if trial.state != "running":
+            if not trial.runs:
                 self._lingering.remove(trial)
                 self._conclude(trial)
         if self.stopped:
@@ -165,6 +180,15 @@ class Experiment:
         self.tree.update()
         return True
 
+    def _take_back(self, trial: Trial, jobs: list[Job], reasons: Sequence[str | None]) -> None:
+        """See to it that every Session of jobs that are over has an end, unless they were asked to stop."""
+        for job, reason in zip(jobs, reasons, strict=True):
+            if not self.stopped:
+                trial.close(job.seeds, reason)
+            states = trial.states()
+            self._ended += [states[seed] for seed in job.seeds]
+        self._lingering.append(trial)
+
     def _next_trial(self) -> Trial | None:
         """Return the next Trial to run: one that was begun earlier, or the next point."""
         if self._waiting:
@@ -172,13 +196,10 @@ class Experiment:
         elif self._next >= self.plan.total:
             return None
         else:
-            number = self._next
-            point = self.plan.points[number] if self.plan.points is not None else None
-            if self.study:
-                number, values = self.study.ask()
-                point = point or Point([f"{key}={value}" for key, value in values.items()], dict(values))
-            assert point is not None
-            trial = self.plan.trial(number, point)
+            number, values = self.study.ask() if self.study else (self._next, {})
+            assert number == self._next, "points are numbered without a gap"
+            points = self.plan.points
+            trial = self.plan.trial(number, self.plan.searched(values) if points is None else points[number])
             self._next = number + 1
         trial.begin()
         return trial
@@ -189,10 +210,13 @@ class Experiment:
         outcome = self.outcome(trial)
         if self.study and outcome.state != "running":
             self.study.tell(trial.number, outcome)
-        analyse_trial(trial.directory)
+        try:
+            analyse_trial(trial.directory)
+        except (LabError, OSError) as error:
+            self.tree.say(f"The figures of {trial.directory.path} could not be made: {error}")
         self.draw(trial.directory)
         self.tree.end(trial, outcome)
-        ended, failed = self.tree.counts()
+        ended, failed = len(self._ended), self._ended.count("failed")
         if not self.stopped and ended >= FEWEST_ENDED and failed / ended > self.plan.max_failure_rate:
             self.stop(f"{failed} of {ended} Sessions failed, more than max_failure_rate={self.plan.max_failure_rate}")
 
@@ -203,7 +227,7 @@ class Experiment:
         self._ask_to_stop()
 
     def _ask_to_stop(self) -> None:
-        for trial, _ in self._running.values():
+        for trial in [*(trial for trial, _ in self._running.values()), *self._lingering]:
             trial.ask_to_stop("interrupted", f"the sweep was stopped: {self.stopped}")
 
     def outcome(self, trial: Trial) -> Outcome:
@@ -224,19 +248,19 @@ class Experiment:
             return Outcome("failed", None, rungs)
 
     def _look(self, trial: Trial, study: Study) -> None:
-        """Let the pruner look at a Trial that has come to another rung."""
-        from lab.analysis.rungs import read_value_at
+        """Let the pruner look at a Trial that has come to another rung; it is spared once one of its Sessions ended."""
+        from lab.analysis.rungs import read_values_at
 
-        rung = self._looked.get(trial.number, 0) + 1
-        share = rung / self.plan.rungs
-        if rung >= self.plan.rungs or not self.tree.reached(trial, share):
+        rungs = self.plan.rungs
+        first = self._looked.get(trial.number, 0) + 1
+        last = min(int(self.tree.share(trial) * rungs), rungs - 1)
+        if last < first or not {"pending", "running"}.issuperset(trial.states().values()):
             return
-        value = read_value_at(trial.going(), self.objective, share)
-        if value is None:
-            return
-        self._looked[trial.number] = rung
-        if study.report(trial.number, rung, value):
-            trial.ask_to_stop("pruned", f"pruned at rung {rung} of {self.plan.rungs}: {self.tree.figures([value])}")
+        self._looked[trial.number] = last
+        for rung, value in read_values_at(list(trial.sessions().values()), self.objective, first, last, rungs).items():
+            if study.report(trial.number, rung, value):
+                trial.ask_to_stop("pruned", f"pruned at rung {rung} of {rungs}: {self.tree.figures([value])}")
+                return
 
 
 def wait_for_leftovers(trials: Sequence[Trial]) -> None:
@@ -247,7 +271,7 @@ def wait_for_leftovers(trials: Sequence[Trial]) -> None:
     """
     patience = monotonic() + LEFTOVER_SECONDS
     for trial in trials:
-        while trial.state == "running":
+        while trial.runs:
             if monotonic() > patience:
                 raise LabError(
                     f"{trial.directory.path} holds Sessions that another process still trains."

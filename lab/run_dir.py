@@ -26,6 +26,7 @@ FIGURES = (
     "return", "best", "eval_return", "eval_best", "length", "strength", "max_strength", "final_strength",
     "sample_efficiency", "training_efficiency", "stability", "frames_to_solve", "frames", "optimiser_steps", "episodes",
 )  # of session.json  # fmt: skip
+LESS_IS_BETTER = ("frames_to_solve",)  # of these figures; of all others, more is
 DIRECTIONS = ("maximize", "minimize")
 AGGREGATES = ("mean", "median", "iqm", "lower")  # over seeds; lower is the lower end of the mean's 95 % interval
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # what a file system without locks answers

@@ -17,7 +17,7 @@ from lab.algo.algorithm import Algorithm
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, did_you_mean, require, require_one_of, shown
 from lab.net.net import Net
-from lab.run_dir import AGGREGATES, DIRECTIONS, FIGURES, flatten
+from lab.run_dir import AGGREGATES, DIRECTIONS, FIGURES, LESS_IS_BETTER, flatten
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ class ObjectiveSpec:
     """What the Trials of an Experiment are ranked by."""
 
     metric: list[str]  # figures of session.json; several give a Pareto front
-    direction: list[str]  # maximize or minimize, for each metric
+    direction: list[str]  # maximize or minimize, for each metric; auto for what suits it
     aggregate: str  # over the seeds of a Trial
 
     def check(self) -> None:
@@ -180,6 +180,10 @@ def read_sweep(config: DictConfig) -> SweepSpec:
         for key in ("metric", "direction"):
             if isinstance(objective.get(key), str):
                 objective[key] = [objective[key]]
+        if objective.get("direction") == ["auto"] and isinstance(objective.get("metric"), list):
+            objective["direction"] = [
+                "minimize" if metric in LESS_IS_BETTER else "maximize" for metric in objective["metric"]
+            ]
     search = values.pop("search", None)
     sweep = _build(SweepSpec, {**values, "search": None}, "")
     if search is not None:

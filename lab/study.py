@@ -6,6 +6,7 @@ Trials have the same numbers here as in the run directory. Only the process that
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.pool import NullPool
 
 from lab.errors import LabError
 
@@ -23,6 +25,7 @@ STATES = {
     "pruned": TrialState.PRUNED,
     "running": TrialState.RUNNING,
 }
+RUNG_NOTES = "completed_rung_"  # what successive halving notes of a trial
 logging.getLogger("optuna").setLevel(logging.WARNING)
 
 
@@ -92,7 +95,10 @@ class Study:
         for key, value in attributes.items():
             self._study._storage.set_study_system_attr(self._study._study_id, key, value)
         for number, outcome in sorted(begun.items()):
-            self._study.add_trial(self._frozen(earlier[number] if self.path else None, outcome))
+            if self.path:
+                self._study.add_trial(frozen(earlier[number], outcome))
+            else:  # a pruner remembers more than figures: it is told all of them again
+                self._replay(outcome)
         if aside and self.path:
             self._study._storage.remove_session()
             aside.replace(self.path)
@@ -120,6 +126,13 @@ class Study:
         values = outcome.values if outcome.state == "completed" else None
         self._study.tell(self._trial(number), values, state)
 
+    def _replay(self, outcome: Outcome) -> None:
+        number, _ = self.ask()
+        if outcome.state != "running":
+            for rung, value in outcome.rungs.items():
+                self.report(number, rung, value)
+            self.tell(number, outcome)
+
     def _trial(self, number: int) -> optuna.Trial:
         if number not in self._trials:  # begun by an earlier process
             frozen = self._study.get_trials(deepcopy=False)[number]
@@ -127,7 +140,7 @@ class Study:
         return self._trials[number]
 
     def _create(self, path: Path | None) -> optuna.Study:
-        storage = f"sqlite:///{path}" if path else None
+        storage = storage_of(path) if path else None
         return optuna.create_study(
             study_name="study",
             storage=storage,
@@ -142,17 +155,27 @@ class Study:
         if self.path is None or not self.path.exists():
             return [], {}
         try:
-            study = optuna.load_study(study_name="study", storage=f"sqlite:///{self.path}")
+            study = optuna.load_study(study_name="study", storage=storage_of(self.path))
             return study.get_trials(), study._storage.get_study_system_attrs(study._study_id)
         except Exception as error:
             raise LabError(f"{self.path} cannot be read as an Optuna study: {' '.join(str(error).split())}.") from error
 
-    def _frozen(self, earlier: FrozenTrial | None, outcome: Outcome) -> FrozenTrial:
-        return create_trial(
-            state=STATES[outcome.state],
-            values=outcome.values,
-            params=earlier.params if earlier else {},
-            distributions=earlier.distributions if earlier else {},
-            system_attrs=earlier.system_attrs if earlier else {},
-            intermediate_values={**(earlier.intermediate_values if earlier else {}), **outcome.rungs},
-        )
+
+def storage_of(path: Path) -> optuna.storages.RDBStorage:
+    """Return the storage in a file; its path is handed on as it is, as an address gives some characters a meaning."""
+    connect = {"creator": lambda: sqlite3.connect(path, check_same_thread=False), "poolclass": NullPool}
+    return optuna.storages.RDBStorage("sqlite://", engine_kwargs=connect)
+
+
+def frozen(earlier: FrozenTrial, outcome: Outcome) -> FrozenTrial:
+    """Return an earlier Trial with what its files say now; one that runs again has come to no rung yet."""
+    again = outcome.state == "running"
+    notes = {key: value for key, value in earlier.system_attrs.items() if not (again and key.startswith(RUNG_NOTES))}
+    return create_trial(
+        state=STATES[outcome.state],
+        values=outcome.values,
+        params=earlier.params,
+        distributions=earlier.distributions,
+        system_attrs=notes,
+        intermediate_values={} if again else {**earlier.intermediate_values, **outcome.rungs},
+    )

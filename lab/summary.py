@@ -78,7 +78,7 @@ def show_experiment(console: Console, directory: SweepDir) -> dict[str, str]:
     if not ranking:
         console.print("No Trial can be ranked yet: all Sessions of one must have completed.")
     improvement = ranking[0]["improvement"] if ranking else None
-    if improvement and len(ranking) > 1:
+    if improvement and improvement["low"] is not None and len(ranking) > 1:
         sure = f"{improvement['value']:.2f} {interval(improvement)}"
         better, other = (f"trial-{entry['trial']:03}" for entry in ranking[:2])
         seeds = results["ranking"][0]["seeds"]

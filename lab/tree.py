@@ -85,15 +85,9 @@ class Tree:
         if self._live is None:
             self.console.print(line, markup=False)
 
-    def counts(self) -> tuple[int, int]:
-        """Return how many Sessions have ended, and how many of them failed."""
-        counts = count(list(self.trials.values()))
-        failed = counts.get("failed", 0)
-        return counts.get("completed", 0) + counts.get("pruned", 0) + failed, failed
-
-    def reached(self, trial: Trial, share: float) -> bool:
-        """Say whether all Sessions of a Trial that go on have done a share of their frames."""
-        return self.trials[trial.number].share >= share
+    def share(self, trial: Trial) -> float:
+        """Return the share of its frames that the slowest Session of a Trial has done, from 0 to 1."""
+        return self.trials[trial.number].share
 
     def update(self) -> None:
         """Read the status of what runs, and show it."""
@@ -120,7 +114,8 @@ class Tree:
         running = [session for trial in trials for session in trial.sessions if session.state == "running"]
         speed = sum(session.status["frames_per_second"] or 0.0 for session in running)
         ended = sum(session.state in ("failed", "pruned") for trial in trials for session in trial.sessions)
-        done = sum(session.share for trial in trials for session in trial.sessions if session.state != "failed")
+        going = [s for trial in trials for s in trial.sessions if s.state not in ("failed", "pruned")]
+        done = sum(session.share for session in going)
         if speed:
             left = max(planned - ended - done, 0.0) * self.frames / speed
             parts += [f"{speed:,.0f} frames/s", f"{duration(left)} left"]

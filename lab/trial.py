@@ -92,16 +92,17 @@ class Trial:
         """How the Trial stands."""
         return trial_state(self.states().values())
 
-    def left(self) -> list[int]:
-        """Return the seeds whose Sessions have not ended, or are to run again."""
-        return [
-            seed for seed, state in self.states().items() if state not in ENDED or (self.retry and state == "failed")
-        ]
+    @property
+    def runs(self) -> bool:
+        """Whether any of its Sessions does."""
+        return "running" in self.states().values()
 
-    def going(self) -> list[RunDir]:
-        """Return the directories of the Sessions that did not fail."""
+    def left(self) -> list[int]:
+        """Return the seeds whose Sessions have not ended, or are to run again; none of a Trial that was pruned."""
         states = self.states()
-        return [session for seed, session in self.sessions().items() if states[seed] != "failed"]
+        if "pruned" in states.values():
+            return []
+        return [seed for seed, state in states.items() if state not in ENDED or (self.retry and state == "failed")]
 
     def jobs(self, stack: int) -> list[Job]:
         """Pack the Sessions that are left into jobs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,8 +49,16 @@ def result(directory: RunDir) -> dict[str, str]:
     return {"episodes": directory.episodes.read_text(), "metrics": directory.metrics.read_text(), "weights": digest}
 
 
-def lab(*words: str, timeout: float = 120, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def lab(
+    *words: str, timeout: float = 120, cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
     return subprocess.run(
-        [sys.executable, "-m", "lab", *words], capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False
+        [sys.executable, "-m", "lab", *words],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=cwd,
+        check=False,
+        env={**os.environ, **(env or {})},
     )

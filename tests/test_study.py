@@ -26,6 +26,10 @@ def study(path: Path | None, pruner: optuna.pruners.BasePruner | None = None, **
     return Study(**{**arguments, **changes})
 
 
+def trials_of(path: Path) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name="study", storage=f"sqlite:///{path}").trials
+
+
 def opened(path: Path | None, begun: dict[int, Outcome] | None = None, **changes: object) -> Study:
     made = study(path, **changes)  # type: ignore[arg-type]
     made.open(begun or {})
@@ -59,7 +63,7 @@ def test_figures_that_changed_are_told_afresh(tmp_path: Path) -> None:
         number, _ = first.ask()
         first.tell(number, Outcome("completed", [value]))
     opened(tmp_path / "study.db", {0: Outcome("completed", [7.0]), 1: Outcome("failed")})
-    trials = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'study.db'}").trials
+    trials = trials_of(tmp_path / "study.db")
     assert [trial.values for trial in trials] == [[7.0], None]
     assert trials[1].state == optuna.trial.TrialState.FAIL
     assert set(trials[0].params) == {"x", "y"}
@@ -70,7 +74,7 @@ def test_a_trial_begun_by_an_earlier_process_can_be_told(tmp_path: Path) -> None
     again = opened(tmp_path / "study.db", {0: Outcome("running")})
     assert again.report(0, 1, 0.5) is False
     again.tell(0, Outcome("completed", [3.0]))
-    trial = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'study.db'}").trials[0]
+    trial = trials_of(tmp_path / "study.db")[0]
     assert (trial.values, trial.intermediate_values) == ([3.0], {1: 0.5})
 
 
@@ -79,7 +83,7 @@ def test_nothing_that_failed_becomes_a_number(tmp_path: Path) -> None:
     for state in ("failed", "pruned", "completed"):
         number, _ = made.ask()
         made.tell(number, Outcome(state, [5.0] if state == "completed" else None))
-    trials = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'study.db'}").trials
+    trials = trials_of(tmp_path / "study.db")
     assert [trial.state.name for trial in trials] == ["FAIL", "PRUNED", "COMPLETE"]
     assert [trial.values for trial in trials] == [None, None, [5.0]]
 
@@ -102,6 +106,33 @@ def test_a_conditional_space_suggests_more() -> None:
     points = [made.ask()[1] for _ in range(12)]
     assert {("z" in point) == (point["y"] == "a") for point in points} == {True}
     assert {point["y"] for point in points} == {"a", "b", "c"}
+
+
+def test_a_pruner_of_a_grid_remembers_rungs_after_an_interruption() -> None:
+    begun = {number: Outcome("completed", [10.0], dict.fromkeys(range(1, 10), 10.0)) for number in range(3)}
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+    made = opened(None, begun, pruner=pruner, space={})
+    number, _ = made.ask()
+    assert number == 3
+    assert made.report(number, 1, 1.0)
+
+
+def test_a_trial_that_runs_again_comes_to_its_rungs_anew(tmp_path: Path) -> None:
+    first = opened(tmp_path / "study.db", pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1))
+    first.ask()
+    first.report(0, 1, 5.0)
+    again = opened(tmp_path / "study.db", {0: Outcome("running", None, {1: 5.0})})
+    again.report(0, 1, 7.0)
+    assert trials_of(tmp_path / "study.db")[0].intermediate_values == {1: 7.0}
+
+
+@pytest.mark.parametrize("name", ["a b", "{x}", "what?", "50%20", "é=,[1]'"])
+def test_a_study_may_lie_anywhere(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    path = tmp_path / name / "study.db"
+    opened(path).ask()
+    assert len(opened(path, {0: Outcome("running")}).ask()[1]) == 2
+    assert {entry.name for entry in (tmp_path / name).iterdir()} == {"study.db"}
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"no database")])

@@ -9,7 +9,7 @@ import pytest
 from lab.run_dir import TrialDir, read_json
 from lab.trial import DIED, Point, Trial
 
-STATES = ("completed", "failed", "pruned", "interrupted", "pending")
+STATES = ("completed", "failed", "completed", "interrupted", "pending")
 
 
 @pytest.fixture
@@ -26,6 +26,12 @@ def test_sessions_that_ended_are_not_left(trial: Trial) -> None:
     assert trial.left() == [3, 4]
     assert trial.state == "failed"
     assert trial.number == 7
+
+
+def test_a_trial_that_was_pruned_runs_no_more(trial: Trial) -> None:
+    trial.directory.session(2).write_status("pruned", 10, 100)
+    assert trial.left() == []
+    assert trial.jobs(1) == []
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lab.analysis.statistics import LEAST, aggregate, interval
 from lab.analysis.trial import Trial, of_seeds, standing
 from lab.errors import LabError
@@ -17,7 +19,8 @@ class Objective:
     Attributes:
         metrics: names of figures.
         directions: `maximize` or `minimize`, for each metric.
-        aggregate: over seeds: mean, median, iqm, or lower (the lower end of the mean's 95 % interval).
+        aggregate: over seeds: mean, median, iqm, or lower (the worse end of the mean's 95 % interval: the upper one of
+            what is minimised).
     """
 
     metrics: tuple[str, ...]
@@ -45,7 +48,12 @@ class Objective:
             LabError: a Session did not complete, or has no such figure, or there are too few; the sentence says which.
         """
         self._require_all(trial)
-        return [aggregate(trial.values(metric), self.aggregate) for metric in self.metrics]
+        return [self.over_seeds(trial.values(metric), index) for index, metric in enumerate(self.metrics)]
+
+    def over_seeds(self, values: np.ndarray, index: int) -> float:
+        """Return the aggregate of a metric, by its place, over seeds [n]; a bound is on the side that is worse."""
+        sign = self.signs[index]
+        return sign * aggregate(sign * values, self.aggregate)
 
     def intervals(self, trial: Trial) -> list[tuple[float | None, float | None]]:
         """Return the ends of the interval of each metric's value over seeds (for `lower`, of the mean).

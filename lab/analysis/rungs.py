@@ -8,7 +8,7 @@ import numpy as np
 
 from lab.analysis.objective import Objective
 from lab.analysis.session import Tables, read_tables, session_results
-from lab.analysis.statistics import aggregate
+from lab.analysis.statistics import LEAST
 from lab.analysis.trial import Trial
 from lab.errors import LabError
 from lab.run_dir import RunDir
@@ -35,15 +35,25 @@ def value_at(tables: list[Tables], objective: Objective, share: float) -> float 
         if value is None:
             return None
         values.append(value)
-    return aggregate(np.array(values, float), objective.aggregate) if values else None
+    enough = len(values) >= (LEAST if objective.aggregate == "lower" else 1)
+    return objective.over_seeds(np.array(values, float), 0) if enough else None
 
 
-def read_value_at(directories: list[RunDir], objective: Objective, share: float) -> float | None:
-    """Return the same for Sessions that may still be writing; null too if a file cannot be read at this moment."""
+def read_values_at(
+    directories: list[RunDir], objective: Objective, first: int, last: int, rungs: int
+) -> dict[int, float]:
+    """Return the same for Sessions that still write, at each of some rungs; nothing while a file is not whole."""
     try:
-        return value_at([read_tables(directory) for directory in directories], objective, share)
+        tables = [read_tables(directory) for directory in directories]
     except LabError:
-        return None
+        return {}
+    return values_of(tables, objective, range(first, last + 1), rungs)
+
+
+def values_of(tables: list[Tables], objective: Objective, wanted: range, rungs: int) -> dict[int, float]:
+    """Return the objective at those of the rungs wanted that have one."""
+    found = {rung: value_at(tables, objective, rung / rungs) for rung in wanted}
+    return {rung: value for rung, value in found.items() if value is not None}
 
 
 def values_at_rungs(trial: Trial, objective: Objective, rungs: int) -> dict[int, float]:
@@ -51,6 +61,4 @@ def values_at_rungs(trial: Trial, objective: Objective, rungs: int) -> dict[int,
     tables = [session.tables for session in trial.sessions]
     if any(table is None for table in tables):
         return {}
-    known = [table for table in tables if table is not None]
-    found = {rung: value_at(known, objective, rung / rungs) for rung in range(1, rungs)}
-    return {rung: value for rung, value in found.items() if value is not None}
+    return values_of([table for table in tables if table is not None], objective, range(1, rungs), rungs)

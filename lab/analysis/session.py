@@ -15,7 +15,6 @@ from lab.errors import LabError
 from lab.run_dir import RunDir
 
 WINDOW = 100  # episodes in what is called the return
-LESS_IS_BETTER = ("frames_to_solve",)  # figures; of all others, more is
 NO_SESSION = "{} is not the run directory of a Session: {} is missing."
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where it is installed, is ten times as fast
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lab import spec as specs
 from lab.display import number
-from lab.run_dir import write_atomically
+from lab.run_dir import LESS_IS_BETTER, write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -100,8 +100,6 @@ def conclusion(comparison: Comparison) -> str:
     if comparison.obstacle:
         pair = f"{comparison.other.name} and {comparison.entry.name}"
         return f"{pair} cannot be compared on {metric}: {comparison.obstacle}."
-
-    from lab.analysis.session import LESS_IS_BETTER
 
     sign, word = ("<", "lower") if metric in LESS_IS_BETTER else (">", "higher")
     found = comparison if (comparison.improvement["value"] or 0) > 0.5 else comparison.turned()

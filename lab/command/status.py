@@ -45,7 +45,7 @@ def main(words: list[str]) -> None:
         return
     with Live(draw(path, trials), console=console, auto_refresh=False) as live:
         try:
-            while any(session.state == "running" for trial in trials for session in trial.sessions):
+            while SweepDir(path).lock.held() or any(s.state == "running" for trial in trials for s in trial.sessions):
                 time.sleep(SECONDS)
                 trials = read_progress(path)
                 live.update(draw(path, trials), refresh=True)

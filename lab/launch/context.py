@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,6 +18,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lab.errors import LabError
+from lab.launch.points import quote
 from lab.run_dir import SweepDir, write_text
 from lab.spec import Spec, read
 from lab.trial import Job
@@ -48,7 +51,7 @@ class Context:
     def room(self) -> int:
         """Jobs that the launcher runs at the same time."""
         # Hydra's basic launcher runs them in this process, one after the other.
-        return getattr(self.launcher, "room", 1 if isinstance(self.launcher, BasicLauncher) else DEFAULT_ROOM)
+        return 1 if isinstance(self.launcher, BasicLauncher) else getattr(self.launcher, "room", DEFAULT_ROOM)
 
     def spec(self, words: Sequence[str]) -> Spec:
         """Compose and check the spec that overrides make, with seed 0.
@@ -57,20 +60,21 @@ class Context:
             LabError: there is no such spec.
         """
         overrides = OverridesParser.create().parse_overrides([*words, "seed=0"])
-        values = [override for override in overrides if self._sets_value(override)]
-        config = copy.deepcopy(self._composed(tuple(str(o.input_line) for o in overrides if o not in values)))
+        added = any(override.is_add() or override.is_force_add() for override in overrides)  # whose order counts
+        values = [override for override in overrides if not added and self._may_set_value(override)]
+        base = self._composed(tuple(str(override.input_line) for override in overrides if override not in values))
+        config = copy.deepcopy(base)
         for override in values:
+            value = OmegaConf.select(config, override.key_or_group, throw_on_missing=False)
+            if value is None or OmegaConf.is_dict(value):  # not there, or not for one value: Hydra knows what to say
+                return read(self._composed((*words, "seed=0")))[0]
             OmegaConf.update(config, override.key_or_group, override.value())
         return read(config)[0]
 
-    def _sets_value(self, override: Override) -> bool:
-        """Say whether an override sets a value that is there, and so chooses no other files to compose."""
-        plain = not (override.is_delete() or override.is_add() or override.is_force_add() or override.package)
-        key = override.key_or_group
-        if not plain or self.hydra.config_loader.get_group_options(key):
-            return False
-        value = OmegaConf.select(self.config, key, throw_on_missing=False)
-        return value is not None and not OmegaConf.is_dict(value)
+    def _may_set_value(self, override: Override) -> bool:
+        """Say whether an override only sets a value, and so does not choose what other files are composed."""
+        plain = not (override.is_delete() or override.package)
+        return plain and not self.hydra.config_loader.get_group_options(override.key_or_group)
 
     def _composed(self, words: tuple[str, ...]) -> DictConfig:
         """Compose what overrides choose, once: that takes ten times longer than to set a value."""
@@ -85,14 +89,24 @@ class Context:
         return self._configs[words]
 
     def launch(self, jobs: list[Job]) -> list[str | None]:
-        """Hand jobs to the launcher; return, for each, null or why it has no result."""
+        """Hand jobs to the launcher; return, for each, null or why it has no result.
+
+        Each is launched by itself, as a launcher may give up all jobs of a call when one is lost.
+        """
+        if self.room == 1:
+            return [self._launch(job) for job in jobs]
+        with ThreadPoolExecutor(len(jobs)) as threads:
+            return list(threads.map(self._launch, jobs))
+
+    def _launch(self, job: Job) -> str | None:
         with self._counting:
-            first, self._number = self._number, self._number + len(jobs)
+            number, self._number = self._number, self._number + 1
+        # A job composes its config anew, and where the sweep goes may depend on what is swept.
+        sweep = f"hydra.sweep.dir={quote(str(Path(str(self.config.hydra.sweep.dir)).absolute()))}"
         try:
-            returns = self.launcher.launch([job.words for job in jobs], initial_job_idx=first)
-            return [reason(result) for result in returns]
+            return reason(self.launcher.launch([[*job.words, sweep]], initial_job_idx=number)[0])
         except Exception as error:
-            return [f"{type(error).__name__}: {error}"] * len(jobs)
+            return f"{type(error).__name__}: {error}"
 
     def warm_up(self) -> None:
         """Let the launcher prepare while there is other work, if it can."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from types import TracebackType
 
@@ -23,7 +23,10 @@ class Drawing:
 
     def draw(self, directory: TrialDir) -> None:
         """Draw the picture of a Trial some time soon."""
-        self._drawings[self._pool.submit(draw, directory)] = directory
+        try:
+            self._drawings[self._pool.submit(draw, directory)] = directory
+        except BrokenExecutor:  # its process was killed; `report` draws what is missing
+            print(f"{directory.plot} could not be drawn.", file=sys.stderr)
 
     def __enter__(self) -> Drawing:
         return self

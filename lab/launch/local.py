@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver, get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -53,7 +53,8 @@ class LocalLauncher(Launcher):
 
     def warm_up(self) -> None:
         """Start the process from which jobs are forked, so that it has imported what they need when they come."""
-        forkserver.ensure_running()
+        with ignoring_interrupts():
+            forkserver.ensure_running()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs and return when all have ended.
@@ -70,8 +71,10 @@ class LocalLauncher(Launcher):
             return list(threads.map(self._run, map(list, job_overrides), numbers))
 
     def stop(self) -> None:
-        """Start no more jobs; those that run are not touched."""
+        """Start no more jobs, and ask those that run to end with everything written."""
         self._stopped.set()
+        for process in list(self._processes):
+            process.terminate()
 
     def kill(self) -> None:
         """Kill the jobs that run."""
@@ -81,9 +84,9 @@ class LocalLauncher(Launcher):
 
     def _run(self, words: list[str], number: int) -> JobReturn:
         with self._free:
-            if self._stopped.is_set():
-                return failed(words, "it was not started any more")
-            with self._starting:
+            with self._starting, ignoring_interrupts():
+                if self._stopped.is_set():
+                    return failed(words, "it was not started any more")
                 receiver, sender = self._context.Pipe(duplex=False)
                 log = Path(str(self.config.hydra.sweep.dir)) / ".jobs" / f"{number}.log"
                 state, command = Singleton.get_state(), command_line()
@@ -132,7 +135,11 @@ def work(payload: bytes, sender: Connection, log: str) -> None:
     sys.orig_argv = command  # what was typed, instead of how this process was forked
     Singleton.set_state(state)
     setup_globals()
-    job = context.config_loader.load_sweep_config(config, words)
+    try:
+        job = context.config_loader.load_sweep_config(config, words)
+    except Exception as error:
+        sender.send_bytes(cloudpickle.dumps(failed(words, f"its config cannot be composed: {error}")))
+        return
     with open_dict(job):
         job.hydra.job.id, job.hydra.job.num = f"{os.getpid()}", number
     result = run_job(
@@ -143,6 +150,16 @@ def work(payload: bytes, sender: Connection, log: str) -> None:
         job_subdir_key="hydra.sweep.subdir",
     )
     sender.send_bytes(cloudpickle.dumps(result))
+
+
+@contextlib.contextmanager
+def ignoring_interrupts() -> Iterator[None]:
+    """Let processes that are begun meanwhile ignore Ctrl-C for good: it is for the sweep, which asks them to end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,17 +60,18 @@ def parse(arguments: list[str], search: SearchSpec | None, seed: Any = 0) -> Swe
     for override in OverridesParser.create().parse_overrides([*written, *arguments]):
         line = override.input_line or ""
         key = "" if override.is_delete() else override.get_key_element()
+        plain_key = key.lstrip("+")
         if override.is_delete() or not override.is_sweep_override():
-            if key == "seed":
+            if plain_key == "seed":
                 sweep.seeds = seeds_of([plain(override.get_value_element_as_str())])
                 continue
             for found in (sweep.axes, sweep.space, sweep.texts):
                 found.pop(key, None)
             sweep.fixed.append(line)
-        elif key == "seed":
+        elif plain_key == "seed":
             sweep.seeds = seeds_of([plain(text) for text in values_of(override)])
-        elif key.split(".")[0] in SWEEP_KEYS:
-            raise LabError(f"{key} cannot be swept: it decides the sweep, and no Session. It takes one value.")
+        elif plain_key.split(".")[0] in SWEEP_KEYS:
+            raise LabError(f"{plain_key} cannot be swept: it decides the sweep, and no Session. It takes one value.")
         elif search:
             sweep.space[key], sweep.texts[key] = distribution(override), line.partition("=")[2]
         else:
@@ -81,6 +83,12 @@ def point(words: list[str]) -> Point:
     """Return the point that overrides make."""
     pairs = (word.partition("=") for word in words)
     return Point(words, {key.lstrip("+"): plain(text) for key, _, text in pairs})
+
+
+def quote(text: str) -> str:
+    """Write a text as a value in Hydra's grammar: in quotes, where a backslash counts only before a quote."""
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text)
+    return f"'{escaped}'"
 
 
 def searched(values: dict[str, Any]) -> Point:
@@ -105,7 +113,10 @@ def values_of(override: Override) -> list[str]:
     if not override.is_discrete_sweep():
         key = override.get_key_element()
         raise LabError(f"{override.input_line} {SEARCH_ONLY.format(key=key)}.")
-    return list(override.sweep_string_iterator())
+    values = list(override.sweep_string_iterator())
+    if not values:
+        raise LabError(f"{override.input_line} gives {override.get_key_element()} no value to sweep.")
+    return values
 
 
 def seeds_of(values: list[Any]) -> list[int]:
@@ -130,7 +141,10 @@ def distribution(override: Override) -> BaseDistribution:
         LabError: Optuna has no such distribution.
     """
     from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
+    from optuna.distributions import CategoricalDistribution
 
+    if override.is_choice_sweep():  # kept as texts, so that Hydra reads each as the value that it was written as
+        return CategoricalDistribution(values_of(override))
     try:
         return create_optuna_distribution_from_override(override)
     except (ValueError, NotImplementedError, AssertionError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import shlex
 import sys
 import warnings
@@ -13,16 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from lab.analysis.objective import Objective
+from lab.analysis.session import read_spec
 from lab.errors import LabError, shown
 from lab.experiment import INTERRUPTED, Experiment, Plan
+from lab.launch import job
 from lab.launch.context import Context
 from lab.launch.drawing import Drawing
-from lab.launch.points import Sweep, choices, corners, searched
+from lab.launch.points import Sweep, choices, corners, quote, searched
 from lab.provenance import command_line
 from lab.run_dir import SweepDir, flatten, read_json, write_json
 from lab.spec import Spec, SweepSpec, differences
@@ -47,7 +47,7 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
     if pruning and len(objective.metrics) > 1:
         raise LabError(f"A pruner needs one objective; objective.metric names {len(objective.metrics)}.")
     plan = make_plan(context, directory, settings, words, pruning)
-    spec = check(context, plan, words)
+    spec = check(context, plan, settings, words)
     if settings.plan:
         from lab.launch.preview import preview
 
@@ -57,9 +57,9 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
     if not directory.lock.acquire():
         raise LabError(f"{directory.path} is in use: another process controls a sweep there.")
     plan = make_plan(context, directory, settings, words, pruning)  # nobody else changes the directory from here on
+    job.started = True
+    content = description(context, plan, words, objective, spec)
     context.warm_up()
-    begin(plan, words, objective, spec, context.config.hydra.runtime.choices.get("search"))
-    context.write_multirun(directory)
     experiment = Experiment(
         plan,
         study,
@@ -68,6 +68,13 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         Tree(spec.name, plan.total, len(plan.seeds), spec.frames, objective),
         context.stop_launcher,
     )
+    experiment.open()
+    write_json(directory.sweep, content)
+    context.write_multirun(directory)
+    if spec.log.tensorboard and not plan.alone:
+        from lab.launch.hparams import write_hparams
+
+        write_hparams(directory.path, content["hyperparameters"], flatten(spec.to_dict()))
     with Drawing() as drawing:
         if not plan.alone:  # a Trial that stands alone is drawn at the end
             experiment.draw = drawing.draw
@@ -106,6 +113,10 @@ def make_plan(context: Context, directory: SweepDir, settings: SweepSpec, words:
     if settings.search is None:
         points = words.grid()
     elif str(context.sampler["_target_"]).endswith("GridSampler"):
+        if settings.search.custom:
+            raise LabError(
+                "hydra/sweeper/sampler=grid cannot be used with search.custom: what it suggests has no grid."
+            )
         values = {key: choices(found, key) for key, found in words.space.items()}
         points = grid_of(values)[: settings.search.n_trials]
     plan = Plan(
@@ -115,6 +126,7 @@ def make_plan(context: Context, directory: SweepDir, settings: SweepSpec, words:
         seeds=words.seeds,
         points=points,
         total=settings.search.n_trials if settings.search and points is None else len(points or []),
+        searched=searched,
         stack=1,
         parallel=1,
         rungs=settings.rungs,
@@ -123,13 +135,19 @@ def make_plan(context: Context, directory: SweepDir, settings: SweepSpec, words:
         retry=settings.retry,
     )
     begun = plan.begun()
+    if [trial.number for trial in begun] != list(range(len(begun))):
+        missing = min(set(range(len(begun) + 1)) - {trial.number for trial in begun})
+        raise LabError(
+            f"{directory.trial(missing).path} is missing, though later Trials are there: a sweep goes on only with all"
+            " that it began. Put it back, or begin in another directory."
+        )
     if points is not None:
         plan.points = numbered(points, begun)
         plan.total = len(plan.points)
     elif len(begun) > plan.total:
         plan.total = len(begun)
     room = context.room
-    plan.parallel = settings.parallel or room
+    plan.parallel = min(settings.parallel or room, room) if room == 1 else settings.parallel or room
     left = sum(len(trial.left()) for trial in begun) + (plan.total - len(begun)) * len(plan.seeds)
     plan.stack = int(settings.stack) if settings.stack != "auto" else pack(left, len(plan.seeds), room, pruning)
     return plan
@@ -155,13 +173,14 @@ def grid_of(values: dict[str, list[Any]]) -> list[Point]:
 def numbered(points: list[Point], begun: list[Trial]) -> list[Point]:
     """Return points by number: those of Trials begun earlier keep theirs, new ones follow."""
     known = [trial.point for trial in begun]
-    return known + [point for point in points if all(point.words != one.words for one in known)]
+    seen = [one.hyperparameters for one in known]
+    return known + [point for point in points if point.hyperparameters not in seen]
 
 
-def check(context: Context, plan: Plan, words: Sweep) -> Spec:
+def check(context: Context, plan: Plan, settings: SweepSpec, words: Sweep) -> Spec:
     """Check, before anything is begun, that every point makes a spec and that earlier Sessions have the same.
 
-    Of a search, points at which every end and every choice of its space occurs are checked.
+    Of a search, points at which every end and every choice of its space occurs are checked, and one that it suggests.
 
     Returns:
         The spec of one of the points.
@@ -172,7 +191,7 @@ def check(context: Context, plan: Plan, words: Sweep) -> Spec:
     from lab.env.vector import probe
 
     begun = {trial.number: trial for trial in plan.begun()}
-    points = plan.points if plan.points is not None else corners(words.space)
+    points = plan.points if plan.points is not None else [*corners(words.space), suggested(context, settings, words)]
     spaces: dict[str, Any] = {}
     spec: Spec | None = None
     for number, point in enumerate(points):
@@ -180,8 +199,8 @@ def check(context: Context, plan: Plan, words: Sweep) -> Spec:
         env = repr(spec.env)
         spaces[env] = spaces.get(env) or probe(spec.env)
         spec.algo.check_spaces(spaces[env], spec.env)
-        if plan.points is not None and number in begun:
-            refuse_other(begun[number], spec)
+        if plan.points is not None:
+            refuse_other(begun.get(number) or plan.trial(number, point), spec)
     if plan.points is None:
         for trial in begun.values():
             refuse_other(trial, context.spec(trial.words))
@@ -193,33 +212,54 @@ def refuse_other(trial: Trial, spec: Spec) -> None:
     """Raise LabError if a Session of a Trial was trained with another spec."""
     for seed, session in trial.sessions().items():
         if session.spec.exists():
-            found = yaml.safe_load(session.spec.read_text(encoding="utf-8"))
-            changed = differences(found, {**spec.to_dict(), "seed": seed})
+            changed = differences(read_spec(session), {**spec.to_dict(), "seed": seed})
             if changed:
                 raise LabError(
                     f"{session.path} holds a Session of another spec: {'; '.join(changed)}."
-                    " Choose another hydra.sweep.dir, or remove this one first."
+                    " Choose another hydra.sweep.dir."
                 )
 
 
-def begin(plan: Plan, words: Sweep, objective: Objective, spec: Spec, search: str | None) -> None:
-    """Write what the sweep is.
+def suggested(context: Context, settings: SweepSpec, words: Sweep) -> Point:
+    """Return a point that a search suggests, conditional hyperparameters included.
 
     Raises:
-        LabError: the directory holds another kind of sweep, or a search of another space.
+        LabError: there is nothing to search, or what suggests more raised.
+    """
+    from optuna.pruners import NopPruner
+    from optuna.samplers import RandomSampler
+
+    from lab.study import Study
+
+    assert settings.search is not None
+    if not words.space and settings.search.custom is None:
+        raise LabError(
+            "There is nothing to search: neither search.params nor the command line has a distribution, as in"
+            " algo.lr=tag(log,interval(1e-4,1e-1))."
+        )
+    extend = extension(context.config, settings.search.custom)
+    trying = Study(["maximize"], NopPruner(), lambda number: RandomSampler(number), words.space, extend)
+    trying.open({})
+    return searched(trying.ask()[1])
+
+
+def description(context: Context, plan: Plan, words: Sweep, objective: Objective, spec: Spec) -> dict[str, Any]:
+    """Return what sweep.json holds.
+
+    Raises:
+        LabError: the directory holds another kind of sweep, a search of another space, or seeds that are left out now.
     """
     directory = plan.directory
-    keys = [key.lstrip("+") for key in (*words.axes, *words.space)]
     content = {
         "kind": "trial" if plan.alone else "experiment",
         "name": spec.name,
         "env": spec.env.id,
         "frames": spec.frames,
         "objective": objective.to_dict(),
-        "hyperparameters": keys,
-        "search": search,
+        "hyperparameters": [key.lstrip("+") for key in (*words.axes, *words.space)],
+        "search": context.config.hydra.runtime.choices.get("search"),
         "space": words.texts,
-        "seeds": plan.seeds,
+        "seeds": sorted(plan.seeds),
         "trials": plan.total,
         "command": shlex.join(command_line()),
     }
@@ -231,12 +271,14 @@ def begin(plan: Plan, words: Sweep, objective: Objective, spec: Spec, search: st
                     f"{directory.path} was begun with another {what}: {shown(earlier[key])} there,"
                     f" {shown(content[key])} here. Choose another hydra.sweep.dir."
                 )
-        content["seeds"] = sorted({*earlier["seeds"], *plan.seeds})
-    write_json(directory.sweep, content)
-    if spec.log.tensorboard and not plan.alone:
-        from lab.launch.hparams import write_hparams
-
-        write_hparams(directory.path, keys, flatten(spec.to_dict()))
+        left_out = sorted({*earlier["seeds"]} - {*plan.seeds})
+        if left_out:
+            every = ",".join(map(str, sorted({*earlier["seeds"], *plan.seeds})))
+            raise LabError(
+                f"{directory.path} was begun with the seeds {', '.join(map(str, earlier['seeds']))}:"
+                f" none can be left out, so write seed={every}."
+            )
+    return content
 
 
 def study_of(context: Context, plan: Plan, words: Sweep, objective: Objective, settings: SweepSpec) -> Study | None:
@@ -272,7 +314,7 @@ def made(config: DictConfig, **changes: Any) -> Any:
     """Return the sampler or pruner of Optuna that a config describes."""
     from optuna.exceptions import ExperimentalWarning
 
-    allowed = ("optuna.samplers.*", "optuna.pruners.*", "hydra_plugins.hydra_optuna_context.*")
+    allowed = ("optuna.samplers.*", "optuna.pruners.*", "hydra_plugins.hydra_optuna_sweeper.*")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna's, on what may change in its next version
         return instantiate(config, **changes, _execution_whitelist_=allowed)
@@ -291,7 +333,14 @@ def extension(config: DictConfig, name: str | None) -> Callable[[Any], None] | N
         extend = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise LabError(f"search.custom={name} cannot be imported: {error}.") from error
-    return lambda trial: extend(config, trial)
+
+    def suggest(trial: Any) -> None:
+        try:
+            extend(config, trial)
+        except Exception as error:
+            raise LabError(f"search.custom={name} raised {type(error).__name__}: {error}") from error
+
+    return suggest
 
 
 def command_of(directory: SweepDir, words: list[str]) -> list[str]:
@@ -306,36 +355,42 @@ def command_of(directory: SweepDir, words: list[str]) -> list[str]:
         hydra = OmegaConf.load(directory.multirun).hydra
         began = [*hydra.overrides.hydra, *hydra.overrides.task]
         sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+        name = hydra.job.config_name
     except Exception as error:
         raise LabError(f"{directory.multirun} cannot be read: {error}.") from error
-    changed = {word.partition("=")[0] for word in words} | {"hydra.sweep.dir", "hydra.mode"}
+    # What was asked for once is not asked for again.
+    changed = {word.partition("=")[0] for word in words} | {"hydra.sweep.dir", "hydra.mode", "retry", "plan"}
     kept = [word for word in began if word.partition("=")[0] not in changed]
     folders = [word for path in sources for word in ("--config-dir", path)]
-    return ["--multirun", *folders, *kept, *words, f"hydra.sweep.dir={quote(str(directory.path))}"]
-
-
-def quote(text: str) -> str:
-    """Write a text as a value in Hydra's grammar: in quotes, where a backslash counts only before a quote."""
-    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text)
-    return f"'{escaped}'"
+    return [
+        "--multirun",
+        f"--config-name={name}",
+        *folders,
+        *kept,
+        *words,
+        f"hydra.sweep.dir={quote(str(directory.path))}",
+    ]
 
 
 def conclude(experiment: Experiment) -> int:
     """Analyse the whole, show it, and return the exit status."""
-    from lab.analysis import analyse
+    from lab.analysis import analyse, analyse_session
     from lab.summary import show
 
-    path = experiment.plan.directory.path
+    plan = experiment.plan
+    path = plan.directory.path
+    begun = plan.begun()
+    unfinished = sum(len(trial.left()) for trial in begun) + (plan.total - len(begun)) * len(plan.seeds)
+    why = "was interrupted" if experiment.stopped in (None, INTERRUPTED) else f"was stopped: {experiment.stopped}"
     try:
+        for session in (session for trial in begun for session in trial.sessions().values()):
+            if session.metrics.exists() and not session.results.exists():  # its job was killed between the two
+                analyse_session(session)
         analyse(path)
+        show(path, f"The sweep {why}." if unfinished else None)
     except KeyboardInterrupt:
         print(f"\nInterrupted while analysing; python -m lab report {shlex.quote(str(path))} does it again.")
-    ended, failed = experiment.tree.counts()
-    if ended < experiment.plan.total * len(experiment.plan.seeds):
-        why = "was interrupted" if experiment.stopped in (None, INTERRUPTED) else f"was stopped: {experiment.stopped}"
-        show(path, f"The sweep {why}.")
-    else:
-        show(path)
+        return 130
     if experiment.stopped == INTERRUPTED:
         return 130
-    return 1 if failed or experiment.stopped or ended < experiment.plan.total * len(experiment.plan.seeds) else 0
+    return int(bool(unfinished or any("failed" in trial.states().values() for trial in begun)))

@@ -63,9 +63,9 @@ def test_the_command_line_counts_before_the_search_space() -> None:
 def test_distributions_are_those_of_the_grammar() -> None:
     sweep = parse(["a=range(0,2)", "b=1,5", "c=interval(1,9)", "d=tag(log,int(interval(1,64)))"], SEARCH)
     assert sweep.space["algo.lr"] == FloatDistribution(1e-4, 1e-1, log=True)
-    assert sweep.space["algo.n"] == CategoricalDistribution([1, 2])
+    assert sweep.space["algo.n"] == CategoricalDistribution(["1", "2"]), "choices are kept as they are written"
     assert sweep.space["a"] == IntDistribution(0, 1), "as everywhere in Hydra, the stop of a range is not in it"
-    assert sweep.space["b"] == CategoricalDistribution([1, 5])
+    assert sweep.space["b"] == CategoricalDistribution(["1", "5"])
     assert sweep.space["c"] == FloatDistribution(1, 9)
     assert sweep.space["d"] == IntDistribution(1, 64, log=True)
     assert choices(sweep.space["a"], "a") == [0, 1]
@@ -98,6 +98,9 @@ def test_a_searched_value_is_written_as_hydra_reads_it() -> None:
         (["algo.lr=interval(0,1)"], "algo.lr=interval.* needs values, as in algo.lr=1,2,3"),
         (["objective.metric=a,b"], "objective.metric cannot be swept"),
         (["stack=1,2"], "stack cannot be swept"),
+        (["++stack=1,2"], "stack cannot be swept"),
+        (["++seed=1,1"], "each once"),
+        (["algo.horizon=range(5,5)"], "gives algo.horizon no value to sweep"),
     ],
 )
 def test_mistakes_are_sentences(words: list[str], sentence: str) -> None:
@@ -108,3 +111,10 @@ def test_mistakes_are_sentences(words: list[str], sentence: str) -> None:
 def test_a_grid_of_a_range_without_steps_is_refused() -> None:
     with pytest.raises(LabError, match=r"sampler=grid cannot search algo\.lr"):
         choices(FloatDistribution(0, 1), "algo.lr")
+
+
+def test_choices_of_a_search_come_back_as_they_were_written() -> None:
+    sweep = parse(["a='x, y',null,true,0.5,[8,8]"], SEARCH)
+    found = [searched({"a": text}) for text in choices(sweep.space["a"], "a")]
+    assert [point.hyperparameters["a"] for point in found] == ["x, y", None, True, 0.5, [8, 8]]
+    assert found[0].words == ["a='x, y'"]

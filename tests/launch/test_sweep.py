@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,16 @@ from tests.helpers import CONF, ROOT, lab, result, train
 SMALL = ("algo=a2c", "env=cartpole", "frames=1000", "log.every=500", "eval.every=1000", "eval.episodes=2",
          "log.tensorboard=false", "algo.horizon=16")  # fmt: skip
 SEARCH = ("search=command_line", "algo.lr=tag(log,interval(1e-4,1e-1))", "algo.gamma=choice(0.9,0.99)")
+
+
+def unknown(config: Any, trial: Any) -> None:
+    """Suggest a hyperparameter that there is none of."""
+    trial.suggest_float("algo.lrr", 0, 1)
+
+
+def broken(config: Any, trial: Any) -> None:
+    """Fail to suggest anything."""
+    trial.suggest_float("algo.lr", 0, 1 / 0)
 
 
 def sweep(folder: Path, *words: str, small: tuple[str, ...] = SMALL) -> subprocess.CompletedProcess[str]:
@@ -107,10 +118,13 @@ def test_a_plan_runs_nothing(tmp_path: Path) -> None:
         (["search=command_line", "algo.gamma=interval(0.5,1.5)"], "algo.gamma=1.5 is not allowed"),
         (["objective.metric=retrun"], "objective.metric=retrun is not allowed"),
         (["objective.aggregate=lower"], "one seed has no interval"),
-        (["objective.metric=[return,best]"], "one direction for each of the 2 metrics"),
+        (["objective.metric=[return,best]", "objective.direction=minimize"], "one direction for each of the 2 metrics"),
         (["hydra/sweeper/pruner=median", "objective.metric=[return,best]",
           "objective.direction=[maximize,maximize]"], "A pruner needs one objective"),
         (["search=command_line", "search.custom=nowhere.f"], "search.custom=nowhere.f cannot be imported"),
+        (["search=command_line", "search.custom=tests.launch.test_sweep.unknown"], "algo has no key 'lrr'"),
+        (["search=command_line", "search.custom=tests.launch.test_sweep.broken"], "raised ZeroDivisionError"),
+        (["search=command_line"], "There is nothing to search"),
         (["hydra.launcher.slots=0"], "hydra.launcher.slots=0 is not allowed"),
     ],
 )  # fmt: skip
@@ -121,6 +135,39 @@ def test_law_6_mistakes_stop_before_anything_is_begun(tmp_path: Path, words: lis
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert not folder.exists()
+
+
+def test_the_name_of_a_run_may_depend_on_what_is_swept(tmp_path: Path) -> None:
+    small = ("env=cartpole", "frames=300", "eval.every=0", "log.tensorboard=false", "algo.horizon=16", "~tuned")
+    done = lab("-m", "algo=reinforce,a2c", *small, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    roots = list((tmp_path / "outputs").glob("*/*/*/experiment.json"))
+    assert len(roots) == 1
+    names = {entry["hyperparameters"]["algo"] for entry in read_json(roots[0])["ranking"]}
+    assert names == {"a2c", "reinforce"}
+
+
+def test_a_directory_that_lacks_a_trial_or_a_seed_is_refused(tmp_path: Path) -> None:
+    words = ("algo.lr=1e-2,1e-3", "algo.gamma=0.9", "seed=0,1", "eval.every=0")
+    assert sweep(tmp_path, *words).returncode == 0
+    before = starts(tmp_path)
+    again = lab("resume", str(tmp_path), "algo.lr=0.01,0.001")  # in other places and letters, but the same points
+    assert again.returncode == 0, again.stderr
+    assert starts(tmp_path) == before
+    fewer = sweep(tmp_path, *words[:2], "seed=0", "eval.every=0")
+    assert (fewer.returncode, "none can be left out, so write seed=0,1" in fewer.stderr) == (2, True)
+    shutil.rmtree(tmp_path / "trial-000")
+    gap = sweep(tmp_path, *words)
+    assert (gap.returncode, "trial-000 is missing" in gap.stderr) == (2, True)
+
+
+def test_sessions_of_a_stack_are_taken_into_a_trial_only_with_the_same_spec(tmp_path: Path) -> None:
+    assert lab(*SMALL, "seed=[0,1]", "algo.lr=0.5", f"hydra.run.dir={tmp_path}").returncode == 0
+    done = sweep(tmp_path, "seed=0,1,2", "algo.lr=0.001")
+    assert done.returncode == 2
+    assert "algo.lr is 0.5 there and 0.001 here" in done.stderr
+    assert sweep(tmp_path, "seed=0,1,2", "algo.lr=0.5").returncode == 0
+    assert read_json(tmp_path / "trial.json")["seeds"] == [0, 1, 2]
 
 
 def test_a_search_word_without_a_sweep_is_refused() -> None:
