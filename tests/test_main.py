@@ -76,6 +76,7 @@ def test_a_stack_from_the_command_line(tmp_path: Path) -> None:
         folder = output / f"seed-{seed}"
         left = {path.name.split(".out.")[0] for path in folder.iterdir()}
         assert left - {"uncommitted.patch"} == {
+        ".lock",
             ".hydra", "checkpoint", "episodes.csv", "events", "metrics.csv", "provenance.json", "session.json",
             "session.log", "session.png", "spec.yaml", "status.json", "timing.csv",
         }  # fmt: skip

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lab.errors import LabError
 from lab.launch.points import quote
-from lab.run_dir import SweepDir, write_text
+from lab.run_dir import SweepDir, flatten, write_text
 from lab.spec import Spec, read
 from lab.trial import Job
 
@@ -64,9 +64,9 @@ class Context:
         values = [override for override in overrides if not added and self._may_set_value(override)]
         base = self._composed(tuple(str(override.input_line) for override in overrides if override not in values))
         config = copy.deepcopy(base)
+        leaves = flatten(OmegaConf.to_container(base, resolve=False))  # type: ignore[arg-type]
         for override in values:
-            value = OmegaConf.select(config, override.key_or_group, throw_on_missing=False)
-            if value is None or OmegaConf.is_dict(value):  # not there, or not for one value: Hydra knows what to say
+            if override.key_or_group not in leaves:  # not there, or a group: Hydra knows what to say
                 return read(self._composed((*words, "seed=0")))[0]
             OmegaConf.update(config, override.key_or_group, override.value())
         return read(config)[0]
