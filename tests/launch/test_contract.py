@@ -24,7 +24,11 @@ class TestLocalLauncher(LauncherTestSuite):
 
 @pytest.mark.parametrize(
     ("launcher_name", "overrides"),
-    [(name, ["hydra/sweeper=lab"]) for name in ("local", "basic", "submitit_local")],
+    [
+        ("local", ["hydra/sweeper=lab"]),
+        ("basic", ["hydra/sweeper=lab"]),
+        pytest.param("submitit_local", ["hydra/sweeper=lab"], marks=pytest.mark.slow),
+    ],
 )
 class TestLabSweeper(LauncherTestSuite):
     """Our sweeper over our launcher and over others: applications other than this one are swept as plain grids."""

@@ -76,6 +76,7 @@ def test_a_trial_its_continuation_and_more_seeds(tmp_path: Path) -> None:
     assert trial["figures"]["return"]["mean"]["low"] < trial["figures"]["return"]["mean"]["high"]
 
 
+@pytest.mark.slow
 @pytest.mark.law
 def test_law_1_a_session_of_a_sweep_is_as_alone(tmp_path: Path) -> None:
     alone = train(tmp_path / "alone", *SMALL, "algo.lr=0.01", "seed=1", "eval.episodes=2", "log.every=500")[0]
@@ -213,6 +214,7 @@ def test_what_fails_fails_alone_and_is_listed(tmp_path: Path) -> None:
     assert "seeds" not in again.stdout.split("Sessions")[0], "nothing runs again unless it is asked for"
 
 
+@pytest.mark.slow
 def test_a_sweep_in_which_too_much_fails_stops(tmp_path: Path) -> None:
     small = tuple(word for word in SMALL if word != "env=cartpole")
     rates = ",".join(f"{value}e-4" for value in range(1, 21))
@@ -224,6 +226,7 @@ def test_a_sweep_in_which_too_much_fails_stops(tmp_path: Path) -> None:
     assert 4 <= len(sessions(tmp_path)) < 20
 
 
+@pytest.mark.slow
 def test_a_search_with_several_objectives_has_a_front(tmp_path: Path) -> None:
     done = sweep(tmp_path, *SEARCH, "search.n_trials=3", "objective.metric=[return,episodes]",
                  "objective.direction=[maximize,minimize]", "hydra/sweeper/sampler=nsgaii")  # fmt: skip
