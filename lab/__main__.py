@@ -117,7 +117,8 @@ def refused(message: str, cause: str) -> str:
     where = group or "the spec"
     options = f" Its keys are: {', '.join(map(str, keys))}." if keys else ""
     advice = f" To add it, write +{key}=VALUE." if where == "env.kwargs" else did_you_mean(leaf, map(str, keys))
-    owners = [f"{part}.{leaf}" for part in map(str, config) if OmegaConf.is_dict(config[part]) and leaf in config[part]]
+    groups = [str(part) for part in config if OmegaConf.is_dict(config._get_node(part))]
+    owners = [f"{part}.{leaf}" for part in groups if leaf in config[part]]
     if not group and owners:
         advice = f" Did you mean {owners[0]!r}?"
     return f"{key} cannot be set: {where} has no key {leaf!r}.{advice}{options}"

@@ -130,9 +130,9 @@ class ObjectiveSpec:
 class SearchSpec:
     """Where the points of an Experiment come from if they are no grid."""
 
-    n_trials: int  # points in all, counting those of earlier runs in the same directory
     params: dict[str, str]  # a distribution by the key of each hyperparameter, in the grammar of Hydra's sweeps
-    custom: str | None  # a function (config, optuna.Trial) that suggests more: for conditional spaces
+    n_trials: int = 20  # points in all, counting those of earlier runs in the same directory
+    custom: str | None = None  # a function (config, optuna.Trial) that suggests more: for conditional spaces
 
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""

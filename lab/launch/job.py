@@ -13,8 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lab.errors import LabError, did_you_mean, tell
-from lab.run_dir import RunDir
-from lab.spec import Spec, read, read_sweep
+from lab.run_dir import RunDir, SweepDir
+from lab.spec import Spec, read
 
 if TYPE_CHECKING:
     from lab.record import Record
@@ -42,7 +42,7 @@ def run(config: DictConfig) -> None:
         analyse(train(config, output, show=False))
         return
     try:
-        refuse_sweep(config)
+        refuse_sweep(config, output)
         records = train(config, output)
     except (LabError, MemoryError, OSError, KeyboardInterrupt) as error:
         status = tell(error, output)
@@ -78,12 +78,13 @@ def is_swept() -> bool:
     return not OmegaConf.is_missing(HydraConfig.get().job, "num") and HydraConfig.get().job.num is not None
 
 
-def refuse_sweep(config: DictConfig) -> None:
-    """Raise LabError for words that only a sweep understands."""
-    sweep = read_sweep(config)
-    for key, asked in (("search", sweep.search is not None), ("plan", sweep.plan), ("retry", sweep.retry)):
-        if asked:
+def refuse_sweep(config: DictConfig, output: Path) -> None:
+    """Raise LabError for words that only a sweep understands, and for the directory of one."""
+    for key in ("search", "plan", "retry"):  # a spec alone, as it lies in a run directory, has none of them
+        if config.get(key):
             raise LabError(f"{key} is for a sweep, and this is a single job: add -m to the command.")
+    if SweepDir(output).sweep.exists():
+        raise LabError(f"{output} holds a sweep: choose another hydra.run.dir for a single job.")
 
 
 def train(config: DictConfig, output: Path, show: bool = True) -> list[Record]:

@@ -143,6 +143,11 @@ def distribution(override: Override) -> BaseDistribution:
     from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
     from optuna.distributions import CategoricalDistribution
 
+    unknown = sorted(getattr(override.value(), "tags", set()) - {"log"})
+    if unknown:
+        raise LabError(
+            f"{override.input_line} has the tag {unknown[0]!r}, which means nothing here: the only tag is log."
+        )
     if override.is_choice_sweep():  # kept as texts, so that Hydra reads each as the value that it was written as
         return CategoricalDistribution(values_of(override))
     try:

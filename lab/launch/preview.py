@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lab.display import duration
 from lab.experiment import Plan
-from lab.run_dir import ENDED, RunDir
+from lab.run_dir import ENDED, RunDir, read_json
 from lab.spec import Spec
 from lab.tree import value_of
 from lab.trial import Trial
@@ -72,20 +72,21 @@ def estimate(plan: Plan, spec: Spec, left: int, outputs: Path) -> str:
         return "There is nothing to run."
     if not speeds:
         return "How long it would take is not known: there is no earlier Session of the same name."
-    together = min(plan.parallel * plan.stack, left)
-    seconds = left * spec.frames / median(speeds) / together
+    jobs = min(plan.parallel, -(-left // plan.stack))
+    seconds = left * spec.frames / median(speeds) / jobs
     return (
-        f"That would take about {duration(seconds)}, with {together} Sessions at the same time at {median(speeds):,.0f}"
-        f" frames/s each, as {len(speeds)} earlier ones of the same name did."
+        f"That would take about {duration(seconds)} and some seconds to start, with {jobs} jobs at the same time at"
+        f" {median(speeds):,.0f} frames/s each, as {len(speeds)} earlier Sessions of the same name tell."
     )
 
 
 def frames_per_second(directory: RunDir) -> float | None:
-    """Return the speed of a Session that completed, from its timing.csv."""
+    """Return the speed of the job that a Session was trained in: its own, by all that were stacked with it."""
     status = directory.read_status_if_any()
     if not status or status["state"] not in ENDED or not directory.timing.exists():
         return None
     with directory.timing.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     seconds = sum(float(line["seconds"]) for line in rows)
-    return float(rows[-1]["frame"]) / seconds if seconds else None
+    stacked = len(read_json(directory.provenance)["stack"]) if directory.provenance.exists() else 1
+    return stacked * float(rows[-1]["frame"]) / seconds if seconds else None

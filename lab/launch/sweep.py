@@ -24,7 +24,7 @@ from lab.launch.context import Context
 from lab.launch.drawing import Drawing
 from lab.launch.points import Sweep, choices, corners, quote, searched
 from lab.provenance import command_line
-from lab.run_dir import SweepDir, flatten, read_json, write_json
+from lab.run_dir import RunDir, SweepDir, flatten, read_json, write_json
 from lab.spec import Spec, SweepSpec, differences
 from lab.tree import Tree
 from lab.trial import Point, Trial
@@ -46,6 +46,8 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
     pruning = not str(context.pruner["_target_"]).endswith("NopPruner")
     if pruning and len(objective.metrics) > 1:
         raise LabError(f"A pruner needs one objective; objective.metric names {len(objective.metrics)}.")
+    if RunDir(directory.path).status.exists():
+        raise LabError(f"{directory.path} holds a Session: choose another hydra.sweep.dir for a sweep.")
     plan = make_plan(context, directory, settings, words, pruning)
     spec = check(context, plan, settings, words)
     if settings.plan:

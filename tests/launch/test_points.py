@@ -118,3 +118,8 @@ def test_choices_of_a_search_come_back_as_they_were_written() -> None:
     found = [searched({"a": text}) for text in choices(sweep.space["a"], "a")]
     assert [point.hyperparameters["a"] for point in found] == ["x, y", None, True, 0.5, [8, 8]]
     assert found[0].words == ["a='x, y'"]
+
+
+def test_an_unknown_tag_is_refused() -> None:
+    with pytest.raises(LabError, match="has the tag 'lgo', which means nothing here"):
+        parse(["algo.gamma=tag(lgo,interval(0.5,0.9))"], SEARCH)

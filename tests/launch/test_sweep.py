@@ -21,7 +21,7 @@ from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 
 from lab.launch.sweep import made, pack, quote, sampler
-from lab.run_dir import RunDir, SweepDir, read_json
+from lab.run_dir import RunDir, SweepDir, read_json, write_json
 from lab.study import Outcome, Study
 from tests.helpers import CONF, ROOT, lab, result, train
 
@@ -169,6 +169,26 @@ def test_sessions_of_a_stack_are_taken_into_a_trial_only_with_the_same_spec(tmp_
     assert "algo.lr is 0.5 there and 0.001 here" in done.stderr
     assert sweep(tmp_path, "seed=0,1,2", "algo.lr=0.5").returncode == 0
     assert read_json(tmp_path / "trial.json")["seeds"] == [0, 1, 2]
+
+
+def test_a_session_and_a_sweep_do_not_share_a_directory_and_a_spec_runs_again(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    assert lab(*SMALL, f"hydra.run.dir={first}").returncode == 0
+    again = lab("--config-path", str(first), "--config-name", "spec", f"hydra.run.dir={tmp_path / 'again'}")
+    assert again.returncode == 0, again.stderr
+    assert result(RunDir(tmp_path / "again")) == result(RunDir(first))
+    into = sweep(first, "algo.lr=0.1,0.2")
+    assert (into.returncode, "holds a Session" in into.stderr) == (2, True)
+    write_json(SweepDir(tmp_path / "swept").sweep, {"kind": "experiment"})
+    onto = lab(*SMALL, f"hydra.run.dir={tmp_path / 'swept'}")
+    assert (onto.returncode, "holds a sweep" in onto.stderr) == (2, True)
+
+
+def test_a_forgotten_plus_is_a_sentence() -> None:
+    done = lab("-m", "algo=ppo", "env=gymnasium", "env.id=FrozenLake-v1", "env.kwargs.is_slippery=false,true")
+    assert done.returncode == 2
+    assert "+env.kwargs.is_slippery=VALUE" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_search_word_without_a_sweep_is_refused() -> None:
