@@ -111,6 +111,8 @@ def show_results(records: list[Record]) -> None:
     root = first if len(records) == 1 else first.parent
     console.print(f"\nEverything is in {root}\n", markup=False)
     commands = {}
+    if any(record.state == "interrupted" for record in records):
+        commands[f"python -m lab resume {shlex.quote(str(root))}"] = "begin again what was interrupted"
     playable = [record.dir for record in records if record.dir.checkpoint("best").exists()]
     if playable:
         play = f"python -m lab enjoy {shlex.quote(str(playable[0].path))}"

@@ -32,19 +32,22 @@ def show(path: Path, unfinished: str | None = None) -> None:
     # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
     console.width = max(console.width, 140)
     console.print()
-    commands = (
-        show_trial(console, TrialDir(path)) if level(path) == "trial" else show_experiment(console, SweepDir(path))
-    )
+    alone = level(path) == "trial"
+    results = read_json(TrialDir(path).results if alone else SweepDir(path).results)
+    show_level = show_trial if alone else show_experiment
+    commands = show_level(console, path, results)
     if unfinished:
         console.print(f"\n{unfinished}", style="magenta")
         commands = {f"python -m lab resume {quoted(path)}": "go on with it", **commands}
+    if any(session["state"] == "failed" for session in results["not_completed"]):
+        commands[f"python -m lab resume {quoted(path)} retry=true"] = "run what failed again"
     console.print(f"\nEverything is in {path}\n", markup=False)
     print_next(console, commands)
 
 
-def show_trial(console: Console, directory: TrialDir) -> dict[str, str]:
+def show_trial(console: Console, path: Path, results: dict[str, Any]) -> dict[str, str]:
     """Print the figures of a Trial with their intervals; return what to type next, with what it is for."""
-    results = read_json(directory.results)
+    directory = TrialDir(path)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(f"{stands_on(results['sessions'])}", no_wrap=True)
     for column in ("mean", "95 % interval", "IQM", "95 % interval", "std"):
@@ -56,7 +59,7 @@ def show_trial(console: Console, directory: TrialDir) -> dict[str, str]:
             mean, iqm = found["mean"], found["iqm"]
             values = (number(mean["value"]), interval(mean), number(iqm["value"]), interval(iqm))
             table.add_row(f"{figure}{note}", *values, number(found["std"]["value"]))
-    console.print(table)
+    console.print(table if table.row_count else stands_on(results["sessions"]))
     list_failures(console, directory.path, results["not_completed"])
     commands = {}
     if results["seeds"]:
@@ -66,9 +69,9 @@ def show_trial(console: Console, directory: TrialDir) -> dict[str, str]:
     return commands
 
 
-def show_experiment(console: Console, directory: SweepDir) -> dict[str, str]:
+def show_experiment(console: Console, path: Path, results: dict[str, Any]) -> dict[str, str]:
     """Print the ranking of an Experiment; return what to type next, with what it is for."""
-    results = read_json(directory.results)
+    directory = SweepDir(path)
     objective, ranking = results["objective"], results["ranking"]
     console.print(stands_on(results["sessions"]), style="italic")
     if ranking:
