@@ -17,7 +17,7 @@ def known_to_hydra() -> None:
     make_known()
 
 
-@pytest.mark.parametrize(("launcher_name", "overrides"), [("local", []), ("local", ["hydra.launcher.slots=1"])])
+@pytest.mark.parametrize(("launcher_name", "overrides"), [("local", ["hydra.launcher.slots=1"])])
 class TestLocalLauncher(LauncherTestSuite):
     """Our launcher under Hydra's own sweeper."""
 

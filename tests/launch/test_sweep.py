@@ -148,6 +148,7 @@ def test_the_name_of_a_run_may_depend_on_what_is_swept(tmp_path: Path) -> None:
     assert names == {"a2c", "reinforce"}
 
 
+@pytest.mark.slow
 def test_a_directory_that_lacks_a_trial_or_a_seed_is_refused(tmp_path: Path) -> None:
     words = ("algo.lr=1e-2,1e-3", "algo.gamma=0.9", "seed=0,1", "eval.every=0")
     assert sweep(tmp_path, *words).returncode == 0
@@ -162,6 +163,7 @@ def test_a_directory_that_lacks_a_trial_or_a_seed_is_refused(tmp_path: Path) -> 
     assert (gap.returncode, "trial-000 is missing" in gap.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_sessions_of_a_stack_are_taken_into_a_trial_only_with_the_same_spec(tmp_path: Path) -> None:
     assert lab(*SMALL, "seed=[0,1]", "algo.lr=0.5", f"hydra.run.dir={tmp_path}").returncode == 0
     done = sweep(tmp_path, "seed=0,1,2", "algo.lr=0.001")
