@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,6 @@ from lab.algo.algorithm import stack
 from lab.env.normalise import RunningMoments
 from lab.env.vector import Spaces
 from lab.errors import LabError
-from lab.run_dir import seal, unseal, write_atomically
 from lab.spec import Spec
 from lab.streams import Streams
 
@@ -93,25 +90,3 @@ class Agent:
         if self.moments:
             self.moments[index].restore(state["observations"])
             self._update_scale()
-
-
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically, with a checksum."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(path, seal(buffer.getvalue()))
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint.
-
-    Raises:
-        LabError: it is missing or damaged.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise LabError(f"{path} cannot be read: {error.strerror}. Has the Session reached a checkpoint?") from error
-    state = torch.load(io.BytesIO(unseal(content, path)), map_location="cpu", weights_only=True)
-    assert isinstance(state, dict)
-    return state

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,17 +12,9 @@ import torch
 from lab.agent import Agent
 from lab.env.normalise import RewardScale
 from lab.env.vector import Environments
+from lab.episode import Episode
 from lab.memory.rollout import Rollout
 from lab.spec import EvalSpec
-
-
-@dataclass
-class Episode:
-    """A finished episode: the Session's frame count at its end, its return (unscaled) and its length in steps."""
-
-    frame: int
-    episode_return: float
-    length: int
 
 
 class Collector:
@@ -59,8 +52,8 @@ class Collector:
         self._return = np.zeros(steps[1:])
         self._length = np.zeros(steps[1:], np.int64)
 
-    def collect(self) -> Rollout:
-        """Take a horizon of steps in every Session that has not failed."""
+    def collect(self, beat: Callable[[], None] = lambda: None) -> Rollout:
+        """Take a horizon of steps in every Session that has not failed, and call `beat` after each step."""
         agent, algorithm = self.agent, self.agent.algorithm
         noise = algorithm.noise(self.horizon, self.num_envs, agent.streams).to(agent.device)
         self._raw[0] = self._raw[-1]
@@ -71,6 +64,7 @@ class Collector:
             action = algorithm.act(seen[t], noise[t])
             actions.append(action)
             self._step(t, action.cpu().numpy())
+            beat()
         seen.append(agent.observe(raw[self.horizon]))
 
         done = self._terminated | self._truncated
@@ -117,6 +111,36 @@ class Collector:
         """Step a Session no more, and let it learn no more; the others go on as they would have."""
         self.alive.remove(index)
         self.agent.algorithm.active[index] = 0.0
+
+    def begin_episodes(self, index: int) -> None:
+        """Reset a Session's environments; the episodes that were going on are left uncounted."""
+        self._done_before[index], self._return[index], self._length[index] = False, 0.0, 0
+        if self.scales:
+            self.scales[index].discounted[:] = 0.0
+        try:
+            self._raw[-1, index] = self.envs[index].reset()
+        except Exception:
+            self.fail(index, traceback.format_exc())
+
+    def state(self, index: int) -> dict[str, Any]:
+        """Return where one Session's environments and their episodes are, as tensors and plain data."""
+        return {
+            "environments": self.envs[index].state(),
+            "observation": torch.from_numpy(self._raw[-1, index].copy()),
+            "done": self._done_before[index].tolist(),
+            "return": self._return[index].tolist(),
+            "length": self._length[index].tolist(),
+            "reward_scale": self.scales[index].state() if self.scales else None,
+        }
+
+    def restore(self, index: int, state: dict[str, Any]) -> None:
+        """Go on in one Session from what `state` returned, after its streams were restored."""
+        self.envs[index].restore(state["environments"])
+        self._raw[-1, index] = state["observation"].numpy()
+        self._done_before[index], self._return[index] = state["done"], state["return"]
+        self._length[index] = state["length"]
+        if self.scales:
+            self.scales[index].restore(state["reward_scale"])
 
     def _count(self, valid: np.ndarray, done: np.ndarray) -> None:
         self.episodes = [[] for _ in self.envs]

@@ -26,8 +26,9 @@ WIDE = 110  # columns of a terminal that has room for a bar as well
 class Display:
     """Progress of a stack: live lines on a terminal, plain ones anywhere else."""
 
-    def __init__(self, specs: list[Spec], show: bool = True) -> None:
-        self.specs = specs
+    def __init__(self, specs: list[Spec], show: bool = True, frame: int = 0) -> None:
+        """Begin to show Sessions that have done so many frames."""
+        self.specs, self._begun = specs, frame
         self.console = Console(quiet=not show)
         self._live: Progress | None = None
         if self.console.is_terminal and show:
@@ -38,19 +39,20 @@ class Display:
             self._live = Progress(*columns, console=self.console, auto_refresh=False)
         self._tasks = []
         self._start = self._drawn = perf_counter()
-        self._shown = [0.0] * len(specs)
+        self._shown = [frame / spec.frames for spec in specs]
         for spec in specs:
             if self._live:
                 name = f"{spec.name} seed {spec.seed}"
                 self._tasks.append(self._live.add_task(name, total=spec.frames, figures=""))
             else:
-                self.console.print(f"{spec.name} seed {spec.seed}: {spec.frames:,} frames", highlight=False)
+                resumed = f", from frame {frame:,} on" if frame else ""
+                self.console.print(f"{spec.name} seed {spec.seed}: {spec.frames:,} frames{resumed}", highlight=False)
 
     def update(self, index: int, frame: int, mean_return: float | None, frames_per_second: float) -> None:
         """Show how far a Session has come."""
         spec, now = self.specs[index], perf_counter()
         elapsed = now - self._start
-        left = elapsed * max(spec.frames - frame, 0) / frame
+        left = elapsed * max(spec.frames - frame, 0) / max(frame - self._begun, 1)
         reached = number(mean_return)
         figures = f"{frame:>9,} frames {frames_per_second:>7,.0f}/s  return {reached:>6}  {duration(left)} left"
         share = frame / spec.frames
@@ -112,7 +114,7 @@ def show_results(records: list[Record]) -> None:
     console.print(f"\nEverything is in {root}\n", markup=False)
     commands = {}
     if any(record.state == "interrupted" for record in records):
-        commands[f"python -m lab resume {shlex.quote(str(root))}"] = "begin again what was interrupted"
+        commands[f"python -m lab resume {shlex.quote(str(root))}"] = "go on with what was interrupted"
     playable = [record.dir for record in records if record.dir.checkpoint("best").exists()]
     if playable:
         play = f"python -m lab enjoy {shlex.quote(str(playable[0].path))}"

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from lab.episode import Episode
 from lab.provenance import Provenance
-from lab.run_dir import RunDir, Table, flatten, now, write_atomically, write_json, write_text
+from lab.run_dir import RunDir, Table, flatten, now, read_json, write_atomically, write_json, write_text
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
     from lab.agent import Agent
-    from lab.collect import Episode
     from lab.spec import Spec
 
 STATUS_SECONDS = 0.5  # at least, between two writes of the status of a running Session: each waits for the disk
+BEAT_SECONDS = 5.0  # at most, between two writes while steps are taken, so that others see that they are
 WINDOW = 100  # episodes in what is called the return
 PROGRESS = ("frame", "optimiser_steps", "episodes", "return", "length")
 EVALUATION = ("eval_return", "eval_length")
@@ -46,40 +47,86 @@ class Record:
         frame: the frame at which it ended.
     """
 
-    def __init__(self, spec: Spec, directory: RunDir, provenance: Provenance, metrics: tuple[str, ...]) -> None:
-        """Start a run directory: spec, provenance, status, log and tables."""
+    def __init__(
+        self,
+        spec: Spec,
+        directory: RunDir,
+        provenance: Provenance,
+        metrics: tuple[str, ...],
+        frame: int = 0,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        """Start the files of a run directory, or go on with them.
+
+        Args:
+            spec: of the Session.
+            directory: of the Session.
+            provenance: of this process.
+            metrics: names of the algorithm's own metrics.
+            frame: frames done.
+            state: what `sync` returned at that frame; null to start. Rows that were written later are cut off.
+        """
         self.spec, self.dir = spec, directory
         self.best = float("-inf")
         self.state = "running"
         self.error: str | None = None
         self.frame = 0
-        self._facts = dict(provenance.facts)
         self._window: deque[Episode] = deque(maxlen=WINDOW)
         self._episodes = 0
         self._rows = 0
-        write_text(directory.spec, yaml.safe_dump(spec.to_dict(), sort_keys=False, allow_unicode=True))
-        write_json(directory.provenance, self._facts)
-        if provenance.patch:
-            write_atomically(directory.patch, provenance.patch)
+        self._status_time = 0.0
+        self._speed: float | None = None  # frames per second over the last log interval
+        sizes: dict[str, int] = {}
+        if state is None:
+            directory.clear()
+            write_text(directory.spec, yaml.safe_dump(spec.to_dict(), sort_keys=False, allow_unicode=True))
+        else:
+            directory.stop.unlink(missing_ok=True)
+            self.best, self._episodes, self._rows = state["best"], state["episodes"], state["rows"]
+            self._window.extend(map(Episode._make, state["window"]))
+            sizes = state["sizes"]
+        self._facts, same_code = _write_provenance(directory, provenance, None if state is None else frame)
         self._log = logging.getLogger(f"lab.session.{directory.path}")
         self._log.setLevel(logging.INFO)
         self._log.propagate = False
-        self._handler = QuietFileHandler(directory.log, mode="w", encoding="utf-8")
+        self._handler = QuietFileHandler(directory.log, mode="w" if state is None else "a", encoding="utf-8")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._log.addHandler(self._handler)
-        self._tables = {
-            "episodes": Table(directory.episodes, ("frame", "return", "length")),
-            "metrics": Table(directory.metrics, (*PROGRESS, *metrics, *EVALUATION)),
-            "timing": Table(directory.timing, TIMING),
+        columns = {
+            "episodes": ("frame", "return", "length"),
+            "metrics": (*PROGRESS, *metrics, *EVALUATION),
+            "timing": TIMING,
         }
+        self._tables = {name: Table(path, columns[name], sizes.get(name)) for name, path in directory.tables.items()}
         self._events: Any = None
         if spec.log.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(str(directory.path))
-        directory.write_status("running", 0, spec.frames)
-        self._status_time = perf_counter()
-        self._log.info("started %s, seed %d: %s", spec.name, spec.seed, self._facts["command"])
+            # What an earlier process wrote of later frames is not shown any more.
+            self._events = SummaryWriter(str(directory.path), purge_step=None if state is None else frame + 1)
+        self.beat(frame, at_once=True)
+        begun = "started" if state is None else f"resumed at frame {frame},"
+        self._log.info("%s %s, seed %d: %s", begun, spec.name, spec.seed, provenance.facts["command"])
+        if not same_code:
+            self._log.warning("the code is not the one that this Session was begun with: see provenance.json")
+
+    def sync(self) -> dict[str, Any]:
+        """Put on the disk what the files of this Session hold by now, and return what goes on from there."""
+        if self._events:
+            self._events.flush()
+        return {
+            "best": self.best,
+            "episodes": self._episodes,
+            "rows": self._rows,
+            "window": [tuple(episode) for episode in self._window],
+            "sizes": {name: table.sync() for name, table in self._tables.items()},
+        }
+
+    def beat(self, frame: int, at_once: bool = False) -> None:
+        """Say in the status that the Session goes on, if that was not said for a while."""
+        if at_once or perf_counter() - self._status_time >= BEAT_SECONDS:
+            self.dir.write_status("running", frame, self.spec.frames, None, self.mean_return, self._speed)
+            self._status_time = perf_counter()
 
     def add_episodes(self, episodes: list[Episode]) -> None:
         """Write finished episodes."""
@@ -125,12 +172,11 @@ class Record:
         self._rows += 1
         self._tables["metrics"].add(row)
         self._tables["timing"].add({"frame": frame, **timing})
+        self._speed = timing["frames_per_second"]
         for table in self._tables.values():
             table.flush()
         if perf_counter() - self._status_time >= STATUS_SECONDS:
-            speed = timing["frames_per_second"]
-            self.dir.write_status("running", frame, self.spec.frames, None, self.mean_return, speed)
-            self._status_time = perf_counter()
+            self.beat(frame, at_once=True)
         if self._events:
             for name, value in row.items():
                 if value is not None and name != "frame":
@@ -148,13 +194,15 @@ class Record:
         every = self.spec.log.histograms
         return self._events is not None and every > 0 and (self._rows - 1) % every == 0
 
-    def add_histograms(self, agent: Agent, index: int, actions: np.ndarray, frame: int) -> None:
-        """Write the distributions of weights, biases, gradients and of the last horizon's actions."""
+    def add_histograms(self, agent: Agent, index: int, actions: np.ndarray | None, frame: int) -> None:
+        """Write the distributions of weights, biases, gradients and, if known, of the last horizon's actions."""
         for name, value in agent.algorithm.parameters.session(index).items():
             kind = "bias" if name.endswith("bias") else "weight"
             self._events.add_histogram(f"{kind}/{name}", value, frame)
         for name, value in agent.algorithm.parameters.session_gradients(index).items():
             self._events.add_histogram(f"gradient/{name}", value, frame)
+        if actions is None:
+            return
         columns = actions.reshape(-1, 1 if actions.ndim == 2 else actions.shape[-1])
         for column in range(columns.shape[1]):
             self._events.add_histogram(f"action/{column}", columns[:, column], frame)
@@ -210,6 +258,19 @@ class Averages:
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, torch.Tensor] = {}
 
+    def state(self, index: int) -> dict[str, Any]:
+        """Return one Session's sums and counts by metric, for a checkpoint."""
+        pairs = {name: (total[index], self._counts[name][index]) for name, total in self._sums.items()}
+        return {name: tuple(value.cpu().clone() for value in pair) for name, pair in pairs.items()}
+
+    def restore(self, states: list[dict[str, Any]], device: torch.device) -> None:
+        """Go on from what `state` returned for each Session of a stack."""
+        import torch
+
+        for name in states[0]:
+            sums, counts = zip(*(state[name] for state in states), strict=True)
+            self._sums[name], self._counts[name] = torch.stack(sums).to(device), torch.stack(counts).to(device)
+
     def add(self, metrics: dict[str, torch.Tensor]) -> None:
         """Take in the metrics of one call; `steps` says which Sessions took any."""
         stepped = (metrics["steps"] > 0).to(metrics["steps"].dtype)
@@ -226,6 +287,30 @@ class Averages:
             averages[name] = [value / count if count else None for value, count in pairs]
         self.__init__()  # type: ignore[misc]
         return averages
+
+
+def _write_provenance(directory: RunDir, provenance: Provenance, frame: int | None) -> tuple[dict[str, Any], bool]:
+    """Write where a Session came from, or add that another process goes on with it at a frame.
+
+    Returns:
+        What provenance.json holds, and whether the code is the one that the Session was begun with.
+    """
+    facts = provenance.facts
+    if frame is None:
+        write_json(directory.provenance, facts)
+        if provenance.patch:
+            write_atomically(directory.patch, provenance.patch)
+        return dict(facts), True
+    begun = read_json(directory.provenance)
+    patch = directory.patch.read_bytes() if directory.patch.exists() else b""
+    same = begun["git"]["sha"] == facts["git"]["sha"] and patch == provenance.patch
+    resumed = begun.setdefault("resumed", [])
+    part = ("start", "command", "host", "device", "stack", "git")
+    resumed.append({"frame": frame, **{name: facts[name] for name in part}})
+    write_json(directory.provenance, begun)
+    if not same and provenance.patch:
+        write_atomically(directory.path / f"uncommitted-{len(resumed)}.patch", provenance.patch)
+    return begun, same
 
 
 def _tag(name: str) -> str:

@@ -41,16 +41,16 @@ class Lock:
         self.path = folder / ".lock"
         self._file: IO[bytes] | None = None
 
-    def acquire(self) -> bool:
-        """Take hold of the directory; false if another process has it."""
+    def acquire(self, patience: float = LOCK_SECONDS) -> bool:
+        """Take hold of the directory; false if another process has it, and has it still after so many seconds."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.open("ab")
-        patience = time.monotonic() + LOCK_SECONDS
+        limit = time.monotonic() + patience
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if time.monotonic() < patience:
+                if time.monotonic() < limit:
                     time.sleep(0.05)
                     continue
                 file.close()
@@ -104,17 +104,25 @@ class RunDir:
         self.stop = self.path / "stop.json"
         self.lock = Lock(self.path)
 
+    @property
+    def tables(self) -> dict[str, Path]:
+        """The tables that grow while a Session trains, by name."""
+        return {"episodes": self.episodes, "metrics": self.metrics, "timing": self.timing}
+
     def checkpoint(self, which: str) -> Path:
-        """Return the path of a checkpoint: `last`, or `best` by evaluation."""
+        """Return the path of a checkpoint: `last`, the `previous` one, or `best` by evaluation."""
         return self.path / "checkpoint" / f"{which}.pt"
 
-    def claim(self) -> None:
+    def claim(self, patience: float = LOCK_SECONDS) -> None:
         """Make the directory this Session's own, until `release` or the end of the process.
+
+        Args:
+            patience: seconds to wait if another process has it.
 
         Raises:
             LabError: it holds a Session that ended or that another process runs.
         """
-        if not self.lock.acquire():
+        if not self.lock.acquire(patience):
             raise LabError(f"{self.path} is in use: another process trains a Session there.")
         status = self.read_status_if_any()
         if status is None or status["state"] not in ENDED:
@@ -129,11 +137,18 @@ class RunDir:
         """Let go of the directory."""
         self.lock.release()
 
+    def let_go(self) -> None:
+        """Let go of a directory that was claimed in vain, without a trace in one that was new."""
+        if not self.status.exists():
+            self.lock.path.unlink(missing_ok=True)
+        self.release()
+
     def clear(self) -> None:
         """Remove what a Session writes, and nothing else."""
         files = (self.status, self.spec, self.provenance, self.patch, self.log, self.episodes, self.metrics)
-        derived = (self.timing, self.results, self.plot, self.stop, *map(self.checkpoint, ("last", "best")))
-        for path in (*files, *derived, *self.path.glob("events.out.tfevents.*")):
+        checkpoints = map(self.checkpoint, ("last", "previous", "best"))
+        derived = (self.timing, self.results, self.plot, self.stop, *self.path.glob("events.out.tfevents.*"))
+        for path in (*files, *derived, *checkpoints, *self.path.glob("uncommitted-*.patch")):
             path.unlink(missing_ok=True)
 
     def write_status(
@@ -410,13 +425,18 @@ class Table:
     Numbers are written so that reading them gives the same bits.
     """
 
-    def __init__(self, path: Path, columns: Iterable[str]) -> None:
-        """Start the file anew, with its header."""
+    def __init__(self, path: Path, columns: Iterable[str], size: int | None = None) -> None:
+        """Start the file anew with its header, or go on after so many bytes of it; what follows them is cut off."""
         self.columns = list(columns)
-        self._file = path.open("wb", buffering=0)
         self._pending: list[bytes] = []
-        self._write([self.columns])
-        self.flush()
+        if size is None:
+            self._file = path.open("wb", buffering=0)
+            self._write([self.columns])
+            self.flush()
+        else:
+            self._file = path.open("r+b", buffering=0)
+            self._file.truncate(size)
+            self._file.seek(size)
 
     def add(self, *rows: Mapping[str, Any]) -> None:
         """Append rows, in one write; a column that a row lacks stays empty."""
@@ -435,6 +455,12 @@ class Table:
         self._pending = []
         while content:
             content = content[self._file.write(content) :]
+
+    def sync(self) -> int:
+        """See to it that all rows are on the disk, and return how many bytes the file has."""
+        self.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
 
     def close(self) -> None:
         """Flush and close the file."""

@@ -58,10 +58,13 @@ class CheckpointSpec:
     """How often a Session saves itself."""
 
     every: int  # frames between checkpoints
+    minutes: float | None  # time after which there is one at any frame
 
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""
         require(self.every >= 1, "checkpoint.every", self.every, "1 frame or more")
+        positive = self.minutes is None or self.minutes > 0
+        require(positive, "checkpoint.minutes", self.minutes, "above 0, or null")
 
 
 @dataclass

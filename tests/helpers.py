@@ -10,10 +10,10 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from lab.agent import read as read_checkpoint
+from lab.checkpoint import read as read_checkpoint
 from lab.env.vector import probe
 from lab.run_dir import RunDir
-from lab.session import Stack
+from lab.session import train as train_stack
 from lab.spec import Spec, read
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +38,7 @@ def train(folder: Path, *words: str) -> list[RunDir]:
 def train_specs(folder: Path, made: list[Spec]) -> list[RunDir]:
     """Train specs as one stack in this process."""
     directories = [RunDir(folder / f"{index}-seed-{spec.seed}") for index, spec in enumerate(made)]
-    Stack(made, directories, probe(made[0].env)).train()
+    train_stack(made, directories, probe(made[0].env), show=False)
     return directories
 
 

@@ -18,15 +18,19 @@ import yaml
 
 from lab import record
 from lab.agent import Agent
-from lab.agent import read as read_checkpoint
+from lab.checkpoint import read as read_checkpoint
 from lab.collect import Evaluation
 from lab.device import find_device
 from lab.env.vector import Environments, probe
 from lab.errors import LabError
+from lab.provenance import Provenance
 from lab.record import Averages
 from lab.run_dir import RunDir, Table, read_json, write_json
-from lab.session import Stack
+from lab.session import train as train_stack
+from lab.stack import Stack
 from tests.helpers import ROOT, result, specs, train, train_specs
+
+HERE = Provenance({"start": "now", "command": "none", "host": "here", "device": "cpu", "stack": [0], "git": {}}, b"")
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -194,7 +198,7 @@ def test_a_second_interrupt_leaves_the_checkpoint_from_before(tmp_path: Path, mo
         return descend(*arguments)
 
     monkeypatch.setattr(stack.agent.algorithm, "descend", interrupted)
-    assert [record.state for record in stack.train()] == ["interrupted"]
+    assert [record.state for record in stack.train(HERE)] == ["interrupted"]
     assert read_checkpoint(directory.checkpoint("last"))["frame"] == 512
     assert directory.read_status()["state"] == "interrupted"
 
@@ -203,7 +207,6 @@ def test_a_session_whose_last_evaluation_was_cut_is_not_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = specs("frames=400", "eval.every=400", "log.tensorboard=false")
-    stack = Stack(made, [RunDir(tmp_path)], probe(made[0].env))
     step = Evaluation.step
 
     def interrupted(self: Evaluation) -> None:
@@ -211,7 +214,8 @@ def test_a_session_whose_last_evaluation_was_cut_is_not_complete(
         step(self)
 
     monkeypatch.setattr(Evaluation, "step", interrupted)
-    assert [record.state for record in stack.train()] == ["interrupted"]
+    records = train_stack(made, [RunDir(tmp_path)], probe(made[0].env), show=False)
+    assert [record.state for record in records] == ["interrupted"]
 
 
 def test_directories_are_claimed_all_or_none(tmp_path: Path) -> None:
@@ -259,7 +263,7 @@ def test_a_session_that_is_asked_to_stop_ends_pruned_and_those_beside_it_go_on(t
         return learn(*arguments, **options)
 
     stack.agent.algorithm.learn = asked
-    records = stack.train(show=False)
+    records = stack.train(HERE, show=False)
     assert [record.state for record in records] == ["pruned", "completed"]
     status = directories[0].read_status()
     assert (status["state"], status["error"]) == ("pruned", "pruned at rung 5 of 10")

@@ -83,7 +83,8 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
     import numpy as np
     import torch
 
-    from lab.agent import Agent, read
+    from lab.agent import Agent
+    from lab.checkpoint import read
     from lab.env.vector import ActionUnits, make_single, probe
 
     torch.set_num_threads(spec.threads)

@@ -6,6 +6,7 @@ from typing import Any
 from lab.errors import require, require_one_of
 
 VECTORISE = ("auto", "native", "sync", "async")
+RESTORE = ("auto", "pickle", "replay", "reset")
 
 
 @dataclass
@@ -26,6 +27,7 @@ class EnvSpec:
     num_envs: int  # environments that a Session steps side by side
     kwargs: dict[str, Any]  # arguments for the environment's constructor
     vectorise: str  # one of VECTORISE
+    restore: str  # one of RESTORE
     normalise_observations: bool  # whether to scale observations by their running mean and deviation
     normalise_rewards: bool  # whether to scale rewards by the running deviation of the discounted return
     normalise_clip: float  # bound on normalised observations and rewards, in deviations
@@ -36,6 +38,7 @@ class EnvSpec:
         require(self.num_envs >= 1, "env.num_envs", self.num_envs, "1 or more")
         require(self.normalise_clip > 0, "env.normalise_clip", self.normalise_clip, "above 0")
         require_one_of("env.vectorise", self.vectorise, VECTORISE)
+        require_one_of("env.restore", self.restore, RESTORE)
         reserved = {"num_envs", "render_mode", "vectorization_mode"}
         free = not reserved & set(self.kwargs)
         require(free, "env.kwargs", self.kwargs, f"free of {', '.join(sorted(reserved))}: those are set elsewhere")

@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers.vector import FlattenObservation
 
+from lab.env.restore import Restorable, pickled, unpickled, way_for, way_for_vector
 from lab.env.spec import EnvSpec
 from lab.errors import LabError
 
@@ -129,11 +130,22 @@ class Environments:
     lesson (Gymnasium's next-step autoreset): its last observation is a true one, to bootstrap from at a truncation.
     """
 
-    def __init__(self, spec: EnvSpec, num_envs: int, rng: np.random.Generator) -> None:
-        """Make the environments; `rng` draws their seeds."""
+    def __init__(self, spec: EnvSpec, num_envs: int, rng: np.random.Generator, way: str | None = None) -> None:
+        """Make the environments.
+
+        Args:
+            spec: of one of them.
+            num_envs: how many.
+            rng: draws their seeds.
+            way: how their state is brought back, as `way_of` says; null if it never is.
+        """
         self.num_envs = num_envs
-        self._rng = rng
-        self._envs = _vectorise(spec, num_envs)
+        self._rng, self._way = rng, way
+        self._origin = rng.bit_generator.state  # of the last reset
+        self._envs = self._base = _vectorise(spec, num_envs, way)
+        self._flatten()
+
+    def _flatten(self) -> None:
         if not isinstance(self._envs.single_observation_space, gym.spaces.Box) or (
             len(self._envs.single_observation_space.shape) != 1
         ):
@@ -142,6 +154,7 @@ class Environments:
 
     def reset(self) -> np.ndarray:
         """Seed and reset every environment; return their observations [E, D]."""
+        self._origin = self._rng.bit_generator.state
         high = 2**31
         if isinstance(self._envs.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
             seeds: Any = [int(seed) for seed in self._rng.integers(high, size=self.num_envs)]
@@ -160,12 +173,57 @@ class Environments:
         """
         return self._envs.step(self._units.convert(action))[:4]
 
+    def state(self) -> dict[str, Any]:
+        """Return plain data from which `restore` goes on; where the way is `reset`, only just after one."""
+        if self._way == "reset":
+            return {"origin": self._origin}
+        if isinstance(self._base, (SyncVectorEnv, AsyncVectorEnv)):
+            return {"envs": list(self._base.get_attr("snapshot"))}
+        return {"envs": [pickled(self._base)]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned; the stream that seeds them is restored elsewhere."""
+        if self._way == "reset":
+            after, self._rng.bit_generator.state = self._rng.bit_generator.state, state["origin"]
+            self.reset()
+            self._rng.bit_generator.state = after
+            return
+        if isinstance(self._base, (SyncVectorEnv, AsyncVectorEnv)):
+            self._base.set_attr("snapshot", state["envs"])
+        else:
+            self._base.close()
+            self._envs = self._base = unpickled(state["envs"][0])
+            self._flatten()
+
     def close(self) -> None:
         """Close every environment."""
         self._envs.close()
 
 
-def _vectorise(spec: EnvSpec, num_envs: int) -> VectorEnv[Any, Any, Any]:
+def way_of(spec: EnvSpec) -> str:
+    """Return how the environments of a Session are brought back with a checkpoint: `pickle`, `replay` or `reset`.
+
+    Raises:
+        LabError: the spec asks for a way that does not serve them.
+    """
+    if spec.restore != "auto":
+        if spec.restore == "replay" and _is_native(spec):
+            raise LabError(
+                f"env.restore=replay is not possible: {spec.id} is stepped by its own vector implementation."
+                " Try env.vectorise=sync."
+            )
+        return spec.restore
+    if _is_native(spec):
+        return way_for_vector(lambda: _vectorise(spec, 2, None))
+    return way_for(lambda: make_single(spec))
+
+
+def _is_native(spec: EnvSpec) -> bool:
+    """Say whether the environments are stepped by a vector implementation of their own."""
+    return spec.vectorise in ("auto", "native") and not isinstance(_vectorise(spec, 1, None), SyncVectorEnv)
+
+
+def _vectorise(spec: EnvSpec, num_envs: int, way: str | None) -> VectorEnv[Any, Any, Any]:
     single = make_single(spec)
     registered = single.spec
     single.close()
@@ -190,16 +248,21 @@ def _vectorise(spec: EnvSpec, num_envs: int) -> VectorEnv[Any, Any, Any]:
                 " step after an episode's last (next-step autoreset)."
             )
     if spec.vectorise == "async":
-        return AsyncVectorEnv([functools.partial(_make_in_worker, spec)] * num_envs)
-    return SyncVectorEnv([functools.partial(make_single, spec)] * num_envs)
+        return AsyncVectorEnv([functools.partial(_make_in_worker, spec, way)] * num_envs)
+    return SyncVectorEnv([functools.partial(_make_restorable, spec, way)] * num_envs)
 
 
-def _make_in_worker(spec: EnvSpec) -> gym.Env[Any, Any]:
+def _make_restorable(spec: EnvSpec, way: str | None) -> gym.Env[Any, Any]:
+    single = make_single(spec)
+    return Restorable(single, way) if way in ("pickle", "replay") else single
+
+
+def _make_in_worker(spec: EnvSpec, way: str | None) -> gym.Env[Any, Any]:
     # Ctrl-C reaches every process of a terminal; it is for the one that trains to say when its workers end.
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    return make_single(spec)
+    return _make_restorable(spec, way)
 
 
 def _sentence(error: Exception) -> str:

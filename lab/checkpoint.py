@@ -1,0 +1,87 @@
+"""Checkpoints: all that a Session needs to go on exactly where it was, in two generations.
+
+A checkpoint holds plain data and tensors. What grows without end does not go in: tables stay files of their own, of
+which a checkpoint knows how many bytes belong to it, and a replay memory is to do the same with its segments.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lab.errors import LabError
+from lab.run_dir import RunDir, seal, unseal, write_atomically
+
+GENERATIONS = ("last", "previous")  # newest first
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint atomically, with a checksum."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, seal(buffer.getvalue()))
+
+
+def write_generation(directory: RunDir, state: dict[str, Any]) -> None:
+    """Write the last checkpoint of a Session; the one that was the last is kept as the previous one."""
+    last, previous = (directory.checkpoint(which) for which in GENERATIONS)
+    if last.exists():
+        last.replace(previous)
+    write(last, state)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Raises:
+        LabError: it is missing or damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LabError(f"{path} cannot be read: {error.strerror}. Has the Session reached a checkpoint?") from error
+    state = torch.load(io.BytesIO(unseal(content, path)), map_location="cpu", weights_only=True)
+    assert isinstance(state, dict)
+    return state
+
+
+def generations(directory: RunDir) -> list[dict[str, Any]]:
+    """Return the checkpoints of a Session from which it can go on, newest first: those whose files are whole."""
+    found = []
+    for which in GENERATIONS:
+        try:
+            state = read(directory.checkpoint(which))
+        except LabError:
+            continue
+        sizes = state["record"]["sizes"]
+        if all(path.exists() and path.stat().st_size >= sizes[name] for name, path in directory.tables.items()):
+            found.append(state)
+    return found
+
+
+def together(found: list[list[dict[str, Any]]]) -> list[tuple[list[int], list[dict[str, Any]] | None]]:
+    """Say which Sessions of a stack can go on in lockstep: those that are at the same frame.
+
+    A kill between two writes leaves some Sessions of a stack a checkpoint ahead; all go back to the one they share.
+
+    Args:
+        found: what `generations` gave, by Session.
+
+    Returns:
+        Groups: the Sessions of each, and the state of each of these; null for those that begin.
+    """
+    begun = [index for index, states in enumerate(found) if states]
+    frames = [{state["frame"] for state in found[index]} for index in begun]
+    shared = set.intersection(*frames) if frames else set()
+    groups: dict[int, list[int]] = {}
+    for index in begun:
+        groups.setdefault(max(shared) if shared else found[index][0]["frame"], []).append(index)
+    result: list[tuple[list[int], list[dict[str, Any]] | None]] = []
+    for frame, group in sorted(groups.items()):
+        states = [next(state for state in found[index] if state["frame"] == frame) for index in group]
+        result.append((group, states))
+    new = [index for index, states in enumerate(found) if not states]
+    return [*([(new, None)] if new else []), *result]

@@ -1,0 +1,161 @@
+"""Bringing an environment back to where it was, in another process: by its pickle, or by replaying its episode."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils.env_checker import data_equivalence
+from gymnasium.vector import VectorEnv
+
+TRIAL_STEPS = 5  # steps of each part of the trial by which a way of restoring is found
+TRIAL_SEEDS = 3  # trials, as an environment may raise for reasons of its own
+
+
+class Restorable(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment whose state can be taken, and set in another one of the same kind, in the midst of an episode.
+
+    It resets at the step after an episode's last, also where the vector environment around it was made anew and knows
+    nothing of that episode.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], way: str) -> None:
+        """Wrap an environment; `way` is `pickle`, or `replay`: the random state at its reset, and its actions since."""
+        super().__init__(env)
+        self._way = way
+        self._origin: Any = None  # the seed that the episode began with, or else the random state
+        self._options: dict[str, Any] | None = None
+        self._actions: list[Any] = []
+        self._ended = False
+        self._restored = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode, and remember how it began."""
+        self._ended = self._restored = False
+        if self._way == "replay":
+            self._origin = self.env.unwrapped.np_random.bit_generator.state if seed is None else seed
+            self._options, self._actions = options, []
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take a step; the first one after the state was set resets instead if the episode had ended."""
+        if self._restored and self._ended:
+            observation, info = self.reset()
+            return observation, 0.0, False, False, info
+        self._restored = False
+        if self._way == "replay":
+            self._actions.append(np.array(action))
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._ended = bool(terminated or truncated)
+        return observation, float(reward), terminated, truncated, info
+
+    @property
+    def snapshot(self) -> bytes:
+        """The state, to be set in another environment of the same kind."""
+        state = self.env if self._way == "pickle" else (self._origin, self._options, self._actions)
+        return pickle.dumps((state, self._ended), protocol=pickle.HIGHEST_PROTOCOL)
+
+    @snapshot.setter
+    def snapshot(self, content: bytes) -> None:
+        state, ended = pickle.loads(content)  # noqa: S301 - written by this class, into the user's own directory
+        if self._way == "pickle":
+            self.env.close()
+            self.env = state
+        else:
+            self._replay(*state)
+        self._ended, self._restored = ended, True
+
+    def _replay(self, origin: Any, options: dict[str, Any] | None, actions: list[Any]) -> None:
+        if isinstance(origin, int):
+            self.reset(seed=origin, options=options)
+        else:
+            self.env.reset(seed=0)  # makes what carries the random state
+            self.env.unwrapped.np_random.bit_generator.state = origin
+            self.reset(options=options)
+        for action in actions:
+            self.step(action)
+
+
+def pickled(envs: VectorEnv[Any, Any, Any]) -> bytes:
+    """Return the pickle of a vector environment that is one object."""
+    return pickle.dumps(envs, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def unpickled(content: bytes) -> VectorEnv[Any, Any, Any]:
+    """Return the vector environment of a pickle."""
+    return pickle.loads(content)  # noqa: S301 - from the user's own directory
+
+
+def way_for(make: Callable[[], gym.Env[Any, Any]]) -> str:
+    """Return how environments can be brought back: `pickle`, `replay`, or `reset` where neither gives what it should.
+
+    It is tried, because pickles of some environments hold no more than how they were made.
+
+    Args:
+        make: makes an environment.
+    """
+    for way, seed in itertools.product(("pickle", "replay"), range(TRIAL_SEEDS)):
+        try:
+            original, twin = Restorable(make(), way), Restorable(make(), way)
+            try:
+                if _survives(original, twin, seed):
+                    return way
+            finally:
+                original.close()
+                twin.close()
+        except Exception:  # noqa: S112 - whatever it is that an environment raises, this way is none for it
+            continue
+    return "reset"
+
+
+def way_for_vector(make: Callable[[], VectorEnv[Any, Any, Any]]) -> str:
+    """Return how a vector environment that is one object can be brought back: `pickle` or `reset`."""
+    try:
+        original = make()
+        original.reset(seed=0)
+        original.action_space.seed(0)
+        actions = [original.action_space.sample() for _ in range(2 * TRIAL_STEPS)]
+        for action in actions[:TRIAL_STEPS]:
+            original.step(action)
+        twin = unpickled(pickled(original))
+        same = all(
+            data_equivalence(original.step(action)[:4], twin.step(action)[:4], exact=True)
+            for action in actions[TRIAL_STEPS:]
+        )
+        original.close()
+        twin.close()
+    except Exception:
+        return "reset"
+    return "pickle" if same else "reset"
+
+
+def _survives(original: Restorable, twin: Restorable, seed: int) -> bool:
+    """Say whether a twin goes on as the original does, in the same episode and in the next."""
+    original.action_space.seed(0)
+    actions = [original.action_space.sample() for _ in range(4 * TRIAL_STEPS)]
+    original.reset(seed=seed)
+    _play(original, actions[:TRIAL_STEPS])
+    original.reset()
+    _play(original, actions[TRIAL_STEPS : 2 * TRIAL_STEPS])
+    twin.snapshot = original.snapshot
+    for start in (2 * TRIAL_STEPS, 3 * TRIAL_STEPS):
+        part = actions[start : start + TRIAL_STEPS]
+        if not data_equivalence(_play(original, part), _play(twin, part), exact=True):
+            return False
+        if not data_equivalence(original.reset()[0], twin.reset()[0], exact=True):
+            return False
+    return True
+
+
+def _play(env: Restorable, actions: list[Any]) -> list[Any]:
+    steps = []
+    for action in actions:
+        step = env.step(action)[:4]
+        steps.append(step)
+        if step[2] or step[3]:
+            steps.append(env.reset()[0])
+    return steps
