@@ -14,11 +14,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lab.run_dir import now
+from lab.run_dir import now, read_json
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's name for a tree with nothing in it
 UNTRACKED_BUDGET = 20 * 2**20  # bytes of untracked files that a patch may hold; those beyond it are named, not stored
 MOST_NAMES = 100  # names of files left out that are listed
+FROZEN = (".provenance.json", ".uncommitted.patch")  # what a frozen copy of the code knows of it, beside the package
 
 
 @dataclass
@@ -44,7 +45,7 @@ def collect(command: list[str], device: str, threads: int, stack: list[int], out
         stack: seeds of the Sessions that are trained in lockstep.
         outputs: the run directory, which is not part of the code although it may lie beside it.
     """
-    git, patch = _git(outputs)
+    git, patch = describe_code(outputs)
     facts = {
         "start": now(),
         "end": None,
@@ -69,6 +70,24 @@ def _distributions() -> list[metadata.Distribution]:
     return [found[name] for name in sorted(found)]
 
 
+def package() -> Path:
+    """Return the directory of the package that runs."""
+    return Path(__file__).resolve().parent
+
+
+def is_frozen() -> bool:
+    """Say whether the package that runs lies in a frozen copy."""
+    return (package().parent / FROZEN[0]).exists()
+
+
+def describe_code(outputs: Path) -> tuple[dict[str, Any], bytes]:
+    """Return what git knows of the code, and the patch; those of when it was frozen, if it was."""
+    if is_frozen():
+        facts, patch = (package().parent / name for name in FROZEN)
+        return read_json(facts), patch.read_bytes()
+    return _git(outputs)
+
+
 def _git(outputs: Path) -> tuple[dict[str, Any], bytes]:
     """Describe the checkout that the code is run from, and what in it is not committed."""
     absent: dict[str, Any] = {"sha": None, "branch": None, "uncommitted": None, "left_out": []}
@@ -78,8 +97,8 @@ def _git(outputs: Path) -> tuple[dict[str, Any], bytes]:
     if root is None:
         return {**absent, "note": "neither the code nor the working directory is in a git checkout"}, b""
     try:
-        head = _run(root, "rev-parse", "--verify", "--quiet", "HEAD", check=False).decode().strip()
-        branch = _run(root, "symbolic-ref", "--short", "--quiet", "HEAD", check=False).decode().strip()
+        head = ask_git(root, "rev-parse", "--verify", "--quiet", "HEAD", check=False).decode().strip()
+        branch = ask_git(root, "symbolic-ref", "--short", "--quiet", "HEAD", check=False).decode().strip()
         patch, left_out = _uncommitted(root, head or EMPTY_TREE, outputs)
     except (subprocess.CalledProcessError, OSError) as error:
         return {**absent, "note": f"git could not be asked: {error}"}, b""
@@ -94,20 +113,28 @@ def _git(outputs: Path) -> tuple[dict[str, Any], bytes]:
 
 def _checkout() -> Path | None:
     """Return the root of the checkout that tracks this package, or else of the one around the working directory."""
-    package = Path(__file__).resolve().parent
-    for folder, tracked in ((package, "__init__.py"), (Path.cwd(), ".")):
-        try:
-            if tracked == "__init__.py":
-                _run(folder, "ls-files", "--error-unmatch", tracked)
-            return Path(os.fsdecode(_run(folder, "rev-parse", "--show-toplevel").strip(b"\n")))
-        except (subprocess.CalledProcessError, OSError):
-            continue
-    return None
+    return checkout_of_package() or _toplevel(Path.cwd())
+
+
+def checkout_of_package() -> Path | None:
+    """Return the root of the checkout that tracks this package, if one does."""
+    try:
+        ask_git(package(), "ls-files", "--error-unmatch", "__init__.py")
+    except (subprocess.CalledProcessError, OSError):
+        return None
+    return _toplevel(package())
+
+
+def _toplevel(folder: Path) -> Path | None:
+    try:
+        return Path(os.fsdecode(ask_git(folder, "rev-parse", "--show-toplevel").strip(b"\n")))
+    except (subprocess.CalledProcessError, OSError):
+        return None
 
 
 def _uncommitted(root: Path, base: str, outputs: Path) -> tuple[bytes, list[str]]:
     """Return the patch from a commit to the working tree, untracked files included, and the files too large for it."""
-    listed = _run(root, "ls-files", "--others", "--exclude-standard", "-z").split(b"\0")
+    listed = ask_git(root, "ls-files", "--others", "--exclude-standard", "-z").split(b"\0")
     sizes = {}
     for name in filter(None, listed):
         path = root / os.fsdecode(name)
@@ -125,20 +152,22 @@ def _uncommitted(root: Path, base: str, outputs: Path) -> tuple[bytes, list[str]
     with tempfile.TemporaryDirectory() as folder:
         # A copy of the index, in which untracked files are marked as meant to be added: the checkout's stays as it is.
         index = Path(folder) / "index"
-        original = root / os.fsdecode(_run(root, "rev-parse", "--git-path", "index").strip(b"\n"))
+        original = root / os.fsdecode(ask_git(root, "rev-parse", "--git-path", "index").strip(b"\n"))
         if original.exists():
             shutil.copy(original, index)
         env = {"GIT_INDEX_FILE": str(index)}
         if untracked:
             names = b"\0".join(untracked)
             literal = ("--literal-pathspecs", "add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
-            _run(root, *literal, stdin=names, env=env)
-        return _run(root, "diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", base, env=env), left_out
+            ask_git(root, *literal, stdin=names, env=env)
+        words = ("diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", base)
+        return ask_git(root, *words, env=env), left_out
 
 
-def _run(
+def ask_git(
     folder: Path, *words: str, check: bool = True, stdin: bytes | None = None, env: dict[str, str] | None = None
 ) -> bytes:
+    """Run git in a folder and return what it prints."""
     done = subprocess.run(
         ["git", *words],
         cwd=folder,
