@@ -58,12 +58,23 @@ def generations(directory: RunDir) -> list[dict[str, Any]]:
             continue
         sizes = state["record"]["sizes"]
         if all(path.exists() and path.stat().st_size >= sizes[name] for name, path in directory.tables.items()):
-            found.append(state)
+            found.append(state | {"generation": which})
     return found
 
 
+def go_back(directory: RunDir, state: dict[str, Any]) -> None:
+    """Make the checkpoint that a Session goes on from its last one; a newer one is damaged, or is not to be used.
+
+    The newer one would be kept as the previous one at the next checkpoint, in the place of this one, which is whole;
+    and the rows that it knows of are about to be cut off.
+    """
+    if state["generation"] != GENERATIONS[0]:
+        last, previous = (directory.checkpoint(which) for which in GENERATIONS)
+        previous.replace(last)
+
+
 def together(found: list[list[dict[str, Any]]]) -> list[tuple[list[int], list[dict[str, Any]] | None]]:
-    """Say which Sessions of a stack can go on in lockstep: those that are at the same frame.
+    """Say which Sessions of a stack can go on in lockstep: those that are at the same point.
 
     A kill between two writes leaves some Sessions of a stack a checkpoint ahead; all go back to the one they share.
 
@@ -74,14 +85,19 @@ def together(found: list[list[dict[str, Any]]]) -> list[tuple[list[int], list[di
         Groups: the Sessions of each, and the state of each of these; null for those that begin.
     """
     begun = [index for index, states in enumerate(found) if states]
-    frames = [{state["frame"] for state in found[index]} for index in begun]
-    shared = set.intersection(*frames) if frames else set()
-    groups: dict[int, list[int]] = {}
+    points = [{_point(state) for state in found[index]} for index in begun]
+    shared = set.intersection(*points) if points else set()
+    groups: dict[tuple[int, bool], list[int]] = {}
     for index in begun:
-        groups.setdefault(max(shared) if shared else found[index][0]["frame"], []).append(index)
+        groups.setdefault(max(shared) if shared else _point(found[index][0]), []).append(index)
     result: list[tuple[list[int], list[dict[str, Any]] | None]] = []
-    for frame, group in sorted(groups.items()):
-        states = [next(state for state in found[index] if state["frame"] == frame) for index in group]
+    for point, group in sorted(groups.items()):
+        states = [next(state for state in found[index] if _point(state) == point) for index in group]
         result.append((group, states))
     new = [index for index, states in enumerate(found) if not states]
     return [*([(new, None)] if new else []), *result]
+
+
+def _point(state: dict[str, Any]) -> tuple[int, bool]:
+    """Return the frame of a checkpoint, and whether what is due at that frame was done."""
+    return state["frame"], state["pending"] is None

@@ -7,7 +7,7 @@ nothing itself, and all that it must remember is in the run directory, so that i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lab.errors import LabError
 from lab.interruption import stop_signals
 from lab.run_dir import SweepDir, TrialDir
-from lab.trial import Job, Point, Trial
+from lab.trial import Job, Point, Trial, states_of
+from lab.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from lab.analysis.objective import Objective
@@ -28,11 +29,20 @@ LEFTOVER_SECONDS = 60.0  # how long to wait for Sessions whose sweep was killed;
 FEWEST_ENDED = 4  # Sessions that must have ended before a rate of failures means anything
 
 
-class Launch(Protocol):
-    """Runs jobs and returns, for each, null or why it has no result; called from several threads."""
+class Launcher(Protocol):
+    """Runs jobs. The future of a job gives null, or why it has no result."""
 
-    def __call__(self, jobs: list[Job]) -> Sequence[str | None]:
-        """Run jobs."""
+    def launch(self, jobs: list[Job]) -> list[Future[str | None]]:
+        """Let jobs run as soon as there is room for them."""
+
+    def adopt(self) -> list[tuple[Job, Future[str | None]]]:
+        """Return the jobs that an earlier process launched and that are not over."""
+
+    def kill(self, job: Job) -> None:
+        """Kill a job."""
+
+    def stop(self) -> None:
+        """Start nothing more, and ask the jobs that run to end with everything written."""
 
 
 @dataclass
@@ -53,6 +63,8 @@ class Plan:
         searched: makes the point of what a search suggests by key.
         max_failure_rate: share of failed Sessions above which to stop.
         retry: whether Sessions that failed are run again.
+        hung_after: minutes without a step after which a job is killed; null for never.
+        detach: whether to launch all that there is room for, and not to wait for it.
     """
 
     directory: SweepDir
@@ -68,6 +80,8 @@ class Plan:
     searched: Callable[[dict[str, Any]], Point]
     max_failure_rate: float
     retry: bool = False
+    hung_after: float | None = None
+    detach: bool = False
 
     def trial(self, number: int, point: Point) -> Trial:
         """Return the Trial at a point."""
@@ -86,6 +100,19 @@ class Plan:
 
 
 @dataclass
+class Running:
+    """A Trial whose jobs were launched.
+
+    Attributes:
+        trial: the Trial.
+        jobs: those of its jobs that are not over.
+    """
+
+    trial: Trial
+    jobs: dict[Future[str | None], Job]
+
+
+@dataclass
 class Experiment:
     """The Trials of a plan while they run.
 
@@ -93,9 +120,8 @@ class Experiment:
         plan: what to run.
         study: where points come from, and what prunes; null for a grid without a pruner.
         objective: what the study is told.
-        launch: runs jobs.
+        launcher: runs jobs.
         tree: what the terminal shows.
-        stop_launcher: lets the launcher start nothing more.
         draw: draws a Trial that has ended, without making the others wait.
         stopped: why it ended before its plan was done, if it did.
     """
@@ -103,15 +129,17 @@ class Experiment:
     plan: Plan
     study: Study | None
     objective: Objective
-    launch: Launch
+    launcher: Launcher
     tree: Tree
-    stop_launcher: Callable[[], None] = lambda: None
     draw: Callable[[TrialDir], None] = lambda directory: None
     stopped: str | None = None
-    _running: dict[Future[Sequence[str | None]], tuple[Trial, list[Job]]] = field(default_factory=dict)
+    _running: list[Running] = field(default_factory=list)
     _lingering: list[Trial] = field(default_factory=list)  # whose launcher gave up while Sessions of theirs still run
     _looked: dict[int, int] = field(default_factory=dict)  # the last rung at which the pruner looked, by Trial
     _ended: list[str] = field(default_factory=list)  # states of the Sessions that this process saw to their end
+
+    def __post_init__(self) -> None:
+        self._watchdog = Watchdog(self.plan.hung_after)
 
     def open(self) -> None:
         """Take in what an earlier process left in the directory.
@@ -120,15 +148,27 @@ class Experiment:
             LabError: Sessions of an earlier process still run, or the study cannot go on.
         """
         begun = self.plan.begun()
-        wait_for_leftovers(begun)
+        adopted = self.launcher.adopt()
+        for trial in begun:
+            jobs = {future: job for job, future in adopted if job.trial == trial.number}
+            if jobs:
+                self._running.append(Running(trial, jobs))
+        wait_for_leftovers([trial for trial in begun if trial not in self._adopted()])
         outcomes = {trial.number: self.outcome(trial) for trial in begun}
         if self.study:
             self.study.open(outcomes)
         self.tree.adopt({trial.number: (trial, outcomes[trial.number]) for trial in begun})
-        self._waiting = [trial for trial in begun if trial.left()]
+        for running in self._running:  # what is in no job that goes on is launched again
+            launched = [seed for job in running.jobs.values() for seed in job.sessions]
+            left = running.trial.jobs(self.plan.stack, launched)
+            running.jobs |= zip(self.launcher.launch(left), left, strict=True)
+        self._waiting = [trial for trial in begun if trial.left() and trial not in self._adopted()]
         # Of these some Sessions are done, and to prune the rest would take a whole Trial out of the ranking.
         self._looked = {trial.number: self.plan.rungs for trial in begun if "completed" in trial.states().values()}
         self._next = max((trial.number + 1 for trial in begun), default=0)
+
+    def _adopted(self) -> list[Trial]:
+        return [running.trial for running in self._running]
 
     def run(self) -> None:
         """Run all Trials that are not done.
@@ -137,37 +177,32 @@ class Experiment:
             KeyboardInterrupt: on a second request to stop; jobs may still run then.
             LabError: the search space gave no point.
         """
-        pool = ThreadPoolExecutor(self.plan.parallel)
         try:
             with self.tree, stop_signals() as stop:
-                while self._step(pool, stop):
+                while self._step(stop):
                     pass
         except BaseException:
             # Whatever it is, what runs is to end too; the threads that wait for it would keep this process.
             self.stop("it could not go on")
             raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _step(self, pool: ThreadPoolExecutor, stop: Callable[[], bool]) -> bool:
+    def _step(self, stop: Callable[[], bool]) -> bool:
         """Do what there is to do now; false once nothing is left."""
-        while not self.stopped and not stop() and len(self._running) < self.plan.parallel:
-            trial = self._next_trial()
-            if trial is None:
-                break
-            self.tree.begin(trial)
-            jobs = trial.jobs(self.plan.stack)
-            self._running[pool.submit(self.launch, jobs)] = trial, jobs
-        if not self._running and not self._lingering:
+        if not self.stopped and not stop():
+            self._launch()
+        if self.plan.detach or not (self._running or self._lingering):
             return False
-        if self._running:
-            wait(self._running, timeout=TICK, return_when=FIRST_COMPLETED)
+        futures = [future for running in self._running for future in running.jobs]
+        if futures:
+            wait(futures, timeout=TICK, return_when=FIRST_COMPLETED)
         else:
             sleep(TICK)
         if stop() and not self.stopped:
             self.stop(INTERRUPTED)
-        for future in [future for future in self._running if future.done()]:
-            self._take_back(*self._running.pop(future), future.result())
+        for running in self._running[:]:
+            self._take_back(running)
+        for job in self._watchdog.hanging([job for running in self._running for job in running.jobs.values()]):
+            self.launcher.kill(job)
         for trial in self._lingering[:]:
             if not trial.runs:
                 self._lingering.remove(trial)
@@ -175,19 +210,35 @@ class Experiment:
         if self.stopped:
             self._ask_to_stop()
         elif self.study and self.plan.prune:
-            for trial, _ in self._running.values():
-                self._look(trial, self.study)
+            for running in self._running:
+                self._look(running.trial, self.study)
         self.tree.update()
         return True
 
-    def _take_back(self, trial: Trial, jobs: list[Job], reasons: Sequence[str | None]) -> None:
+    def _launch(self) -> None:
+        """Launch the jobs of as many Trials as may run at the same time, all at once."""
+        begun: list[tuple[Trial, list[Job]]] = []
+        while len(self._running) + len(begun) < self.plan.parallel:
+            trial = self._next_trial()
+            if trial is None:
+                break
+            self.tree.begin(trial)
+            begun.append((trial, trial.jobs(self.plan.stack)))
+        futures = iter(self.launcher.launch([job for _, jobs in begun for job in jobs]) if begun else ())
+        for trial, jobs in begun:
+            self._running.append(Running(trial, {next(futures): job for job in jobs}))
+
+    def _take_back(self, running: Running) -> None:
         """See to it that every Session of jobs that are over has an end, unless they were asked to stop."""
-        for job, reason in zip(jobs, reasons, strict=True):
+        for future in [future for future in running.jobs if future.done()]:
+            job = running.jobs.pop(future)
+            reason = self._watchdog.reason(job) or (None if future.cancelled() else future.result())
             if not self.stopped:
-                trial.close(job.seeds, reason)
-            states = trial.states()
-            self._ended += [states[seed] for seed in job.seeds]
-        self._lingering.append(trial)
+                running.trial.close(list(job.sessions), reason)
+            self._ended += states_of(job.sessions).values()
+        if not running.jobs:
+            self._running.remove(running)
+            self._lingering.append(running.trial)
 
     def _next_trial(self) -> Trial | None:
         """Return the next Trial to run: one that was begun earlier, or the next point."""
@@ -223,11 +274,11 @@ class Experiment:
     def stop(self, reason: str) -> None:
         """Begin nothing more, and ask what runs to end with everything written."""
         self.stopped = reason
-        self.stop_launcher()
+        self.launcher.stop()
         self._ask_to_stop()
 
     def _ask_to_stop(self) -> None:
-        for trial in [*(trial for trial, _ in self._running.values()), *self._lingering]:
+        for trial in [*self._adopted(), *self._lingering]:
             trial.ask_to_stop("interrupted", f"the sweep was stopped: {self.stopped}")
 
     def outcome(self, trial: Trial) -> Outcome:

@@ -74,6 +74,7 @@ class Record:
         self._window: deque[Episode] = deque(maxlen=WINDOW)
         self._episodes = 0
         self._rows = 0
+        self._row_frame = 0  # of the last row
         self._status_time = 0.0
         self._speed: float | None = None  # frames per second over the last log interval
         sizes: dict[str, int] = {}
@@ -82,7 +83,8 @@ class Record:
             write_text(directory.spec, yaml.safe_dump(spec.to_dict(), sort_keys=False, allow_unicode=True))
         else:
             directory.stop.unlink(missing_ok=True)
-            self.best, self._episodes, self._rows = state["best"], state["episodes"], state["rows"]
+            self.best, self._episodes = state["best"], state["episodes"]
+            self._rows, self._row_frame = state["rows"], state["row_frame"]
             self._window.extend(map(Episode._make, state["window"]))
             sizes = state["sizes"]
         self._facts, same_code = _write_provenance(directory, provenance, None if state is None else frame)
@@ -102,8 +104,9 @@ class Record:
         if spec.log.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            # What an earlier process wrote of later frames is not shown any more.
-            self._events = SummaryWriter(str(directory.path), purge_step=None if state is None else frame + 1)
+            # What an earlier process wrote of later rows is not shown any more.
+            later = None if state is None else self._row_frame + 1
+            self._events = SummaryWriter(str(directory.path), purge_step=later)
         self.beat(frame, at_once=True)
         begun = "started" if state is None else f"resumed at frame {frame},"
         self._log.info("%s %s, seed %d: %s", begun, spec.name, spec.seed, provenance.facts["command"])
@@ -118,6 +121,7 @@ class Record:
             "best": self.best,
             "episodes": self._episodes,
             "rows": self._rows,
+            "row_frame": self._row_frame,
             "window": [tuple(episode) for episode in self._window],
             "sizes": {name: table.sync() for name, table in self._tables.items()},
         }
@@ -170,6 +174,7 @@ class Record:
         if evaluation is not None:
             row |= {"eval_return": float(evaluation[0].mean()), "eval_length": float(evaluation[1].mean())}
         self._rows += 1
+        self._row_frame = frame
         self._tables["metrics"].add(row)
         self._tables["timing"].add({"frame": frame, **timing})
         self._speed = timing["frames_per_second"]
@@ -195,14 +200,14 @@ class Record:
         return self._events is not None and every > 0 and (self._rows - 1) % every == 0
 
     def add_histograms(self, agent: Agent, index: int, actions: np.ndarray | None, frame: int) -> None:
-        """Write the distributions of weights, biases, gradients and, if known, of the last horizon's actions."""
+        """Write the distributions of weights, biases and, where there was a horizon, its gradients and actions."""
         for name, value in agent.algorithm.parameters.session(index).items():
             kind = "bias" if name.endswith("bias") else "weight"
             self._events.add_histogram(f"{kind}/{name}", value, frame)
-        for name, value in agent.algorithm.parameters.session_gradients(index).items():
-            self._events.add_histogram(f"gradient/{name}", value, frame)
         if actions is None:
             return
+        for name, value in agent.algorithm.parameters.session_gradients(index).items():
+            self._events.add_histogram(f"gradient/{name}", value, frame)
         columns = actions.reshape(-1, 1 if actions.ndim == 2 else actions.shape[-1])
         for column in range(columns.shape[1]):
             self._events.add_histogram(f"action/{column}", columns[:, column], frame)

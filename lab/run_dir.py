@@ -103,6 +103,7 @@ class RunDir:
         self.hydra = self.path / ".hydra"
         self.stop = self.path / "stop.json"
         self.lock = Lock(self.path)
+        self._before: bytes | None = None  # the status at the time of `claim`
 
     @property
     def tables(self) -> dict[str, Path]:
@@ -126,6 +127,7 @@ class RunDir:
             raise LabError(f"{self.path} is in use: another process trains a Session there.")
         status = self.read_status_if_any()
         if status is None or status["state"] not in ENDED:
+            self._before = self.status.read_bytes() if status else None
             return
         self.lock.release()
         raise LabError(
@@ -138,9 +140,12 @@ class RunDir:
         self.lock.release()
 
     def let_go(self) -> None:
-        """Let go of a directory that was claimed in vain, without a trace in one that was new."""
-        if not self.status.exists():
+        """Let go of a directory that was claimed in vain, and leave it as it was."""
+        if self._before is None:
+            self.status.unlink(missing_ok=True)
             self.lock.path.unlink(missing_ok=True)
+        else:
+            write_atomically(self.status, self._before)
         self.release()
 
     def clear(self) -> None:
@@ -159,6 +164,7 @@ class RunDir:
         error: str | None = None,
         mean_return: float | None = None,
         frames_per_second: float | None = None,
+        lost: bool = False,
     ) -> None:
         """Say in status.json how the Session stands.
 
@@ -169,6 +175,7 @@ class RunDir:
             error: the traceback of a failed Session, or why it was pruned.
             mean_return: mean return of the last 100 episodes.
             frames_per_second: over the last log interval.
+            lost: whether its process ended without a word, so that somebody else writes this.
         """
         assert state in STATES, state
         content = {
@@ -178,6 +185,7 @@ class RunDir:
             "return": mean_return,
             "frames_per_second": frames_per_second,
             "error": error,
+            "lost": lost,
             "updated": now(),
             "host": platform.node(),
             "pid": os.getpid(),
@@ -211,6 +219,10 @@ class RunDir:
             return self.read_status()
         except LabError:
             return None
+
+    def interrupt(self) -> None:
+        """Say of a Session whose process was lost that it may go on."""
+        write_json(self.status, {**self.read_status(), "state": "interrupted", "error": None, "lost": False})
 
     def abandoned(self) -> bool:
         """Say whether a Session was running here and its process is gone without having written an end."""
@@ -290,6 +302,11 @@ class SweepDir:
     def trial(self, number: int) -> TrialDir:
         """Return the directory of a Trial of an Experiment."""
         return TrialDir(self.path / f"trial-{number:03}")
+
+    def next_job(self) -> int:
+        """Return the first number that no job in the directory had, from 1."""
+        names = [path.name.partition(".")[0] for path in self.jobs.glob("*")]
+        return max((int(name) for name in names if name.isdigit()), default=0) + 1
 
     def trials(self) -> list[TrialDir]:
         """Return the directories of the Trials that exist, by number."""

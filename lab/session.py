@@ -28,7 +28,7 @@ def train(
 ) -> list[Record]:
     """Train Sessions in lockstep, or go on with those that were interrupted.
 
-    Those that are at different frames, and so cannot share their steps, are trained one group after the other.
+    Those that are at different points, and so cannot share their steps, are trained one group after the other.
 
     Args:
         specs: one for each Session; they differ in seeds, or in numbers with a decimal point.
@@ -47,6 +47,9 @@ def train(
     claim(directories, specs, patience)
     records: dict[int, Record] = {}
     try:
+        for directory, spec in zip(directories, specs, strict=True):  # from here on it shows if the Session hangs
+            status = directory.read_status_if_any()
+            directory.write_status("running", status["frame"] if status else 0, spec.frames)
         groups = together([generations(directory) for directory in directories])
         stacks = [
             (group, states, Stack([specs[i] for i in group], [directories[i] for i in group], spaces))

@@ -154,6 +154,8 @@ class SweepSpec:
     max_failure_rate: float  # share of the Sessions that ended, above which the sweep stops if so many failed
     retry: bool  # whether Sessions that failed are run again
     plan: bool  # whether only to say what would run
+    hung_after: float | None  # minutes without a step after which a job counts as hung; null for never
+    detach: bool  # whether to return at once, and to let the sweep go on without a terminal
 
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""
@@ -166,6 +168,8 @@ class SweepSpec:
         require(self.parallel is None or self.parallel >= 1, "parallel", self.parallel, "null, or 1 or more")
         within = 0 <= self.max_failure_rate <= 1
         require(within, "max_failure_rate", self.max_failure_rate, "between 0 and 1")
+        patient = self.hung_after is None or self.hung_after > 0
+        require(patient, "hung_after", self.hung_after, "null, or above 0 minutes")
 
 
 SWEEP_KEYS = tuple(field.name for field in fields(SweepSpec))

@@ -284,8 +284,9 @@ class Stack:
         self.saved_time = perf_counter()
 
     def restore(self, states: list[dict[str, Any]]) -> None:
-        """Go on from the checkpoints of all Sessions, which are at the same frame."""
+        """Go on from the checkpoints of all Sessions, which are at the same point."""
         for s, state in enumerate(states):
+            checkpoint.go_back(self.directories[s], state)
             self.agent.restore(s, state)
             self.optimiser_steps[s] = state["optimiser_steps"]
             self.collector.restore(s, state["collector"])

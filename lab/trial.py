@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,29 @@ from lab.run_dir import ENDED, RunDir, TrialDir, trial_state, write_json
 DIED = "The process of this Session ended without a word: it was killed, or the machine failed."
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Job:
     """What one process runs: Sessions of one Trial, in lockstep.
 
     Attributes:
+        trial: number of the Trial.
         words: what it is told on its command line.
-        seeds: of its Sessions.
+        sessions: the directory of each of its Sessions, by the seed.
     """
 
+    trial: int
     words: list[str]
-    seeds: list[int]
+    sessions: dict[int, RunDir]
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of its Sessions have."""
+        return all(state in ENDED for state in states_of(self.sessions).values())
+
+    def progress(self) -> list[tuple[int, str]] | None:
+        """Return, of the Sessions that run, the frame and when it was written; null if none does."""
+        found = [session.read_status_if_any() for session in self.sessions.values()]
+        return [(one["frame"], one["updated"]) for one in found if one and one["state"] == "running"] or None
 
 
 @dataclass(frozen=True)
@@ -73,19 +85,24 @@ class Trial:
         return {seed: self.directory.session(seed) for seed in self.seeds}
 
     def begin(self) -> None:
-        """Write down what the Trial is, before any of its Sessions begins; those to run again are emptied."""
+        """Write down what the Trial is, before any of its Sessions begins.
+
+        Of those to run again, one that failed by itself is emptied; one that was lost goes on from its checkpoint.
+        """
         states = self.states()
         for seed, session in self.sessions().items():
             if self.retry and states[seed] == "failed":
-                session.clear()
+                if session.read_status()["lost"]:
+                    session.interrupt()
+                else:
+                    session.clear()
         self.retry = False
         seeds = sorted({*self.seeds, *self.directory.seeds()})
         write_json(self.directory.point, {"number": self.number, **asdict(self.point), "seeds": seeds})
 
     def states(self) -> dict[int, str]:
         """Return the state of each Session by its seed: one of lab.run_dir.STATES, or pending."""
-        found = {seed: session.read_status_if_any() for seed, session in self.sessions().items()}
-        return {seed: status["state"] if status else "pending" for seed, status in found.items()}
+        return states_of(self.sessions())
 
     @property
     def state(self) -> str:
@@ -104,20 +121,22 @@ class Trial:
             return []
         return [seed for seed, state in states.items() if state not in ENDED or (self.retry and state == "failed")]
 
-    def jobs(self, stack: int) -> list[Job]:
+    def jobs(self, stack: int, launched: Sequence[int] = ()) -> list[Job]:
         """Pack the Sessions that are left into jobs.
 
         Args:
             stack: Sessions in a job, at most.
+            launched: seeds of Sessions that are in a job already.
         """
-        left = self.left()
+        left = [seed for seed in self.left() if seed not in launched]
         jobs = []
         for start in range(0, len(left), stack):
             seeds = left[start : start + stack]
             # A job of one Session owns the directory of that Session; a stack owns one with a directory for each seed.
             folder = Path(self.subdir, f"seed-{seeds[0]}") if len(seeds) == 1 else Path(self.subdir or ".")
             seed = str(seeds[0]) if len(seeds) == 1 else f"[{','.join(map(str, seeds))}]"
-            jobs.append(Job([*self.words, f"seed={seed}", f"hydra.sweep.subdir={folder}"], seeds))
+            words = [*self.words, f"seed={seed}", f"hydra.sweep.subdir={folder}"]
+            jobs.append(Job(self.number, words, {seed: self.directory.session(seed) for seed in seeds}))
         return jobs
 
     def close(self, seeds: Sequence[int], reason: str | None) -> None:
@@ -131,9 +150,9 @@ class Trial:
             session = self.directory.session(seed)
             status = session.read_status_if_any()
             if status is None:
-                session.write_status("failed", 0, 0, reason or DIED)
+                session.write_status("failed", 0, 0, reason or DIED, lost=True)
             elif status["state"] == "interrupted" and session.abandoned():
-                session.write_status("failed", status["frame"], status["frames"], reason or DIED)
+                session.write_status("failed", status["frame"], status["frames"], reason or DIED, lost=True)
 
     def ask_to_stop(self, state: str, reason: str) -> None:
         """Ask the Sessions that run to end as `pruned` or `interrupted`."""
@@ -141,3 +160,9 @@ class Trial:
         for seed, session in self.sessions().items():
             if states[seed] == "running" and not session.stop.exists():
                 session.ask_to_stop(state, reason)
+
+
+def states_of(sessions: Mapping[int, RunDir]) -> dict[int, str]:
+    """Return the state of each Session by its seed: one of lab.run_dir.STATES, or pending."""
+    found = {seed: session.read_status_if_any() for seed, session in sessions.items()}
+    return {seed: status["state"] if status else "pending" for seed, status in found.items()}

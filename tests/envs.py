@@ -120,6 +120,53 @@ class Brittle(Base):
         return 1.0 if self.episodes == 1 else float("nan")
 
 
+class Unrepeatable(Base):
+    """Shows numbers of the system's own randomness, of which no seed knows."""
+
+    def observe(self) -> np.ndarray:
+        return np.random.default_rng().uniform(-1, 1, 3).astype(np.float32)
+
+
+class Unpicklable(Base):
+    """Holds what no pickle takes."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self.lasting = (number for number in range(1000))
+        return super().reset(seed=seed, options=options)
+
+    def reward(self, action: Any) -> float:
+        return float(next(self.lasting))
+
+
+class Forgetful(Base, gym.utils.EzPickle):
+    """Has a pickle that says how it was made, and no more; it takes actions by a dictionary, as tutorials do."""
+
+    def __init__(self) -> None:
+        gym.utils.EzPickle.__init__(self)
+        self.place = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self.place = 0
+        return super().reset(seed=seed, options=options)
+
+    def reward(self, action: Any) -> float:
+        self.place += {0: -1, 1: 1}[action]
+        return float(self.place)
+
+
+class HalfForgetful(Base):
+    """Has a pickle that forgets the state, except after one seed."""
+
+    place = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | ({"place": 0} if self.np_random_seed != 1 else {})
+
+    def reward(self, action: Any) -> float:
+        self.place += 1
+        return float(self.place)
+
+
 class Text(Base):
     """Has actions that nothing here can give."""
 
@@ -127,5 +174,8 @@ class Text(Base):
 
 
 gym.register("Endless-v0", entry_point=Endless)
-for kind in (Target, Single, Pair, Raises, RaisesInReset, Brittle, NotANumber, Killed, Text):
+for kind in (
+    Target, Single, Pair, Raises, RaisesInReset, Brittle, NotANumber, Killed, Text,
+    Unrepeatable, Unpicklable, Forgetful, HalfForgetful,
+):  # fmt: skip
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

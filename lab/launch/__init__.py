@@ -8,7 +8,8 @@ def register() -> None:
     from hydra.core.plugins import Plugins
 
     from lab.launch.local import LocalLauncher
+    from lab.launch.slurm import SlurmLauncher
     from lab.launch.sweeper import LabSweeper
 
-    for plugin in (LabSweeper, LocalLauncher):
+    for plugin in (LabSweeper, LocalLauncher, SlurmLauncher):
         Plugins.instance().register(plugin)

@@ -13,12 +13,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lab.errors import LabError, did_you_mean, tell
-from lab.run_dir import RunDir, SweepDir
+from lab.run_dir import ENDED, LOCK_SECONDS, RunDir, SweepDir
 from lab.spec import Spec, read
+from lab.trial import states_of
 
 if TYPE_CHECKING:
     from lab.record import Record
 
+HANDOVER_SECONDS = 60.0  # how long a job waits for the process that had its Sessions before to end
 STATUS = {"completed": 0, "pruned": 0, "failed": 1, "interrupted": 130}
 
 START = time.time()
@@ -39,7 +41,7 @@ def run(config: DictConfig) -> None:
     threading.excepthook = in_a_sentence
     output = Path(HydraConfig.get().runtime.output_dir)
     if is_swept():
-        analyse(train(config, output, show=False))
+        analyse(train(config, output, swept=True))
         return
     try:
         refuse_sweep(config, output)
@@ -87,8 +89,11 @@ def refuse_sweep(config: DictConfig, output: Path) -> None:
         raise LabError(f"{output} holds a sweep: choose another hydra.run.dir for a single job.")
 
 
-def train(config: DictConfig, output: Path, show: bool = True) -> list[Record]:
-    """Check a composed config, train its Sessions and return their records."""
+def train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]:
+    """Check a composed config, train its Sessions and return their records.
+
+    In a sweep, those that have ended are left alone: a cluster may run a job again of which some had.
+    """
     specs = read(config)
     check_tuned(HydraConfig.get().overrides.task, HydraConfig.get().runtime.config_sources)
     from lab.env.vector import probe
@@ -100,9 +105,18 @@ def train(config: DictConfig, output: Path, show: bool = True) -> list[Record]:
     if len(specs) > 1:
         directories = [RunDir(output / f"seed-{spec.seed}") for spec in specs]
 
+    if swept:
+        states = states_of(dict(enumerate(directories)))
+        left = [index for index, state in states.items() if state not in ENDED]
+        specs, directories = [specs[index] for index in left], [directories[index] for index in left]
+        if not specs:
+            return []
+
     from lab import session
 
-    return session.train(specs, directories, spaces, [composition(config, spec.seed) for spec in specs], show)
+    composed = [composition(config, spec.seed) for spec in specs]
+    patience = HANDOVER_SECONDS if swept else LOCK_SECONDS
+    return session.train(specs, directories, spaces, composed, not swept, patience)
 
 
 def analyse(records: list[Record]) -> None:

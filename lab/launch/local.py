@@ -23,9 +23,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from lab.errors import LabError, require
+from lab.launch.gpus import VISIBLE, Gpus, visible
 from lab.provenance import command_line
 
 PRELOADED = ["lab.session", "lab.analysis.plot_session"]  # what each job would spend seconds on importing
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what keeps libraries from taking all cores
+LEASED = ("auto", "cuda")  # devices for which a job is given a GPU; cuda:1 names one itself
 PATIENCE = 30.0  # seconds that a job may take to end by itself once the process that launched it is gone
 
 
@@ -35,24 +38,32 @@ class LocalLauncher(Launcher):
     `launch` may be called from several threads; they share the slots, first come first served.
     """
 
-    def __init__(self, slots: int | None = None) -> None:
+    def __init__(self, slots: int | None = None, per_gpu: int = 1, gpu_memory: int | None = None) -> None:
         require(slots is None or slots >= 1, "hydra.launcher.slots", slots, "null, or 1 or more")
-        self.slots = slots
+        require(per_gpu >= 1, "hydra.launcher.per_gpu", per_gpu, "1 or more")
+        require(gpu_memory is None or gpu_memory >= 1, "hydra.launcher.gpu_memory", gpu_memory, "null, or 1 or more")
+        self.slots, self.per_gpu, self.gpu_memory = slots, per_gpu, gpu_memory
         self._stopped = threading.Event()
-        self._processes: set[Any] = set()
+        self._processes: dict[int, Any] = {}
         self._starting = threading.Lock()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what a job needs from Hydra."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
-        threads = int(config.get("threads", 1) or 1)
-        self.room = self.slots or max(1, len(os.sched_getaffinity(0)) // threads)
+        self.threads = int(config.get("threads", 1) or 1)
+        self.room = self.slots or max(1, len(os.sched_getaffinity(0)) // self.threads)
+        self.gpus: Gpus | None = None
+        if str(config.get("device")) in LEASED and (names := visible()):
+            self.gpus = Gpus(names, self.per_gpu, self.gpu_memory)
+            self.room = min(self.room, self.gpus.room)
         self._free = threading.Semaphore(self.room)
         self._context = get_context("forkserver")
         self._context.set_forkserver_preload(PRELOADED)
 
     def warm_up(self) -> None:
         """Start the process from which jobs are forked, so that it has imported what they need when they come."""
+        for name in THREADS:  # read by libraries when they are imported
+            os.environ.setdefault(name, str(self.threads))
         with ignoring_interrupts():
             forkserver.ensure_running()
 
@@ -73,35 +84,44 @@ class LocalLauncher(Launcher):
     def stop(self) -> None:
         """Start no more jobs, and ask those that run to end with everything written."""
         self._stopped.set()
-        for process in list(self._processes):
+        for process in list(self._processes.values()):
             process.terminate()
 
-    def kill(self) -> None:
-        """Kill the jobs that run."""
-        self.stop()
-        for process in list(self._processes):
-            process.kill()
+    def kill(self, number: int) -> None:
+        """Kill the job of a number with all the processes that it has started, if it runs."""
+        process = self._processes.get(number)
+        if process:
+            kill_group(process.pid)
 
     def _run(self, words: list[str], number: int) -> JobReturn:
-        with self._free:
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._free)
+            environment = {}
+            if self.gpus:
+                try:
+                    environment[VISIBLE] = held.enter_context(self.gpus.leased())
+                except LabError as error:
+                    return failed(words, str(error).removesuffix("."))
             with self._starting, ignoring_interrupts():
                 if self._stopped.is_set():
                     return failed(words, "it was not started any more")
                 receiver, sender = self._context.Pipe(duplex=False)
                 log = Path(str(self.config.hydra.sweep.dir)) / ".jobs" / f"{number}.log"
                 state, command = Singleton.get_state(), command_line()
-                arguments = (self.hydra_context, self.task_function, self.config, state, words, number, command)
+                task = (self.hydra_context, self.task_function, self.config)
+                arguments = (*task, state, words, number, command, environment)
                 payload = cloudpickle.dumps(arguments)
                 process = self._context.Process(target=work, args=(payload, sender, str(log)), name=f"job-{number}")
                 process.start()
                 sender.close()
-                self._processes.add(process)
+                self._processes[number] = process
             try:
                 answer = receiver.recv_bytes()
             except EOFError:
                 answer = b""
             process.join()
-            self._processes.discard(process)
+            del self._processes[number]
+            kill_group(process.pid)  # what a job that was killed alone has left running
             if answer:
                 return cloudpickle.loads(answer)
             output = f"what it printed is in .jobs/{log.name} of the sweep's directory"
@@ -116,6 +136,14 @@ def failed(words: list[str], reason: str) -> JobReturn:
     return result
 
 
+def reason(result: JobReturn) -> str | None:
+    """Return why a job has no result, if it has none."""
+    if result.status != JobStatus.FAILED:
+        return None
+    error = result._return_value  # the property of that name prints what it raises
+    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+
+
 def death(exitcode: int | None) -> str:
     """Say how a process ended that did not end by itself."""
     if exitcode is not None and exitcode < 0:
@@ -124,14 +152,23 @@ def death(exitcode: int | None) -> str:
     return f"its process ended with exit code {exitcode}"
 
 
+def kill_group(pid: int | None) -> None:
+    """Kill the process that leads a group, and the group."""
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
 def work(payload: bytes, sender: Connection, log: str) -> None:
     """Run one job in a new process, and send its JobReturn."""
+    os.setsid()  # a group of its own, which can be killed as a whole, and which Ctrl-C does not reach
     end_with_parent()
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab", buffering=0) as output:  # noqa: PTH123 - it replaces the standard streams
         for stream in (1, 2):
             os.dup2(output.fileno(), stream)
-    context, task_function, config, state, words, number, command = cloudpickle.loads(payload)
+    context, task_function, config, state, words, number, command, environment = cloudpickle.loads(payload)
+    os.environ.update(environment)
     sys.orig_argv = command  # what was typed, instead of how this process was forked
     Singleton.set_state(state)
     setup_globals()
@@ -173,6 +210,7 @@ def end_with_parent() -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(PATIENCE)
+            kill_group(os.getpgid(0) if os.getpgid(0) == os.getpid() else None)
             os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True, name="end with parent").start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from rich.console import Console
 
 from lab.analysis.objective import Objective
 from lab.analysis.session import read_spec
+from lab.display import print_next
 from lab.errors import LabError, shown
 from lab.experiment import INTERRUPTED, Experiment, Plan
 from lab.launch import job
@@ -61,18 +64,20 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
     plan = make_plan(context, directory, settings, words, pruning)  # nobody else changes the directory from here on
     job.started = True
     content = description(context, plan, words, objective, spec)
-    context.warm_up()
     experiment = Experiment(
         plan,
         study,
         objective,
-        context.launch,
+        context,
         Tree(spec.name, plan.total, len(plan.seeds), spec.frames, objective),
-        context.stop_launcher,
     )
-    experiment.open()
     write_json(directory.sweep, content)
     context.write_multirun(directory)
+    if settings.detach and (study or not context.outlives):
+        detach(directory)
+        return
+    context.warm_up()
+    experiment.open()
     if spec.log.tensorboard and not plan.alone:
         from lab.launch.hparams import write_hparams
 
@@ -83,14 +88,43 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         try:
             experiment.run()
         except KeyboardInterrupt:  # again, before all had ended
-            context.kill_jobs()
+            context.kill_all()
             print(
                 f"\nStopped at once. To go on: python -m lab resume {shlex.quote(str(directory.path))}", file=sys.stderr
             )
             sys.exit(130)
+    if settings.detach:
+        tell_detached(directory)
+        return
     status = conclude(experiment)
     if status:
         sys.exit(status)
+
+
+def detach(directory: SweepDir) -> None:
+    """Let another process, without a terminal, go on with a sweep that is ready to run."""
+    directory.lock.release()
+    directory.jobs.mkdir(exist_ok=True)
+    log = directory.jobs / "controller.log"
+    with log.open("ab") as output:
+        words = [sys.executable, "-m", "lab", "resume", str(directory.path.absolute())]
+        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        subprocess.Popen(words, start_new_session=True, **streams)  # type: ignore[call-overload]
+    tell_detached(directory)
+
+
+def tell_detached(directory: SweepDir) -> None:
+    """Say how to follow a sweep that goes on without this process."""
+    path = shlex.quote(str(directory.path))
+    print(f"The sweep goes on in {directory.path}. Next:")
+    print_next(
+        Console(highlight=False, soft_wrap=True),
+        {
+            f"python -m lab status {path} --watch": "how far it is",
+            f"python -m lab resume {path}": "wait for it here, and finish what is left",
+            f"python -m lab report {path}": "figures of what there is by now",
+        },
+    )
 
 
 def objective_of(settings: SweepSpec, words: Sweep) -> Objective:
@@ -135,6 +169,8 @@ def make_plan(context: Context, directory: SweepDir, settings: SweepSpec, words:
         prune=pruning,
         max_failure_rate=settings.max_failure_rate,
         retry=settings.retry,
+        hung_after=settings.hung_after,
+        detach=settings.detach,
     )
     begun = plan.begun()
     if [trial.number for trial in begun] != list(range(len(begun))):
@@ -150,6 +186,8 @@ def make_plan(context: Context, directory: SweepDir, settings: SweepSpec, words:
         plan.total = len(begun)
     room = context.room
     plan.parallel = min(settings.parallel or room, room) if room == 1 else settings.parallel or room
+    if settings.detach:  # nobody is there to begin more later
+        plan.parallel = plan.total
     left = sum(len(trial.left()) for trial in begun) + (plan.total - len(begun)) * len(plan.seeds)
     plan.stack = int(settings.stack) if settings.stack != "auto" else pack(left, len(plan.seeds), room, pruning)
     return plan
@@ -361,7 +399,7 @@ def command_of(directory: SweepDir, words: list[str]) -> list[str]:
     except Exception as error:
         raise LabError(f"{directory.multirun} cannot be read: {error}.") from error
     # What was asked for once is not asked for again.
-    changed = {word.partition("=")[0] for word in words} | {"hydra.sweep.dir", "hydra.mode", "retry", "plan"}
+    changed = {word.partition("=")[0] for word in words} | {"hydra.sweep.dir", "hydra.mode", "retry", "plan", "detach"}
     kept = [word for word in began if word.partition("=")[0] not in changed]
     folders = [word for path in sources for word in ("--config-dir", path)]
     return [

@@ -1,0 +1,312 @@
+"""Jobs as tasks of SLURM arrays, on hydra-submitit-launcher; what came of them is read from run directories."""
+
+from __future__ import annotations
+
+import copy
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, TaskFunction
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
+from omegaconf import DictConfig
+
+from lab.errors import LabError, require
+from lab.launch.frozen import Frozen, freeze
+from lab.launch.local import failed, reason
+from lab.provenance import command_line
+from lab.run_dir import SweepDir, TrialDir, read_json, write_json
+from lab.trial import Job
+
+if TYPE_CHECKING:
+    import submitit
+
+LINGER = 600.0  # seconds that a task which was asked to end waits for SLURM to end it
+ANSWER_SECONDS = 60.0  # that SLURM may take to answer a question
+RELIABLE = 3  # looks in a row that must not find a task before it counts as over
+
+
+class SlurmLauncher(SubmititLauncher):
+    """Submits jobs as SLURM arrays that run the code as it is at submission.
+
+    A task that is preempted, reaches its time limit or loses its node is queued again by SLURM or by submitit, and its
+    Sessions go on from their checkpoints.
+    """
+
+    def __init__(self, array_size: int, poll: float, **params: Any) -> None:
+        super().__init__(**params)
+        for key in ("nodes", "tasks_per_node"):
+            require(params.get(key, 1) == 1, f"hydra.launcher.{key}", params.get(key), "1: a job is one process")
+        require(array_size >= 1, "hydra.launcher.array_size", array_size, "1 or more")
+        require(poll > 0, "hydra.launcher.poll", poll, "above 0 seconds")
+        self.array_size = array_size
+        self.room = int(self.params["array_parallelism"])
+        self.queue = Queue(poll)
+        self._frozen: Frozen | None = None
+        self._tasks: dict[int, Task] = {}
+
+    def submit(self, jobs: Sequence[Job], words: Sequence[list[str]], first: int) -> list[Future[str | None]]:
+        """Submit jobs; the future of each gives null, or why it has no result.
+
+        Args:
+            jobs: what they are.
+            words: what each is told on its command line.
+            first: number of the first.
+        """
+        tasks = self._submit(words, first)
+        assert self.config is not None
+        directory = SweepDir(str(self.config.hydra.sweep.dir))
+        for number, (task, job) in enumerate(zip(tasks, jobs, strict=True), first):
+            paths = {seed: str(session.path.relative_to(directory.path)) for seed, session in job.sessions.items()}
+            content = {"task": task.id, "folder": str(task.folder), "trial": job.trial, "words": job.words}
+            write_json(directory.jobs / f"{number}.json", {**content, "sessions": paths})
+        return [self.queue.follow(task) for task in tasks]
+
+    def adopt(self, directory: SweepDir) -> list[tuple[int, Job, Future[str | None]]]:
+        """Return the jobs that an earlier process submitted and that are not over, with their numbers."""
+        found: dict[int, tuple[Task, Job]] = {}
+        for path in directory.jobs.glob("*.json"):
+            record = read_json(path)
+            trial = TrialDir(directory.path / Path(next(iter(record["sessions"].values()))).parent)
+            job = Job(record["trial"], record["words"], {int(s): trial.session(int(s)) for s in record["sessions"]})
+            if not job.ended:
+                found[int(path.stem)] = Task(record["task"], Path(record["folder"])), job
+        queued = ids_in_queue([task.id for task, _ in found.values()]) if found else set()
+        going = {number: pair for number, pair in found.items() if pair[0].id in queued}
+        self._tasks |= {number: task for number, (task, _) in going.items()}
+        return [(number, job, self.queue.follow(task)) for number, (task, job) in sorted(going.items())]
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run jobs and return when all are over; the JobReturn of one that was lost holds a LabError."""
+        words = [list(overrides) for overrides in job_overrides]
+        tasks = self._submit(words, initial_job_idx)
+        reasons = [future.result() for future in [self.queue.follow(task) for task in tasks]]
+        pairs = zip(words, [task.result() for task in tasks], reasons, strict=True)
+        return [result or failed(overrides, why or "its task left none") for overrides, result, why in pairs]
+
+    def stop(self) -> None:
+        """Cancel the tasks that wait."""
+        self._cancel(list(self._tasks.values()), "--state=PENDING")
+
+    def kill(self, number: int) -> None:
+        """Cancel the task of a job, whether it waits or runs."""
+        if number in self._tasks:
+            self._cancel([self._tasks[number]])
+
+    def _cancel(self, tasks: list[Task], *options: str) -> None:
+        alive = [task.id for task in tasks if not task.has_result()]
+        if alive:
+            ask("scancel", "--quiet", *options, *alive)
+
+    def _submit(self, words: Sequence[list[str]], first: int) -> list[Task]:
+        """Submit arrays, as few as there can be."""
+        assert self.config is not None and self.hydra_context is not None and self.task_function is not None
+        directory = Path(str(self.config.hydra.sweep.dir))
+        if "%" in str(directory.absolute()):
+            raise LabError(
+                f"hydra.sweep.dir={directory} is not possible with SLURM, which gives % a meaning of its own."
+            )
+        if self._frozen is None:
+            self._frozen = freeze(directory / ".code", directory)
+        worker = Worker(moved(self.hydra_context, self._frozen), self.config, self.task_function, command_line())
+        state = Singleton.get_state()
+        arguments = [(one, "hydra.sweep.dir", number, f"{number}", state) for number, one in enumerate(words, first)]
+        tasks: list[Task] = []
+        for start in range(0, len(words), self.array_size):
+            part = arguments[start : start + self.array_size]
+            try:
+                jobs = self._executor().map_array(worker, *zip(*part, strict=True))
+            except (subprocess.CalledProcessError, RuntimeError) as error:
+                raise LabError(f"SLURM refused the jobs: {explained(error)}") from error
+            tasks += [Task(job.job_id, Path(str(self.params["submitit_folder"])).absolute()) for job in jobs]
+        self._tasks |= dict(enumerate(tasks, first))
+        return tasks
+
+    def _executor(self) -> submitit.AutoExecutor:
+        import submitit
+
+        assert self._frozen is not None
+        params = dict(self.params)
+        start = {f"slurm_{key}": params.pop(key) for key in ("max_num_timeout", "python")}
+        executor = submitit.AutoExecutor(folder=params.pop("submitit_folder"), cluster="slurm", **start)
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in self._frozen.env().items()]
+        params["setup"] = [*(params.get("setup") or []), *exports]
+        common = BaseQueueConf.__dataclass_fields__
+        given = {key: value for key, value in params.items() if value is not None}
+        executor.update_parameters(**{key if key in common else f"slurm_{key}": value for key, value in given.items()})
+        return executor
+
+
+class Worker(SubmititLauncher):
+    """What a task runs: one job of Hydra, in the code and with the config groups of its submission."""
+
+    def __init__(
+        self, hydra_context: HydraContext, config: DictConfig, task_function: TaskFunction, command: list[str]
+    ) -> None:
+        super().__init__()
+        self.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.command = command
+
+    def __call__(self, *arguments: Any) -> JobReturn:
+        """Run the job; take it for preempted or cancelled if SIGTERM comes."""
+        sys.orig_argv = self.command  # what was typed, instead of how this process was started
+        signal.signal(signal.SIGTERM, linger)
+        return super().__call__(*arguments)
+
+
+def linger(number: int, frame: FrameType | None) -> None:
+    """Wait to be killed: SLURM queues a preempted task again if it was killed, but not if it ended by itself."""
+    time.sleep(LINGER)
+    sys.exit(128 + number)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of SLURM.
+
+    Attributes:
+        id: as in `squeue`: of a job, or of a task in an array.
+        folder: where submitit keeps what belongs to it; %j stands for the id.
+    """
+
+    id: str
+    folder: Path
+
+    def path(self, suffix: str) -> Path:
+        """Return one of submitit's files."""
+        folder = str(self.folder).replace("%j", self.id)
+        return Path(folder) / f"{self.id}_0_{suffix}"
+
+    def has_result(self) -> bool:
+        """Say whether its process came to its end."""
+        return self.path("result.pkl").exists()
+
+    def result(self) -> JobReturn | None:
+        """Return what its job returned, if it came to its end."""
+        if not self.has_result():
+            return None
+        kind, value = cloudpickle.loads(self.path("result.pkl").read_bytes())
+        return value if kind == "success" else failed([], str(value).strip().splitlines()[-1])
+
+    def why(self) -> str:
+        """Say how a task ended that has no result."""
+        try:
+            answer = ask("sacct", "--noheader", "--parsable2", f"--jobs={self.id}", "--format=State,ExitCode")
+            rows = [line.split("|") for line in answer.splitlines()]
+        except LabError:
+            rows = []
+        states = list(dict.fromkeys(f"{state} ({code})" for state, code in rows if state != "COMPLETED"))
+        text = f"SLURM says {', '.join(states) or 'nothing'} of its task {self.id}"
+        try:
+            lines = self.path("log.err").read_text(errors="replace").strip().splitlines()
+        except OSError:
+            lines = []
+        told = [line for line in lines if "slurmstepd" in line or "srun: error" in line] or lines[-1:]
+        return f"{text}, whose log ends: {' / '.join(told[-2:])}" if told else text
+
+
+class Queue:
+    """Follows tasks until they are over, in one thread for all."""
+
+    def __init__(self, seconds: float) -> None:
+        """Look every so many seconds."""
+        self.seconds = seconds
+        self._followed: dict[Task, Future[str | None]] = {}
+        self._missed: dict[Task, int] = {}
+        self._changing = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def follow(self, task: Task) -> Future[str | None]:
+        """Return a future that gives null once the task has a result, or why it has none."""
+        future: Future[str | None] = Future()
+        with self._changing:
+            self._followed[task] = future
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, daemon=True, name="SLURM queue")
+                self._thread.start()
+        return future
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(self.seconds)
+            with self._changing:
+                followed = dict(self._followed)
+                if not followed:
+                    self._thread = None
+                    return
+            self._look(followed)
+
+    def _look(self, followed: dict[Task, Future[str | None]]) -> None:
+        left = [task for task in followed if not task.has_result()]
+        try:
+            queued = ids_in_queue([task.id for task in left]) if left else set()
+        except LabError:  # SLURM does not answer; it may later
+            return
+        for task, future in followed.items():
+            self._missed[task] = 0 if task.id in queued else self._missed.get(task, 0) + 1
+            result = task.result()
+            if result is None and self._missed[task] < RELIABLE:
+                continue
+            with self._changing:
+                del self._followed[task]
+            future.set_result(task.why() if result is None else reason(result))
+
+
+def ids_in_queue(ids: Sequence[str]) -> set[str]:
+    """Return the tasks that wait or run, of the jobs and arrays that the given ids belong to.
+
+    Raises:
+        LabError: SLURM does not answer.
+    """
+    jobs = ",".join(dict.fromkeys(name.partition("_")[0] for name in ids))
+    try:
+        return set(ask("squeue", "--noheader", "--array", "--format=%i", f"--jobs={jobs}").split())
+    except LabError as error:
+        if "Invalid job id" in str(error):  # SLURM has forgotten all of them
+            return set()
+        raise
+
+
+def ask(*words: str) -> str:
+    """Run a command of SLURM and return what it prints.
+
+    Raises:
+        LabError: it is not there, it failed or it does not answer.
+    """
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise LabError(f"{words[0]} failed: {explained(error)}") from error
+
+
+def explained(error: Exception) -> str:
+    """Say what went wrong, in the words of the program that failed."""
+    if isinstance(error, subprocess.CalledProcessError) and error.stderr:
+        text = error.stderr if isinstance(error.stderr, str) else error.stderr.decode(errors="replace")
+        return " ".join(text.split())
+    return " ".join(str(error).split())
+
+
+def moved(context: HydraContext, frozen: Frozen) -> HydraContext:
+    """Return what Hydra gives to a job, but with the config groups of a frozen copy."""
+    loader: Any = copy.deepcopy(context.config_loader)
+    for element in loader.config_search_path.get_path():
+        scheme, found, path = str(element.path).rpartition("file://")
+        if scheme == "" and element.path is not None:
+            element.path = f"{found}{frozen.moved(path)}"
+    loader.repository = ConfigRepository(config_search_path=loader.config_search_path)
+    return HydraContext(config_loader=loader, callbacks=context.callbacks)

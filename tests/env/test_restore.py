@@ -1,0 +1,162 @@
+"""Environments are brought back in the midst of an episode, and go on as they would have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from lab.env.restore import Restorable, way_for, way_for_vector
+from lab.env.spec import EnvSpec
+from lab.env.vector import Environments, make_single, way_of
+from lab.errors import LabError
+from tests.helpers import specs
+
+PENDULUM = ("env=pendulum", "+env.kwargs.max_episode_steps=20")
+CARTPOLE = ("env=cartpole", "env.vectorise=sync")
+LANDER = ("env=gymnasium", "env.id=LunarLander-v3", "+env.kwargs.max_episode_steps=30")
+WALKER = ("env=gymnasium", "env.id=BipedalWalker-v3", "+env.kwargs.max_episode_steps=30")
+FORGETFUL = ("env=gymnasium", "env.id=tests.envs:Forgetful-v0")
+STEPS = 70
+
+
+def env_spec(*words: str) -> EnvSpec:
+    return specs(*words)[0].env
+
+
+def way_of_class(name: str) -> str:
+    return way_of(env_spec("env=gymnasium", f"env.id=tests.envs:{name}-v0"))
+
+
+def actions_of(space: gym.Space[Any], count: int) -> list[Any]:
+    space.seed(3)
+    return [space.sample() for _ in range(count)]
+
+
+def same(one: Any, other: Any) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("way", ["pickle", "replay"])
+@pytest.mark.parametrize("words", [PENDULUM, CARTPOLE], ids=["pendulum", "cartpole"])
+def test_an_environment_goes_on_from_any_step(words: tuple[str, ...], way: str) -> None:
+    check_every_step(env_spec(*words), way)
+
+
+@pytest.mark.parametrize("words", [LANDER, WALKER, FORGETFUL], ids=["lander", "walker", "forgetful"])
+def test_an_environment_whose_pickle_forgets_goes_on_by_replay(words: tuple[str, ...]) -> None:
+    spec = env_spec(*words)
+    assert way_of(spec) == "replay"
+    check_every_step(spec, "replay", every=7)
+
+
+def check_every_step(spec: EnvSpec, way: str, every: int = 1) -> None:
+    """Compare environments brought back at steps, also the last of an episode, with the one that went on."""
+    original = Restorable(make_single(spec), way)
+    twin = Restorable(make_single(spec), way)
+    original.reset(seed=5)
+    trace, moments, ended = [], [(0, original.snapshot)], False
+    actions = actions_of(original.action_space, STEPS)
+    for index, action in enumerate(actions):
+        step = (original.reset()[0], 0.0, False, False) if ended else original.step(action)[:4]
+        ended = step[2] or step[3]
+        trace.append(step)
+        if ended or index % every == 0:
+            moments.append((index + 1, original.snapshot))
+    assert sum(step[2] or step[3] for step in trace) >= 2
+    for start, snapshot in moments:
+        twin.snapshot = snapshot
+        ended = False  # a vector environment made anew knows nothing of an episode's end
+        for action, expected in list(zip(actions, trace, strict=True))[start : start + 40]:
+            step = (twin.reset()[0], 0.0, False, False) if ended else twin.step(action)[:4]
+            ended = step[2] or step[3]
+            assert same(step, expected), start
+    original.close()
+    twin.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "way"),
+    [
+        (PENDULUM, "pickle"),
+        (CARTPOLE, "pickle"),
+        (("env=cartpole",), "pickle"),
+        (LANDER, "replay"),
+        ((*PENDULUM, "env.restore=replay"), "replay"),
+        ((*PENDULUM, "env.vectorise=async"), "pickle"),
+        ((*LANDER, "env.vectorise=async"), "replay"),
+    ],
+    ids=["pendulum", "cartpole", "native", "lander", "replayed", "async", "async lander"],
+)
+def test_environments_side_by_side_go_on_from_their_state(words: tuple[str, ...], way: str) -> None:
+    spec = env_spec(*words)
+    assert way_of(spec) == way
+    original = Environments(spec, 3, np.random.default_rng(1), way)
+    original.reset()
+    rng = np.random.default_rng(2)
+    space = original._envs.single_action_space
+    size = (STEPS, 3) if isinstance(space, gym.spaces.Discrete) else (STEPS, 3, *space.shape)
+    actions = rng.integers(space.n, size=size) if isinstance(space, gym.spaces.Discrete) else rng.normal(size=size)
+    moments: dict[str, tuple[int, dict[str, Any]]] = {"at the start": (0, original.state())}
+    trace = []
+    for index, action in enumerate(actions):
+        trace.append(original.step(action))
+        if (trace[-1][2] | trace[-1][3]).any():
+            moments.setdefault("at an end", (index + 1, original.state()))
+        elif "at an end" in moments:
+            moments.setdefault("after the reset", (index + 1, original.state()))
+        elif index == 6:
+            moments["in the midst"] = (index + 1, original.state())
+    original.close()
+    assert len(moments) == 4
+    for moment, (start, state) in moments.items():
+        twin = Environments(spec, 3, np.random.default_rng(9), way)
+        twin.reset()
+        twin.restore(state)
+        for action, expected in list(zip(actions, trace, strict=True))[start : start + 30]:
+            assert same(twin.step(action), expected), moment
+        twin.close()
+
+
+@pytest.mark.parametrize("words", [PENDULUM, ("env=cartpole",)], ids=["sync", "native"])
+def test_environments_that_are_reset_at_a_checkpoint_go_on_from_the_reset(words: tuple[str, ...]) -> None:
+    spec = env_spec(*words, "env.restore=reset")
+    rng, other = np.random.default_rng(1), np.random.default_rng(9)
+    original, twin = (Environments(spec, 2, stream, way_of(spec)) for stream in (rng, other))
+    original.reset()
+    original.reset()
+    state, after = original.state(), rng.bit_generator.state
+    action = np.zeros((2, 1)) if original._envs.single_action_space.shape else np.ones(2, np.int64)
+    trace = [original.step(action) for _ in range(30)]
+    other.bit_generator.state = after
+    twin.restore(state)
+    assert other.bit_generator.state == after
+    assert all(same(twin.step(action), expected) for expected in trace)
+    assert same(original.reset(), twin.reset())
+
+
+def test_how_each_kind_of_environment_is_brought_back() -> None:
+    assert way_of_class("Target") == "pickle"
+    assert way_of_class("Unpicklable") == "replay"
+    assert way_of_class("Forgetful") == "replay"
+    assert way_of_class("HalfForgetful") == "replay"
+    assert way_of_class("Unrepeatable") == "reset"
+    assert way_of_class("RaisesInReset") == "pickle"
+
+
+def test_what_cannot_be_made_is_brought_back_by_nothing() -> None:
+    def broken() -> Any:
+        raise RuntimeError("no")
+
+    makers: tuple[Callable[[Any], str], ...] = (way_for, way_for_vector)
+    assert [way(broken) for way in makers] == ["reset", "reset"]
+
+
+def test_native_vector_environments_cannot_be_replayed() -> None:
+    with pytest.raises(LabError, match=r"restore=replay is not possible.*Try env.vectorise=sync"):
+        way_of(env_spec("env=cartpole", "env.restore=replay"))
+    assert way_of(env_spec("env=cartpole", "env.restore=replay", "env.vectorise=sync")) == "replay"
+    assert way_of(env_spec("env=cartpole", "env.restore=reset")) == "reset"
