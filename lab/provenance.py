@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import shlex
@@ -53,11 +54,12 @@ def collect(command: list[str], device: str, threads: int, stack: list[int], out
         "directory": str(Path.cwd()),
         "git": git,
         "python": platform.python_version(),
-        "packages": {dist.metadata["Name"]: dist.version for dist in _distributions()},
+        "packages": packages(),
         "host": platform.node(),
         "platform": platform.platform(),
         "cpu": {"model": _cpu_model(), "cores": os.cpu_count()},
         "gpu": _gpu(device),
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "device": device,
         "threads": threads,
         "stack": stack,
@@ -65,9 +67,11 @@ def collect(command: list[str], device: str, threads: int, stack: list[int], out
     return Provenance(facts, patch)
 
 
-def _distributions() -> list[metadata.Distribution]:
+@functools.cache
+def packages() -> dict[str, str]:
+    """Return the version of each installed distribution by its name."""
     found = {str(dist.metadata["Name"]).lower(): dist for dist in metadata.distributions() if dist.metadata["Name"]}
-    return [found[name] for name in sorted(found)]
+    return {found[name].metadata["Name"]: found[name].version for name in sorted(found)}
 
 
 def package() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import gymnasium as gym
@@ -157,7 +158,9 @@ class Forgetful(Base, gym.utils.EzPickle):
 class HalfForgetful(Base):
     """Has a pickle that forgets the state, except after one seed."""
 
-    place = 0
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self.place = 0
+        return super().reset(seed=seed, options=options)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | ({"place": 0} if self.np_random_seed != 1 else {})
@@ -165,6 +168,42 @@ class HalfForgetful(Base):
     def reward(self, action: Any) -> float:
         self.place += 1
         return float(self.place)
+
+
+class Fated(Base):
+    """Meets its fate at the 200th step: `killed` kills the process that trains, as when memory runs out; `hangs`."""
+
+    def __init__(self, fate: Any = None) -> None:
+        self.fate, self.steps = fate, 0
+
+    def reward(self, action: Any) -> float:
+        self.steps += 1
+        if self.steps == 200 and self.fate == "killed":
+            os.kill(os.getppid(), signal.SIGKILL)
+        while self.steps == 200 and self.fate == "hangs":
+            time.sleep(1)
+        return 1.0
+
+
+class Slow(Base):
+    """Takes its time in a task of SLURM, without working, so that there is time to do something to the task."""
+
+    seconds = 0.001 if "SLURM_JOB_ID" in os.environ else 0.0
+
+    def reward(self, action: Any) -> float:
+        time.sleep(self.seconds)
+        return float(action == (self.observation[0] > 0))
+
+
+class Hungry(Base):
+    """Takes 50 MB more at every step, and never gives them back."""
+
+    eaten: list[np.ndarray] = []
+
+    def reward(self, action: Any) -> float:
+        self.eaten.append(np.ones(50 * 2**20, np.uint8))
+        time.sleep(0.05)  # for SLURM, which looks only once a second
+        return 0.0
 
 
 class Text(Base):
@@ -175,7 +214,7 @@ class Text(Base):
 
 gym.register("Endless-v0", entry_point=Endless)
 for kind in (
-    Target, Single, Pair, Raises, RaisesInReset, Brittle, NotANumber, Killed, Text,
-    Unrepeatable, Unpicklable, Forgetful, HalfForgetful,
+    Target, Single, Pair, Raises, RaisesInReset, Brittle, NotANumber, Killed, Fated, Text,
+    Unrepeatable, Unpicklable, Forgetful, HalfForgetful, Slow, Hungry,
 ):  # fmt: skip
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

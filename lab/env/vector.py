@@ -22,6 +22,8 @@ from lab.errors import LabError
 # Namespaces that Gymnasium knows only once the module that registers them is imported.
 PACKAGES = {"ALE": "ale_py", "phys2d": "gymnasium.envs.phys2d"}
 
+GRACE_SECONDS = 30  # that a worker goes on after a signal to end
+
 
 @dataclass
 class Spaces:
@@ -248,7 +250,8 @@ def _vectorise(spec: EnvSpec, num_envs: int, way: str | None) -> VectorEnv[Any, 
                 " step after an episode's last (next-step autoreset)."
             )
     if spec.vectorise == "async":
-        return AsyncVectorEnv([functools.partial(_make_in_worker, spec, way)] * num_envs)
+        # Forked from this process, and so killed with it where its group is.
+        return AsyncVectorEnv([functools.partial(_make_in_worker, spec, way)] * num_envs, context="fork")
     return SyncVectorEnv([functools.partial(_make_restorable, spec, way)] * num_envs)
 
 
@@ -258,10 +261,13 @@ def _make_restorable(spec: EnvSpec, way: str | None) -> gym.Env[Any, Any]:
 
 
 def _make_in_worker(spec: EnvSpec, way: str | None) -> gym.Env[Any, Any]:
-    # Ctrl-C reaches every process of a terminal; it is for the one that trains to say when its workers end.
+    # Ctrl-C reaches every process of a terminal, and a signal to a cluster's job every process of the job; it is for
+    # the one that trains to say when its workers end. They do without its word if it has none for a while.
     if multiprocessing.parent_process() is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: signal.alarm(GRACE_SECONDS))
     return _make_restorable(spec, way)
 
 

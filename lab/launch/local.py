@@ -26,7 +26,7 @@ from lab.errors import LabError, require
 from lab.launch.gpus import VISIBLE, Gpus, visible
 from lab.provenance import command_line
 
-PRELOADED = ["lab.session", "lab.analysis.plot_session"]  # what each job would spend seconds on importing
+PRELOADED = ["lab.launch.preload"]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what keeps libraries from taking all cores
 LEASED = ("auto", "cuda")  # devices for which a job is given a GPU; cuda:1 names one itself
 PATIENCE = 30.0  # seconds that a job may take to end by itself once the process that launched it is gone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import shlex
 import signal
 import subprocess
@@ -20,16 +21,15 @@ import cloudpickle
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
-from omegaconf import DictConfig
 
 from lab.errors import LabError, require
 from lab.launch.frozen import Frozen, freeze
 from lab.launch.local import failed, reason
 from lab.provenance import command_line
-from lab.run_dir import SweepDir, TrialDir, read_json, write_json
+from lab.run_dir import SweepDir, TrialDir, read_json, write_atomically, write_json
 from lab.trial import Job
 
 if TYPE_CHECKING:
@@ -122,14 +122,16 @@ class SlurmLauncher(SubmititLauncher):
             )
         if self._frozen is None:
             self._frozen = freeze(directory / ".code", directory)
-        worker = Worker(moved(self.hydra_context, self._frozen), self.config, self.task_function, command_line())
-        state = Singleton.get_state()
-        arguments = [(one, "hydra.sweep.dir", number, f"{number}", state) for number, one in enumerate(words, first)]
+        common = (moved(self.hydra_context, self._frozen), self.config, self.task_function, Singleton.get_state())
+        content = cloudpickle.dumps((*common, command_line()))
+        shared = (directory / ".jobs" / f"{hashlib.sha256(content).hexdigest()[:12]}.pkl").absolute()
+        write_atomically(shared, content)
+        arguments = [(one, number) for number, one in enumerate(words, first)]
         tasks: list[Task] = []
         for start in range(0, len(words), self.array_size):
             part = arguments[start : start + self.array_size]
             try:
-                jobs = self._executor().map_array(worker, *zip(*part, strict=True))
+                jobs = self._executor().map_array(Worker(shared), *zip(*part, strict=True))
             except (subprocess.CalledProcessError, RuntimeError) as error:
                 raise LabError(f"SLURM refused the jobs: {explained(error)}") from error
             tasks += [Task(job.job_id, Path(str(self.params["submitit_folder"])).absolute()) for job in jobs]
@@ -151,21 +153,27 @@ class SlurmLauncher(SubmititLauncher):
         return executor
 
 
-class Worker(SubmititLauncher):
+class Worker:
     """What a task runs: one job of Hydra, in the code and with the config groups of its submission."""
 
-    def __init__(
-        self, hydra_context: HydraContext, config: DictConfig, task_function: TaskFunction, command: list[str]
-    ) -> None:
-        super().__init__()
-        self.setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.command = command
+    def __init__(self, shared: Path) -> None:
+        """Name the file with what all jobs of a submission share, which would be long to write for each."""
+        self.shared = shared
 
-    def __call__(self, *arguments: Any) -> JobReturn:
+    def __call__(self, words: list[str], number: int) -> JobReturn:
         """Run the job; take it for preempted or cancelled if SIGTERM comes."""
-        sys.orig_argv = self.command  # what was typed, instead of how this process was started
+        context, config, task_function, state, command = cloudpickle.loads(self.shared.read_bytes())
+        sys.orig_argv = command  # what was typed, instead of how this process was started
         signal.signal(signal.SIGTERM, linger)
-        return super().__call__(*arguments)
+        launcher = SubmititLauncher()
+        launcher.setup(hydra_context=context, task_function=task_function, config=config)
+        return launcher(words, "hydra.sweep.dir", number, str(number), state)
+
+    def checkpoint(self, *arguments: Any) -> submitit.helpers.DelayedSubmission:
+        """Say what a task that is queued again runs: the same, as all else is in run directories."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self, *arguments)
 
 
 def linger(number: int, frame: FrameType | None) -> None:

@@ -315,17 +315,36 @@ def test_the_sessions_of_a_trial_are_pruned_together(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_a_sweep_with_everything_written_and_says_how_to_go_on(tmp_path: Path) -> None:
-    words = [*SMALL[:2], *SMALL[3:], "frames=400000", "algo.lr=1e-2,1e-3", "seed=0,1", f"hydra.sweep.dir={tmp_path}"]
-    process = start(*words)
-    wait_for(lambda: any(RunDir(path.parent).metrics.read_text().count("\n") > 1
-                         for path in tmp_path.rglob("metrics.csv")), process)  # fmt: skip
+    words = (*SMALL[:2], *SMALL[3:], "frames=40000", "algo.lr=1e-2,1e-3", "checkpoint.every=1000")
+    process = start(*words, f"hydra.sweep.dir={tmp_path}")
+    wait_for(lambda: sum(path.read_text().count("\n") > 3 for path in tmp_path.rglob("metrics.csv")) == 2, process)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "The sweep was interrupted." in output
     assert f"python -m lab resume {tmp_path}" in output
-    assert set(states(tmp_path)) == {"interrupted"}
+    assert states(tmp_path) == ["interrupted"] * 2
     assert not orphans(tmp_path)
+    again = lab("resume", str(tmp_path))
+    assert again.returncode == 0, again.stderr
+    assert states(tmp_path) == ["completed"] * 2
+    for session in sessions(tmp_path):
+        (resumed,) = read_json(session.provenance)["resumed"]
+        assert resumed["frame"] >= 1500, "it goes on from its checkpoint"
+        frames = [int(line.split(",")[0]) for line in session.metrics.read_text().splitlines()[1:]]
+        assert frames == sorted(set(frames))
+
+
+def test_a_detached_sweep_goes_on_without_the_process_that_began_it(tmp_path: Path) -> None:
+    done = sweep(tmp_path, "seed=0,1", "detach=true")
+    assert done.returncode == 0, done.stderr
+    assert f"python -m lab status {tmp_path} --watch" in done.stdout
+    patience = time.monotonic() + 90
+    while not (tmp_path / "trial.png").exists() or SweepDir(tmp_path).lock.held():
+        assert time.monotonic() < patience, (tmp_path / ".jobs" / "controller.log").read_text()
+        time.sleep(0.2)
+    assert states(tmp_path) == ["completed"] * 2
+    assert "2 of 2 Sessions" in (tmp_path / ".jobs" / "controller.log").read_text()
 
 
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:

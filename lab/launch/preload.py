@@ -1,0 +1,9 @@
+"""What every job would spend seconds on, done once in the process from which jobs are forked."""
+
+from lab import session
+from lab.analysis import plot_session
+from lab.provenance import packages
+
+__all__ = ["plot_session", "session"]
+
+packages()
