@@ -113,12 +113,12 @@ class Collector:
         self.agent.algorithm.active[index] = 0.0
 
     def begin_episodes(self, index: int) -> None:
-        """Reset a Session's environments; the episodes that were going on are left uncounted."""
+        """Make a Session's environments anew; the episodes that were going on are left uncounted."""
         self._done_before[index], self._return[index], self._length[index] = False, 0.0, 0
         if self.scales:
             self.scales[index].discounted[:] = 0.0
         try:
-            self._raw[-1, index] = self.envs[index].reset()
+            self._raw[-1, index] = self.envs[index].renew()
         except Exception:
             self.fail(index, traceback.format_exc())
 

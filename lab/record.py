@@ -310,7 +310,7 @@ def _write_provenance(directory: RunDir, provenance: Provenance, frame: int | No
     patch = directory.patch.read_bytes() if directory.patch.exists() else b""
     same = begun["git"]["sha"] == facts["git"]["sha"] and patch == provenance.patch
     resumed = begun.setdefault("resumed", [])
-    part = ("start", "command", "host", "device", "stack", "git")
+    part = ("restore", "start", "command", "host", "device", "stack", "git")
     resumed.append({"frame": frame, **{name: facts[name] for name in part}})
     write_json(directory.provenance, begun)
     if not same and provenance.patch:

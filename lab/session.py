@@ -65,6 +65,7 @@ def train(
             provenance = collect(
                 command_line(), str(stack.device), stack.spec.threads, seeds, directories[group[0]].path
             )
+            provenance.facts["restore"] = stack.way  # how its environments are brought back
             composed = [compositions[i] for i in group] if compositions else None
             records |= zip(group, stack.train(provenance, stop, states, composed, show), strict=True)
     return [records[i] for i in range(len(specs))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import perf_counter
@@ -66,7 +66,6 @@ class Stack:
             Environments(spec.env, spec.env.num_envs, streams.environments, self.way)
             for spec, streams in zip(specs, self.agent.streams, strict=True)
         ]
-        self.eval_envs: dict[int, Environments] = {}
         self.collector = Collector(self.agent, self.envs)
         self.optimiser_steps = torch.zeros(len(specs), dtype=torch.int64)
         self.averages = Averages()
@@ -215,17 +214,18 @@ class Stack:
     def evaluate(self) -> dict[int, np.ndarray] | None:
         """Return what evaluation gave in every Session that goes on; null if asked to stop before its end."""
         before = [streams.evaluation.bit_generator.state for streams in self.agent.streams]
+        # Made for each evaluation, so that none depends on what the environments remember of an earlier one.
+        envs: dict[int, Environments] = {}
         for s in self.collector.alive[:]:
-            if s not in self.eval_envs:
-                episodes, streams = self.spec.eval.episodes, self.agent.streams[s]
-                try:
-                    self.eval_envs[s] = Environments(self.specs[s].env, episodes, streams.evaluation)
-                except Exception:
-                    self.collector.fail(s, traceback.format_exc())
-        evaluation = Evaluation(self.agent, {s: self.eval_envs[s] for s in self.collector.alive}, self.spec.eval)
+            try:
+                envs[s] = Environments(self.specs[s].env, self.spec.eval.episodes, self.agent.streams[s].evaluation)
+            except Exception:
+                self.collector.fail(s, traceback.format_exc())
+        evaluation = Evaluation(self.agent, envs, self.spec.eval)
         while evaluation.going and not self.stop():
             evaluation.step()
             self.beat()
+        close(envs.values())
         for s, reason in evaluation.failures.items():
             self.collector.fail(s, reason)
         if not evaluation.going:
@@ -330,9 +330,7 @@ class Stack:
                 except Exception as problem:
                     state, error = "failed", explain(problem, self.directories[s])
                 record.finish(state, self.frame, error)
-        for env in (*self.envs, *self.eval_envs.values()):
-            with suppress(Exception):  # a broken environment may fail to close, which changes no result
-                env.close()
+        close(self.envs)
 
 
 def explain(error: BaseException, directory: RunDir) -> str:
@@ -344,3 +342,10 @@ def explain(error: BaseException, directory: RunDir) -> str:
         advice = " Free some space and run the command again." if error.errno == errno.ENOSPC else ""
         text += f"{error.filename or directory.path} cannot be written: {error.strerror}.{advice}"
     return text
+
+
+def close(environments: Iterable[Environments]) -> None:
+    """Close environments; a broken one may fail to, which changes no result."""
+    for envs in environments:
+        with suppress(Exception):
+            envs.close()

@@ -206,6 +206,19 @@ class Hungry(Base):
         return 0.0
 
 
+class Remembering(Base):
+    """Gives a reward that grows with the episodes that it has seen."""
+
+    episodes = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self.episodes += 1
+        return super().reset(seed=seed, options=options)
+
+    def reward(self, action: Any) -> float:
+        return float(self.episodes)
+
+
 class Text(Base):
     """Has actions that nothing here can give."""
 
@@ -214,7 +227,7 @@ class Text(Base):
 
 gym.register("Endless-v0", entry_point=Endless)
 for kind in (
-    Target, Single, Pair, Raises, RaisesInReset, Brittle, NotANumber, Killed, Fated, Text,
+    Target, Single, Pair, Raises, RaisesInReset, Brittle, NotANumber, Killed, Fated, Remembering, Text,
     Unrepeatable, Unpicklable, Forgetful, HalfForgetful, Slow, Hungry,
 ):  # fmt: skip
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hydra import compose, initialize_config_dir
 
 from lab.checkpoint import read as read_checkpoint
 from lab.env.vector import probe
+from lab.provenance import Provenance, collect
 from lab.run_dir import RunDir
 from lab.session import train as train_stack
 from lab.spec import Spec, read
@@ -21,6 +26,8 @@ CONF = ROOT / "conf"
 ALGORITHMS = sorted(path.stem for path in (CONF / "algo").glob("*.yaml"))
 ENVIRONMENTS = sorted(path.stem for path in (CONF / "env").glob("*.yaml") if path.stem != "gymnasium")
 QUIET = ("log.tensorboard=false", "log.every=500", "eval.every=1000", "eval.episodes=3", "checkpoint.every=1000")
+
+Interruption = tuple[Any, str, int, Callable[[], None]]  # at a call, counted from 1, of a method something happens
 
 
 def specs(*words: str) -> list[Spec]:
@@ -52,6 +59,31 @@ def weights(directory: RunDir, which: str) -> str:
     """Return a digest of the parameters in a checkpoint."""
     parameters = read_checkpoint(directory.checkpoint(which))["parameters"]
     return hashlib.sha256(b"".join(value.numpy().tobytes() for value in parameters.values())).hexdigest()
+
+
+def go_on(made: list[Spec], directories: list[RunDir], interruption: Interruption | None = None) -> list[str]:
+    """Begin specs in this process, or go on with them, until an interruption; return how the Sessions ended."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lab.session.collect", lambda *arguments: same_provenance())
+        if interruption:
+            where, name, number, happen = interruption
+            original, calls = getattr(where, name), []
+
+            def interrupted(*arguments: Any, **options: Any) -> Any:
+                calls.append(1)
+                if len(calls) == number:
+                    happen()
+                return original(*arguments, **options)
+
+            patch.setattr(where, name, interrupted)
+        records = train_stack(made, directories, probe(made[0].env), show=False)
+    return [record.state for record in records]
+
+
+@functools.cache
+def same_provenance() -> Provenance:
+    """Return where results of this process come from, which takes longer to find than a short Session to train."""
+    return collect(["none"], "cpu", 1, [0], ROOT)
 
 
 def lab(

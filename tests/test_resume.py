@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import random
+import shutil
 import signal
 import time
+from collections.abc import Callable
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lab.run_dir import RunDir
+from lab import checkpoint
+from lab.algo.on_policy import OnPolicy
+from lab.collect import Collector, Evaluation
+from lab.env.vector import probe
+from lab.errors import LabError
+from lab.record import Record
+from lab.run_dir import RunDir, read_json
 from lab.session import train
 from lab.spec import Spec
-from tests.helpers import ALGORITHMS, result, specs
+from lab.stack import Stack
+from tests.helpers import ALGORITHMS, Interruption, go_on, result, specs, weights
 
 KILLS = int(os.environ.get("LAB_KILLS", "1"))  # of each case; CI does few
 CASES = {
@@ -33,8 +45,6 @@ def words(algo: str, case: str, seed: str) -> list[str]:
 
 
 def work(made: list[Spec], paths: list[Path]) -> None:
-    from lab.env.vector import probe
-
     if not made:
         return
     records = train(made, [RunDir(path) for path in paths], probe(made[0].env), show=False)
@@ -81,3 +91,295 @@ def check_kills(tmp_path: Path, chosen: list[str], kills: int) -> int:
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_law_1_killed_at_any_moment_and_resumed(tmp_path: Path, algo: str, case: str, seed: str) -> None:
     assert check_kills(tmp_path, [*words(algo, case, seed), "frames=12_000"], KILLS) > 0
+
+
+QUICK = (*OFTEN, "algo.horizon=16", "frames=2500", "seed=3")
+SLOW = pytest.mark.slow
+LANDER = ("env=gymnasium", "env.id=LunarLander-v3", "env.num_envs=4", "eval.max_steps=50")
+WALKER = ("env=gymnasium", "env.id=BipedalWalker-v3", "env.num_envs=4", "eval.max_steps=50")
+REMEMBERING = ("env=gymnasium", "env.id=tests.envs:Remembering-v0")
+RESET = ("env=pendulum", "env.restore=reset", "env.normalise_rewards=true")
+
+
+def signalled() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def killed() -> None:
+    raise KeyboardInterrupt
+
+
+def begin(made: list[Spec], folder: Path, interruption: Interruption | None = None) -> list[str]:
+    """Begin specs, or go on with them, in a directory for each seed; return how the Sessions ended."""
+    return go_on(made, [RunDir(folder / str(spec.seed)) for spec in made], interruption)
+
+
+def check_same(made: list[Spec], one: Path, other: Path) -> None:
+    for spec in made:
+        part, whole = RunDir(one / str(spec.seed)), RunDir(other / str(spec.seed))
+        assert part.read_status()["state"] == "completed"
+        assert result(part) == result(whole)
+        assert weights(part, "best") == weights(whole, "best")
+        frames = rows(part.timing, "frame")
+        assert frames == rows(part.metrics, "frame")
+        assert len(set(frames)) == len(frames)
+
+
+def rows(path: Path, column: str) -> list[str]:
+    with path.open() as file:
+        return [row[column] for row in csv.DictReader(file)]
+
+
+def check(tmp_path: Path, chosen: tuple[str, ...], *interruptions: Interruption) -> list[int]:
+    """Compare Sessions interrupted again and again with uninterrupted ones; return where the first was resumed."""
+    made = specs(*QUICK, *chosen)
+    assert set(begin(made, tmp_path / "whole")) == {"completed"}
+    for interruption in interruptions:
+        assert set(begin(made, tmp_path / "parts", interruption)) == {"interrupted"}, interruption
+    begin(made, tmp_path / "parts")
+    check_same(made, tmp_path / "parts", tmp_path / "whole")
+    facts = read_json(RunDir(tmp_path / "parts" / str(made[0].seed)).provenance)
+    return [part["frame"] for part in facts.get("resumed", [])]
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(
+    ("case", "seed"),
+    [
+        ("normalised", "3"),
+        *(pytest.param(case, seed, marks=SLOW) for case, seed in product(CASES, ("3", "[3,4,5]"))),
+    ],
+)
+def test_law_1_asked_to_end_at_any_point_and_resumed(tmp_path: Path, case: str, seed: str) -> None:
+    resumed = check(
+        tmp_path,
+        (*CASES[case], f"seed={seed}"),
+        (Stack, "advance", 1, signalled),
+        (Stack, "advance", 3, signalled),
+        (Evaluation, "step", 3, signalled),
+        (Evaluation, "step", 1, signalled),
+        (Collector, "_step", 20, signalled),
+        (OnPolicy, "descend", 5, signalled),
+        (Stack, "log", 2, signalled),
+    )
+    assert resumed == sorted(resumed)
+    assert resumed[0] == 128
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(
+    ("case", "seed"),
+    [("discrete", "3"), *(pytest.param(case, seed, marks=SLOW) for case, seed in product(CASES, ("3", "[3,4,5]")))],
+)
+def test_law_1_ended_at_once_at_any_point_and_resumed(tmp_path: Path, case: str, seed: str) -> None:
+    resumed = check(
+        tmp_path,
+        (*CASES[case], f"seed={seed}", "checkpoint.every=300"),
+        (Stack, "advance", 1, killed),
+        (OnPolicy, "descend", 5, killed),
+        (Collector, "_step", 75, killed),
+        (Record, "add_episodes", 3, killed),
+        (Record, "add_row", 1, killed),
+        (Stack, "save_best", 1, killed),
+        (Evaluation, "step", 30, killed),
+        (Record, "sync", 2, killed),
+        (checkpoint, "write", 3, killed),
+        (Stack, "save", 2, killed),
+    )
+    assert resumed[-1] >= 384
+
+
+@pytest.mark.law
+def test_law_1_interrupted_in_the_last_evaluation_and_resumed(tmp_path: Path) -> None:
+    last = (Stack, "evaluate", 3, signalled)
+    assert check(tmp_path, (), last, (Evaluation, "step", 1, signalled)) == [2560, 2560]
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("chosen", [(), pytest.param(RESET, marks=SLOW)], ids=["restored", "reset"])
+def test_law_1_asked_by_its_directory_to_be_interrupted_and_resumed(tmp_path: Path, chosen: tuple[str, ...]) -> None:
+    made = specs(*QUICK, *chosen, "seed=[3,4]")
+    asked = RunDir(tmp_path / "parts" / "4")
+    moment = random.Random(str(chosen)).randrange(1, 10)
+    request = (Stack, "advance", moment, lambda: asked.ask_to_stop("interrupted", "to make room"))
+    assert begin(made, tmp_path / "parts", request) == ["completed", "interrupted"]
+    assert asked.read_status()["error"] == "to make room"
+    assert begin(made[1:], tmp_path / "parts") == ["completed"]
+    assert not asked.stop.exists()
+    begin(made, tmp_path / "whole")
+    check_same(made, tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("vectorise", ["sync", pytest.param("auto", marks=SLOW)])
+def test_law_1_with_environments_that_are_reset_at_checkpoints(tmp_path: Path, vectorise: str) -> None:
+    env = RESET if vectorise == "sync" else ("env=cartpole", "env.restore=reset")
+    resumed = check(
+        tmp_path,
+        (*env, f"env.vectorise={vectorise}"),
+        (Stack, "advance", 3, signalled),
+        (Stack, "advance", 10, signalled),
+        (Evaluation, "step", 3, signalled),
+        (Stack, "advance", 2, killed),
+    )
+    assert set(resumed) <= {512, 1024, 1536, 2048}
+
+
+@pytest.mark.law
+def test_law_1_with_an_environment_that_nothing_but_its_reset_brings_back(tmp_path: Path) -> None:
+    made = specs(*QUICK, "env=gymnasium", "env.id=tests.envs:Unrepeatable-v0")
+    assert begin(made, tmp_path, (Stack, "advance", 10, signalled)) == ["interrupted"]
+    assert begin(made, tmp_path) == ["completed"]
+    assert read_json(RunDir(tmp_path / "3").provenance)["resumed"][0]["frame"] == 1024
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("lost", ["last", *(pytest.param(which, marks=SLOW) for which in ("previous", "both"))])
+def test_law_1_sessions_of_a_stack_at_different_checkpoints(tmp_path: Path, lost: str) -> None:
+    made = specs(*QUICK, "seed=[3,4]")
+    begin(made, tmp_path / "parts", (Stack, "advance", 10, signalled))
+    for which in ("last", "previous") if lost == "both" else (lost,):
+        RunDir(tmp_path / "parts" / "4").checkpoint(which).unlink()
+    assert begin(made, tmp_path / "parts", (Stack, "advance", 2, signalled)) == ["interrupted"] * 2
+    begin(made, tmp_path / "parts")
+    begin(made, tmp_path / "whole")
+    check_same(made, tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("evaluated", ["3", pytest.param("4", marks=SLOW)])
+def test_law_1_sessions_of_a_stack_of_which_one_was_evaluated_at_its_last_frame(tmp_path: Path, evaluated: str) -> None:
+    made = specs(*QUICK, "seed=[3,4]", "checkpoint.every=900")
+    parts = tmp_path / "parts"
+    other = "4" if evaluated == "3" else "3"
+    assert begin(made, parts, (Evaluation, "step", 5, signalled)) == ["interrupted"] * 2
+    shutil.copytree(parts / other, tmp_path / "before")
+    assert begin(made, parts, (Stack, "advance", 1, killed)) == ["interrupted"] * 2
+    shutil.rmtree(parts / other)
+    shutil.copytree(tmp_path / "before", parts / other)
+    begin(made, parts)
+    begin(made, tmp_path / "whole")
+    check_same(made, parts, tmp_path / "whole")
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_law_1_a_stack_that_is_resumed_one_session_after_the_other(tmp_path: Path) -> None:
+    made = specs(*QUICK, "seed=[3,4]")
+    begin(made, tmp_path / "parts", (Stack, "advance", 10, signalled))
+    assert begin(made[1:], tmp_path / "parts", (Stack, "advance", 3, signalled)) == ["interrupted"]
+    assert begin(made, tmp_path / "parts", (Stack, "advance", 2, signalled)) == ["interrupted"] * 2
+    for spec in made:
+        assert begin([spec], tmp_path / "parts") == ["completed"]
+    begin(made, tmp_path / "whole")
+    check_same(made, tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.law
+@pytest.mark.slow
+@pytest.mark.parametrize("env", ["env=pendulum", "env=cartpole"])
+def test_law_1_with_asynchronous_environments(tmp_path: Path, env: str) -> None:
+    chosen = (env, "env.vectorise=async", "env.num_envs=2", "frames=700", "eval.every=300", "checkpoint.every=200")
+    check(tmp_path, chosen, (Stack, "advance", 10, signalled), (Stack, "advance", 5, killed))
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("vectorise", ["sync", pytest.param("async", marks=SLOW)])
+def test_law_1_with_environments_whose_episodes_are_replayed(tmp_path: Path, vectorise: str) -> None:
+    chosen = (*LANDER, f"env.vectorise={vectorise}", "frames=2000")
+    check(tmp_path, chosen, *[(Stack, "advance", moment, signalled) for moment in (4, 2, 9, 6)])
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("chosen", [REMEMBERING, pytest.param(WALKER, marks=SLOW)], ids=["remembering", "walker"])
+def test_law_1_with_environments_that_remember_earlier_episodes(tmp_path: Path, chosen: tuple[str, ...]) -> None:
+    check(tmp_path, (*chosen, "frames=2000"), *[(Stack, "advance", moment, signalled) for moment in (9, 5)])
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_law_1_in_dev_mode(tmp_path: Path) -> None:
+    check(tmp_path, ("mode=dev",), (Stack, "advance", 4, signalled), (Evaluation, "step", 2, signalled))
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_law_1_without_evaluation(tmp_path: Path) -> None:
+    check(tmp_path, ("eval.every=0",), *[(Stack, "advance", moment, signalled) for moment in (4, 2, 9)])
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(
+    "chosen",
+    [RESET, ("env=pendulum",), *(pytest.param(env, marks=SLOW) for env in (("env=cartpole",), LANDER))],
+    ids=["reset", "sync", "native", "replayed"],
+)
+def test_law_1_checkpoints_by_time_change_nothing(tmp_path: Path, chosen: tuple[str, ...]) -> None:
+    made = specs(*QUICK, *chosen, "frames=1000")
+    often = specs(*QUICK, *chosen, "frames=1000", "checkpoint.minutes=1e-6")
+    begin(made, tmp_path / "whole")
+    saves = [0]
+
+    def counted(original: Callable[..., Any], *arguments: Any) -> None:
+        saves[0] += 1
+        original(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        original = checkpoint.write_generation
+        patch.setattr(checkpoint, "write_generation", lambda *arguments: counted(original, *arguments))
+        begin(often, tmp_path / "often")
+    check_same(made, tmp_path / "often", tmp_path / "whole")
+    assert (saves[0] > 5) == (chosen != RESET), "between two resets there is nothing to go on from"
+
+
+def test_where_a_session_was_resumed_is_recorded_and_its_log_goes_on(tmp_path: Path) -> None:
+    made = specs(*QUICK)
+    directory = RunDir(tmp_path / "3")
+    for moment in (5, 4):
+        begin(made, tmp_path, (Stack, "advance", moment, signalled))
+    begun = read_json(directory.provenance)["start"]
+    begin(made, tmp_path)
+    facts = read_json(directory.provenance)
+    assert facts["start"] == begun
+    assert [part["frame"] for part in facts["resumed"]] == [640, 1152]
+    assert all(part["start"] >= begun and part["git"] == facts["git"] for part in facts["resumed"])
+    log = directory.log.read_text()
+    places = [log.index(words) for words in ("started", "interrupted at frame 640", "resumed at frame 640",
+              "interrupted at frame 1152", "resumed at frame 1152", "completed at frame 2560")]  # fmt: skip
+    assert places == sorted(places)
+    assert log.count("started") == log.count("completed") == 1
+
+
+def test_tensorboard_shows_each_row_of_a_resumed_session_once(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    made = specs(*QUICK, "log.tensorboard=true", "log.histograms=1", "frames=1000", "checkpoint.every=400")
+    interruptions = (
+        (Evaluation, "step", 3, signalled),
+        (Stack, "save", 1, killed),
+        None,
+    )
+    for interruption in interruptions:
+        begin(made, tmp_path, interruption)
+        time.sleep(1.01 - time.time() % 1)  # the files of events are read in the order of their seconds
+    directory = RunDir(tmp_path / "3")
+    assert len(read_json(directory.provenance)["resumed"]) == 2
+    events = EventAccumulator(str(directory.path), size_guidance={"scalars": 0, "histograms": 0}).Reload()
+    for tag, column in (("progress/return", "return"), ("evaluation/return", "eval_return"), ("learning/lr", "lr")):
+        written = zip(rows(directory.metrics, "frame"), rows(directory.metrics, column), strict=True)
+        expected = [(int(frame), pytest.approx(float(value))) for frame, value in written if value]
+        assert [(event.step, event.value) for event in events.Scalars(tag)] == expected
+    frames = [int(frame) for frame in rows(directory.metrics, "frame")]
+    tags = events.Tags()["histograms"]
+    weight, gradient = (next(tag for tag in tags if tag.startswith(kind)) for kind in ("weight/", "gradient/"))
+    assert [event.step for event in events.Histograms(weight)] == frames
+    assert all(event.histogram_value.sum_squares > 0 for event in events.Histograms(gradient))
+
+
+def test_a_session_that_failed_is_not_resumed(tmp_path: Path) -> None:
+    made = specs(*QUICK, "env=gymnasium", "env.id=tests.envs:Raises-v0", "frames=50_000", "eval.every=0")
+    assert begin(made, tmp_path) == ["failed"]
+    before = RunDir(tmp_path / "3").episodes.read_text()
+    with pytest.raises(LabError, match=r"already holds a Session .failed"):
+        begin(made, tmp_path)
+    assert RunDir(tmp_path / "3").episodes.read_text() == before

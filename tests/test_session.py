@@ -120,7 +120,13 @@ def test_a_full_disk_fails_the_session_with_a_sentence(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("number", "vectorise"), [(signal.SIGINT, "auto"), (signal.SIGTERM, "auto"), (signal.SIGINT, "async")]
+    ("number", "vectorise"),
+    [
+        (signal.SIGINT, "auto"),
+        (signal.SIGTERM, "auto"),
+        (signal.SIGINT, "async"),
+        pytest.param(signal.SIGTERM, "async", marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_session_has_everything_written(tmp_path: Path, number: signal.Signals, vectorise: str) -> None:
     output = tmp_path / "run"
@@ -133,7 +139,8 @@ def test_an_interrupted_session_has_everything_written(tmp_path: Path, number: s
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (directory.metrics.exists() and len(rows(directory.metrics)) > 2):
         time.sleep(0.1)
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    alone = (number, vectorise) == (signal.SIGTERM, "auto")
+    process.send_signal(number) if alone else os.killpg(process.pid, number)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr

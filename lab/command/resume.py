@@ -15,7 +15,7 @@ USAGE = """Usage: python -m lab resume DIR [key=value ...]
   key=value    for a sweep: what is to be different now, as in seed=0,1,2,3 (more seeds),
                search.n_trials=50 (more points), retry=true (failed Sessions again), plan=true (only say what would run)
 
-What completed is kept; what was interrupted runs again."""
+What completed is kept; what was interrupted goes on from its checkpoint, and tasks of a cluster are found again."""
 
 
 def main(words: list[str]) -> None:

@@ -142,7 +142,7 @@ class Environments:
             way: how their state is brought back, as `way_of` says; null if it never is.
         """
         self.num_envs = num_envs
-        self._rng, self._way = rng, way
+        self._rng, self._way, self._spec = rng, way, spec
         self._origin = rng.bit_generator.state  # of the last reset
         self._envs = self._base = _vectorise(spec, num_envs, way)
         self._flatten()
@@ -175,6 +175,13 @@ class Environments:
         """
         return self._envs.step(self._units.convert(action))[:4]
 
+    def renew(self) -> np.ndarray:
+        """Make the environments anew and reset them, so that nothing is left of what they were; return observations."""
+        self.close()
+        self._envs = self._base = _vectorise(self._spec, self.num_envs, self._way)
+        self._flatten()
+        return self.reset()
+
     def state(self) -> dict[str, Any]:
         """Return plain data from which `restore` goes on; where the way is `reset`, only just after one."""
         if self._way == "reset":
@@ -187,7 +194,7 @@ class Environments:
         """Go on from what `state` returned; the stream that seeds them is restored elsewhere."""
         if self._way == "reset":
             after, self._rng.bit_generator.state = self._rng.bit_generator.state, state["origin"]
-            self.reset()
+            self.renew()
             self._rng.bit_generator.state = after
             return
         if isinstance(self._base, (SyncVectorEnv, AsyncVectorEnv)):

@@ -46,11 +46,19 @@ def test_an_environment_goes_on_from_any_step(words: tuple[str, ...], way: str) 
     check_every_step(env_spec(*words), way)
 
 
-@pytest.mark.parametrize("words", [LANDER, WALKER, FORGETFUL], ids=["lander", "walker", "forgetful"])
+@pytest.mark.parametrize(
+    "words",
+    [LANDER, FORGETFUL],
+    ids=["lander", "forgetful"],
+)
 def test_an_environment_whose_pickle_forgets_goes_on_by_replay(words: tuple[str, ...]) -> None:
     spec = env_spec(*words)
     assert way_of(spec) == "replay"
     check_every_step(spec, "replay", every=7)
+
+
+def test_an_environment_whose_episodes_depend_on_earlier_ones_is_made_anew() -> None:
+    assert way_of(env_spec(*WALKER)) == "reset"
 
 
 def check_every_step(spec: EnvSpec, way: str, every: int = 1) -> None:

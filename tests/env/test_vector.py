@@ -115,7 +115,6 @@ def test_an_id_without_a_version_is_the_newest() -> None:
         (("env.id=CartPole-v9",), "v9.*doesn't exist"),
         (("env.id=Nothing-v0",), "does not exist"),
         (("env.id=ALE/Pong-v5",), "pip install ale-py"),
-        (("env.id=LunarLander-v3",), r"gymnasium\[box2d\]"),
         (("env.id=Ant-v5",), r"pip install.*mujoco"),
         (("env.id=nowhere.module:X-v0",), "nowhere"),
         (("+env.kwargs.colour=red",), "colour"),

@@ -1,0 +1,51 @@
+"""Fixtures of the tests on a SLURM cluster."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.helpers import ROOT
+from tests.slurm.helpers import NAME, Start, slurm
+
+SCRIPT = "tests/slurm/cluster.py"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster() -> None:
+    """Skip all tests here without a cluster that works."""
+    asked = subprocess.run(
+        [sys.executable, str(ROOT / SCRIPT), "status"], capture_output=True, text=True, timeout=60, check=False
+    )
+    if asked.returncode:
+        said = " ".join((asked.stdout + asked.stderr).split())
+        pytest.skip(f"no SLURM cluster: {said} To start one: sudo python3 {SCRIPT} up")
+
+
+@pytest.fixture(autouse=True)
+def calls_off(cluster: None) -> Iterator[None]:
+    """Leave no job behind, whatever came of a test."""
+    yield
+    slurm("scancel", f"--name={NAME}")
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Give a function that begins the command line as a process, to be sent signals; leave none behind."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def begin(*words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "lab", *words]
+        pipe = subprocess.PIPE
+        # A session of its own, so that a signal reaches this process alone.
+        process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        begun.append(process)
+        return process
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.communicate()
