@@ -13,7 +13,8 @@ import yaml
 
 from lab.episode import Episode
 from lab.provenance import Provenance
-from lab.run_dir import RunDir, Table, flatten, now, read_json, write_atomically, write_json, write_text
+from lab.run_dir import RunDir, flatten, now, read_json, write_atomically, write_json, write_text
+from lab.table import Table
 
 if TYPE_CHECKING:
     import numpy as np

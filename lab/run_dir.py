@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import errno
-import fcntl
-import io
 import json
 import math
 import os
 import platform
 import re
-import time
 import zlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lab.errors import LabError
+from lab.lock import LOCK_SECONDS, Lock
 
 STATES = ("running", "completed", "failed", "pruned", "interrupted")
 ENDED = ("completed", "failed", "pruned")  # states that a Session is not taken out of unless asked to
@@ -29,60 +25,6 @@ FIGURES = (
 LESS_IS_BETTER = ("frames_to_solve",)  # of these figures; of all others, more is
 DIRECTIONS = ("maximize", "minimize")
 AGGREGATES = ("mean", "median", "iqm", "lower")  # over seeds; lower is the lower end of the mean's 95 % interval
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # what a file system without locks answers
-MOST_PENDING = 1000  # writes to a table that may wait for the next flush
-LOCK_SECONDS = 1.0  # how long to wait for a lock: somebody may be looking whether it is held
-
-
-class Lock:
-    """A hold on a directory that ends with the process that took it, however that ends."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / ".lock"
-        self._file: IO[bytes] | None = None
-
-    def acquire(self, patience: float = LOCK_SECONDS) -> bool:
-        """Take hold of the directory; false if another process has it, and has it still after so many seconds."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("ab")
-        limit = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() < limit:
-                    time.sleep(0.05)
-                    continue
-                file.close()
-                return False
-            except OSError as error:
-                if error.errno not in NO_LOCKS:
-                    file.close()
-                    raise
-            self._file = file
-            return True
-
-    def release(self) -> None:
-        """Let go of it."""
-        if self._file:
-            self._file.close()
-            self._file = None
-
-    def __del__(self) -> None:
-        self.release()
-
-    def held(self) -> bool | None:
-        """Say whether some process has hold of the directory; null where the file system cannot tell."""
-        try:
-            with self.path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        except OSError:
-            return None
-        return False
 
 
 class RunDir:
@@ -434,58 +376,3 @@ def unseal(content: bytes, path: Path) -> bytes:
     if len(checksum) < 4 or zlib.crc32(body).to_bytes(4, "big") != checksum:
         raise LabError(f"{path} is damaged: its checksum does not fit its content.")
     return body
-
-
-class Table:
-    """A CSV file that grows by whole rows, so that one who reads it meanwhile sees no torn one.
-
-    Numbers are written so that reading them gives the same bits.
-    """
-
-    def __init__(self, path: Path, columns: Iterable[str], size: int | None = None) -> None:
-        """Start the file anew with its header, or go on after so many bytes of it; what follows them is cut off."""
-        self.columns = list(columns)
-        self._pending: list[bytes] = []
-        if size is None:
-            self._file = path.open("wb", buffering=0)
-            self._write([self.columns])
-            self.flush()
-        else:
-            self._file = path.open("r+b", buffering=0)
-            self._file.truncate(size)
-            self._file.seek(size)
-
-    def add(self, *rows: Mapping[str, Any]) -> None:
-        """Append rows, in one write; a column that a row lacks stays empty."""
-        self._write([[_cell(row.get(column)) for column in self.columns] for row in rows])
-
-    def _write(self, rows: list[list[str]]) -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        self._pending.append(text.getvalue().encode())
-        if len(self._pending) >= MOST_PENDING:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand all rows to the operating system."""
-        content = b"".join(self._pending)
-        self._pending = []
-        while content:
-            content = content[self._file.write(content) :]
-
-    def sync(self) -> int:
-        """See to it that all rows are on the disk, and return how many bytes the file has."""
-        self.flush()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
-
-    def close(self) -> None:
-        """Flush and close the file."""
-        try:
-            self.flush()
-        finally:
-            self._file.close()
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else repr(float(value)) if isinstance(value, float) else str(value)

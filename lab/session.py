@@ -11,9 +11,10 @@ from lab.checkpoint import generations, together
 from lab.env.vector import Spaces
 from lab.errors import LabError
 from lab.interruption import stop_signals
+from lab.lock import LOCK_SECONDS
 from lab.provenance import collect, command_line
 from lab.record import Record
-from lab.run_dir import LOCK_SECONDS, RunDir
+from lab.run_dir import RunDir
 from lab.spec import Spec, differences
 from lab.stack import Stack
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.run_dir import ENDED, RunDir, SweepDir, Table, flatten, level, read_json, seal, unseal, write_json
+from lab.run_dir import ENDED, RunDir, SweepDir, flatten, level, read_json, seal, unseal, write_json
+from lab.table import Table
 
 
 def test_tables_give_back_the_same_bits(tmp_path: Path) -> None:

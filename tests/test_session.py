@@ -25,9 +25,10 @@ from lab.env.vector import Environments, probe
 from lab.errors import LabError
 from lab.provenance import Provenance
 from lab.record import Averages
-from lab.run_dir import RunDir, Table, read_json, write_json
+from lab.run_dir import RunDir, read_json, write_json
 from lab.session import train as train_stack
 from lab.stack import Stack
+from lab.table import Table
 from tests.helpers import ROOT, result, specs, train, train_specs
 
 HERE = Provenance({"start": "now", "command": "none", "host": "here", "device": "cpu", "stack": [0], "git": {}}, b"")

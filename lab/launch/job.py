@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lab.errors import LabError, did_you_mean, tell
-from lab.run_dir import ENDED, LOCK_SECONDS, RunDir, SweepDir
+from lab.lock import LOCK_SECONDS
+from lab.run_dir import ENDED, RunDir, SweepDir
 from lab.spec import Spec, read
 from lab.trial import states_of
 
