@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 from rich.console import Console
 
 from lab.analysis.objective import Objective
@@ -25,17 +18,13 @@ from lab.experiment import INTERRUPTED, Experiment, Plan
 from lab.launch import job
 from lab.launch.context import Context
 from lab.launch.drawing import Drawing
-from lab.launch.points import Sweep, choices, corners, quote, searched
+from lab.launch.points import Sweep, choices, corners, searched
+from lab.launch.search import grid_of, study_of, suggested
 from lab.provenance import command_line
 from lab.run_dir import RunDir, SweepDir, flatten, read_json, write_json
 from lab.spec import Spec, SweepSpec, differences
 from lab.tree import Tree
 from lab.trial import Point, Trial
-
-if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
-
-    from lab.study import Study
 
 
 def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
@@ -205,11 +194,6 @@ def pack(left: int, seeds: int, room: int, pruning: bool) -> int:
     return seeds if pruning else max(1, min(seeds, -(-left // room)))
 
 
-def grid_of(values: dict[str, list[Any]]) -> list[Point]:
-    """Return the points of a grid; the last key changes fastest."""
-    return [searched(dict(zip(values, row, strict=True))) for row in itertools.product(*values.values())]
-
-
 def numbered(points: list[Point], begun: list[Trial]) -> list[Point]:
     """Return points by number: those of Trials begun earlier keep theirs, new ones follow."""
     known = [trial.point for trial in begun]
@@ -260,29 +244,6 @@ def refuse_other(trial: Trial, spec: Spec) -> None:
                 )
 
 
-def suggested(context: Context, settings: SweepSpec, words: Sweep) -> Point:
-    """Return a point that a search suggests, conditional hyperparameters included.
-
-    Raises:
-        LabError: there is nothing to search, or what suggests more raised.
-    """
-    from optuna.pruners import NopPruner
-    from optuna.samplers import RandomSampler
-
-    from lab.study import Study
-
-    assert settings.search is not None
-    if not words.space and settings.search.custom is None:
-        raise LabError(
-            "There is nothing to search: neither search.params nor the command line has a distribution, as in"
-            " algo.lr=tag(log,interval(1e-4,1e-1))."
-        )
-    extend = extension(context.config, settings.search.custom)
-    trying = Study(["maximize"], NopPruner(), lambda number: RandomSampler(number), words.space, extend)
-    trying.open({})
-    return searched(trying.ask()[1])
-
-
 def description(context: Context, plan: Plan, words: Sweep, objective: Objective, spec: Spec) -> dict[str, Any]:
     """Return what sweep.json holds.
 
@@ -319,97 +280,6 @@ def description(context: Context, plan: Plan, words: Sweep, objective: Objective
                 f" none can be left out, so write seed={every}."
             )
     return content
-
-
-def study_of(context: Context, plan: Plan, words: Sweep, objective: Objective, settings: SweepSpec) -> Study | None:
-    """Return the study that gives points or prunes; null if nothing asks for one."""
-    searching = plan.points is None
-    if not searching and (plan.alone or not plan.prune):
-        return None
-    from lab.study import Study
-
-    return Study(
-        objective.directions,
-        made(context.pruner),
-        lambda number: sampler(context.sampler, number),
-        words.space if searching else {},
-        extension(context.config, settings.search.custom) if settings.search and searching else None,
-        plan.directory.study if searching else None,
-    )
-
-
-def sampler(config: DictConfig, number: int) -> BaseSampler:
-    """Return the sampler for the Trial of a number, with random draws of its own unless its sequence is one whole."""
-    from optuna.samplers import RandomSampler
-
-    if str(config["_target_"]).endswith("GridSampler"):
-        return RandomSampler(0)  # the grid is made here, in its own order, so that nothing is drawn
-    seed = config.get("seed") or 0
-    if not str(config["_target_"]).endswith("QMCSampler"):
-        seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-    return made(config, seed=seed)
-
-
-def made(config: DictConfig, **changes: Any) -> Any:
-    """Return the sampler or pruner of Optuna that a config describes."""
-    from optuna.exceptions import ExperimentalWarning
-
-    allowed = ("optuna.samplers.*", "optuna.pruners.*", "hydra_plugins.hydra_optuna_sweeper.*")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna's, on what may change in its next version
-        return instantiate(config, **changes, _execution_whitelist_=allowed)
-
-
-def extension(config: DictConfig, name: str | None) -> Callable[[Any], None] | None:
-    """Return the function that makes a search space conditional, if there is one.
-
-    Raises:
-        LabError: it cannot be imported.
-    """
-    if name is None:
-        return None
-    module, _, function = name.rpartition(".")
-    try:
-        extend = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise LabError(f"search.custom={name} cannot be imported: {error}.") from error
-
-    def suggest(trial: Any) -> None:
-        try:
-            extend(config, trial)
-        except Exception as error:
-            raise LabError(f"search.custom={name} raised {type(error).__name__}: {error}") from error
-
-    return suggest
-
-
-def command_of(directory: SweepDir, words: list[str]) -> list[str]:
-    """Return the words that begin a sweep again in its directory, with some of them changed.
-
-    Raises:
-        LabError: what the sweep left there cannot be read.
-    """
-    from omegaconf import OmegaConf
-
-    try:
-        hydra = OmegaConf.load(directory.multirun).hydra
-        began = [*hydra.overrides.hydra, *hydra.overrides.task]
-        sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-        name = hydra.job.config_name
-    except Exception as error:
-        raise LabError(f"{directory.multirun} cannot be read: {error}.") from error
-    # What was asked for once is not asked for again.
-    changed = {word.partition("=")[0] for word in words} | {"hydra.sweep.dir", "hydra.mode", "retry", "plan", "detach"}
-    kept = [word for word in began if word.partition("=")[0] not in changed]
-    folders = [word for path in sources for word in ("--config-dir", path)]
-    return [
-        "--multirun",
-        f"--config-name={name}",
-        *folders,
-        *kept,
-        *words,
-        f"hydra.sweep.dir={quote(str(directory.path))}",
-    ]
 
 
 def conclude(experiment: Experiment) -> int:

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from lab.analysis import plot_experiment as experiments
 from lab.analysis import plot_trial as trials
 from lab.analysis.experiment import read_experiment
-from lab.analysis.plot_experiment import BELOW, Scale, offsets, plot_experiment
+from lab.analysis.plot_experiment import plot_experiment
 from lab.analysis.plot_session import plot_session
 from lab.analysis.plot_trial import plot_trial
 from lab.analysis.plotting import MOST_POINTS, band, brief, png, session_curve, short_names, trial_curve, written
+from lab.analysis.scale import BELOW, Scale, offsets
 from lab.analysis.session import Tables, read_tables
 from lab.analysis.statistics import interval
 from lab.analysis.trial import read_trial

@@ -20,7 +20,9 @@ from optuna.distributions import FloatDistribution
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 
-from lab.launch.sweep import made, pack, quote, sampler
+from lab.launch.points import quote
+from lab.launch.search import made, sampler
+from lab.launch.sweep import pack
 from lab.run_dir import RunDir, SweepDir, read_json, write_json
 from lab.study import Outcome, Study
 from tests.helpers import CONF, ROOT, lab, result, train
