@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.launch.points import quote
 from lab.run_dir import RunDir, SweepDir, TrialDir, level
 from lab.spec import load
 
@@ -44,6 +43,7 @@ def main(words: list[str]) -> None:
 def resume_sweep(directory: SweepDir, words: list[str]) -> None:
     """Give the command of a sweep again, in the same directory."""
     from lab.__main__ import compose_and_run
+    from lab.launch.sweep import command_of
 
     sys.argv = [sys.argv[0], *command_of(directory, words)]
     compose_and_run()
@@ -60,32 +60,3 @@ def resume_sessions(directories: list[RunDir]) -> None:
     status = resume([load(directory.spec) for directory in left], left)
     if status:
         sys.exit(status)
-
-
-def command_of(directory: SweepDir, words: list[str]) -> list[str]:
-    """Return the words that begin a sweep again in its directory, with some of them changed.
-
-    Raises:
-        LabError: what the sweep left there cannot be read.
-    """
-    from omegaconf import OmegaConf
-
-    try:
-        hydra = OmegaConf.load(directory.multirun).hydra
-        began = [*hydra.overrides.hydra, *hydra.overrides.task]
-        sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-        name = hydra.job.config_name
-    except Exception as error:
-        raise LabError(f"{directory.multirun} cannot be read: {error}.") from error
-    # What was asked for once is not asked for again.
-    changed = {word.partition("=")[0] for word in words} | {"hydra.sweep.dir", "hydra.mode", "retry", "plan", "detach"}
-    kept = [word for word in began if word.partition("=")[0] not in changed]
-    folders = [word for path in sources for word in ("--config-dir", path)]
-    return [
-        "--multirun",
-        f"--config-name={name}",
-        *folders,
-        *kept,
-        *words,
-        f"hydra.sweep.dir={quote(str(directory.path))}",
-    ]

@@ -207,7 +207,10 @@ class Task:
         """Return what its job returned, if it came to its end."""
         if not self.has_result():
             return None
-        kind, value = cloudpickle.loads(self.path("result.pkl").read_bytes())
+        try:
+            kind, value = cloudpickle.loads(self.path("result.pkl").read_bytes())
+        except Exception as error:  # of a class that is not here, or that pickle cannot make; nobody is to wait for it
+            return failed([], f"what its task left cannot be read: {type(error).__name__}: {error}")
         return value if kind == "success" else failed([], str(value).strip().splitlines()[-1])
 
     def why(self) -> str:

@@ -18,7 +18,7 @@ from lab.experiment import INTERRUPTED, Experiment, Plan
 from lab.launch import job
 from lab.launch.context import Context
 from lab.launch.drawing import Drawing
-from lab.launch.points import Sweep, choices, corners, searched
+from lab.launch.points import Sweep, choices, corners, quote, searched
 from lab.launch.search import grid_of, study_of, suggested
 from lab.provenance import command_line
 from lab.run_dir import RunDir, SweepDir, flatten, read_json, write_json
@@ -280,6 +280,35 @@ def description(context: Context, plan: Plan, words: Sweep, objective: Objective
                 f" none can be left out, so write seed={every}."
             )
     return content
+
+
+def command_of(directory: SweepDir, words: list[str]) -> list[str]:
+    """Return the words that begin a sweep again in its directory, with some of them changed.
+
+    Raises:
+        LabError: what the sweep left there cannot be read.
+    """
+    from omegaconf import OmegaConf
+
+    try:
+        hydra = OmegaConf.load(directory.multirun).hydra
+        began = [*hydra.overrides.hydra, *hydra.overrides.task]
+        sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+        name = hydra.job.config_name
+    except Exception as error:
+        raise LabError(f"{directory.multirun} cannot be read: {error}.") from error
+    # What was asked for once is not asked for again.
+    changed = {word.partition("=")[0] for word in words} | {"hydra.sweep.dir", "hydra.mode", "retry", "plan", "detach"}
+    kept = [word for word in began if word.partition("=")[0] not in changed]
+    folders = [word for path in sources for word in ("--config-dir", path)]
+    return [
+        "--multirun",
+        f"--config-name={name}",
+        *folders,
+        *kept,
+        *words,
+        f"hydra.sweep.dir={quote(str(directory.path))}",
+    ]
 
 
 def conclude(experiment: Experiment) -> int:

@@ -21,7 +21,7 @@ def cluster() -> None:
         [sys.executable, str(ROOT / SCRIPT), "status"], capture_output=True, text=True, timeout=60, check=False
     )
     if asked.returncode:
-        said = " ".join((asked.stdout + asked.stderr).split())
+        said = " ".join((asked.stdout + asked.stderr).split()).partition(" s ")[2] or asked.stderr.strip()
         pytest.skip(f"no SLURM cluster: {said} To start one: sudo python3 {SCRIPT} up")
 
 
