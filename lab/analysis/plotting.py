@@ -12,8 +12,10 @@ import matplotlib.style
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
+from PIL import Image
 
 from lab.analysis.session import Session, Tables
 from lab.analysis.statistics import STATISTICS, interval
@@ -41,7 +43,11 @@ def png(figure: Figure) -> bytes:
     with warnings.catch_warnings():
         # Names and error messages may hold any letter; one that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        # What savefig does, but it would lay out all texts twice.
+        figure.set_dpi(110)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "png")
     return buffer.getvalue()
 
 
