@@ -37,29 +37,44 @@ def read(path: Path) -> dict[str, Any]:
     """Read a checkpoint.
 
     Raises:
-        LabError: it is missing or damaged.
+        LabError: it is missing, cannot be read or is damaged.
     """
     try:
-        content = path.read_bytes()
+        return _load(path)
     except OSError as error:
         raise LabError(f"{path} cannot be read: {error.strerror}. Has the Session reached a checkpoint?") from error
-    state = torch.load(io.BytesIO(unseal(content, path)), map_location="cpu", weights_only=True)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    state = torch.load(io.BytesIO(unseal(path.read_bytes(), path)), map_location="cpu", weights_only=True)
     assert isinstance(state, dict)
     return state
 
 
 def generations(directory: RunDir) -> list[dict[str, Any]]:
-    """Return the checkpoints of a Session from which it can go on, newest first: those whose files are whole."""
+    """Return the checkpoints of a Session from which it can go on, newest first: those whose files are whole.
+
+    Raises:
+        OSError: a file cannot be read now; it may be whole, so that to begin anew would lose what is there.
+    """
     found = []
     for which in GENERATIONS:
         try:
-            state = read(directory.checkpoint(which))
-        except LabError:
+            state = _load(directory.checkpoint(which))
+        except (FileNotFoundError, LabError):
             continue
-        sizes = state["record"]["sizes"]
-        if all(path.exists() and path.stat().st_size >= sizes[name] for name, path in directory.tables.items()):
+        sizes = state.get("record", {}).get("sizes")  # an agent alone, as in an earlier version, is none to go on from
+        tables = directory.tables.items()
+        if sizes and all(path.exists() and path.stat().st_size >= sizes[name] for name, path in tables):
             found.append(state | {"generation": which})
     return found
+
+
+def unusable(directory: RunDir, found: list[dict[str, Any]]) -> list[str]:
+    """Return the names of the checkpoints that are there, but from which a Session cannot go on."""
+    usable = [state["generation"] for state in found]
+    paths = [directory.checkpoint(which) for which in GENERATIONS if which not in usable]
+    return [path.name for path in paths if path.exists()]
 
 
 def go_back(directory: RunDir, state: dict[str, Any]) -> None:

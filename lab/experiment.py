@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lab.errors import LabError
 from lab.interruption import stop_signals
-from lab.run_dir import SweepDir, TrialDir
+from lab.run_dir import ENDED, SweepDir, TrialDir
 from lab.trial import Job, Point, Trial, states_of
 from lab.watchdog import Watchdog
 
@@ -106,10 +106,17 @@ class Running:
     Attributes:
         trial: the Trial.
         jobs: those of its jobs that are not over.
+        over: the others, with why they have no result.
     """
 
     trial: Trial
     jobs: dict[Future[str | None], Job]
+    over: list[tuple[Job, str | None]] = field(default_factory=list)
+
+    def close(self) -> None:
+        """See to it that every Session of jobs that are over has an end."""
+        for job, reason in self.over:
+            self.trial.close(list(job.sessions), reason)
 
 
 @dataclass
@@ -134,7 +141,7 @@ class Experiment:
     draw: Callable[[TrialDir], None] = lambda directory: None
     stopped: str | None = None
     _running: list[Running] = field(default_factory=list)
-    _lingering: list[Trial] = field(default_factory=list)  # whose launcher gave up while Sessions of theirs still run
+    _lingering: list[Running] = field(default_factory=list)  # whose launcher gave up while Sessions of theirs still run
     _looked: dict[int, int] = field(default_factory=dict)  # the last rung at which the pruner looked, by Trial
     _ended: list[str] = field(default_factory=list)  # states of the Sessions that this process saw to their end
 
@@ -160,6 +167,7 @@ class Experiment:
         self.tree.adopt({trial.number: (trial, outcomes[trial.number]) for trial in begun})
         for running in self._running:  # what is in no job that goes on is launched again
             launched = [seed for job in running.jobs.values() for seed in job.sessions]
+            running.trial.begin(launched)
             left = running.trial.jobs(self.plan.stack, launched)
             running.jobs |= zip(self.launcher.launch(left), left, strict=True)
         self._waiting = [trial for trial in begun if trial.left() and trial not in self._adopted()]
@@ -203,10 +211,12 @@ class Experiment:
             self._take_back(running)
         for job in self._watchdog.hanging([job for running in self._running for job in running.jobs.values()]):
             self.launcher.kill(job)
-        for trial in self._lingering[:]:
-            if not trial.runs:
-                self._lingering.remove(trial)
-                self._conclude(trial)
+        for running in self._lingering[:]:
+            if not running.trial.runs:
+                self._lingering.remove(running)
+                if not self.stopped:
+                    running.close()
+                self._conclude(running.trial)
         if self.stopped:
             self._ask_to_stop()
         elif self.study and self.plan.prune:
@@ -233,12 +243,16 @@ class Experiment:
         for future in [future for future in running.jobs if future.done()]:
             job = running.jobs.pop(future)
             reason = self._watchdog.reason(job) or (None if future.cancelled() else future.result())
+            running.over.append((job, reason))
             if not self.stopped:
-                running.trial.close(list(job.sessions), reason)
-            self._ended += states_of(job.sessions).values()
+                running.close()
+            states = states_of(job.sessions)
+            self._ended += states.values()
+            if reason and not set(ENDED).issuperset(states.values()):
+                self.tree.say(f"{running.trial.directory.path}: {reason}")
         if not running.jobs:
             self._running.remove(running)
-            self._lingering.append(running.trial)
+            self._lingering.append(running)
 
     def _next_trial(self) -> Trial | None:
         """Return the next Trial to run: one that was begun earlier, or the next point."""
@@ -274,11 +288,11 @@ class Experiment:
     def stop(self, reason: str) -> None:
         """Begin nothing more, and ask what runs to end with everything written."""
         self.stopped = reason
-        self.launcher.stop()
         self._ask_to_stop()
+        self.launcher.stop()
 
     def _ask_to_stop(self) -> None:
-        for trial in [*self._adopted(), *self._lingering]:
+        for trial in [*self._adopted(), *(running.trial for running in self._lingering)]:
             trial.ask_to_stop("interrupted", f"the sweep was stopped: {self.stopped}")
 
     def outcome(self, trial: Trial) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import time
@@ -43,6 +44,8 @@ class Lock:
     def release(self) -> None:
         """Let go of it."""
         if self._file:
+            with contextlib.suppress(OSError):  # at once, also where a process forked from this one has it open
+                fcntl.flock(self._file, fcntl.LOCK_UN)
             self._file.close()
             self._file = None
 

@@ -114,6 +114,10 @@ class Record:
         if not same_code:
             self._log.warning("the code is not the one that this Session was begun with: see provenance.json")
 
+    def warn(self, text: str) -> None:
+        """Write a warning into the log."""
+        self._log.warning(text)
+
     def sync(self) -> dict[str, Any]:
         """Put on the disk what the files of this Session hold by now, and return what goes on from there."""
         if self._events:

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import re
+import uuid
 import zlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ FIGURES = (
     "sample_efficiency", "training_efficiency", "stability", "frames_to_solve", "frames", "optimiser_steps", "episodes",
 )  # of session.json  # fmt: skip
 LESS_IS_BETTER = ("frames_to_solve",)  # of these figures; of all others, more is
+STALE_SECONDS = 300.0  # without a word after which a Session of another host counts as gone
 DIRECTIONS = ("maximize", "minimize")
 AGGREGATES = ("mean", "median", "iqm", "lower")  # over seeds; lower is the lower end of the mean's 95 % interval
 
@@ -95,7 +97,8 @@ class RunDir:
         files = (self.status, self.spec, self.provenance, self.patch, self.log, self.episodes, self.metrics)
         checkpoints = map(self.checkpoint, ("last", "previous", "best"))
         derived = (self.timing, self.results, self.plot, self.stop, *self.path.glob("events.out.tfevents.*"))
-        for path in (*files, *derived, *checkpoints, *self.path.glob("uncommitted-*.patch")):
+        left = (*self.path.glob("uncommitted-*.patch"), *self.path.glob(".*.tmp"), *self.path.glob("checkpoint/.*.tmp"))
+        for path in (*files, *derived, *checkpoints, *left):
             path.unlink(missing_ok=True)
 
     def write_status(
@@ -173,8 +176,13 @@ class RunDir:
 
     def _alive(self, status: dict[str, Any]) -> bool:
         held = self.lock.held()
-        if held is not None or status.get("host") != platform.node():
-            return held is not False
+        if held:
+            return True
+        if status.get("host") != platform.node():
+            # Its locks may not be known here; that it goes on is known by what it writes.
+            return age(status["updated"]) < STALE_SECONDS
+        if held is False:
+            return False
         try:
             os.kill(status["pid"], 0)
         except ProcessLookupError:
@@ -286,6 +294,11 @@ def _numbers(path: Path, kind: str) -> list[int]:
     return [number for number in found if number is not None]
 
 
+def age(written: str) -> float:
+    """Return the seconds since a time that `now` returned."""
+    return (datetime.now(UTC) - datetime.fromisoformat(written)).total_seconds()
+
+
 def now() -> str:
     """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -294,7 +307,7 @@ def now() -> str:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file aside, flush it to disk and rename it, so that a reader sees the old content or the new, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with aside.open("wb") as file:
             file.write(content)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import yaml
 
-from lab.checkpoint import generations, together
+from lab.checkpoint import generations, together, unusable
 from lab.env.vector import Spaces
 from lab.errors import LabError
 from lab.interruption import stop_signals
@@ -51,7 +51,9 @@ def train(
         for directory, spec in zip(directories, specs, strict=True):  # from here on it shows if the Session hangs
             status = directory.read_status_if_any()
             directory.write_status("running", status["frame"] if status else 0, spec.frames)
-        groups = together([generations(directory) for directory in directories])
+        found = [generations(directory) for directory in directories]
+        damaged = [unusable(directory, states) for directory, states in zip(directories, found, strict=True)]
+        groups = together(found)
         stacks = [
             (group, states, Stack([specs[i] for i in group], [directories[i] for i in group], spaces))
             for group, states in groups
@@ -68,7 +70,8 @@ def train(
             )
             provenance.facts["restore"] = stack.way  # how its environments are brought back
             composed = [compositions[i] for i in group] if compositions else None
-            records |= zip(group, stack.train(provenance, stop, states, composed, show), strict=True)
+            warnings = [f"checkpoint/{name} cannot be gone on from" for i in group for name in damaged[i]]
+            records |= zip(group, stack.train(provenance, stop, states, composed, show, warnings), strict=True)
     return [records[i] for i in range(len(specs))]
 
 

@@ -82,6 +82,7 @@ class Stack:
         states: list[dict[str, Any]] | None = None,
         compositions: list[dict[str, str]] | None = None,
         show: bool = True,
+        warnings: Iterable[str] = (),
     ) -> list[Record]:
         """Train, and return the record of each Session.
 
@@ -91,6 +92,7 @@ class Stack:
             states: the checkpoint that each Session goes on from; null if they begin.
             compositions: how each spec was composed, texts by the names of their files.
             show: whether to show progress on the terminal.
+            warnings: what their logs are to tell.
         """
         self.stop = stop
         if states:
@@ -100,6 +102,9 @@ class Stack:
             Record(spec, directory, provenance, self.agent.algorithm.METRICS, self.frame, state["record"])
             for spec, directory, state in zip(self.specs, self.directories, parts, strict=True)
         ]
+        for warning in warnings:
+            for record in self.records:
+                record.warn(warning)
         for directory, files in zip(self.directories, compositions or [], strict=False):
             for name, text in files.items():
                 write_text(directory.hydra / name, text)
@@ -147,6 +152,7 @@ class Stack:
             self.averages.add(metrics)
             self.optimiser_steps += metrics["steps"].cpu().long()
             self.actions = rollout.action
+        self.beat()
         with self.timed("write"):
             for s, record in enumerate(self.records):
                 if record.state == "running":

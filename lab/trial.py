@@ -84,14 +84,17 @@ class Trial:
         """Return the directory of each Session by its seed."""
         return {seed: self.directory.session(seed) for seed in self.seeds}
 
-    def begin(self) -> None:
+    def begin(self, launched: Sequence[int] = ()) -> None:
         """Write down what the Trial is, before any of its Sessions begins.
 
         Of those to run again, one that failed by itself is emptied; one that was lost goes on from its checkpoint.
+
+        Args:
+            launched: seeds of Sessions that are in a job already.
         """
         states = self.states()
         for seed, session in self.sessions().items():
-            if self.retry and states[seed] == "failed":
+            if self.retry and states[seed] == "failed" and seed not in launched:
                 if session.read_status()["lost"]:
                     session.interrupt()
                 else:
@@ -148,11 +151,15 @@ class Trial:
         """
         for seed in seeds:
             session = self.directory.session(seed)
+            if session.path.is_dir():
+                list(session.path.iterdir())  # a client of NFS may remember that there was no status
             status = session.read_status_if_any()
             if status is None:
                 session.write_status("failed", 0, 0, reason or DIED, lost=True)
             elif status["state"] == "interrupted" and session.abandoned():
                 session.write_status("failed", status["frame"], status["frames"], reason or DIED, lost=True)
+            elif status["state"] == "interrupted" and reason:
+                write_json(session.status, {**status, "error": reason})
 
     def ask_to_stop(self, state: str, reason: str) -> None:
         """Ask the Sessions that run to end as `pruned` or `interrupted`."""

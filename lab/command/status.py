@@ -45,12 +45,17 @@ def main(words: list[str]) -> None:
         return
     with Live(draw(path, trials), console=console, auto_refresh=False) as live:
         try:
-            while SweepDir(path).lock.held() or any(s.state == "running" for trial in trials for s in trial.sessions):
+            while SweepDir(path).lock.held() or any(goes_on(path, s.state) for trial in trials for s in trial.sessions):
                 time.sleep(SECONDS)
                 trials = read_progress(path)
                 live.update(draw(path, trials), refresh=True)
         except KeyboardInterrupt:
             return
+
+
+def goes_on(path: Path, state: str) -> bool:
+    """Say whether a Session runs, or is to without a process here: a cluster has its task."""
+    return state == "running" or (state in ("pending", "interrupted") and any(SweepDir(path).jobs.glob("*.json")))
 
 
 def draw(path: Path, trials: list[TrialProgress]) -> RenderableType:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import importlib
 import multiprocessing
@@ -13,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.wrappers.vector import FlattenObservation
 
 from lab.env.restore import Restorable, pickled, unpickled, way_for, way_for_vector
@@ -22,7 +25,7 @@ from lab.errors import LabError
 # Namespaces that Gymnasium knows only once the module that registers them is imported.
 PACKAGES = {"ALE": "ale_py", "phys2d": "gymnasium.envs.phys2d"}
 
-GRACE_SECONDS = 30  # that a worker goes on after a signal to end
+DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 
 
 @dataclass
@@ -206,6 +209,12 @@ class Environments:
 
     def close(self) -> None:
         """Close every environment."""
+        if isinstance(self._base, AsyncVectorEnv) and self._base._state is not AsyncState.DEFAULT:
+            # Its workers are in the midst of a step, and it would wait for answers that have been taken.
+            for process in self._base.processes:
+                process.kill()
+            self._base.closed = True
+            return
         self._envs.close()
 
 
@@ -269,12 +278,12 @@ def _make_restorable(spec: EnvSpec, way: str | None) -> gym.Env[Any, Any]:
 
 def _make_in_worker(spec: EnvSpec, way: str | None) -> gym.Env[Any, Any]:
     # Ctrl-C reaches every process of a terminal, and a signal to a cluster's job every process of the job; it is for
-    # the one that trains to say when its workers end. They do without its word if it has none for a while.
+    # the one that trains to say when its workers end, and they end with it.
     if multiprocessing.parent_process() is not None:
-        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: signal.alarm(GRACE_SECONDS))
+        with contextlib.suppress(AttributeError, OSError):  # of Linux alone
+            ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
     return _make_restorable(spec, way)
 
 

@@ -139,8 +139,8 @@ class Context:
 
     def kill_all(self) -> None:
         """Let the launcher kill all jobs, if it can."""
-        for job in list(self._numbers):
-            self.kill(job)
+        if isinstance(self.launcher, (LocalLauncher, SlurmLauncher)):
+            self.launcher.kill_all()
 
     def warm_up(self) -> None:
         """Let the launcher prepare while there is other work, if it can."""

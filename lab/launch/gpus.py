@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from lab.errors import LabError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+ORDER = "CUDA_DEVICE_ORDER"  # PCI_BUS_ID numbers GPUs as the driver's own tool does
 LOOK_SECONDS = 5.0  # between two looks at the memory of GPUs that had too little
 
 
@@ -55,7 +56,13 @@ class Gpus:
         open_ones = [name for name in self.names if self._leases[name] < self.per_gpu]
         if self.memory and open_ones:
             free = free_memory()
-            enough = [name for name in open_ones if free.get(name, self.memory) >= self.memory]
+            unknown = [name for name in open_ones if name not in free]
+            if unknown:
+                raise LabError(
+                    f"hydra.launcher.gpu_memory={self.memory} cannot be asked of {', '.join(unknown)}: nvidia-smi does"
+                    " not tell of it."
+                )
+            enough = [name for name in open_ones if free[name] >= self.memory]
             if not enough and not any(self._leases.values()):
                 found = ", ".join(f"{name}: {free[name]:,} MiB" for name in open_ones)
                 raise LabError(
@@ -70,7 +77,7 @@ def visible() -> list[str]:
     if VISIBLE in os.environ:
         names = [name.strip() for name in os.environ[VISIBLE].split(",")]
         return [name for name in names if name and name != "-1"]
-    return list(free_memory())
+    return [name for name in free_memory() if name.isdigit()]
 
 
 def free_memory() -> dict[str, int]:
@@ -81,4 +88,4 @@ def free_memory() -> dict[str, int]:
     except (OSError, subprocess.SubprocessError):
         return {}
     rows = [[cell.strip() for cell in line.split(",")] for line in found.splitlines()]
-    return {row[0]: int(row[1]) for row in rows if row[1].isdigit()}
+    return {name: int(row[1]) for row in rows if row[1].isdigit() for name in (row[0], row[2])}

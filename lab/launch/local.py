@@ -23,7 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from lab.errors import LabError, require
-from lab.launch.gpus import VISIBLE, Gpus, visible
+from lab.launch.gpus import ORDER, VISIBLE, Gpus, visible
 from lab.provenance import command_line
 
 PRELOADED = ["lab.launch.preload"]
@@ -63,7 +63,7 @@ class LocalLauncher(Launcher):
     def warm_up(self) -> None:
         """Start the process from which jobs are forked, so that it has imported what they need when they come."""
         for name in THREADS:  # read by libraries when they are imported
-            os.environ.setdefault(name, str(self.threads))
+            os.environ[name] = str(self.threads)
         with ignoring_interrupts():
             forkserver.ensure_running()
 
@@ -83,9 +83,10 @@ class LocalLauncher(Launcher):
 
     def stop(self) -> None:
         """Start no more jobs, and ask those that run to end with everything written."""
-        self._stopped.set()
-        for process in list(self._processes.values()):
-            process.terminate()
+        with self._starting:
+            self._stopped.set()
+            for process in self._processes.values():
+                process.terminate()
 
     def kill(self, number: int) -> None:
         """Kill the job of a number with all the processes that it has started, if it runs."""
@@ -93,13 +94,18 @@ class LocalLauncher(Launcher):
         if process:
             kill_group(process.pid)
 
+    def kill_all(self) -> None:
+        """Kill all jobs that run."""
+        for number in list(self._processes):
+            self.kill(number)
+
     def _run(self, words: list[str], number: int) -> JobReturn:
         with contextlib.ExitStack() as held:
             held.enter_context(self._free)
-            environment = {}
+            environment: dict[str, str] = {}
             if self.gpus:
                 try:
-                    environment[VISIBLE] = held.enter_context(self.gpus.leased())
+                    environment = {VISIBLE: held.enter_context(self.gpus.leased()), ORDER: "PCI_BUS_ID"}
                 except LabError as error:
                     return failed(words, str(error).removesuffix("."))
             with self._starting, ignoring_interrupts():
@@ -115,13 +121,15 @@ class LocalLauncher(Launcher):
                 process.start()
                 sender.close()
                 self._processes[number] = process
-            try:
-                answer = receiver.recv_bytes()
-            except EOFError:
-                answer = b""
+            answer = b""
+            if receiver in wait([receiver, process.sentinel]):
+                with contextlib.suppress(EOFError):
+                    answer = receiver.recv_bytes()
+            process.join(PATIENCE)  # a thread of an environment may keep it
+            kill_group(process.pid)  # and what a job that was killed alone has left running
             process.join()
-            del self._processes[number]
-            kill_group(process.pid)  # what a job that was killed alone has left running
+            with self._starting:
+                del self._processes[number]
             if answer:
                 return cloudpickle.loads(answer)
             output = f"what it printed is in .jobs/{log.name} of the sweep's directory"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
 LINGER = 600.0  # seconds that a task which was asked to end waits for SLURM to end it
 ANSWER_SECONDS = 60.0  # that SLURM may take to answer a question
-RELIABLE = 3  # looks in a row that must not find a task before it counts as over
+LEAST_SECONDS = 15  # that a task must have before it is told of its time limit
+MISSING_SECONDS = 10.0  # for which the queue must not have a task before it counts as over without a result
 
 
 class SlurmLauncher(SubmititLauncher):
@@ -51,6 +53,10 @@ class SlurmLauncher(SubmititLauncher):
         super().__init__(**params)
         for key in ("nodes", "tasks_per_node"):
             require(params.get(key, 1) == 1, f"hydra.launcher.{key}", params.get(key), "1: a job is one process")
+        least = int(params["signal_delay_s"]) + LEAST_SECONDS
+        timeout = params["timeout_min"]
+        allowed = f"{least / 60:.2g} minutes or more, for signal_delay_s={params['signal_delay_s']}"
+        require(60 * timeout >= least, "hydra.launcher.timeout_min", timeout, allowed)
         require(array_size >= 1, "hydra.launcher.array_size", array_size, "1 or more")
         require(poll > 0, "hydra.launcher.poll", poll, "above 0 seconds")
         self.array_size = array_size
@@ -67,14 +73,16 @@ class SlurmLauncher(SubmititLauncher):
             words: what each is told on its command line.
             first: number of the first.
         """
-        tasks = self._submit(words, first)
         assert self.config is not None
         directory = SweepDir(str(self.config.hydra.sweep.dir))
-        for number, (task, job) in enumerate(zip(tasks, jobs, strict=True), first):
+
+        def record(number: int, task: Task) -> None:
+            job = jobs[number - first]
             paths = {seed: str(session.path.relative_to(directory.path)) for seed, session in job.sessions.items()}
             content = {"task": task.id, "folder": str(task.folder), "trial": job.trial, "words": job.words}
             write_json(directory.jobs / f"{number}.json", {**content, "sessions": paths})
-        return [self.queue.follow(task) for task in tasks]
+
+        return [self.queue.follow(task) for task in self._submit(words, first, record)]
 
     def adopt(self, directory: SweepDir) -> list[tuple[int, Job, Future[str | None]]]:
         """Return the jobs that an earlier process submitted and that are not over, with their numbers."""
@@ -107,13 +115,24 @@ class SlurmLauncher(SubmititLauncher):
         if number in self._tasks:
             self._cancel([self._tasks[number]])
 
+    def kill_all(self) -> None:
+        """Cancel all tasks."""
+        self._cancel(list(self._tasks.values()))
+
     def _cancel(self, tasks: list[Task], *options: str) -> None:
         alive = [task.id for task in tasks if not task.has_result()]
-        if alive:
-            ask("scancel", "--quiet", *options, *alive)
+        if len(alive) > 1:  # all tasks of an array are ours
+            alive = list(dict.fromkeys(name.partition("_")[0] for name in alive))
+        try:
+            if alive:
+                ask("scancel", "--quiet", *options, *alive)
+        except LabError as error:  # there is more to do than this
+            print(f"Tasks could not be cancelled: {error}", file=sys.stderr)
 
-    def _submit(self, words: Sequence[list[str]], first: int) -> list[Task]:
-        """Submit arrays, as few as there can be."""
+    def _submit(
+        self, words: Sequence[list[str]], first: int, record: Callable[[int, Task], None] = lambda number, task: None
+    ) -> list[Task]:
+        """Submit arrays, as few as there can be, and record their tasks at once: all of them, or none."""
         assert self.config is not None and self.hydra_context is not None and self.task_function is not None
         directory = Path(str(self.config.hydra.sweep.dir))
         if "%" in str(directory.absolute()):
@@ -133,9 +152,13 @@ class SlurmLauncher(SubmititLauncher):
             try:
                 jobs = self._executor().map_array(Worker(shared), *zip(*part, strict=True))
             except (subprocess.CalledProcessError, RuntimeError) as error:
+                self._cancel(tasks)
                 raise LabError(f"SLURM refused the jobs: {explained(error)}") from error
-            tasks += [Task(job.job_id, Path(str(self.params["submitit_folder"])).absolute()) for job in jobs]
-        self._tasks |= dict(enumerate(tasks, first))
+            for number, job in enumerate(jobs, first + start):
+                task = Task(job.job_id, Path(str(self.params["submitit_folder"])).absolute())
+                tasks.append(task)
+                self._tasks[number] = task
+                record(number, task)
         return tasks
 
     def _executor(self) -> submitit.AutoExecutor:
@@ -146,6 +169,8 @@ class SlurmLauncher(SubmititLauncher):
         start = {f"slurm_{key}": params.pop(key) for key in ("max_num_timeout", "python")}
         executor = submitit.AutoExecutor(folder=params.pop("submitit_folder"), cluster="slurm", **start)
         exports = [f"export {name}={shlex.quote(value)}" for name, value in self._frozen.env().items()]
+        # Else a cluster may leave it at that when a task is preempted or loses its node.
+        params["additional_parameters"] = {"requeue": True, **(params.get("additional_parameters") or {})}
         params["setup"] = [*(params.get("setup") or []), *exports]
         common = BaseQueueConf.__dataclass_fields__
         given = {key: value for key, value in params.items() if value is not None}
@@ -201,7 +226,8 @@ class Task:
 
     def has_result(self) -> bool:
         """Say whether its process came to its end."""
-        return self.path("result.pkl").exists()
+        path = self.path("result.pkl")
+        return path.exists() or path.name in listed(path.parent)  # a client of NFS may remember that it was not there
 
     def result(self) -> JobReturn | None:
         """Return what its job returned, if it came to its end."""
@@ -237,7 +263,7 @@ class Queue:
         """Look every so many seconds."""
         self.seconds = seconds
         self._followed: dict[Task, Future[str | None]] = {}
-        self._missed: dict[Task, int] = {}
+        self._missed: dict[Task, float] = {}  # since when
         self._changing = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -246,7 +272,7 @@ class Queue:
         future: Future[str | None] = Future()
         with self._changing:
             self._followed[task] = future
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._watch, daemon=True, name="SLURM queue")
                 self._thread.start()
         return future
@@ -259,7 +285,10 @@ class Queue:
                 if not followed:
                     self._thread = None
                     return
-            self._look(followed)
+            try:
+                self._look(followed)
+            except Exception as error:  # a file system or a cluster that will answer later
+                print(f"Tasks could not be looked at: {type(error).__name__}: {error}", file=sys.stderr)
 
     def _look(self, followed: dict[Task, Future[str | None]]) -> None:
         left = [task for task in followed if not task.has_result()]
@@ -268,13 +297,23 @@ class Queue:
         except LabError:  # SLURM does not answer; it may later
             return
         for task, future in followed.items():
-            self._missed[task] = 0 if task.id in queued else self._missed.get(task, 0) + 1
+            since = self._missed.setdefault(task, time.monotonic())
+            if task.id in queued:
+                del self._missed[task]
             result = task.result()
-            if result is None and self._missed[task] < RELIABLE:
+            if result is None and (task.id in queued or time.monotonic() - since < MISSING_SECONDS):
                 continue
             with self._changing:
                 del self._followed[task]
             future.set_result(task.why() if result is None else reason(result))
+
+
+def listed(folder: Path) -> set[str]:
+    """Return the names in a folder, nothing if there is none."""
+    try:
+        return {entry.name for entry in os.scandir(folder)}
+    except FileNotFoundError:
+        return set()
 
 
 def ids_in_queue(ids: Sequence[str]) -> set[str]:

@@ -60,10 +60,10 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         context,
         Tree(spec.name, plan.total, len(plan.seeds), spec.frames, objective),
     )
-    write_json(directory.sweep, content)
     context.write_multirun(directory)
+    write_json(directory.sweep, content)
     if settings.detach and (study or not context.outlives):
-        detach(directory)
+        detach(directory, ["retry=true"] if settings.retry else [])
         return
     context.warm_up()
     experiment.open()
@@ -90,27 +90,31 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         sys.exit(status)
 
 
-def detach(directory: SweepDir) -> None:
+def detach(directory: SweepDir, options: list[str]) -> None:
     """Let another process, without a terminal, go on with a sweep that is ready to run."""
     directory.lock.release()
     directory.jobs.mkdir(exist_ok=True)
     log = directory.jobs / "controller.log"
     with log.open("ab") as output:
-        words = [sys.executable, "-m", "lab", "resume", str(directory.path.absolute())]
+        words = [sys.executable, "-m", "lab", "resume", str(directory.path.absolute()), *options]
         streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
-        subprocess.Popen(words, start_new_session=True, **streams)  # type: ignore[call-overload]
-    tell_detached(directory)
+        process = subprocess.Popen(words, start_new_session=True, **streams)  # type: ignore[call-overload]
+    tell_detached(directory, process.pid)
 
 
-def tell_detached(directory: SweepDir) -> None:
-    """Say how to follow a sweep that goes on without this process."""
+def tell_detached(directory: SweepDir, pid: int | None = None) -> None:
+    """Say how to follow a sweep that goes on without this process, and that another one controls if it has a number."""
     path = shlex.quote(str(directory.path))
-    print(f"The sweep goes on in {directory.path}. Next:")
+    print(f"The sweep goes on in {directory.path}.")
+    more = {f"python -m lab resume {path}": "wait for it here, and finish what is left"}
+    if pid is not None:
+        log = shlex.quote(str(directory.jobs / "controller.log"))
+        more = {f"tail -f {log}": "what it says", f"kill -INT {pid}": "end it, with everything written"}
     print_next(
         Console(highlight=False, soft_wrap=True),
         {
             f"python -m lab status {path} --watch": "how far it is",
-            f"python -m lab resume {path}": "wait for it here, and finish what is left",
+            **more,
             f"python -m lab report {path}": "figures of what there is by now",
         },
     )

@@ -68,8 +68,9 @@ def test_a_launcher_that_raises_gives_every_job_its_reason(tmp_path: Path) -> No
 
     with initialize_config_dir(str(CONF)):
         found = context(Lost())
-        jobs = [Job(["a=1"], [0]), Job(["a=2"], [1])]
-        assert found.launch(jobs) == ["RuntimeError: a task was lost"] * 2
-        found.launch(jobs)
-    assert sorted(Lost.numbers) == [0, 1, 2, 3], "one launch for each job, so that none is lost with another"
+        jobs = [Job(0, ["a=1"], {}), Job(1, ["a=2"], {})]
+        assert [future.result() for future in found.launch(jobs)] == ["RuntimeError: a task was lost"] * 2
+        for future in found.launch(jobs):
+            future.result()
+    assert sorted(Lost.numbers) == [1, 2, 3, 4], "one launch for each job, so that none is lost with another"
     assert found.room == 8

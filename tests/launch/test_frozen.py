@@ -33,7 +33,7 @@ def write(root: Path, files: dict[str, str]) -> None:
 def package(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copy what of this package describes the code into another place, as if it were run from there."""
     write(root, {"lab/__init__.py": "__version__ = 'old'\n", "conf/config.yaml": "a: 1\n"})
-    for name in ("provenance.py", "run_dir.py", "errors.py"):
+    for name in ("provenance.py", "run_dir.py", "lock.py", "errors.py"):
         shutil.copy(ROOT / "lab" / name, root / "lab" / name)
     monkeypatch.setattr(provenance, "__file__", str(root / "lab" / "provenance.py"))
     monkeypatch.delenv("PYTHONPATH", raising=False)
@@ -70,7 +70,7 @@ def python(words: Sequence[str], copy: Frozen, cwd: Path) -> list[str]:
 
 
 CODE = {".gitignore", "mine.py", "tests/envs.py", "probe.py", "conf/config.yaml"}
-LAB = {"lab/__init__.py", "lab/provenance.py", "lab/run_dir.py", "lab/errors.py"}
+LAB = {"lab/__init__.py", "lab/provenance.py", "lab/run_dir.py", "lab/lock.py", "lab/errors.py"}
 
 
 def test_the_working_tree_is_copied(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,9 @@ def processes(mark: str) -> list[str]:
     return found
 
 
-def test_of_eight_sessions_in_two_slots_one_is_killed_and_one_hangs(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.law
+def test_law_4_of_eight_sessions_in_two_slots_one_is_killed_and_one_hangs(tmp_path: Path) -> None:
     # The environments are processes of their own, which are to go when the one that trains is killed.
     fates = "+env.kwargs.fate=0,1,2,killed,4,5,hangs,7"
     words = ("env.vectorise=async", "env.restore=pickle", fates, "hung_after=0.1")
@@ -52,6 +54,7 @@ def test_of_eight_sessions_in_two_slots_one_is_killed_and_one_hangs(tmp_path: Pa
     assert "trial-006 seed 0: No step for 0.1 minutes" in done.stdout
 
 
+@pytest.mark.slow
 def test_simulated_gpus_are_leased_evenly(tmp_path: Path) -> None:
     words = (
         "device=auto",

@@ -89,6 +89,7 @@ def test_law_1_a_session_of_a_sweep_is_as_alone(tmp_path: Path) -> None:
         assert result(RunDir(folder / "trial-001" / "seed-1")) == result(alone)
 
 
+@pytest.mark.slow
 def test_a_grid_is_ranked_and_keeps_its_numbers_when_it_grows(tmp_path: Path) -> None:
     done = sweep(tmp_path, "algo.lr=1e-2,1e-5", "stack=2")
     assert done.returncode == 0, done.stderr
@@ -140,6 +141,7 @@ def test_law_6_mistakes_stop_before_anything_is_begun(tmp_path: Path, words: lis
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_the_name_of_a_run_may_depend_on_what_is_swept(tmp_path: Path) -> None:
     small = ("env=cartpole", "frames=300", "eval.every=0", "log.tensorboard=false", "algo.horizon=16", "~tuned")
     done = lab("-m", "algo=reinforce,a2c", *small, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
@@ -175,6 +177,7 @@ def test_sessions_of_a_stack_are_taken_into_a_trial_only_with_the_same_spec(tmp_
     assert read_json(tmp_path / "trial.json")["seeds"] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_session_and_a_sweep_do_not_share_a_directory_and_a_spec_runs_again(tmp_path: Path) -> None:
     first = tmp_path / "first"
     assert lab(*SMALL, f"hydra.run.dir={first}").returncode == 0
@@ -201,6 +204,7 @@ def test_a_search_word_without_a_sweep_is_refused() -> None:
     assert "search is for a sweep, and this is a single job: add -m" in done.stderr
 
 
+@pytest.mark.slow
 def test_another_spec_is_refused_in_a_directory_that_was_begun(tmp_path: Path) -> None:
     sweep(tmp_path, "algo.lr=1e-2,1e-3")
     for words, sentence in (
