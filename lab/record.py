@@ -217,7 +217,7 @@ class Record:
         for column in range(columns.shape[1]):
             self._events.add_histogram(f"action/{column}", columns[:, column], frame)
 
-    def finish(self, state: str, frame: int, error: str | None = None) -> None:
+    def finish(self, state: str, frame: int, error: str | None = None, lost: bool = False) -> None:
         """Close every file and say how the Session ended, as far as the disk allows.
 
         A file that cannot be closed makes it a failed Session, whatever the state it was in.
@@ -226,6 +226,7 @@ class Record:
             state: one of STATES.
             frame: frames done.
             error: why it failed, or was asked to stop.
+            lost: whether it failed through no fault of its own, so that it may go on from its checkpoint.
         """
         words = f"{state} at frame {frame}" + (f"\n{error}" if error else "")
         self._log.log(logging.ERROR if state == "failed" else logging.INFO, words)
@@ -233,6 +234,7 @@ class Record:
             try:
                 close()
             except OSError as problem:
+                lost = lost or state != "failed"
                 state, error = "failed", error or f"{self.dir.path} cannot be written: {problem.strerror}."
         self._log.removeHandler(self._handler)
         self.state, self.error, self.frame = state, error, frame
@@ -240,7 +242,7 @@ class Record:
         with suppress(OSError):
             write_json(self.dir.provenance, self._facts)
         with suppress(OSError):
-            self.dir.write_status(state, frame, self.spec.frames, error, self.mean_return)
+            self.dir.write_status(state, frame, self.spec.frames, error, self.mean_return, lost=lost)
         self.dir.release()
 
     def _close_events(self) -> None:

@@ -120,7 +120,7 @@ class RunDir:
             error: the traceback of a failed Session, or why it was pruned.
             mean_return: mean return of the last 100 episodes.
             frames_per_second: over the last log interval.
-            lost: whether its process ended without a word, so that somebody else writes this.
+            lost: whether it failed through no fault of its own, as when its process was killed or the disk was full.
         """
         assert state in STATES, state
         content = {

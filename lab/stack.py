@@ -71,6 +71,7 @@ class Stack:
         self.averages = Averages()
         self.seconds = dict.fromkeys(("collect", "learn", "evaluate", "write"), 0.0)
         self.consistent = True  # whether learning stands between two steps
+        self.lost = False  # whether what failed were files alone
         self.pending: Horizon | None = None
         self.actions: torch.Tensor | None = None  # of the last horizon
         self.logged_frame, self.logged_time, self.saved_time, self.beat_time = 0, 0.0, 0.0, 0.0
@@ -118,6 +119,7 @@ class Stack:
             ending, reason, self.consistent = "interrupted", None, False
         except Exception as error:
             ending, reason = "failed", explain(error, self.directories[0])
+            self.lost = isinstance(error, OSError)  # of the disk, as what environments raise is caught elsewhere
         self.end(ending, reason)
         return self.records
 
@@ -335,7 +337,8 @@ class Stack:
                         self.save_at_end(s)
                 except Exception as problem:
                     state, error = "failed", explain(problem, self.directories[s])
-                record.finish(state, self.frame, error)
+                    self.lost = isinstance(problem, OSError)
+                record.finish(state, self.frame, error, self.lost)
         close(self.envs)
 
 
@@ -345,7 +348,7 @@ def explain(error: BaseException, directory: RunDir) -> str:
         return str(error)
     text = "".join(traceback.format_exception(error))
     if isinstance(error, OSError):
-        advice = " Free some space and run the command again." if error.errno == errno.ENOSPC else ""
+        advice = " Free some space, and resume from the last checkpoint." if error.errno == errno.ENOSPC else ""
         text += f"{error.filename or directory.path} cannot be written: {error.strerror}.{advice}"
     return text
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -249,3 +251,18 @@ def test_a_session_of_another_spec_is_not_gone_on_with(copied: RunDir) -> None:
     with pytest.raises(Exception, match="frames is 4000 there and 3000 here"):
         begin(copied)
     assert resumed_at(copied) == []
+
+
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = RunDir(tmp_path)
+    directory.checkpoint("last").parent.mkdir()
+    directory.checkpoint("last").write_bytes(b"whole, perhaps")
+
+    def read_bytes(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(OSError, match="Input/output error"):
+        checkpoint.generations(directory)

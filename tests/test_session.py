@@ -118,6 +118,7 @@ def test_a_full_disk_fails_the_session_with_a_sentence(tmp_path: Path, monkeypat
     assert "No space left on device" in status["error"]
     assert "Free some space" in status["error"]
     assert len(rows(directory.metrics)) >= 1
+    assert status["lost"], "the Session itself is not to blame, and can be resumed"
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,20 @@ def test_failed_sessions_run_again_when_asked_to(trial: Trial) -> None:
     assert read_json(trial.directory.point)["seeds"] == [0, 1, 2, 3, 4]
 
 
+def test_a_lost_session_goes_on_and_one_in_a_job_is_left_alone(trial: Trial) -> None:
+    trial.retry = True
+    trial.directory.session(0).write_status("failed", 10, 100, "killed", lost=True)
+    trial.begin(launched=[1])
+    assert trial.states()[0] == "interrupted"
+    assert trial.states()[1] == "failed"
+
+
+def test_why_an_interrupted_session_could_not_go_on_is_kept(trial: Trial) -> None:
+    trial.close([3], "there is not enough memory")
+    status = trial.directory.session(3).read_status()
+    assert (status["state"], status["error"]) == ("interrupted", "there is not enough memory")
+
+
 def test_a_session_without_an_end_gets_one(trial: Trial) -> None:
     running = trial.directory.session(3)
     running.write_status("running", 50, 100)  # by a process that has no hold of the directory any more

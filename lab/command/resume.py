@@ -50,13 +50,16 @@ def resume_sweep(directory: SweepDir, words: list[str]) -> None:
 
 
 def resume_sessions(directories: list[RunDir]) -> None:
-    """Train the Sessions that were interrupted, as the stack that they were."""
+    """Train the Sessions that were interrupted or lost, as the stack that they were."""
     from lab.launch.job import resume
 
-    left = [directory for directory in directories if directory.read_status()["state"] == "interrupted"]
+    statuses = {directory: directory.read_status() for directory in directories}
+    left = [one for one, status in statuses.items() if status["state"] == "interrupted" or status.get("lost")]
     if not left:
         states = ", ".join(sorted({directory.read_status()["state"] for directory in directories}))
         raise LabError(f"There is nothing to go on with in {directories[0].path}: what it holds is {states}.")
+    for directory in left:
+        directory.interrupt()
     status = resume([load(directory.spec) for directory in left], left)
     if status:
         sys.exit(status)

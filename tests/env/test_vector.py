@@ -131,3 +131,15 @@ def test_an_environment_can_be_made_to_be_watched() -> None:
     env.reset(seed=0)
     assert env.render().shape[2] == 3
     env.close()
+
+
+def test_asynchronous_environments_are_closed_in_the_midst_of_a_step() -> None:
+    envs = Environments(env_spec("env=pendulum", "env.vectorise=async"), 2, np.random.default_rng(0))
+    envs.reset()
+    workers = envs._base.processes
+    envs._base.step_async(np.zeros((2, 1), np.float32))
+    assert envs._base.parent_pipes[0].recv()  # of what is to come, one answer has been taken
+    envs.close()
+    for worker in workers:
+        worker.join(10)
+        assert not worker.is_alive()

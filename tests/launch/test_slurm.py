@@ -1,0 +1,96 @@
+"""Tasks of SLURM as the controller sees them; what needs a cluster is in tests/slurm."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.core.utils import JobReturn, JobStatus
+
+from lab.errors import LabError
+from lab.launch import slurm
+from lab.launch.slurm import Queue, SlurmLauncher, Task
+
+PARAMS = {"array_size": 10, "poll": 0.01, "array_parallelism": 4, "signal_delay_s": 30, "timeout_min": 5}
+
+
+class BrokenError(Exception):
+    """An exception that pickle cannot make again."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__("broken")
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    (tmp_path / "7_0").mkdir()
+    return Task("7_0", tmp_path / "%j")
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, answers: Callable[[tuple[str, ...]], str]) -> None:
+    monkeypatch.setattr(slurm, "ask", lambda *words: answers(words))
+
+
+def test_a_task_that_left_the_queue_without_a_result_says_why(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "MISSING_SECONDS", 0.05)
+    answer(monkeypatch, lambda words: "FAILED|9:0\nCANCELLED by 0|0:9\n" if words[0] == "sacct" else "")
+    task.path("log.err").write_text("one line\nslurmstepd: error: Exceeded job memory limit\n")
+    found = Queue(0.01).follow(task).result(10)
+    assert found is not None
+    assert "SLURM says FAILED (9:0), CANCELLED by 0 (0:9) of its task 7_0" in found
+    assert "Exceeded job memory limit" in found
+
+
+def test_a_result_that_cannot_be_read_is_a_failure_and_no_endless_wait(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(monkeypatch, lambda words: task.id)
+    task.path("result.pkl").write_bytes(pickle.dumps(("error", BrokenError(1, 2))))
+    found = Queue(0.01).follow(task).result(10)
+    assert found is not None
+    assert "cannot be read" in found
+
+
+def test_a_cluster_that_does_not_answer_is_asked_again(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def answers(words: tuple[str, ...]) -> str:
+        asked.append(words)
+        if len(asked) == 1:
+            raise LabError("squeue failed: it does not answer.")
+        if len(asked) == 2:
+            raise PermissionError("nor does the file system")
+        task.path("result.pkl").write_bytes(pickle.dumps(("success", JobReturn(status=JobStatus.COMPLETED))))
+        return task.id
+
+    answer(monkeypatch, answers)
+    assert Queue(0.01).follow(task).result(10) is None
+    assert len(asked) == 3
+
+
+def test_tasks_that_cannot_be_cancelled_stop_nothing_else(
+    task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(words: tuple[str, ...]) -> str:
+        raise LabError("scancel failed: it is busy.")
+
+    answer(monkeypatch, refuse)
+    launcher = SlurmLauncher(**PARAMS)
+    launcher._tasks = {1: task, 2: Task("7_1", task.folder)}
+    launcher.stop()
+    assert "Tasks could not be cancelled: scancel failed: it is busy." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"nodes": 2}, "hydra.launcher.nodes=2 is not allowed"),
+        ({"array_size": 0}, "hydra.launcher.array_size=0 is not allowed"),
+        ({"timeout_min": 1, "signal_delay_s": 120}, "hydra.launcher.timeout_min must be 2.2 minutes or more"),
+    ],
+)
+def test_law_6_options_that_cannot_work_are_refused(changed: dict[str, int], sentence: str) -> None:
+    with pytest.raises(LabError, match=sentence):
+        SlurmLauncher(**{**PARAMS, **changed})
