@@ -10,8 +10,9 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from lab.errors import LabError
-from lab.launch import slurm
-from lab.launch.slurm import Queue, SlurmLauncher, Task
+from lab.launch import slurm, tasks
+from lab.launch.slurm import SlurmLauncher
+from lab.launch.tasks import Queue, Task
 
 PARAMS = {"array_size": 10, "poll": 0.01, "array_parallelism": 4, "signal_delay_s": 30, "timeout_min": 5}
 
@@ -30,11 +31,12 @@ def task(tmp_path: Path) -> Task:
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, answers: Callable[[tuple[str, ...]], str]) -> None:
-    monkeypatch.setattr(slurm, "ask", lambda *words: answers(words))
+    for module in (slurm, tasks):
+        monkeypatch.setattr(module, "ask", lambda *words: answers(words))
 
 
 def test_a_task_that_left_the_queue_without_a_result_says_why(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "MISSING_SECONDS", 0.05)
+    monkeypatch.setattr(tasks, "MISSING_SECONDS", 0.05)
     answer(monkeypatch, lambda words: "FAILED|9:0\nCANCELLED by 0|0:9\n" if words[0] == "sacct" else "")
     task.path("log.err").write_text("one line\nslurmstepd: error: Exceeded job memory limit\n")
     found = Queue(0.01).follow(task).result(10)
