@@ -395,7 +395,7 @@ def orphans(folder: Path) -> list[str]:
         time.sleep(0.2)
 
 
-MOMENTS = int(os.environ.get("LAB_MOMENTS", "4"))  # 20 for the whole test
+MOMENTS = int(os.environ.get("LAB_MOMENTS", "2"))  # 20 for the whole test
 
 
 @pytest.mark.slow
