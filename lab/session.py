@@ -70,7 +70,7 @@ def train(
             )
             provenance.facts["restore"] = stack.way  # how its environments are brought back
             composed = [compositions[i] for i in group] if compositions else None
-            warnings = [f"checkpoint/{name} cannot be gone on from" for i in group for name in damaged[i]]
+            warnings = [f"{name} of seed {specs[i].seed} cannot be gone on from" for i in group for name in damaged[i]]
             records |= zip(group, stack.train(provenance, stop, states, composed, show, warnings), strict=True)
     return [records[i] for i in range(len(specs))]
 

@@ -129,3 +129,14 @@ def test_a_table_that_grows_is_never_seen_with_a_torn_row(tmp_path: Path) -> Non
 
 def test_the_leaves_of_a_spec() -> None:
     assert flatten({"a": 1, "b": {"c": [1], "d": {}}}) == {"a": 1, "b.c": [1], "b.d": {}}
+
+
+def test_a_session_of_another_host_runs_as_long_as_it_says_so(tmp_path: Path) -> None:
+    session = RunDir(tmp_path)
+    session.write_status("running", 10, 100)
+    assert session.read_status()["state"] == "interrupted", "of this host, as nobody holds the directory"
+    far = {**read_json(session.status), "host": "elsewhere"}
+    write_json(session.status, far)
+    assert session.read_status()["state"] == "running"
+    write_json(session.status, {**far, "updated": "2020-01-01T00:00:00+00:00"})
+    assert session.read_status()["state"] == "interrupted"
