@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helpers import ROOT, lab
+from lab.analysis import analyse_session
+from tests.helpers import ROOT, lab, train
 
 TRACE = """
 import sys
@@ -112,15 +113,16 @@ def test_a_refused_config_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_a_report_is_made_again(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert lab("mode=dev", "frames=500", "log.tensorboard=false", f"hydra.run.dir={run}").returncode == 0
+    session = train(tmp_path, "frames=500")[0]
+    analyse_session(session)
+    run = session.path
     figures = (run / "session.json").read_bytes(), (run / "session.png").read_bytes()
     for path in (run / "session.json", run / "session.png"):
         path.unlink()
     done = lab("report", str(run))
     assert done.returncode == 0, done.stderr
     assert ((run / "session.json").read_bytes(), (run / "session.png").read_bytes()) == figures
-    assert lab("report", str(tmp_path)).returncode == 2
+    assert lab("report", str(tmp_path / "nothing")).returncode == 2
 
 
 def test_a_failed_session_is_told_in_a_sentence(tmp_path: Path) -> None:
