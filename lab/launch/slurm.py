@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     import submitit
 
 LINGER = 600.0  # seconds that a task which was asked to end waits for SLURM to end it
+# Starts Python with the signal of the time limit held back: it may come before anybody handles it, and would kill.
+GUARDED = (
+    "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]);"
+    " os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
 LEAST_SECONDS = 15  # that a task must have before it is told of its time limit
 
 
@@ -163,6 +168,7 @@ class SlurmLauncher(SubmititLauncher):
         assert self._frozen is not None
         params = dict(self.params)
         start = {f"slurm_{key}": params.pop(key) for key in ("max_num_timeout", "python")}
+        start["slurm_python"] = start["slurm_python"] or shlex.join([sys.executable, "-c", GUARDED])
         executor = submitit.AutoExecutor(folder=params.pop("submitit_folder"), cluster="slurm", **start)
         exports = [f"export {name}={shlex.quote(value)}" for name, value in self._frozen.env().items()]
         # Else a cluster may leave it at that when a task is preempted or loses its node.
@@ -186,6 +192,7 @@ class Worker:
         context, config, task_function, state, command = cloudpickle.loads(self.shared.read_bytes())
         sys.orig_argv = command  # what was typed, instead of how this process was started
         signal.signal(signal.SIGTERM, linger)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})  # from here on somebody handles it
         launcher = SubmititLauncher()
         launcher.setup(hydra_context=context, task_function=task_function, config=config)
         return launcher(words, "hydra.sweep.dir", number, str(number), state)

@@ -139,7 +139,7 @@ def test_law_3_sessions_survive_a_node_that_is_lost_and_a_job_that_comes_before_
 def test_law_3_tasks_beyond_their_time_limit_go_on_in_their_directory_whatever_it_is_called(tmp_path: Path) -> None:
     words = (*SLOW, "frames=16000", "seed=0,1")
     folder = tmp_path / AWKWARD
-    limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=40")  # told so after 20 seconds, or less
+    limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30")  # told so after 30 seconds, or less
     done = lab("-m", *words, *SLURM, *limit, f"hydra.sweep.dir={quote(str(folder))}", timeout=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_all_completed_once(folder, 2)
