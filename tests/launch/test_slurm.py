@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,3 +98,19 @@ def test_tasks_that_cannot_be_cancelled_stop_nothing_else(
 def test_law_6_options_that_cannot_work_are_refused(changed: dict[str, int], sentence: str) -> None:
     with pytest.raises(LabError, match=sentence):
         SlurmLauncher(**{**PARAMS, **changed})
+
+
+def test_a_signal_that_comes_before_anybody_handles_it_is_held_back() -> None:
+    early = """
+import os, signal
+os.kill(os.getpid(), signal.SIGUSR2)
+signal.signal(signal.SIGUSR2, lambda number, frame: print("handled"))
+print("ready")
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", slurm.GUARDED, "-c", early], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["ready", "handled"])
+    plain = subprocess.run([sys.executable, "-c", early], capture_output=True, text=True, check=False)
+    assert plain.returncode < 0, "without the guard it kills"
