@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -320,126 +315,6 @@ def test_the_sessions_of_a_trial_are_pruned_together(tmp_path: Path) -> None:
     assert read_json(tmp_path / "experiment.json")["sessions"] == {"planned": 8, "completed": 2, "pruned": 6}
 
 
-def test_ctrl_c_ends_a_sweep_with_everything_written_and_says_how_to_go_on(tmp_path: Path) -> None:
-    words = (*SMALL[:2], *SMALL[3:], "frames=40000", "algo.lr=1e-2,1e-3", "checkpoint.every=1000")
-    process = start(*words, f"hydra.sweep.dir={tmp_path}")
-    wait_for(lambda: sum(path.read_text().count("\n") > 3 for path in tmp_path.rglob("metrics.csv")) == 2, process)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "The sweep was interrupted." in output
-    assert f"python -m lab resume {tmp_path}" in output
-    assert states(tmp_path) == ["interrupted"] * 2
-    assert not orphans(tmp_path)
-    again = lab("resume", str(tmp_path))
-    assert again.returncode == 0, again.stderr
-    assert states(tmp_path) == ["completed"] * 2
-    for session in sessions(tmp_path):
-        (resumed,) = read_json(session.provenance)["resumed"]
-        assert resumed["frame"] >= 1500, "it goes on from its checkpoint"
-        frames = [int(line.split(",")[0]) for line in session.metrics.read_text().splitlines()[1:]]
-        assert frames == sorted(set(frames))
-
-
-def test_a_detached_sweep_goes_on_without_the_process_that_began_it(tmp_path: Path) -> None:
-    done = sweep(tmp_path, "seed=0,1", "detach=true")
-    assert done.returncode == 0, done.stderr
-    assert f"python -m lab status {tmp_path} --watch" in done.stdout
-    patience = time.monotonic() + 90
-    while not (tmp_path / "trial.png").exists() or SweepDir(tmp_path).lock.held():
-        assert time.monotonic() < patience, (tmp_path / ".jobs" / "controller.log").read_text()
-        time.sleep(0.2)
-    assert states(tmp_path) == ["completed"] * 2
-    assert "2 of 2 Sessions" in (tmp_path / ".jobs" / "controller.log").read_text()
-
-
-def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
-    never = ("frames=9000000", "log.every=9000000", "eval.every=0", "checkpoint.every=9000000", "log.tensorboard=false")
-    process = start("algo=a2c", "env=cartpole", *never, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
-    wait_for(lambda: states(tmp_path) == ["running"] * 2, process)
-    process.send_signal(signal.SIGINT)
-    time.sleep(1)
-    assert process.poll() is None, "the Sessions are to end at their next log interval, which is far"
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in errors
-    assert f"Stopped at once. To go on: python -m lab resume {tmp_path}" in errors
-    assert not orphans(tmp_path)
-    assert states(tmp_path) == ["interrupted"] * 2
-
-
-def start(*words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "lab", "-m", *words]
-    # A session of its own, so that a signal reaches the controlling process alone.
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def wait_for(holds: Any, process: subprocess.Popen[str], seconds: float = 90.0) -> None:
-    patience = time.monotonic() + seconds
-    while not holds():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < patience
-        time.sleep(0.1)
-
-
-def orphans(folder: Path) -> list[str]:
-    """Return the processes that still work in a directory, once they have had time to end."""
-    patience = time.monotonic() + 20
-    while True:
-        found = [str(session.path) for session in sessions(folder) if session.lock.held()]
-        if not found or time.monotonic() > patience:
-            return found
-        time.sleep(0.2)
-
-
-MOMENTS = int(os.environ.get("LAB_MOMENTS", "2"))  # 20 for the whole test
-
-
-@pytest.mark.slow
-@pytest.mark.law
-@pytest.mark.timeout(3000)
-@pytest.mark.parametrize("kind", ["random", "grid"])
-def test_law_3_a_sweep_killed_at_any_moment_goes_on_as_if_it_had_not_been(tmp_path: Path, kind: str) -> None:
-    space = ["algo.lr=1e-4,1e-3,1e-2", SEARCH[2]] if kind == "grid" else SEARCH[1:]
-    words = [*SMALL, SEARCH[0], *space, "search.n_trials=6", f"hydra/sweeper/sampler={kind}", "seed=0,1", "stack=1"]
-    whole = tmp_path / "whole"
-    begun = time.monotonic()
-    done = lab("-m", *words, f"hydra.sweep.dir={whole}", timeout=300)
-    duration = time.monotonic() - begun
-    assert done.returncode == 0, done.stderr
-    expected = (whole / "experiment.json").read_bytes()
-    draws = random.Random(kind)
-    for moment in range(MOMENTS):
-        folder = tmp_path / f"killed-{moment}"
-        process = start(*words, f"hydra.sweep.dir={folder}")
-        time.sleep(duration * (moment + draws.random()) / MOMENTS)
-        process.kill()
-        process.communicate()
-        completed = {s.path: read_json(s.provenance)["start"] for s in sessions(folder) if ended(s)}
-        again = lab("-m", *words, f"hydra.sweep.dir={folder}", timeout=300)
-        assert again.returncode == 0, again.stdout + again.stderr
-        assert states(folder) == ["completed"] * 12
-        for path, start_time in completed.items():
-            assert read_json(RunDir(path).provenance)["start"] == start_time, "what completed is not run twice"
-        assert (folder / "experiment.json").read_bytes() == expected
-        if kind == "random":
-            assert study_states(folder) == ["COMPLETE"] * 6
-
-
-def ended(session: RunDir) -> bool:
-    return session.status.exists() and read_json(session.status)["state"] == "completed"
-
-
-def study_states(folder: Path) -> list[str]:
-    import optuna
-
-    study = optuna.load_study(study_name="study", storage=f"sqlite:///{SweepDir(folder).study}")
-    return [trial.state.name for trial in study.trials]
-
-
 def test_sessions_are_stacked_as_far_as_no_slot_is_idle() -> None:
     assert pack(left=4, seeds=4, room=2, pruning=False) == 2
     assert pack(left=4, seeds=4, room=8, pruning=False) == 1
@@ -447,12 +322,3 @@ def test_sessions_are_stacked_as_far_as_no_slot_is_idle() -> None:
     assert pack(left=5, seeds=4, room=2, pruning=False) == 3
     assert pack(left=0, seeds=4, room=2, pruning=False) == 1
     assert pack(left=2, seeds=2, room=2, pruning=True) == 2
-
-
-def test_a_second_controller_is_refused(tmp_path: Path) -> None:
-    directory = SweepDir(tmp_path)
-    assert directory.lock.acquire()
-    done = sweep(tmp_path, "seed=0,1")
-    assert done.returncode == 2
-    assert "is in use: another process controls a sweep there." in done.stderr
-    directory.lock.release()
