@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lab.launch.local import LocalLauncher, reason
+from lab.launch.launcher import AnyLauncher, SweepLauncher
 from lab.launch.points import quote
-from lab.launch.slurm import SlurmLauncher
 from lab.run_dir import SweepDir, flatten, write_text
 from lab.spec import Spec, read
 from lab.trial import Job
-
-DEFAULT_ROOM = 8  # jobs at the same time where the launcher does not say how many it has room for
-MOST_THREADS = 1000  # that wait for jobs of launchers that know no other way
 
 
 @dataclass
@@ -49,14 +44,8 @@ class Context:
 
     def __post_init__(self) -> None:
         self.directory = SweepDir(Path(str(self.config.hydra.sweep.dir)))
-        workers = 1 if self.room == 1 else MOST_THREADS
-        self._pool = ThreadPoolExecutor(workers, "launching")
-
-    @property
-    def room(self) -> int:
-        """Jobs that the launcher runs at the same time."""
-        # Hydra's basic launcher runs them in this process, one after the other.
-        return 1 if isinstance(self.launcher, BasicLauncher) else getattr(self.launcher, "room", DEFAULT_ROOM)
+        chosen = self.launcher
+        self.jobs = chosen if isinstance(chosen, SweepLauncher) else AnyLauncher(chosen)
 
     def spec(self, words: Sequence[str]) -> Spec:
         """Compose and check the spec that overrides make, with seed 0.
@@ -93,59 +82,28 @@ class Context:
             self._configs[words] = config
         return self._configs[words]
 
-    @property
-    def outlives(self) -> bool:
-        """Whether jobs go on when this process ends."""
-        return isinstance(self.launcher, SlurmLauncher)
-
     def launch(self, jobs: list[Job]) -> list[Future[str | None]]:
         """Hand jobs to the launcher; the future of each gives null, or why it has no result."""
         # A job composes its config anew, and where the sweep goes may depend on what is swept.
         sweep = f"hydra.sweep.dir={quote(str(self.directory.path.absolute()))}"
-        words = [[*job.words, sweep] for job in jobs]
-        self._next = self._next or self.directory.next_job()
-        numbers = range(self._next, self._next + len(jobs))
-        self._next += len(jobs)
-        self._numbers |= zip(jobs, numbers, strict=True)
-        if isinstance(self.launcher, SlurmLauncher):
-            return self.launcher.submit(jobs, words, self._next - len(jobs))
-        # Each is launched by itself, as a launcher may give up all jobs of a call when one is lost.
-        return [self._pool.submit(self._launch, *pair) for pair in zip(words, numbers, strict=True)]
-
-    def _launch(self, words: list[str], number: int) -> str | None:
-        try:
-            return reason(self.launcher.launch([words], initial_job_idx=number)[0])
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
+        first = self._next or self.directory.next_job()
+        self._next = first + len(jobs)
+        self._numbers |= {job: number for number, job in enumerate(jobs, first)}
+        return self.jobs.submit(jobs, [[*job.words, sweep] for job in jobs], first)
 
     def adopt(self) -> list[tuple[Job, Future[str | None]]]:
         """Return the jobs that an earlier process launched, and that are still queued or running."""
-        if not isinstance(self.launcher, SlurmLauncher):
-            return []
-        found = self.launcher.adopt(self.directory)
+        found = self.jobs.adopt(self.directory)
         self._numbers |= {job: number for number, job, _ in found}
         return [(job, future) for _, job, future in found]
 
     def kill(self, job: Job) -> None:
         """Let the launcher kill a job, if it can."""
-        if isinstance(self.launcher, (LocalLauncher, SlurmLauncher)):
-            self.launcher.kill(self._numbers[job])
+        self.jobs.kill(self._numbers[job])
 
     def stop(self) -> None:
-        """Let the launcher start no more jobs, if it can."""
-        if isinstance(self.launcher, (LocalLauncher, SlurmLauncher)):
-            self.launcher.stop()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def kill_all(self) -> None:
-        """Let the launcher kill all jobs, if it can."""
-        if isinstance(self.launcher, (LocalLauncher, SlurmLauncher)):
-            self.launcher.kill_all()
-
-    def warm_up(self) -> None:
-        """Let the launcher prepare while there is other work, if it can."""
-        if isinstance(self.launcher, LocalLauncher):
-            self.launcher.warm_up()
+        """Let the launcher start no more jobs."""
+        self.jobs.stop()
 
     def write_multirun(self, directory: SweepDir) -> None:
         """Write how the sweep was composed, where Hydra's own sweeper does."""

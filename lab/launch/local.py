@@ -17,13 +17,14 @@ from typing import Any
 
 import cloudpickle
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.core.utils import JobReturn, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from lab.errors import LabError, require
 from lab.launch.gpus import ORDER, VISIBLE, Gpus, visible
+from lab.launch.launcher import SweepLauncher, failed
 from lab.provenance import command_line
 
 PRELOADED = ["lab.launch.preload"]
@@ -32,7 +33,7 @@ LEASED = ("auto", "cuda")  # devices for which a job is given a GPU; cuda:1 name
 PATIENCE = 30.0  # seconds that a job may take to end by itself once the process that launched it is gone
 
 
-class LocalLauncher(Launcher):
+class LocalLauncher(SweepLauncher, Launcher):
     """Runs each job in a process of its own, so that what kills one job costs nothing but that job.
 
     `launch` may be called from several threads; they share the slots, first come first served.
@@ -83,6 +84,7 @@ class LocalLauncher(Launcher):
 
     def stop(self) -> None:
         """Start no more jobs, and ask those that run to end with everything written."""
+        super().stop()
         with self._starting:
             self._stopped.set()
             for process in self._processes.values():
@@ -134,22 +136,6 @@ class LocalLauncher(Launcher):
                 return cloudpickle.loads(answer)
             output = f"what it printed is in .jobs/{log.name} of the sweep's directory"
             return failed(words, f"{death(process.exitcode)}; {output}")
-
-
-def failed(words: list[str], reason: str) -> JobReturn:
-    """Return what a job that has no result of its own returns."""
-    result = JobReturn()
-    result.overrides, result.status = words, JobStatus.FAILED
-    result.return_value = LabError(f"The job has no result: {reason}.")
-    return result
-
-
-def reason(result: JobReturn) -> str | None:
-    """Return why a job has no result, if it has none."""
-    if result.status != JobStatus.FAILED:
-        return None
-    error = result._return_value  # the property of that name prints what it raises
-    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
 
 
 def death(exitcode: int | None) -> str:

@@ -25,7 +25,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLaunche
 
 from lab.errors import LabError, require
 from lab.launch.frozen import Frozen, freeze
-from lab.launch.local import failed
+from lab.launch.launcher import SweepLauncher, failed
 from lab.launch.tasks import Queue, Task, ask, explained, ids_in_queue
 from lab.provenance import command_line
 from lab.run_dir import SweepDir, TrialDir, read_json, write_atomically, write_json
@@ -43,12 +43,14 @@ GUARDED = (
 LEAST_SECONDS = 15  # that a task must have before it is told of its time limit
 
 
-class SlurmLauncher(SubmititLauncher):
+class SlurmLauncher(SweepLauncher, SubmititLauncher):
     """Submits jobs as SLURM arrays that run the code as it is at submission.
 
     A task that is preempted, reaches its time limit or loses its node is queued again by SLURM or by submitit, and its
     Sessions go on from their checkpoints.
     """
+
+    outlives = True
 
     def __init__(self, array_size: int, poll: float, **params: Any) -> None:
         super().__init__(**params)
@@ -67,13 +69,7 @@ class SlurmLauncher(SubmititLauncher):
         self._tasks: dict[int, Task] = {}
 
     def submit(self, jobs: Sequence[Job], words: Sequence[list[str]], first: int) -> list[Future[str | None]]:
-        """Submit jobs; the future of each gives null, or why it has no result.
-
-        Args:
-            jobs: what they are.
-            words: what each is told on its command line.
-            first: number of the first.
-        """
+        """Submit jobs, as few arrays as there can be; the future of each gives null, or why it has no result."""
         assert self.config is not None
         directory = SweepDir(str(self.config.hydra.sweep.dir))
 

@@ -62,10 +62,10 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
     )
     context.write_multirun(directory)
     write_json(directory.sweep, content)
-    if settings.detach and (study or not context.outlives):
+    if settings.detach and (study or not context.jobs.outlives):
         detach(directory, ["retry=true"] if settings.retry else [])
         return
-    context.warm_up()
+    context.jobs.warm_up()
     experiment.open()
     if spec.log.tensorboard and not plan.alone:
         from lab.launch.hparams import write_hparams
@@ -77,7 +77,7 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         try:
             experiment.run()
         except KeyboardInterrupt:  # again, before all had ended
-            context.kill_all()
+            context.jobs.kill_all()
             print(
                 f"\nStopped at once. To go on: python -m lab resume {shlex.quote(str(directory.path))}", file=sys.stderr
             )
@@ -177,7 +177,7 @@ def make_plan(context: Context, directory: SweepDir, settings: SweepSpec, words:
         plan.total = len(plan.points)
     elif len(begun) > plan.total:
         plan.total = len(begun)
-    room = context.room
+    room = context.jobs.room
     plan.parallel = min(settings.parallel or room, room) if room == 1 else settings.parallel or room
     if settings.detach:  # nobody is there to begin more later
         plan.parallel = plan.total

@@ -16,7 +16,7 @@ import cloudpickle
 from hydra.core.utils import JobReturn
 
 from lab.errors import LabError
-from lab.launch.local import failed, reason
+from lab.launch.launcher import failed, reason
 
 ANSWER_SECONDS = 60.0  # that SLURM may take to answer a question
 MISSING_SECONDS = 10.0  # for which the queue must not have a task before it counts as over without a result

@@ -12,7 +12,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 
 from lab.errors import LabError
-from lab.launch.context import Context, reason
+from lab.launch.context import Context
+from lab.launch.launcher import reason
 from lab.trial import Job
 from tests.helpers import CONF, specs
 
@@ -73,4 +74,4 @@ def test_a_launcher_that_raises_gives_every_job_its_reason(tmp_path: Path) -> No
         for future in found.launch(jobs):
             future.result()
     assert sorted(Lost.numbers) == [1, 2, 3, 4], "one launch for each job, so that none is lost with another"
-    assert found.room == 8
+    assert found.jobs.room == 8
