@@ -7,13 +7,14 @@ which a checkpoint knows how many bytes belong to it, and a replay memory is to 
 from __future__ import annotations
 
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lab.errors import LabError
-from lab.run_dir import RunDir, seal, unseal, write_atomically
+from lab.run_dir import RunDir, write_atomically
 
 GENERATIONS = ("last", "previous")  # newest first
 
@@ -116,3 +117,20 @@ def together(found: list[list[dict[str, Any]]]) -> list[tuple[list[int], list[di
 def _point(state: dict[str, Any]) -> tuple[int, bool]:
     """Return the frame of a checkpoint, and whether what is due at that frame was done."""
     return state["frame"], state["pending"] is None
+
+
+def seal(content: bytes) -> bytes:
+    """Append a checksum, by which `unseal` knows a torn or altered file."""
+    return content + zlib.crc32(content).to_bytes(4, "big")
+
+
+def unseal(content: bytes, path: Path) -> bytes:
+    """Return what was sealed.
+
+    Raises:
+        LabError: the checksum does not fit.
+    """
+    body, checksum = content[:-4], content[-4:]
+    if len(checksum) < 4 or zlib.crc32(body).to_bytes(4, "big") != checksum:
+        raise LabError(f"{path} is damaged: its checksum does not fit its content.")
+    return body

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import uuid
-import zlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -284,6 +283,17 @@ def level(path: Path) -> str:
     )
 
 
+def sessions(path: Path) -> list[RunDir]:
+    """Return the Sessions that have begun in the directory of a Session, a Trial or an Experiment, in order."""
+    # Not rglob, which would also walk through a sweep's frozen code, and stumble when that is renamed meanwhile.
+    found = [entry for below in ("", "seed-*/", "trial-*/seed-*/") for entry in path.glob(f"{below}status.json")]
+    return [RunDir(entry.parent) for entry in sorted(found, key=lambda entry: _in_order(entry.parent))]
+
+
+def _in_order(path: Path) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"-(\d+)", f"{path.parent.name}/{path.name}"))
+
+
 def _number(name: str, kind: str) -> int | None:
     match = re.fullmatch(rf"{kind}-(\d+)", name)
     return int(match[1]) if match else None
@@ -372,20 +382,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def seal(content: bytes) -> bytes:
-    """Append a checksum, by which `unseal` knows a torn or altered file."""
-    return content + zlib.crc32(content).to_bytes(4, "big")
-
-
-def unseal(content: bytes, path: Path) -> bytes:
-    """Return what was sealed.
-
-    Raises:
-        LabError: the checksum does not fit.
-    """
-    body, checksum = content[:-4], content[-4:]
-    if len(checksum) < 4 or zlib.crc32(body).to_bytes(4, "big") != checksum:
-        raise LabError(f"{path} is damaged: its checksum does not fit its content.")
-    return body

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab import checkpoint
-from lab.checkpoint import generations, go_back, together, write_generation
+from lab.checkpoint import generations, go_back, seal, together, unseal, write_generation
+from lab.errors import LabError
 from lab.run_dir import RunDir, read_json
 from lab.stack import Stack
 from tests.helpers import Interruption, go_on, result, specs, weights
@@ -266,3 +267,11 @@ def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     with pytest.raises(OSError, match="Input/output error"):
         checkpoint.generations(directory)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[1:], lambda b: b"", lambda b: b"X" + b[1:]])
+def test_a_damaged_file_is_known_by_its_checksum(damage) -> None:
+    content = seal(b"some content")
+    assert unseal(content, Path("x")) == b"some content"
+    with pytest.raises(LabError, match="x is damaged"):
+        unseal(damage(content), Path("x"))

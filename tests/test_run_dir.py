@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.run_dir import ENDED, RunDir, SweepDir, flatten, level, read_json, seal, unseal, write_json
+from lab.run_dir import ENDED, RunDir, SweepDir, flatten, level, read_json, sessions, write_json
 from lab.table import Table
 
 
@@ -35,14 +35,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_json(tmp_path / "status.json")
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[1:], lambda b: b"", lambda b: b"X" + b[1:]])
-def test_a_damaged_file_is_known_by_its_checksum(damage) -> None:
-    content = seal(b"some content")
-    assert unseal(content, Path("x")) == b"some content"
-    with pytest.raises(LabError, match="x is damaged"):
-        unseal(damage(content), Path("x"))
-
-
 def test_a_directory_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     first, second = RunDir(tmp_path), RunDir(tmp_path)
     assert first.lock.held() is False
@@ -53,6 +45,18 @@ def test_a_directory_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     first.release()
     second.claim()
     second.release()
+
+
+def test_sessions_are_found_at_every_level_in_order(tmp_path: Path) -> None:
+    for number in (10, 9):
+        for seed in (11, 2):
+            RunDir(tmp_path / f"trial-{number:03}" / f"seed-{seed}").write_status("running", 0, 10)
+    (tmp_path / "trial-009" / "seed-3").mkdir()
+    write_json(tmp_path / ".code" / "seed-1" / "status.json", {})
+    names = ["trial-009/seed-2", "trial-009/seed-11", "trial-010/seed-2", "trial-010/seed-11"]
+    assert [str(session.path.relative_to(tmp_path)) for session in sessions(tmp_path)] == names
+    assert [session.path.name for session in sessions(tmp_path / "trial-009")] == ["seed-2", "seed-11"]
+    assert [session.path for session in sessions(tmp_path / names[0])] == [tmp_path / names[0]]
 
 
 def test_a_session_whose_process_is_gone_counts_as_interrupted(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lab.display import duration
 from lab.experiment import Plan
-from lab.run_dir import ENDED, RunDir, read_json
+from lab.run_dir import ENDED, RunDir, read_json, sessions
 from lab.spec import Spec
 from lab.tree import value_of
 from lab.trial import Trial
@@ -66,8 +66,9 @@ def packing(plan: Plan) -> str:
 
 def estimate(plan: Plan, spec: Spec, left: int, outputs: Path) -> str:
     """Say about how long it would take, from Sessions of the same name that completed earlier."""
-    found = [path.parent for root in (plan.directory.path, outputs / spec.name) for path in root.rglob("session.json")]
-    speeds = [speed for path in found[-MOST_SESSIONS:] if (speed := frames_per_second(RunDir(path)))]
+    runs = [plan.directory.path, *sorted((outputs / spec.name).glob("*/*/"))]  # by date and time
+    found = [session for path in runs for session in sessions(path) if session.results.exists()]
+    speeds = [speed for session in found[-MOST_SESSIONS:] if (speed := frames_per_second(session))]
     if not left:
         return "There is nothing to run."
     if not speeds:

@@ -13,15 +13,18 @@ from typing import Any
 
 import pytest
 
-from lab.run_dir import RunDir, SweepDir, read_json
+from lab.run_dir import RunDir, SweepDir, read_json, sessions
 from tests.helpers import ROOT, lab
-from tests.launch.test_sweep import SEARCH, SMALL, sessions, states, sweep
+from tests.launch.test_sweep import SEARCH, SMALL, states, sweep
 
 
 def test_ctrl_c_ends_a_sweep_with_everything_written_and_says_how_to_go_on(tmp_path: Path) -> None:
     words = (*SMALL[:2], *SMALL[3:], "frames=40000", "algo.lr=1e-2,1e-3", "checkpoint.every=1000")
     process = start(*words, f"hydra.sweep.dir={tmp_path}")
-    wait_for(lambda: sum(path.read_text().count("\n") > 3 for path in tmp_path.rglob("metrics.csv")) == 2, process)
+    wait_for(
+        lambda: sum(s.metrics.exists() and s.metrics.read_text().count("\n") > 3 for s in sessions(tmp_path)) == 2,
+        process,
+    )
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors

@@ -18,7 +18,7 @@ from optuna.samplers import RandomSampler
 from lab.launch.points import quote
 from lab.launch.search import made, sampler
 from lab.launch.sweep import pack
-from lab.run_dir import RunDir, SweepDir, read_json, write_json
+from lab.run_dir import RunDir, SweepDir, read_json, sessions, write_json
 from lab.study import Outcome, Study
 from tests.helpers import CONF, ROOT, lab, result, train
 
@@ -39,10 +39,6 @@ def broken(config: Any, trial: Any) -> None:
 
 def sweep(folder: Path, *words: str, small: tuple[str, ...] = SMALL) -> subprocess.CompletedProcess[str]:
     return lab("-m", *small, *words, f"hydra.sweep.dir={quote(str(folder))}", timeout=240)
-
-
-def sessions(folder: Path) -> list[RunDir]:
-    return [RunDir(path.parent) for path in sorted(folder.rglob("status.json"))]
 
 
 def states(folder: Path) -> list[str]:

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from lab.launch.points import quote
-from lab.run_dir import RunDir, SweepDir, read_json
+from lab.run_dir import RunDir, SweepDir, read_json, sessions
 from tests.helpers import ROOT, lab, result, train
-from tests.launch.test_sweep import sessions, states
+from tests.launch.test_sweep import states
 from tests.slurm.helpers import NAME, Start, slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -79,7 +79,7 @@ def saved(folder: Path) -> list[RunDir]:
 
 def resumed(folder: Path) -> list[int]:
     """Return the frames that Sessions went on from in another process."""
-    provenances = [read_json(path) for path in sorted(folder.rglob("provenance.json"))]
+    provenances = [read_json(session.provenance) for session in sessions(folder)]
     return [entry["frame"] for provenance in provenances for entry in provenance.get("resumed", [])]
 
 
