@@ -16,6 +16,7 @@ COMMANDS = (
     "compare",
     "enjoy",
     "report",
+    "rerun",
     "resume",
     "status",
 )  # each a module in lab/command with a function main(words)

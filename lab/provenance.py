@@ -15,10 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lab.run_dir import now, read_json
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's name for a tree with nothing in it
 UNTRACKED_BUDGET = 20 * 2**20  # bytes of untracked files that a patch may hold; those beyond it are named, not stored
+PIPELINE = "dvc.lock"  # what DVC keeps of the pipeline that it ran, at the root of a checkout
 MOST_NAMES = 100  # names of files left out that are listed
 FROZEN = (".provenance.json", ".uncommitted.patch")  # what a frozen copy of the code knows of it, beside the package
 
@@ -53,18 +56,25 @@ def collect(command: list[str], device: str, threads: int, stack: list[int], out
         "command": shlex.join(command),
         "directory": str(Path.cwd()),
         "git": git,
-        "python": platform.python_version(),
-        "packages": packages(),
+        **machine(device),
         "host": platform.node(),
-        "platform": platform.platform(),
-        "cpu": {"model": _cpu_model(), "cores": os.cpu_count()},
-        "gpu": _gpu(device),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "device": device,
         "threads": threads,
         "stack": stack,
     }
     return Provenance(facts, patch)
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Return what numbers may depend on besides the code: versions, CPU, and the GPU where a device is one."""
+    return {
+        "python": platform.python_version(),
+        "packages": packages(),
+        "platform": platform.platform(),
+        "cpu": {"model": _cpu_model(), "cores": os.cpu_count()},
+        "gpu": _gpu(device),
+    }
 
 
 @functools.cache
@@ -94,10 +104,10 @@ def describe_code(outputs: Path) -> tuple[dict[str, Any], bytes]:
 
 def _git(outputs: Path) -> tuple[dict[str, Any], bytes]:
     """Describe the checkout that the code is run from, and what in it is not committed."""
-    absent: dict[str, Any] = {"sha": None, "branch": None, "uncommitted": None, "left_out": []}
+    absent: dict[str, Any] = {"sha": None, "branch": None, "uncommitted": None, "left_out": [], "within": None}
     if shutil.which("git") is None:
         return {**absent, "note": "git is not installed, so the code has no SHA"}, b""
-    root = _checkout()
+    root = checkout()
     if root is None:
         return {**absent, "note": "neither the code nor the working directory is in a git checkout"}, b""
     try:
@@ -111,11 +121,12 @@ def _git(outputs: Path) -> tuple[dict[str, Any], bytes]:
         "branch": branch or None,
         "uncommitted": bool(patch),
         "left_out": left_out,
+        "within": str(Path.cwd().relative_to(root)) if Path.cwd().is_relative_to(root) else None,
         "note": None if head else "the checkout has no commit yet",
     }, patch
 
 
-def _checkout() -> Path | None:
+def checkout() -> Path | None:
     """Return the root of the checkout that tracks this package, or else of the one around the working directory."""
     return checkout_of_package() or _toplevel(Path.cwd())
 
@@ -138,7 +149,9 @@ def _toplevel(folder: Path) -> Path | None:
 
 def _uncommitted(root: Path, base: str, outputs: Path) -> tuple[bytes, list[str]]:
     """Return the patch from a commit to the working tree, untracked files included, and the files too large for it."""
-    listed = ask_git(root, "ls-files", "--others", "--exclude-standard", "-z").split(b"\0")
+    # What a pipeline writes while it runs is no code: its later stages have the code that its first one had.
+    written = ["--", ".", *(f":(exclude,literal,top){name}" for name in _written_by_pipeline(root))]
+    listed = ask_git(root, "ls-files", "--others", "--exclude-standard", "-z", *written).split(b"\0")
     sizes = {}
     for name in filter(None, listed):
         path = root / os.fsdecode(name)
@@ -164,8 +177,20 @@ def _uncommitted(root: Path, base: str, outputs: Path) -> tuple[bytes, list[str]
             names = b"\0".join(untracked)
             literal = ("--literal-pathspecs", "add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
             ask_git(root, *literal, stdin=names, env=env)
-        words = ("diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", base)
+        words = ("diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", base, *written)
         return ask_git(root, *words, env=env), left_out
+
+
+def _written_by_pipeline(root: Path) -> list[str]:
+    """Return the paths below a checkout that its DVC pipeline writes, as far as it has run."""
+    if not (root / PIPELINE).exists():
+        return []
+    try:
+        lock = yaml.safe_load((root / PIPELINE).read_text(encoding="utf-8"))
+        stages = lock.get("stages", {}).values()
+    except (yaml.YAMLError, AttributeError):  # as after a merge that is not finished
+        return [PIPELINE]
+    return [PIPELINE, *(out["path"] for stage in stages for out in stage.get("outs", ()))]
 
 
 def ask_git(
@@ -199,7 +224,7 @@ def _gpu(device: str) -> str | None:
         return None
     import torch
 
-    return torch.cuda.get_device_name(device)
+    return torch.cuda.get_device_name(device) if torch.cuda.is_available() else None
 
 
 def command_line() -> list[str]:

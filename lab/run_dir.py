@@ -262,6 +262,11 @@ class SweepDir:
         return [self.trial(number) for number in sorted(_numbers(self.path, "trial"))]
 
 
+def rerun_file(path: Path) -> Path:
+    """Return where it is said how what was run again in a directory compares with what there was before."""
+    return path / "rerun.json"
+
+
 def level(path: Path) -> str:
     """Say what a directory holds: a `session`, a `trial` or an `experiment`.
 

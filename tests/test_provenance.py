@@ -1,18 +1,11 @@
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from lab import provenance
-
-
-def git(folder: Path, *words: str) -> str:
-    identity = ["-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
-    return subprocess.run(
-        ["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout.strip()
+from tests.helpers import git
 
 
 @pytest.fixture
@@ -42,7 +35,8 @@ def commit(folder: Path) -> str:
 def test_a_clean_checkout(checkout: Path) -> None:
     sha = commit(checkout)
     found = collect(checkout)
-    assert found.facts["git"] == {"sha": sha, "branch": "trunk", "uncommitted": False, "left_out": [], "note": None}
+    git_facts = {"sha": sha, "branch": "trunk", "uncommitted": False, "left_out": [], "within": ".", "note": None}
+    assert found.facts["git"] == git_facts
     assert found.patch == b""
     assert found.facts["command"] == "python -m lab 'a b'"
     assert found.facts["packages"]["torch"]
@@ -87,6 +81,21 @@ def test_untracked_files_too_large_for_a_patch_are_named(checkout: Path, monkeyp
     found = collect(checkout)
     assert found.facts["git"]["left_out"] == ["large"]
     assert b"small" in found.patch
+
+
+def test_what_a_pipeline_writes_is_no_code(checkout: Path) -> None:
+    (checkout / "published").mkdir()
+    (checkout / "published" / "trial.json").write_text("{}\n")
+    commit(checkout)
+    (checkout / "dvc.lock").write_text(
+        "schema: '2.0'\nstages:\n  a:\n    cmd: a\n    outs:\n    - path: published/trial.json\n    - path: run [1]\n"
+    )
+    (checkout / "published" / "trial.json").write_text('{"return": 1}\n')
+    (checkout / "run [1]").mkdir()
+    (checkout / "run [1]" / "x").write_text("x\n")
+    assert collect(checkout).patch == b""
+    (checkout / "published" / "mine.py").write_text("mine\n")
+    assert b"mine.py" in collect(checkout).patch
 
 
 def test_a_checkout_without_a_commit(checkout: Path) -> None:

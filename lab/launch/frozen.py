@@ -35,13 +35,16 @@ class Frozen:
     packages: Path
     complete: bool
 
-    def env(self) -> dict[str, str]:
-        """Return the environment in which `python -m MODULE`, started here, imports from the copy.
+    def env(self, cwd: str | None = None) -> dict[str, str]:
+        """Return the environment in which `python -m MODULE`, started here or elsewhere, imports from the copy.
+
+        Args:
+            cwd: where it is started; null for here.
 
         Raises:
             LabError: PYTHONPATH cannot hold a path.
         """
-        cwd, paths = str(Path.cwd()), [str(self.packages)]
+        cwd, paths = cwd or str(Path.cwd()), [str(self.packages)]
         if self.moved(cwd) != cwd:
             paths.insert(0, self.moved(cwd))
         elif not sys.flags.safe_path:  # Python by itself would put it before the copy

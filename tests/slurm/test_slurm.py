@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -21,7 +20,7 @@ import pytest
 
 from lab.launch.points import quote
 from lab.run_dir import RunDir, SweepDir, read_json, sessions
-from tests.helpers import ROOT, lab, result, train
+from tests.helpers import clone, lab, result, train
 from tests.launch.test_sweep import states
 from tests.slurm.helpers import NAME, Start, slurm
 
@@ -224,11 +223,7 @@ def test_many_short_sessions_are_packed_into_few_tasks(tmp_path: Path) -> None:
 
 
 def test_detached_tasks_run_the_code_of_their_submission(tmp_path: Path) -> None:
-    clone, folder = tmp_path / "clone", tmp_path / "sweep"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    for part in ("lab", "conf", "tests"):  # as it is now, which may not be committed
-        shutil.copytree(ROOT / part, clone / part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    there = {"cwd": clone, "env": {"PYTHONPATH": str(clone)}}
+    there, folder = clone(tmp_path / "clone"), tmp_path / "sweep"
     words = (*SLOW, "frames=3000", "algo.lr=1e-2,1e-3", "hydra.launcher.additional_parameters={begin:now+10}")
     begun = time.monotonic()
     done = lab("-m", *words, *SLURM, "detach=true", f"hydra.sweep.dir={folder}", **there)
@@ -237,7 +232,7 @@ def test_detached_tasks_run_the_code_of_their_submission(tmp_path: Path) -> None
     assert "The sweep goes on in" in done.stdout
     assert not sessions(folder)
     assert len(queued("--states=PENDING")) == 2
-    broken = clone / "lab" / "stack.py"
+    broken = tmp_path / "clone" / "lab" / "stack.py"
     code = broken.read_text()
     broken.write_text("raise RuntimeError('edited after submission')\n")
     shown = lab("status", str(folder), **there)

@@ -1,0 +1,283 @@
+"""`python -m lab rerun DIR`: train Sessions again, with the code that they had, and say whether they are the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lab import provenance
+from lab import spec as specs
+from lab.analysis.session import read_spec  # not lab.spec's: an earlier spec may have had other keys
+from lab.display import number
+from lab.errors import LabError, require, require_one_of
+from lab.run_dir import RunDir, SweepDir, level, read_json, rerun_file, sessions, write_json
+from lab.summary import quoted
+
+if TYPE_CHECKING:
+    from lab.launch.frozen import Frozen
+    from lab.launch.rerun import Job
+    from lab.reproduction import Verdict
+
+USAGE = """Usage: python -m lab rerun DIR [key=value ...]
+
+  DIR            the run directory of a Session, a Trial or an Experiment; it is only read
+  out=NEW        where to run it again; outputs/<name>/<date>/<time> by default
+  code=recorded  the code to run: recorded (its commit, and what was not committed), or here (the code as it is now)
+  tolerance=0    the most by which the return of a Session may differ from before to count as reproduced
+  slots=null     jobs at the same time; null for as many as there are cores
+
+Each Session that completed is trained again from its saved spec. The exit code is 0 if episodes.csv, metrics.csv and
+the final weights of all of them are the same to the last bit, or their returns within the tolerance, and 1 if not."""
+
+SAME = {True: "identical", False: "differs", None: "not there"}
+
+
+@dataclass
+class Options:
+    """What can stand beside the directory, as key=value."""
+
+    out: str | None = None
+    code: str = "recorded"
+    tolerance: float = 0.0
+    slots: int | None = None
+
+
+def main(words: list[str]) -> None:
+    """Run the command with the words that follow its name.
+
+    Raises:
+        LabError: the directory, its code or its packages do not allow it; nothing was written then.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    path = Path(words[0])
+    options = specs.arguments(Options, words[1:], "rerun")
+    require_one_of("code", options.code, ("recorded", "here"))
+    require(options.tolerance >= 0, "tolerance", options.tolerance, "0 or more")
+    require(options.slots is None or options.slots >= 1, "slots", options.slots, "null, or 1 or more")
+    level(path)
+    found = sessions(path)
+    completed = [session for session in found if session.read_status()["state"] == "completed"]
+    if not completed:
+        raise LabError(f"No Session in {path} has completed, so there is nothing to compare a run with.")
+    out = Path(options.out) if options.out else default_out(completed[0])
+    require_apart(out, path)
+    # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
+    console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, 140)
+    with ExitStack() as stack:
+        codes = bring_back(stack, completed, here=options.code == "here")
+        differs = tell_differences(console, completed)
+        tell_doubts(console, path, found, completed)
+        console.print(f"Running {len(completed)} of {len(found)} Sessions of {path} again in {out}", markup=False)
+        slots = options.slots or max(1, len(os.sched_getaffinity(0)) // read_spec(completed[0])["threads"])
+        train(console, plan(path, out, completed, codes, slots), out, slots)
+    copy_plan(path, out)
+    verdicts = conclude(console, path, out, completed, options.tolerance, differs)
+    if not all(verdict.within(options.tolerance) for verdict in verdicts):
+        sys.exit(1)
+
+
+def default_out(session: RunDir) -> Path:
+    """Return the directory that a run of this name would get now."""
+    return Path("outputs") / read_spec(session)["name"] / f"{datetime.now():%Y-%m-%d/%H-%M-%S}"
+
+
+def require_apart(out: Path, path: Path) -> None:
+    """Raise LabError if there is something in the new directory, or if it lies in the old one."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise LabError(f"out={out} is not empty, and nothing is ever written over: choose another directory.")
+    if out.resolve().is_relative_to(path.resolve()):
+        raise LabError(f"out={out} lies in {path}, which is only read: choose another directory.")
+
+
+def bring_back(stack: ExitStack, completed: Sequence[RunDir], here: bool) -> dict[RunDir, tuple[Frozen, Path]]:
+    """Return the code that each Session is to run, and the directory that it is to be run from.
+
+    Args:
+        stack: ends what was brought back.
+        completed: the Sessions.
+        here: whether to run the code as it is now.
+
+    Raises:
+        LabError: the code of a Session cannot be brought back.
+    """
+    from lab.launch.worktree import code_here, read_code, restored
+
+    if here:
+        here_now = code_here()
+        return {session: (here_now, Path.cwd()) for session in completed}
+    read = {session: read_code(session) for session in completed}
+    trees: dict[tuple[str, bytes], Frozen] = {}
+    for code in read.values():
+        key = (code.sha, code.patch)
+        if key not in trees:
+            trees[key] = stack.enter_context(restored(code))
+            print(f"Code: {code}")
+
+    made = {}
+    for session, code in read.items():
+        tree = trees[code.sha, code.patch]
+        recorded = Path(read_json(session.provenance)["directory"])
+        cwd = recorded if code.within is None else tree.path / code.within
+        made[session] = (tree, cwd if cwd.is_dir() else Path.cwd())
+    return made
+
+
+def tell_differences(console: Console, completed: Sequence[RunDir]) -> dict[str, list[str | None]]:
+    """Print what of the machine and the packages is not as it was, and return it."""
+    from lab.reproduction import different
+
+    recorded = read_json(completed[0].provenance)
+    found = different(recorded, provenance.machine(recorded["device"]))
+    if not found:
+        console.print("Machine and packages: as they were")
+        return {}
+    console.print("Not as it was, which may change the numbers:", style="yellow")
+    for name, (then, now) in found.items():
+        console.print(f"  {name} was {then or 'absent'} and is {now or 'absent'} now", style="yellow", markup=False)
+    return {name: list(pair) for name, pair in found.items()}
+
+
+def tell_doubts(console: Console, path: Path, found: Sequence[RunDir], completed: Sequence[RunDir]) -> None:
+    """Print what speaks against getting the same numbers, and which Sessions are not run again."""
+    from lab.launch.worktree import left_out, other_code
+
+    missing = list(dict.fromkeys(name for session in completed for name in left_out(session)))
+    if missing:
+        console.print(f"Too large to be stored, and so not there: {', '.join(missing)}", style="yellow", markup=False)
+    for session in completed:
+        for entry in other_code(session):
+            text = f"{session.path} was resumed with other code at frame {entry['frame']:,}: {entry['git']['sha']}"
+            console.print(text, style="yellow", markup=False)
+    for session in found:
+        if session not in completed:
+            status = session.read_status()
+            text = f"{session.path.relative_to(path)} is not run again: it is {status['state']} at {status['frame']:,}"
+            console.print(f"{text} frames", style="yellow", markup=False)
+
+
+def plan(
+    path: Path, out: Path, completed: Sequence[RunDir], codes: dict[RunDir, tuple[Frozen, Path]], slots: int
+) -> list[Job]:
+    """Return the jobs: Sessions of a Trial are stacked as far as that leaves no core idle."""
+    from lab.launch.rerun import Job
+    from lab.launch.sweep import pack
+
+    groups: dict[tuple[Path, int], list[RunDir]] = {}
+    for session in completed:
+        groups.setdefault((session.path.parent, id(codes[session][0])), []).append(session)
+    jobs: list[Job] = []
+    for group in groups.values():
+        size = pack(len(completed), len(group), slots, pruning=False)
+        for first in range(0, len(group), size):
+            stack = group[first : first + size]
+            there = out / stack[0].path.relative_to(path)
+            seeds = [read_spec(session)["seed"] for session in stack]
+            code, cwd = codes[stack[0]]
+            log = SweepDir(out).jobs / f"{len(jobs) + 1}.log" if len(completed) > 1 else None
+            jobs.append(Job(seeds, stack[0].path, there if len(stack) == 1 else there.parent, code, cwd, log))
+    return jobs
+
+
+def train(console: Console, jobs: Sequence[Job], out: Path, slots: int) -> None:
+    """Run jobs to their end, and show how far they are.
+
+    Raises:
+        LabError: none of them began a Session.
+        KeyboardInterrupt: it was asked to stop; the jobs have ended.
+    """
+    from lab.interruption import stop_signals
+    from lab.launch.rerun import run
+
+    ended = 0
+    with stop_signals() as stop, closing(run(jobs, slots)) as steps:
+        for _ in steps:
+            if stop():
+                console.print(f"What was run so far is in {out}; nothing was compared.", markup=False)
+                raise KeyboardInterrupt
+            if sum(job.status is not None for job in jobs) > ended:
+                ended = sum(job.status is not None for job in jobs)
+                if len(jobs) > 1:
+                    console.print(f"{ended} of {len(jobs)} jobs have ended")
+    begun = [job for job in jobs if any(session.status.exists() for session in job.sessions())]
+    if not begun:
+        complaint = jobs[0].complaint()
+        shutil.rmtree(SweepDir(out).jobs, ignore_errors=True)
+        raise LabError(f"The code refuses to run the spec of {jobs[0].spec}: {complaint or 'it says why above.'}")
+
+
+def copy_plan(path: Path, out: Path) -> None:
+    """Copy what says which Trials a sweep has; how to go on with it stays behind, as that would be with other code."""
+    for file in (SweepDir(path).sweep, *(trial.point for trial in SweepDir(path).trials())):
+        if file.exists():
+            copied = out / file.relative_to(path)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copied)
+
+
+def conclude(
+    console: Console,
+    path: Path,
+    out: Path,
+    completed: Sequence[RunDir],
+    tolerance: float,
+    differs: dict[str, list[str | None]],
+) -> list[Verdict]:
+    """Compare every Session with the one before, make figures, print and write what came of it."""
+    from lab.analysis import analyse
+    from lab.reproduction import compare_sessions
+
+    verdicts = []
+    for session in completed:
+        name = session.path.relative_to(path)
+        verdicts.append(compare_sessions(str(name) if name.parts else session.path.name, session, RunDir(out / name)))
+    if level(out) != "session":
+        analyse(out)
+    show(console, verdicts)
+    same = sum(verdict.is_identical for verdict in verdicts)
+    within = sum(verdict.within(tolerance) for verdict in verdicts)
+    console.print(
+        f"\n{same} of {len(verdicts)} Sessions are the same to the last bit.", style="green" if same else "red"
+    )
+    if tolerance:
+        console.print(f"{within} of {len(verdicts)} have returns within {tolerance:g} of those before.")
+    content: dict[str, Any] = {"of": str(path), "identical": same == len(verdicts), "tolerance": tolerance}
+    content |= {"differs": differs, "sessions": [verdict.to_dict() for verdict in verdicts]}
+    write_json(rerun_file(out), content)
+    console.print(f"Everything is in {out}, and this comparison in {rerun_file(out).name}", markup=False)
+    if within < len(verdicts) and level(path) != "session":
+        console.print(f"\nNext:\n  python -m lab compare {quoted(path)} {quoted(out)}  # what may be concluded")
+    return verdicts
+
+
+def show(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """Print how each Session compares."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Session", no_wrap=True)
+    for column in ("episodes", "metrics", "weights"):
+        table.add_column(column, no_wrap=True)
+    for column in ("parts at frame", "return then", "now", "difference"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for verdict in verdicts:
+        if verdict.error is not None:
+            table.add_row(verdict.session, Text(verdict.error, "red"))
+            continue
+        files = [Text(SAME[same], "" if same else "red") for same in verdict.identical.values()]
+        parts = "-" if verdict.parts_at is None else f"{verdict.parts_at:,}"
+        figures = map(number, (verdict.then, verdict.now, verdict.difference))
+        table.add_row(verdict.session, *files, parts, *figures)
+    console.print()
+    console.print(table)
