@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 COMMANDS = (
     "compare",
     "enjoy",
+    "publish",
     "report",
     "rerun",
     "resume",

@@ -210,6 +210,7 @@ class TrialDir:
         self.point = self.path / "point.json"
         self.results = self.path / "trial.json"
         self.plot = self.path / "trial.png"
+        self.card = self.path / "card.md"
 
     @property
     def number(self) -> int | None:

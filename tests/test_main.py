@@ -72,7 +72,7 @@ def test_a_stack_from_the_command_line(tmp_path: Path) -> None:
     words = ("algo=ppo", "algo.horizon=32", "frames=2000", "seed=[2,5]", "eval.episodes=2", "log.every=500")
     done = lab(*words, f"hydra.run.dir='{quoted}'")
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in output.iterdir()) == ["seed-2", "seed-5", "trial.json", "trial.png"]
+    assert sorted(path.name for path in output.iterdir()) == ["card.md", "seed-2", "seed-5", "trial.json", "trial.png"]
     for seed in (2, 5):
         folder = output / f"seed-{seed}"
         left = {path.name.split(".out.")[0] for path in folder.iterdir()}

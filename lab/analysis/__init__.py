@@ -10,7 +10,8 @@ from lab.run_dir import RunDir, SweepDir, TrialDir, level, write_atomically, wri
 def analyse(path: Path) -> list[Path]:
     """Write the figures and pictures of a run directory of any level, finished or not, and return the files.
 
-    Of an Experiment, the Trials get their figures too, but no new pictures: those of hundreds would take long.
+    Of an Experiment, the Trials get their figures too, but no new pictures: those of hundreds would take long. A Trial
+    that stands alone gets a card as well; one of an Experiment is described by the page of that.
 
     Raises:
         LabError: it is not a run directory, or a file in it cannot be read.
@@ -20,9 +21,13 @@ def analyse(path: Path) -> list[Path]:
         analyse_session(RunDir(path))
         return [RunDir(path).results, RunDir(path).plot]
     if kind == "trial":
-        analyse_trial(TrialDir(path))
-        draw_trial(TrialDir(path))
-        return [TrialDir(path).results, TrialDir(path).plot]
+        trial = TrialDir(path)
+        analyse_trial(trial)
+        draw_trial(trial)
+        if trial.number is not None:
+            return [trial.results, trial.plot]
+        describe_trial(trial)
+        return [trial.results, trial.plot, trial.card]
     sweep = SweepDir(path)
     analyse_experiment(sweep)
     return [sweep.results, sweep.table, sweep.plot, sweep.report]
@@ -63,6 +68,18 @@ def draw_trial(directory: TrialDir) -> None:
     from lab.analysis.trial import read_trial
 
     write_atomically(directory.plot, plot_trial(read_trial(directory)))
+
+
+def describe_trial(directory: TrialDir) -> None:
+    """Write card.md.
+
+    Raises:
+        LabError: the directory is not that of a Trial, or a file in it cannot be read.
+    """
+    from lab.analysis.card import write_card
+    from lab.analysis.trial import read_trial
+
+    write_text(directory.card, write_card(read_trial(directory)))
 
 
 def analyse_experiment(directory: SweepDir) -> None:

@@ -12,8 +12,9 @@ USAGE = """Usage: python -m lab report DIR
 
   DIR   the run directory of a Session, a Trial or an Experiment, finished or not
 
-Of a Session, session.json and session.png are made again; of a Trial, trial.json and trial.png; of an Experiment,
-experiment.json, trials.csv, experiment.png, report.html and the trial.json of every Trial."""
+Of a Session, session.json and session.png are made again; of a Trial, trial.json, trial.png and, if it is not one of
+an Experiment, card.md; of an Experiment, experiment.json, trials.csv, experiment.png, report.html and the trial.json of
+every Trial."""
 
 
 def main(words: list[str]) -> None:

@@ -1,0 +1,396 @@
+"""Published results: their figures by hand, how they are held against a peer's, and what the pages say."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lab.analysis import plot_published
+from lab.analysis.page_published import grid, picture_name, write_markdown, write_page
+from lab.analysis.plot_published import plot_environment
+from lab.analysis.plotting import band
+from lab.analysis.published import (
+    Benchmark,
+    Peer,
+    Publication,
+    Result,
+    notes,
+    read_benchmark,
+    read_publication,
+    results_csv,
+    results_json,
+    said_of,
+    shortfalls,
+)
+from lab.analysis.wording import number
+from lab.errors import LabError
+from lab.run_dir import TrialDir, write_json
+from tests import synthetic
+from tests.analysis.test_card import alone, spec_of
+from tests.analysis.test_report import Browser, needs_chromium
+from tests.analysis.test_trial import session, trial
+from tests.helpers import ALGORITHMS, ENVIRONMENTS, ROOT
+
+CARTPOLE = {"id": "CartPole-v1", "random_return": 25.0, "solved": 475.0}
+EVIL = '<script>alert(1)</script>|*bold*|"{{body}}"'
+
+
+def result(
+    *returns: float, peer: float | None = None, frames: int = 200_000, env: dict[str, Any] | None = None, **spec: object
+) -> Result:
+    """Make up a result whose Sessions ended at these returns."""
+    env = {"name": "cartpole", "id": "CartPole-v1", "kwargs": {}, "reference": CARTPOLE, **(env or {})}
+    whole = {"algo": {"name": "ppo"}, "env": env, "frames": frames, **spec}
+    made = trial(*(session(seed, spec=whole, **{"return": value}) for seed, value in enumerate(returns)))
+    return Result(made, None if peer is None else Peer(200_000, peer))
+
+
+def benchmark(**figures: float) -> Benchmark:
+    """Make up a peer's figures, by `algo_on_env`, of 200,000 frames each."""
+    pairs = {tuple(reversed(name.split("_on_"))): value for name, value in figures.items()}
+    return Benchmark("Peer", "their page", {(env, algo): Peer(200_000, value) for (env, algo), value in pairs.items()})
+
+
+def publication(*results: Result, against: Benchmark | None = None) -> Publication:
+    return Publication(Path("published"), {(each.env, each.algo): each for each in results}, {}, against, [])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two Trials on CartPole, one of which has a Session that failed, and one on Acrobot."""
+    path = tmp_path_factory.mktemp("made") / "published"
+    ppo = {**spec_of()["algo"], "name": "ppo"}
+    alone(path / "first", [480.0, 490.0, 9999.0, 500.0], states={2: "failed"}, algo=ppo)
+    alone(path / "second", [400.0, 400.0, 300.0, 500.0], frames=100_000)
+    alone(path / "third", [-90.0, -80.0], env=spec_of("acrobot")["env"])
+    return path
+
+
+@pytest.fixture(scope="module")
+def published(folder: Path) -> Publication:
+    return read_publication(folder, benchmark(ppo_on_cartpole=498.0, a2c_on_cartpole=350.0, sarsa_on_pendulum=-1.0))
+
+
+@pytest.fixture(scope="module")
+def pictures(published: Publication) -> dict[str, bytes]:
+    return {env: plot_environment(published, env) for env in published.environments}
+
+
+def test_the_figures_of_slm_lab_are_those_of_its_table() -> None:
+    found = read_benchmark(ROOT / "benchmark" / "slm_lab.csv")
+    assert found.name == "SLM Lab v5.3"
+    assert "docs/BENCHMARKS.md" in found.source
+    assert len(found.figures) == 28
+    assert found.figures["cartpole", "ppo"] == Peer(200_000, 498.9)
+    assert found.figures["lunarlander_continuous", "a2c"] == Peer(300_000, -76.8)
+    algorithms = ["reinforce", "sarsa", "dqn", "ddqn_per", "a2c", "ppo", "sac", "crossq"]
+    environments = ["cartpole", "acrobot", "pendulum", "lunarlander", "lunarlander_continuous"]
+    assert list(dict.fromkeys(algo for _, algo in found.figures)) == algorithms
+    assert list(dict.fromkeys(env for env, _ in found.figures)) == environments
+    assert set(algorithms) & set(ALGORITHMS) and set(environments) & set(ENVIRONMENTS)
+
+
+def test_figures_stand_on_completed_sessions_and_are_named_by_environment_and_algorithm(published: Publication) -> None:
+    made = results_json(published)
+    assert {env: list(algos) for env, algos in made.items()} == {"cartpole": ["ppo", "a2c"], "acrobot": ["a2c"]}
+    found = made["cartpole"]["ppo"]
+    assert (found["frames"], found["sessions"], found["planned"]) == (200_000, 3, 4)
+    assert (found["return"], found["iqm"], found["best"]) == (490.0, 490.0, 490.0)
+    assert (found["return_low"], found["return_high"]) == (480.0, 500.0), "of three seeds, the ends are the values"
+    assert found["strength"] == pytest.approx(490 - 24.96)
+    assert found["solved"] == 3
+    assert (found["peer"], found["peer_frames"], found["difference"], found["verdict"]) == (498, 200_000, -8.0, "worse")
+    found = made["cartpole"]["a2c"]
+    assert (found["return"], found["iqm"], found["solved"], found["verdict"]) == (400.0, 400.0, 1, "better")
+    found = made["acrobot"]["a2c"]
+    assert (found["return"], found["peer"], found["difference"], found["verdict"]) == (-85.0, None, None, None)
+
+
+def test_the_table_has_a_row_for_each_trial(published: Publication) -> None:
+    rows = list(csv.DictReader(io.StringIO(results_csv(published))))
+    assert [(row["env"], row["algo"], row["directory"]) for row in rows] == [
+        ("cartpole", "ppo", "first"), ("cartpole", "a2c", "second"), ("acrobot", "a2c", "third")
+    ]  # fmt: skip
+    assert (rows[0]["env_id"], rows[0]["return"], rows[0]["sessions"]) == ("CartPole-v1", "490.0", "3")
+    assert (rows[1]["frames"], rows[1]["stability"], rows[1]["peer_frames"]) == ("100000", "1.0", "200000")
+    assert rows[2]["peer"] == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "peer", "verdict"),
+    [
+        (500.0, 498.9, "even"), (495.0, 496.7, "even"), (494.0, 499.0, "even"), (493.9, 499.0, "worse"),
+        (491.6, 496.7, "worse"), (484.0, 483.3, "better"), (483.0, 483.3, "worse"), (483.3, 483.3, "even"),
+    ],
+)  # fmt: skip
+def test_even_is_what_differs_by_a_hundredth_of_the_ceiling_near_it(value: float, peer: float, verdict: str) -> None:
+    assert result(value, peer=peer).verdict == verdict
+
+
+def test_without_a_ceiling_any_difference_counts() -> None:
+    pendulum = {"id": "Pendulum-v1", "reference": {"id": "Pendulum-v1", "random_return": -1200.0, "solved": -200.0}}
+    assert result(-175.0, peer=-174.9, env=pendulum).verdict == "worse"
+    assert result(-174.8, peer=-174.9, env=pendulum).verdict == "better"
+    assert result(peer=-174.9, env=pendulum).verdict is None, "nothing completed"
+    assert result(-1.0, env=pendulum).verdict is None, "nothing to be held against"
+
+
+def test_a_shortfall_is_a_share_of_the_way_from_random_actions() -> None:
+    assert result(440.0, 460.0, peer=475.0).share == pytest.approx(25 / 450)
+    assert result(440.0, peer=475.0, env={"kwargs": {"a": 1}}).share is None, "of another environment nothing is known"
+    assert result(1.0, peer=20.0).share is None, "the peer is below random actions"
+    said = shortfalls(publication(result(440.0, 460.0, peer=475.0), against=benchmark()))
+    assert said == [
+        "ppo on CartPole-v1 is 25.0 below Peer's 475.0, 5.6 % of the way to it from random actions;"
+        " the 95 % interval [440.0, 460.0] does not hold that figure."
+    ]
+    assert "[440.0, 480.0] holds that figure." in shortfalls(
+        publication(result(440.0, 480.0, peer=475.0), against=benchmark())
+    )[0]  # fmt: skip
+    assert shortfalls(publication(result(480.0, peer=475.0), against=benchmark())) == []
+
+
+def test_what_a_reader_should_know_is_said(published: Publication) -> None:
+    said = notes(published)
+    assert "Of ppo on CartPole-v1, seed 2 failed: what did not complete is in no figure." in said
+    assert (
+        "a2c on CartPole-v1 was trained for 100,000 frames and Peer's for 200,000: that alone can make a difference."
+    ) in said
+    assert "Peer has figures of which there is no Trial here: on pendulum, sarsa." in said
+    assert "Peer has no figure of a2c on Acrobot-v1." in said
+
+
+def test_a_peers_figure_is_of_the_environment_as_it_is_and_of_no_other(tmp_path: Path) -> None:
+    base = spec_of()["env"]
+    against = benchmark(a2c_on_cartpole=490.0)
+    for name, change in {"kwargs": {"kwargs": {"sutton_barto_reward": True}}, "id": {"id": "CartPole-v0"}}.items():
+        alone(tmp_path / name / "a2c_cartpole", [500.0], env={**base, **change})
+        found = read_publication(tmp_path / name, against).results["cartpole", "a2c"]
+        assert found.peer is None
+    assert "CartPole-v0" in grid(read_publication(tmp_path / "id"))[1][0]
+
+
+def test_experiments_are_shown_and_sessions_are_left_alone_and_named(tmp_path: Path) -> None:
+    alone(tmp_path / "a2c_cartpole", [500.0])
+    alone(tmp_path / "nothing", [1.0], states={0: "pending"})
+    alone(tmp_path / "deeper" / "ppo_cartpole", [500.0])
+    synthetic.experiment(tmp_path / "search_a2c", trials=2, seeds=2, rows=4)
+    shutil.copytree(tmp_path / "a2c_cartpole" / "seed-0", tmp_path / "single")
+    (tmp_path / "notes.txt").write_text("a file")
+    found = read_publication(tmp_path)
+    assert list(found.results) == [("cartpole", "a2c")]
+    assert found.left_out == ["single is a Session, and no Trial"]
+    (name,) = found.experiments
+    best = found.experiments[name].best
+    assert name == "search_a2c" and best is not None
+    sentence = said_of(found.experiments[name])
+    assert sentence.startswith("2 of 2 Trials ranked, over algo.lr; ")
+    assert f"the best by mean return: {number(best.values[0])} [" in sentence
+    assert f"algo.lr={best.trial.hyperparameters['algo.lr']:.3g}" in sentence
+    assert "![The Experiment search_a2c](search_a2c.png)" in write_markdown(found)
+    assert html.escape(sentence) in write_page(found, {"cartpole": b"", "search_a2c": b""})
+    (tmp_path / "search_a2c").rename(tmp_path / "cartpole")
+    with pytest.raises(LabError, match="has the name, and so the picture, of an environment"):
+        read_publication(tmp_path)
+
+
+def test_a_trial_that_has_not_begun_is_left_alone_and_named(tmp_path: Path) -> None:
+    alone(tmp_path / "a2c_cartpole", [500.0])
+    waiting = alone(tmp_path / "waiting", [1.0], states={0: "pending"})
+    waiting.session(0).path.mkdir()
+    assert "Left alone: of waiting, no Session has begun." in notes(read_publication(tmp_path))
+
+
+def test_the_same_files_give_the_same_bytes_wherever_they_are(
+    folder: Path, published: Publication, pictures: dict[str, bytes], tmp_path: Path
+) -> None:
+    def made(found: Publication, pictures: dict[str, bytes]) -> list[bytes]:
+        texts = (
+            json.dumps(results_json(found)),
+            results_csv(found),
+            write_markdown(found),
+            write_page(found, pictures),
+        )
+        return [*(text.encode() for text in texts), *pictures.values()]
+
+    first = made(published, pictures)
+    moved = read_publication(shutil.copytree(folder, tmp_path / "somewhere else" / "published"), published.against)
+    assert made(moved, {env: plot_environment(moved, env) for env in moved.environments}) == first
+    for text in first[:4]:
+        for hidden in (b"2026-01-01", b"/somewhere", str(folder.parent).encode(), str(tmp_path).encode()):
+            assert hidden not in text
+
+
+def test_the_markdown_has_a_cell_for_each_pair(published: Publication) -> None:
+    lines = write_markdown(published).splitlines()
+    assert lines[2].startswith("3 Trials of 2 algorithms on 2 environments; 9 of 10 Sessions completed.")
+    assert lines[2].endswith("Of 2 results that Peer has too: 1 better, 0 even, 1 worse.")
+    table = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    assert table[0] == ["environment", "frames", "ppo", "a2c"]
+    assert table[2][:3] == [
+        "CartPole-v1", "100,000 / 200,000",
+        "490.0<br>[480.0, 500.0]<br>498.0 ▼ worse<br>3 of 4 Sessions<br>200,000 frames",
+    ]  # fmt: skip
+    assert table[2][3].endswith("<br>350.0 ▲ better<br>100,000 frames<br>theirs: 200,000")
+    assert table[3] == ["Acrobot-v1", "200,000", "", "-85.0<br>[-90.0, -80.0]"]
+    assert "![Learning curves on CartPole-v1](cartpole.png)" in lines
+
+
+def test_a_figure_that_only_the_peer_has_is_in_the_table() -> None:
+    made = publication(
+        result(500.0), result(-80.0, env={"name": "acrobot", "id": "Acrobot-v1"}, algo={"name": "dqn"}),
+        against=benchmark(dqn_on_cartpole=240.0, ppo_on_cartpole=499.0),
+    )  # fmt: skip
+    head, rows = grid(made)
+    assert head == ["environment", "frames", "dqn", "ppo"], "in the order of the peer"
+    assert rows[0][2] == [["-", "240.0"], ["500.0"]]
+    assert rows[1][2] == [["-80.0"], []]
+
+
+def test_the_page_holds_everything_and_asks_nothing_of_a_network(published: Publication) -> None:
+    page = write_page(published, dict.fromkeys(published.environments, b"picture"))
+    assert not re.findall(r"\w+://", page)
+    assert "<script" not in page
+    assert "default-src 'none'" in page
+    assert page.count("data:image/png;base64,cGljdHVyZQ==") == 2
+    assert "python -m lab enjoy published/first/seed-3 video=films" in page
+    assert "python -m lab rerun published/second" in page
+    assert page.count("0123456789abcdef0123456789abcdef01234567") == 3
+    assert "3 of 4 Sessions" in page and "9999" not in page
+    assert "normalise_observations: false" in page, "the spec"
+
+
+def test_text_cannot_break_out_of_the_pages(tmp_path: Path) -> None:
+    base = spec_of()
+    alone(
+        tmp_path / "x" / "a b",
+        [500.0],
+        env={**base["env"], "name": EVIL, "id": EVIL},
+        algo={**base["algo"], "name": EVIL},
+    )
+    found = read_publication(tmp_path / "x")
+    page = write_page(found, {EVIL: b""})
+    assert "<script" not in page and page.count("&lt;script&gt;") > 3
+    assert "python -m lab rerun &#x27;x/a b&#x27;" in page
+    markdown = write_markdown(found)
+    assert "<script" not in markdown and r"\|\*bold\*\|" in markdown
+    assert picture_name(EVIL) == "-script-alert-1---script---bold-----body---.png"
+
+
+@needs_chromium
+def test_a_browser_shows_the_page(published: Publication, pictures: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(write_page(published, pictures), encoding="utf-8")
+    browser = Browser(tmp_path / "profile")
+    browser.open(tmp_path / "report.html")
+    assert browser.run("[...document.images].map(image => image.naturalWidth > 1000)") == [True, True]
+    assert "1 better, 0 even, 1 worse" in browser.run("document.querySelector('.lead').innerText")
+    assert browser.run("[...document.querySelectorAll('.grid .worse')].map(cell => cell.innerText)") == [
+        "498.0 ▼ worse"
+    ]
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.errors == []
+    browser.close()
+
+
+def test_curves_are_of_completed_sessions_alone(published: Publication, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def listen(ax: Any, frames: np.ndarray, values: np.ndarray, statistic: str, **line: Any) -> None:
+        drawn.append((values.shape, values.max(), line["color"]))
+        band(ax, frames, values, statistic, **line)
+
+    monkeypatch.setattr(plot_published, "band", listen)
+    assert plot_environment(published, "cartpole").startswith(b"\x89PNG")
+    assert plot_environment(published, "acrobot").startswith(b"\x89PNG")
+    first, second = plot_published.PALETTE[:2]
+    assert [(shape[0], highest, color) for shape, highest, color in drawn] == [
+        (3, 500.0, first), (4, 500.0, second), (2, -80.0, second)
+    ], "an algorithm has the same colour everywhere"  # fmt: skip
+
+
+def test_odd_results_are_drawn_too(tmp_path: Path) -> None:
+    alone(tmp_path / "one", [500.0])
+    failed = {**spec_of()["algo"], "name": "$failed"}
+    alone(tmp_path / "none", [1.0, 2.0], states={0: "failed", 1: "interrupted"}, algo=failed)
+    found = read_publication(tmp_path, benchmark(a2c_on_cartpole=490.0))
+    assert plot_environment(found, "cartpole").startswith(b"\x89PNG")
+    assert results_json(found)["cartpole"]["$failed"]["return"] is None
+    assert results_json(found)["cartpole"]["$failed"]["sessions"] == 0
+    assert ["-", "0 of 2 Sessions"] in grid(found)[1][0][2]
+    shutil.rmtree(tmp_path / "one")
+    assert plot_environment(read_publication(tmp_path), "cartpole").startswith(b"\x89PNG")
+
+
+def test_a_directory_that_cannot_be_published_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="nothing cannot be published: there is no such directory"):
+        read_publication(tmp_path / "nothing")
+    with pytest.raises(LabError, match=r"holds no Trial: .*as .*/ppo_cartpole\."):
+        read_publication(tmp_path)
+    one = alone(tmp_path / "one", [1.0])
+    with pytest.raises(LabError, match="one is itself the directory of a Trial: name the directory that holds"):
+        read_publication(one.path)
+    shutil.copytree(one.path, tmp_path / "two")
+    with pytest.raises(LabError, match=r"one and .*two are both of a2c on CartPole-v1: there can be one Trial"):
+        read_publication(tmp_path)
+    shutil.rmtree(tmp_path / "two")
+    base = spec_of()
+    other = {"algo": {**base["algo"], "name": "ppo"}, "env": {**base["env"], "id": "CartPole-v0"}}
+    alone(tmp_path / "two", [1.0], **other)
+    with pytest.raises(LabError, match="different environments under the name cartpole: CartPole-v1 and CartPole-v0"):
+        read_publication(tmp_path)
+    shutil.rmtree(tmp_path / "two")
+    spec = one.session(0).spec
+    spec.write_text(spec.read_text().replace("  name: a2c\n", ""))
+    with pytest.raises(LabError, match=r"one cannot be published: the spec of its Sessions has no algo\.name"):
+        read_publication(tmp_path)
+
+
+def test_a_trial_with_no_directory_of_a_session_is_left_alone(tmp_path: Path) -> None:
+    alone(tmp_path / "a2c_cartpole", [500.0])
+    write_json(TrialDir(tmp_path / "planned").path / "sweep.json", {"kind": "trial"})
+    assert read_publication(tmp_path).left_out == ["of planned, no Session has begun"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("algo,env,frames\nppo,cartpole,1\n", "no column 'return': its columns must be algo, env, frames and return"),
+        ("# nothing\n", "has no column 'algo'"),
+        ("algo,env,frames,return\nppo,cartpole,1,high\n", "line 2: return=high is not allowed: return must be"),
+        ("algo,env,frames,return\nppo,cartpole,1,nan\n", "return must be a number"),
+        ("algo,env,frames,return\nppo,cartpole,1.5,1\n", "line 2: frames=1.5 is not allowed: frames must be"),
+        ("algo,env,frames,return\n\n# x\nppo,cartpole\n", "line 4: frames= is not allowed"),
+        ("algo,env,frames,return\nppo,cartpole,1,1\nppo,cartpole,2,2\n", "line 3: there is a figure of ppo"),
+    ],
+    ids=["column", "empty", "number", "not finite", "whole", "short", "twice"],
+)  # fmt: skip
+def test_a_mistake_in_the_peers_figures_is_a_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "peer.csv").write_text(text)
+    with pytest.raises(LabError) as error:
+        read_benchmark(tmp_path / "peer.csv")
+    assert sentence in str(error.value)
+
+
+def test_figures_of_a_peer_that_cannot_be_read_are_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(
+        LabError, match="does not exist: it must be a CSV with the columns algo, env, frames and return"
+    ):
+        read_benchmark(tmp_path / "peer.csv")
+    with pytest.raises(LabError, match="cannot be read"):
+        read_benchmark(tmp_path)
+
+
+def test_a_peer_without_a_comment_is_named_after_its_file(tmp_path: Path) -> None:
+    (tmp_path / "peer.csv").write_text("return,algo,env,frames,more\n 1.5, ppo ,cartpole,100,x\n")
+    found = read_benchmark(tmp_path / "peer.csv")
+    assert (found.name, found.source) == ("peer", "")
+    assert found.figures == {("cartpole", "ppo"): Peer(100, 1.5)}

@@ -1,0 +1,75 @@
+"""`python -m lab publish`, from its words to what it prints and writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lab.__main__ import COMMANDS
+from lab.command.publish import USAGE, main
+from lab.errors import LabError
+from tests.analysis.test_card import alone
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("made") / "published"
+    alone(path / "a2c_cartpole", [480.0, 490.0, 1.0, 400.0], states={2: "failed"})
+    return path
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Path:
+    path = tmp_path / "peer.csv"
+    path.write_text("# Peer 1.0: their page\nalgo,env,frames,return\na2c,cartpole,200000,475.0\n")
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
+    main([str(word) for word in words])
+    return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_it_prints_the_table_and_where_everything_is(
+    folder: Path, peer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results"
+    lines = run(capsys, folder, f"out={out}", f"against={peer}")
+    assert lines[1] == "environment algorithm frames completed return frames to solve Peer 1.0 difference"
+    row = lines[2]
+    assert row.startswith("CartPole-v1 a2c 200,000 3 of 4 Sessions 456.7 [400.0, 490.0] ")
+    assert row.endswith("(2 of 3) 475.0 -18.3 worse")
+    assert any(line.startswith("a2c on CartPole-v1 is 18.3 below Peer 1.0's 475.0, 4.1 % of the way") for line in lines)
+    assert "Note: Of a2c on CartPole-v1, seed 2 failed: what did not complete is in no figure." in lines
+    names = ["results.json", "results.csv", "results.md", "report.html", "cartpole.png"]
+    assert lines[-1] == "Made " + ", ".join(str(out / name) for name in names)
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    assert json.loads((out / "results.json").read_text())["cartpole"]["a2c"]["verdict"] == "worse"
+
+
+def test_it_writes_the_same_bytes_again_and_nothing_into_the_trials(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(folder.rglob("*"))
+    first = run(capsys, folder)
+    assert "Peer" not in first[1] and "worse" not in first[2]
+    written = {path.name: path.read_bytes() for path in Path("results").iterdir()}
+    assert run(capsys, folder) == first
+    assert {path.name: path.read_bytes() for path in Path("results").iterdir()} == written
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_words_that_publish_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"]):
+        main(words)
+        assert capsys.readouterr().out.strip() == USAGE
+    with pytest.raises(LabError, match=r"publish has no key 'outt'\. Did you mean 'out'"):
+        main([str(folder), "outt=x"])
+    with pytest.raises(LabError, match="'x' is not understood"):
+        main([str(folder), "x"])
+    with pytest.raises(LabError, match="does not exist"):
+        main([str(folder), "against=nothing.csv"])
+    assert "publish" in COMMANDS
