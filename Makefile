@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LAB    := $(BIN)/python -m lab
 
-.PHONY: run test benchmark clean
+.PHONY: run test benchmark publish clean
 
 run: $(VENV)/.run  ## install, then train A2C on CartPole
 	$(LAB) algo=a2c env=cartpole
@@ -14,6 +14,9 @@ test: $(VENV)/.test  ## install with what the tests need, then run them all but 
 
 benchmark: $(VENV)/.benchmark  ## frames per second, side by side with Stable-Baselines3
 	$(BIN)/python -m benchmark.throughput
+
+publish: $(VENV)/.publish  ## train and publish what is not up to date; `dvc pull` before it fetches what was trained elsewhere
+	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +32,10 @@ $(VENV)/.test: $(VENV)/.run
 
 $(VENV)/.benchmark: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[benchmark]'
+	touch $@
+
+$(VENV)/.publish: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[publish]'
 	touch $@
 
 clean:  ## remove the virtual environment

@@ -1,0 +1,344 @@
+"""The pipeline in dvc.yaml: it depends on all that decides a number, and runs what changed and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from lab.run_dir import RunDir, level
+from lab.spec import SWEEP_KEYS, Spec, load, read
+from tests.helpers import ALGORITHMS, CONF, ROOT, clone, git, lab, specs
+
+# What training reaches by imports, and no stage depends on: it decides no number, or law 1 holds whatever it does.
+NUMBERLESS = {
+    "lab/__init__.py",
+    "lab/algo/__init__.py",
+    "lab/checkpoint.py",  # a Session that is resumed is, to the last bit, one that was not
+    "lab/display.py",
+    "lab/errors.py",
+    "lab/interruption.py",
+    "lab/lazy.py",
+    "lab/lock.py",
+    "lab/provenance.py",
+    "lab/run_dir.py",
+}
+TRAINING = ("train", "quick", "search")  # stages of pairs of algorithm and environment
+
+# Edits of dvc.yaml that leave two pairs and half of their frames, so that tests of how it is run are soon over.
+SMALLER = {
+    "[reinforce, a2c, ppo]": "[a2c, ppo]",
+    "[cartpole, pendulum]": "[cartpole]",
+    "      - ${out}/pendulum.png: {cache: false}\n": "",
+    "frames=4000": "frames=2000",
+}
+FILES = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "benchmark/slm_lab.csv", "constraints.txt",
+         "dvc.yaml", "params.yaml")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict[str, Any]:
+    """Return every stage by its name, as DVC reads it."""
+    from dvc.repo import Repo
+
+    with Repo(str(ROOT)) as repo:
+        return {stage.name: stage for stage in repo.index.stages}
+
+
+def paths(parts: list[Any]) -> set[str]:
+    return {str(Path(part.fs_path).relative_to(ROOT)) for part in parts}
+
+
+def pair(stage: str) -> tuple[str, str]:
+    """Return the algorithm and the environment of a stage that trains a pair."""
+    algo, _, env = stage.partition("@")[2].partition("-")
+    return algo, env
+
+
+def training(stages: dict[str, Any], algorithm: str = "") -> dict[str, Any]:
+    """Return the stages of pairs, or those among them of one algorithm."""
+    found = {name: stage for name, stage in stages.items() if name.partition("@")[0] in TRAINING}
+    return {name: stage for name, stage in found.items() if algorithm in ("", pair(name)[0])}
+
+
+def reached(*begin: str) -> set[str]:
+    """Return the modules of the project that some of its modules import, directly or not, and those themselves."""
+    found: set[str] = set()
+    left = list(begin)
+    while left:
+        module = left.pop()
+        if module in found:
+            continue
+        found.add(module)
+        names = set()
+        for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        for name in names:
+            path = name.replace(".", "/")
+            left += [file for file in (f"{path}.py", f"{path}/__init__.py") if (ROOT / file).is_file()]
+    return found
+
+
+def test_all_that_stages_depend_on_is_there_or_made_by_a_stage(stages: dict[str, Any]) -> None:
+    outs = {out for stage in stages.values() for out in paths(stage.outs)}
+    made = outs | {str(folder) for out in outs for folder in Path(out).parents}
+    absent = {
+        (name, path)
+        for name, stage in stages.items()
+        for path in paths(stage.deps) - made
+        if not (ROOT / path).exists()
+    }
+    assert not absent
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_pairs_depend_on_the_code_that_decides_their_numbers_and_on_no_other_algorithm(
+    stages: dict[str, Any], algorithm: str
+) -> None:
+    needed = reached("lab/session.py", "lab/stack.py", f"lab/algo/{algorithm}.py")
+    others = {f"lab/algo/{other}.py" for other in ALGORITHMS if other != algorithm}
+    assert training(stages, algorithm)
+    for name, stage in training(stages, algorithm).items():
+        watched = paths(stage.deps)
+        missed = {module for module in needed if not watched & {module, *map(str, Path(module).parents)}}
+        assert missed == needed & NUMBERLESS, name
+        assert not watched & (others | NUMBERLESS), name
+
+
+def test_pairs_depend_on_every_config_file_that_they_compose(stages: dict[str, Any]) -> None:
+    for name, stage in training(stages).items():
+        algo, env = pair(name)
+        searched = [f"search={algo}"] if name.startswith("search") else []
+        with initialize_config_dir(str(CONF)):
+            config = compose("config", [f"algo={algo}", f"env={env}", *searched], return_hydra_config=True)
+        choices = {group: option for group, option in config.hydra.runtime.choices.items() if option}
+        composed = {f"conf/{group}/{option}.yaml" for group, option in choices.items() if "hydra/" not in group}
+        assert paths([dep for dep in stage.deps if hasattr(dep, "params")]) == {"conf/config.yaml", *composed}, name
+
+
+def test_pairs_depend_on_every_key_that_decides_a_session(stages: dict[str, Any]) -> None:
+    config = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
+    deciding = set(config) - {*SWEEP_KEYS, "hydra"}
+    assert deciding - {"defaults"} <= {field.name for field in fields(Spec)}
+    for name, stage in training(stages).items():
+        (found,) = (dep for dep in stage.deps if dep.fs_path == str(CONF / "config.yaml"))
+        assert set(found.params) == deciding, name
+
+
+def test_what_the_stage_of_a_session_trains_is_a_spec() -> None:
+    assert read(OmegaConf.load(ROOT / "params.yaml"))
+
+
+def test_git_has_what_dvc_does_not_keep_and_nothing_else(stages: dict[str, Any]) -> None:
+    outs = [out for stage in stages.values() for out in stage.outs]
+    done = subprocess.run(
+        ["git", "check-ignore", "--no-index", "--stdin"],
+        cwd=ROOT,
+        input="\n".join(paths(outs)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert set(done.stdout.splitlines()) == paths([out for out in outs if out.use_cache])
+
+
+def test_the_readme_quotes_what_is_published() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    published = json.loads((ROOT / "results" / "results.json").read_text(encoding="utf-8"))
+    quoted = {}
+    for env, frames, *cells in re.findall(r"^\| (\S+) \| ([\d,]+) \| (.+) \| (.+) \| (.+) \|$", text, re.MULTILINE):
+        for algo, cell in zip(("reinforce", "a2c", "ppo"), cells, strict=True):
+            quoted[env, algo] = (frames, *re.findall(r"-?[\d,]+\.\d", cell)[:3])
+    assert quoted == {
+        (env, algo): (
+            f"{found['frames']:,}",
+            *(f"{found[key]:,.1f}" for key in ("return", "return_low", "return_high")),
+        )
+        for env, algos in published.items()
+        for algo, found in algos.items()
+    }
+    speeds = re.findall(r"([\d,]+) +(\d\.\d\d)$", (ROOT / "results" / "throughput.txt").read_text(), re.MULTILINE)
+    assert re.findall(r"\| ([\d,]+) \| (\d\.\d\d) \|", text) == speeds
+    assert len(speeds) == 3
+    assert all((ROOT / picture).exists() for picture in re.findall(r"!\[.*?\]\((.+?)\)", text))
+
+
+def dvc(folder: Path, *words: str) -> str:
+    """Run DVC in a clone, where the command line is that of the clone, and return what it prints."""
+    here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": here, "DVC_SITE_CACHE_DIR": str(folder.parent / "site"), "DVC_NO_ANALYTICS": "1"}
+    env.pop("PYTHONPATH", None)
+    command = [sys.executable, "-m", "dvc", *words]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def reproduce(folder: Path) -> set[str]:
+    """Bring the quick results up to date, and return the stages that ran."""
+    return set(re.findall(r"^Running stage '(.+)':$", dvc(folder, "repro", "quick_results"), re.MULTILINE))
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "results")
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text, f"{path} has no {old!r}"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a clone in which the quick results were made and committed."""
+    folder = tmp_path_factory.mktemp("pipeline") / "published"
+    clone(folder)
+    for name in FILES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    for old, new in SMALLER.items():
+        edit(folder / "dvc.yaml", old, new)
+    git(folder, "config", "user.name", "A")
+    git(folder, "config", "user.email", "a@b.c")
+    git(folder, "rm", "--quiet", "--cached", "--ignore-unmatch", "dvc.lock")
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    commit(folder)
+    assert reproduce(folder) == {"versions", "quick@a2c-cartpole", "quick@ppo-cartpole", "quick_results"}
+    left = git(folder, "status", "--porcelain", "--untracked-files=all").splitlines()
+    assert {line.split(maxsplit=1)[1] for line in left} == {
+        "dvc.lock",
+        "versions.txt",
+        *(
+            f"quick/{name}_cartpole/{file}"
+            for name in ("a2c", "ppo")
+            for file in ("card.md", "trial.json", "trial.png")
+        ),
+        *(
+            f"results/quick/{file}"
+            for file in ("results.json", "results.md", "results.csv", "report.html", "cartpole.png")
+        ),
+    }
+    commit(folder)
+    return folder
+
+
+@pytest.fixture
+def checkout(published: Path, tmp_path: Path) -> Path:
+    """Return a copy of that clone, for a test to change."""
+    return Path(shutil.copytree(published, tmp_path / "checkout", symlinks=True))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_is_up_to_date_is_left_alone(checkout: Path) -> None:
+    assert reproduce(checkout) == set()
+    assert git(checkout, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_decides_no_number_trains_nothing(checkout: Path) -> None:
+    edit(checkout / "conf/algo/a2c.yaml", "# learning rate\n", "# step size\n")
+    edit(checkout / "conf/config.yaml", "Search for hyperparameters", "Look for hyperparameters")
+    for module in NUMBERLESS:
+        (checkout / module).write_text(f"{(checkout / module).read_text()}\n# changed\n")
+    edit(checkout / "constraints.txt", "pytest==", "pytest==1")
+    assert reproduce(checkout) == {"versions"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_hyperparameter_trains_its_pair_alone_and_the_difference_shows(checkout: Path) -> None:
+    edit(checkout / "conf/tuned/ppo_cartpole.yaml", "lr: ", "lr: 1")
+    assert reproduce(checkout) == {"quick@ppo-cartpole", "quick_results"}
+    commit(checkout)
+    changed = json.loads(dvc(checkout, "metrics", "diff", "HEAD~1", "--json"))
+    assert set(changed) == {"quick/ppo_cartpole/trial.json", "results/quick/results.json"}
+    assert all(key.startswith("cartpole.ppo.") for key in changed["results/quick/results.json"])
+    assert "cartpole.ppo.return" in changed["results/quick/results.json"]
+    params = json.loads(dvc(checkout, "params", "diff", "HEAD~1", "--json"))
+    assert set(params) == {"conf/tuned/ppo_cartpole.yaml"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_comment_in_an_algorithm_trains_what_uses_it_to_the_same_figures(checkout: Path) -> None:
+    module = checkout / "lab/algo/a2c.py"
+    module.write_text(f"{module.read_text()}\n# a comment\n")
+    assert reproduce(checkout) == {"quick@a2c-cartpole", "quick_results"}
+    commit(checkout)
+    assert json.loads(dvc(checkout, "metrics", "diff", "HEAD~1", "--json")) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_another_clone_pulls_and_has_nothing_to_do(checkout: Path, tmp_path: Path) -> None:
+    dvc(checkout, "remote", "add", "--default", "store", str(tmp_path / "store"))
+    commit(checkout)
+    dvc(checkout, "push", "quick")
+    other = tmp_path / "other"
+    git(tmp_path, "clone", "--quiet", str(checkout), str(other))
+    dvc(other, "pull", "quick")
+    assert reproduce(other) == set()
+    seed = RunDir(other / "quick/ppo_cartpole/seed-3")
+    assert seed.read_status()["state"] == "completed"
+    assert (
+        seed.checkpoint("best").read_bytes()
+        == RunDir(checkout / "quick/ppo_cartpole/seed-3").checkpoint("best").read_bytes()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_figures_and_pictures_are_shown(checkout: Path) -> None:
+    shown = json.loads(dvc(checkout, "metrics", "show", "results/quick/results.json", "--json"))
+    figures = shown[""]["data"]["results/quick/results.json"]["data"]
+    assert figures == without_null(json.loads((checkout / "results/quick/results.json").read_text()))
+    dvc(checkout, "plots", "show", "--out", "pictures")
+    page = (checkout / "pictures/index.html").read_text()
+    pictures = [name for name in re.findall(r'src="([^"]+)"', page) if "quick" in name]
+    assert len(pictures) == 3, "of two Trials, and of an environment"
+    assert all((checkout / "pictures" / name).stat().st_size > 10_000 for name in pictures)
+    assert "http" not in page, "it can be read without a network"
+
+
+def without_null(values: Any) -> Any:
+    """Return figures as DVC shows them, which leaves out those that there are not."""
+    if not isinstance(values, dict):
+        return values
+    return {key: without_null(value) for key, value in values.items() if value is not None}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_experiment_of_dvc_trains_what_it_composed_into_a_run_directory_like_any_other(checkout: Path) -> None:
+    words = ("algo=ppo", "env=pendulum", "algo.lr=2e-3", "frames=2048")
+    dvc(checkout, "exp", "run", *(part for word in words for part in ("-S", word)), "session")
+    session = RunDir(checkout / "session")
+    assert load(session.spec) == specs(*words)[0]
+    assert level(session.path) == "session"
+    assert session.read_status()["state"] == "completed"
+    results = session.results.read_bytes()
+    session.results.unlink()
+    done = lab("report", "session", cwd=checkout, env={"PYTHONPATH": str(checkout)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert session.results.read_bytes() == results
+    table = dvc(checkout, "exp", "show", "--only-changed", "--md")
+    assert "ppo_pendulum" in table and "0.002" in table
