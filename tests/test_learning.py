@@ -19,6 +19,7 @@ LEVELS = {
     ("a2c", "acrobot"): -90.0,
     ("ppo", "acrobot"): -90.0,
     ("reinforce", "acrobot"): -95.0,
+    ("reinforce", "pendulum"): -250.0,
     ("a2c", "pendulum"): -250.0,
     ("ppo", "pendulum"): -200.0,
 }
