@@ -22,6 +22,10 @@ from lab.run_dir import now, read_json
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's name for a tree with nothing in it
 UNTRACKED_BUDGET = 20 * 2**20  # bytes of untracked files that a patch may hold; those beyond it are named, not stored
 PIPELINE = "dvc.lock"  # what DVC keeps of the pipeline that it ran, at the root of a checkout
+GIT_LOCAL = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE",
+)  # as `git rev-parse --local-env-vars` lists them, but for settings  # fmt: skip
 MOST_NAMES = 100  # names of files left out that are listed
 FROZEN = (".provenance.json", ".uncommitted.patch")  # what a frozen copy of the code knows of it, beside the package
 
@@ -152,12 +156,15 @@ def _uncommitted(root: Path, base: str, outputs: Path) -> tuple[bytes, list[str]
     # What a pipeline writes while it runs is no code: its later stages have the code that its first one had.
     written = ["--", ".", *(f":(exclude,literal,top){name}" for name in _written_by_pipeline(root))]
     listed = ask_git(root, "ls-files", "--others", "--exclude-standard", "-z", *written).split(b"\0")
+    results = {outputs.resolve(), *(root / os.fsdecode(name) for name in _run_directories(listed))}
     sizes = {}
+    untracked, left_out, budget = [], [], UNTRACKED_BUDGET
     for name in filter(None, listed):
         path = root / os.fsdecode(name)
-        if path.is_file() and outputs.resolve() not in path.parents:
-            sizes[name] = path.stat().st_size
-    untracked, left_out, budget = [], [], UNTRACKED_BUDGET
+        if name.endswith(b"/"):  # a checkout of its own, of which git stores nothing
+            left_out.append(os.fsdecode(name))
+        elif (path.is_symlink() or path.is_file()) and results.isdisjoint(path.parents):
+            sizes[name] = path.lstat().st_size
     for name in sorted(sizes, key=lambda name: (sizes[name], name)):
         budget -= sizes[name]
         if budget >= 0:
@@ -171,14 +178,25 @@ def _uncommitted(root: Path, base: str, outputs: Path) -> tuple[bytes, list[str]
         index = Path(folder) / "index"
         original = root / os.fsdecode(ask_git(root, "rev-parse", "--git-path", "index").strip(b"\n"))
         if original.exists():
-            shutil.copy(original, index)
+            shutil.copy2(original, index)  # by its time git knows which files it must look into
         env = {"GIT_INDEX_FILE": str(index)}
         if untracked:
             names = b"\0".join(untracked)
             literal = ("--literal-pathspecs", "add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
             ask_git(root, *literal, stdin=names, env=env)
-        words = ("diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", base, *written)
+        # As `git apply` takes it, whatever somebody's settings are.
+        form = ("--binary", "--no-ext-diff", "--no-textconv", "--no-color", "--unified=3", "--submodule=short")
+        words = ("diff", *form, "--src-prefix=a/", "--dst-prefix=b/", base, *written)
         return ask_git(root, *words, env=env), left_out
+
+
+def _run_directories(names: list[bytes]) -> set[bytes]:
+    """Return the run directories among untracked files, whose results are no code."""
+    known = set(names)
+    folders = {name.rpartition(b"/")[0] for name in names if name.endswith(b"/.lock")}
+    found = {folder for folder in folders for file in (b"status.json", b"sweep.json") if folder + b"/" + file in known}
+    stacks = {folder.rpartition(b"/")[0] for folder in found if folder.rpartition(b"/")[2].startswith(b"seed-")}
+    return (found | stacks) - {b""}
 
 
 def _written_by_pipeline(root: Path) -> list[str]:
@@ -204,9 +222,14 @@ def ask_git(
         input=stdin,
         stdin=subprocess.DEVNULL if stdin is None else None,
         capture_output=True,
-        env={**os.environ, **(env or {})},
+        env={**without_git(), **(env or {})},
     )
     return done.stdout
+
+
+def without_git() -> dict[str, str]:
+    """Return the environment without what a hook of git is told, which would lead to another checkout or index."""
+    return {name: value for name, value in os.environ.items() if name not in GIT_LOCAL}
 
 
 def _cpu_model() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from lab.errors import LabError
 from lab.run_dir import RunDir
 
-IGNORED = ("lab-rl",)  # this project's own distribution: its code is compared by commit, not by version
+OWN = "lab-rl"  # this project's own distribution: in a checkout its code is known by commit, not by version
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,13 @@ def compare_sessions(name: str, before: RunDir, again: RunDir) -> Verdict:
         before: the one before.
         again: that of now; where it did not complete, the reason is all that is said.
     """
+    try:
+        return _compare(name, before, again)
+    except (LabError, OSError, ValueError, KeyError, csv.Error) as error:
+        return Verdict(name, {}, error=f"cannot be compared: {error}")
+
+
+def _compare(name: str, before: RunDir, again: RunDir) -> Verdict:
     status = again.read_status_if_any()
     if status is None or status["state"] != "completed":
         lines = ((status and status["error"]) or "").strip().splitlines()
@@ -115,17 +122,21 @@ def final_return(directory: RunDir) -> float | None:
     """Return the mean return of a Session's last 100 episodes; null if none ended."""
     from lab.analysis.session import read_tables, session_results
 
-    try:
-        value = session_results(read_tables(directory))["return"]
-    except LabError:
-        return None
+    value = session_results(read_tables(directory))["return"]
     return None if value is None else float(value)
 
 
-def different(recorded: dict[str, Any], here: dict[str, Any]) -> dict[str, tuple[str | None, str | None]]:
+def different(
+    recorded: dict[str, Any], here: dict[str, Any], installed: bool = False
+) -> dict[str, tuple[str | None, str | None]]:
     """Return what differs between two of what `lab.provenance.machine` finds: then and now, by what it is.
 
     Packages that were not there then are left out: nothing that ran then can have used them.
+
+    Args:
+        recorded: that of then.
+        here: that of now.
+        installed: whether this project is an installed package too, and no checkout.
     """
     names = {"Python": "python", "platform": "platform", "GPU": "gpu"}
     pairs = {name: (recorded[key], here[key]) for name, key in names.items()}
@@ -133,6 +144,6 @@ def different(recorded: dict[str, Any], here: dict[str, Any]) -> dict[str, tuple
     found = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     packages = {name.lower(): version for name, version in here["packages"].items()}
     for name, version in recorded["packages"].items():
-        if name.lower() not in IGNORED and packages.get(name.lower()) != version:
+        if (installed or name.lower() != OWN) and packages.get(name.lower()) != version:
             found[name] = (version, packages.get(name.lower()))
     return found

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab import provenance
+from lab.run_dir import RunDir, write_json
 from tests.helpers import git
 
 
@@ -57,6 +58,8 @@ def test_the_patch_brings_back_the_working_tree(checkout: Path, tmp_path: Path) 
     (checkout / "run").mkdir()
     (checkout / "run" / "episodes.csv").write_text("its own output\n")
     before = git(checkout, "status", "--porcelain")
+    for setting in ("diff.noprefix=true", "diff.context=0", "color.ui=always", "diff.renames=copies"):
+        git(checkout, "config", *setting.split("="))
     found = collect(checkout)
     assert found.facts["git"]["uncommitted"] is True
     assert git(checkout, "status", "--porcelain") == before, "looking changes nothing"
@@ -96,6 +99,47 @@ def test_what_a_pipeline_writes_is_no_code(checkout: Path) -> None:
     assert collect(checkout).patch == b""
     (checkout / "published" / "mine.py").write_text("mine\n")
     assert b"mine.py" in collect(checkout).patch
+
+
+def test_links_are_stored_and_checkouts_within_are_named(checkout: Path, tmp_path: Path) -> None:
+    commit(checkout)
+    (checkout / "link").symlink_to(tmp_path)
+    (checkout / "broken").symlink_to("nowhere")
+    (checkout / "inner").mkdir()
+    git(checkout / "inner", "init", "-q")
+    (checkout / "inner" / "mine.py").write_text("mine\n")
+    found = collect(checkout)
+    assert b"b/link" in found.patch and b"b/broken" in found.patch
+    assert found.facts["git"]["left_out"] == ["inner/"]
+
+
+def test_results_that_git_does_not_ignore_are_no_code(checkout: Path) -> None:
+    commit(checkout)
+    for folder in ("runs/one", "runs/stack/seed-0", "runs/sweep/trial-000/seed-0"):
+        RunDir(checkout / folder).claim()
+        RunDir(checkout / folder).write_status("running", 0, 10)
+        (checkout / folder / "last.pt").write_bytes(b"x")
+    write_json(checkout / "runs/stack/trial.json", {})
+    (checkout / "status.json").write_text("mine\n")
+    found = collect(checkout)
+    assert found.patch.count(b"diff --git") == 1
+    assert b"b/status.json" in found.patch, "what lies at the top of a checkout is code"
+
+
+def test_what_a_hook_of_git_is_told_is_not_heeded(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha = commit(checkout)
+    monkeypatch.setenv("GIT_INDEX_FILE", str(checkout / "none"))
+    monkeypatch.setenv("GIT_DIR", str(checkout / "none"))
+    found = collect(checkout)
+    assert (found.facts["git"]["sha"], found.patch) == (sha, b"")
+
+
+def test_a_file_changed_in_the_second_of_its_commit_is_seen(checkout: Path) -> None:
+    for _ in range(3):  # git knows by its index's time that it must look into it
+        commit(checkout)
+        (checkout / "a.py").write_text("two\n")
+        assert b"+two" in collect(checkout).patch
+        git(checkout, "commit", "-qam", "two")
 
 
 def test_a_checkout_without_a_commit(checkout: Path) -> None:

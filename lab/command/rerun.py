@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,9 +85,14 @@ def main(words: list[str]) -> None:
         tell_doubts(console, path, found, completed)
         console.print(f"Running {len(completed)} of {len(found)} Sessions of {path} again in {out}", markup=False)
         slots = options.slots or max(1, len(os.sched_getaffinity(0)) // read_spec(completed[0])["threads"])
-        train(console, plan(path, out, completed, codes, slots), out, slots)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-rerun-")))
+        jobs = plan(path, out, completed, codes, slots, folder)
+        claim(out)
+        train(console, jobs, out, slots)
     copy_plan(path, out)
-    verdicts = conclude(console, path, out, completed, options.tolerance, differs)
+    verdicts = conclude(console, path, out, completed, jobs, options.tolerance, differs)
+    if len(verdicts) < len(found):
+        console.print(f"{len(found) - len(verdicts)} of {len(found)} were not run again.", style="yellow")
     if not all(verdict.within(options.tolerance) for verdict in verdicts):
         sys.exit(1)
 
@@ -101,6 +108,19 @@ def require_apart(out: Path, path: Path) -> None:
         raise LabError(f"out={out} is not empty, and nothing is ever written over: choose another directory.")
     if out.resolve().is_relative_to(path.resolve()):
         raise LabError(f"out={out} lies in {path}, which is only read: choose another directory.")
+
+
+def claim(out: Path) -> None:
+    """Make the new directory this command's own.
+
+    Raises:
+        LabError: another one was faster.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        SweepDir(out).jobs.mkdir()
+    except FileExistsError as error:
+        raise LabError(f"out={out} is in use: another command runs Sessions there.") from error
 
 
 def bring_back(stack: ExitStack, completed: Sequence[RunDir], here: bool) -> dict[RunDir, tuple[Frozen, Path]]:
@@ -140,8 +160,11 @@ def tell_differences(console: Console, completed: Sequence[RunDir]) -> dict[str,
     """Print what of the machine and the packages is not as it was, and return it."""
     from lab.reproduction import different
 
-    recorded = read_json(completed[0].provenance)
-    found = different(recorded, provenance.machine(recorded["device"]))
+    found: dict[str, tuple[str | None, str | None]] = {}
+    installed = provenance.checkout_of_package() is None
+    for session in completed:
+        recorded = read_json(session.provenance)
+        found |= different(recorded, provenance.machine(recorded["device"]), installed)
     if not found:
         console.print("Machine and packages: as they were")
         return {}
@@ -170,25 +193,46 @@ def tell_doubts(console: Console, path: Path, found: Sequence[RunDir], completed
 
 
 def plan(
-    path: Path, out: Path, completed: Sequence[RunDir], codes: dict[RunDir, tuple[Frozen, Path]], slots: int
+    path: Path,
+    out: Path,
+    completed: Sequence[RunDir],
+    codes: dict[RunDir, tuple[Frozen, Path]],
+    slots: int,
+    folder: Path,
 ) -> list[Job]:
-    """Return the jobs: Sessions of a Trial are stacked as far as that leaves no core idle."""
+    """Return the jobs: Sessions that differ in nothing but the seed are stacked as far as that leaves no core idle.
+
+    Args:
+        path: the run directory.
+        out: the new one.
+        completed: the Sessions.
+        codes: what each runs, and from where.
+        slots: jobs at the same time.
+        folder: gets the specs as jobs read them.
+    """
     from lab.launch.rerun import Job
     from lab.launch.sweep import pack
 
-    groups: dict[tuple[Path, int], list[RunDir]] = {}
+    groups: dict[Any, list[tuple[RunDir, int, dict[str, Any]]]] = {}
     for session in completed:
-        groups.setdefault((session.path.parent, id(codes[session][0])), []).append(session)
+        spec = read_spec(session)
+        seed = spec.pop("seed")
+        # What a stack leaves is called seed-0, seed-1, ...: a Session of another name is trained alone.
+        alone = None if session.path.name == f"seed-{seed}" else session
+        key = (session.path.parent, id(codes[session][0]), json.dumps(spec), alone)
+        groups.setdefault(key, []).append((session, seed, spec))
     jobs: list[Job] = []
     for group in groups.values():
         size = pack(len(completed), len(group), slots, pruning=False)
         for first in range(0, len(group), size):
             stack = group[first : first + size]
-            there = out / stack[0].path.relative_to(path)
-            seeds = [read_spec(session)["seed"] for session in stack]
-            code, cwd = codes[stack[0]]
-            log = SweepDir(out).jobs / f"{len(jobs) + 1}.log" if len(completed) > 1 else None
-            jobs.append(Job(seeds, stack[0].path, there if len(stack) == 1 else there.parent, code, cwd, log))
+            session, _, spec = stack[0]
+            there = out / session.path.relative_to(path)
+            code, cwd = codes[session]
+            number = str(len(jobs) + 1)
+            log = SweepDir(out).jobs / f"{number}.log" if len(completed) > 1 else None
+            seeds = [seed for _, seed, _ in stack]
+            jobs.append(Job(seeds, spec, there if len(stack) == 1 else there.parent, code, cwd, folder / number, log))
     return jobs
 
 
@@ -200,6 +244,7 @@ def train(console: Console, jobs: Sequence[Job], out: Path, slots: int) -> None:
         KeyboardInterrupt: it was asked to stop; the jobs have ended.
     """
     from lab.interruption import stop_signals
+    from lab.launch.job import remove_empty
     from lab.launch.rerun import run
 
     ended = 0
@@ -214,9 +259,12 @@ def train(console: Console, jobs: Sequence[Job], out: Path, slots: int) -> None:
                     console.print(f"{ended} of {len(jobs)} jobs have ended")
     begun = [job for job in jobs if any(session.status.exists() for session in job.sessions())]
     if not begun:
-        complaint = jobs[0].complaint()
+        complaint = jobs[0].complaint() or "it says why above."
         shutil.rmtree(SweepDir(out).jobs, ignore_errors=True)
-        raise LabError(f"The code refuses to run the spec of {jobs[0].spec}: {complaint or 'it says why above.'}")
+        remove_empty(out)
+        raise LabError(
+            f"The code refuses to run the spec of {jobs[0].spec['name']}: {complaint or 'it says why above.'}"
+        )
 
 
 def copy_plan(path: Path, out: Path) -> None:
@@ -233,6 +281,7 @@ def conclude(
     path: Path,
     out: Path,
     completed: Sequence[RunDir],
+    jobs: Sequence[Job],
     tolerance: float,
     differs: dict[str, list[str | None]],
 ) -> list[Verdict]:
@@ -240,10 +289,17 @@ def conclude(
     from lab.analysis import analyse
     from lab.reproduction import compare_sessions
 
+    job_of = {session.path: job for job in jobs for session in job.sessions()}
     verdicts = []
     for session in completed:
         name = session.path.relative_to(path)
-        verdicts.append(compare_sessions(str(name) if name.parts else session.path.name, session, RunDir(out / name)))
+        again = RunDir(out / name)
+        verdict = compare_sessions(str(name) if name.parts else session.path.resolve().name, session, again)
+        job = job_of[again.path]
+        if verdict.error is not None and job.status:
+            more = job.complaint() or f"its process ended with {job.status}"
+            verdict = replace(verdict, error=f"{verdict.error} ({more})")
+        verdicts.append(verdict)
     if level(out) != "session":
         analyse(out)
     show(console, verdicts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,9 +9,13 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from lab.launch.frozen import Frozen
 from lab.launch.points import quote
+from lab.provenance import without_git
 from lab.run_dir import RunDir
 
 POLL_SECONDS = 0.2  # between two looks at the processes
@@ -25,19 +28,21 @@ class Job:
 
     Attributes:
         seeds: of the Sessions.
-        spec: the directory that holds the saved spec of one of them.
+        spec: the one that they share but for the seed, as plain data.
         out: where the Sessions go: the directory of the only one, or the one that holds seed-0, seed-1, ...
         code: what to run.
         cwd: where to run it from.
+        folder: gets the spec as the job reads it.
         log: what it prints goes there; null for this terminal.
         status: exit status, once it has ended.
     """
 
     seeds: Sequence[int]
-    spec: Path
+    spec: dict[str, Any]
     out: Path
     code: Frozen
     cwd: Path
+    folder: Path
     log: Path | None = None
     status: int | None = field(default=None, init=False)
 
@@ -47,10 +52,12 @@ class Job:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start its process, which is no part of this one's group: Ctrl-C is for this one to hand on."""
-        seed = str(self.seeds[0]) if len(self.seeds) == 1 else f"[{','.join(map(str, self.seeds))}]"
-        config = ("--config-path", str(self.spec.absolute()), "--config-name", "spec")
-        words = (f"seed={seed}", f"hydra.run.dir={quote(str(self.out.absolute()))}", *QUIET)
-        env = {**os.environ, **self.code.env(str(self.cwd))}
+        spec = {**self.spec, "seed": self.seeds[0] if len(self.seeds) == 1 else list(self.seeds)}
+        self.folder.mkdir(parents=True)
+        (self.folder / "spec.yaml").write_text(yaml.dump(literal(spec), Dumper=Quoting), encoding="utf-8")
+        config = ("--config-path", str(self.folder.absolute()), "--config-name", "spec")
+        words = (f"hydra.run.dir={quote(literal(str(self.out.absolute())))}", *QUIET)
+        env = {**without_git(), **self.code.env(str(self.cwd))}
         command = [sys.executable, "-m", "lab", *config, *words]
         if self.log is None:
             return subprocess.Popen(command, cwd=self.cwd, env=env, start_new_session=True)
@@ -64,6 +71,22 @@ class Job:
         """Return the last line that it printed, if that is known."""
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log else []
         return lines[-1].removeprefix("Error: ") if lines else ""
+
+
+class Quoting(yaml.SafeDumper):
+    """Writes YAML with every text in quotes: what is a text to one reader, as 1e3, is a number to another."""
+
+
+Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
+def literal(value: Any) -> Any:
+    """Return plain data in which nothing is taken for an interpolation."""
+    if isinstance(value, dict):
+        return {key: literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [literal(item) for item in value]
+    return value.replace("${", "\\${") if isinstance(value, str) else value
 
 
 def run(jobs: Sequence[Job], slots: int) -> Generator[None, None, None]:

@@ -115,12 +115,17 @@ def restored(code: Code) -> Iterator[Frozen]:
             yield Frozen(path, checkout, path / _beside(checkout, path, code), complete=True)
         finally:
             if code.sha:
-                _git(checkout, "worktree", "remove", "--force", str(path), check=False)
+                _git(checkout, "worktree", "remove", "--force", "--force", str(path), check=False)
 
 
 def _apply(path: Path, code: Code) -> None:
     done = subprocess.run(
-        ["git", "apply", "--whitespace=nowarn", "-"], cwd=path, input=code.patch, capture_output=True, check=False
+        ["git", "apply", "--whitespace=nowarn", "-"],
+        cwd=path,
+        input=code.patch,
+        capture_output=True,
+        check=False,
+        env=provenance.without_git(),
     )
     if done.returncode:
         why = (done.stderr.decode(errors="replace").strip().splitlines() or ["git does not say why"])[0]
@@ -146,9 +151,9 @@ def _git(folder: Path, *words: str, check: bool = True) -> bool:
     Raises:
         LabError: it is to succeed, and did not.
     """
-    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, check=False)
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, check=False, env=provenance.without_git())
     if done.returncode and check:
-        raise LabError(f"git {words[0]} failed in {folder}: {done.stderr.decode(errors='replace').strip()}.")
+        raise LabError(f"`git {' '.join(words)}` failed in {folder}: {done.stderr.decode(errors='replace').strip()}.")
     return done.returncode == 0
 
 

@@ -106,7 +106,7 @@ def test_a_spec_that_its_code_refuses_is_told_in_a_sentence(
     trained: RunDir, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     trained.spec.write_text(trained.spec.read_text().replace("CartPole-v1", "yours:Yours-v0"))
-    with pytest.raises(LabError, match="The code refuses to run the spec of"):
+    with pytest.raises(LabError, match="The code refuses to run the spec of a2c_cartpole"):
         rerun.main([str(trained.path), f"out={tmp_path}/again", "code=here"])
     errors = capfd.readouterr().err
     assert "env.id=yours:Yours-v0 needs the module 'yours', which is not installed" in errors
