@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import os
 import re
@@ -159,18 +160,18 @@ def test_git_has_what_dvc_does_not_keep_and_nothing_else(stages: dict[str, Any])
 
 def test_the_readme_quotes_what_is_published() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    published = json.loads((ROOT / "results" / "results.json").read_text(encoding="utf-8"))
     quoted = {}
     for env, frames, *cells in re.findall(r"^\| (\S+) \| ([\d,]+) \| (.+) \| (.+) \| (.+) \|$", text, re.MULTILINE):
         for algo, cell in zip(("reinforce", "a2c", "ppo"), cells, strict=True):
-            quoted[env, algo] = (frames, *re.findall(r"-?[\d,]+\.\d", cell)[:3])
+            quoted[env, algo] = [frames, *re.findall(r"-?[\d,]+\.\d", cell)]
+    with (ROOT / "results" / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
     assert quoted == {
-        (env, algo): (
-            f"{found['frames']:,}",
-            *(f"{found[key]:,.1f}" for key in ("return", "return_low", "return_high")),
-        )
-        for env, algos in published.items()
-        for algo, found in algos.items()
+        (row["env_id"], row["algo"]): [
+            f"{int(row['frames']):,}",
+            *(f"{float(row[key]):,.1f}" for key in ("return", "return_low", "return_high", "peer") if row[key]),
+        ]
+        for row in rows
     }
     speeds = re.findall(r"([\d,]+) +(\d\.\d\d)$", (ROOT / "results" / "throughput.txt").read_text(), re.MULTILINE)
     assert re.findall(r"\| ([\d,]+) \| (\d\.\d\d) \|", text) == speeds
