@@ -97,7 +97,7 @@ def test_law_1_killed_at_any_moment_and_resumed(tmp_path: Path, algo: str, case:
     check_kills(tmp_path, [*words(algo, case, seed), "frames=12_000"], KILLS)
 
 
-QUICK = (*OFTEN, "algo.horizon=16", "frames=2500", "seed=3")
+QUICK = (*OFTEN, "~tuned", "algo.horizon=16", "frames=2500", "seed=3")
 SLOW = pytest.mark.slow
 LANDER = ("env=gymnasium", "env.id=LunarLander-v3", "env.num_envs=4", "eval.max_steps=50")
 WALKER = ("env=gymnasium", "env.id=BipedalWalker-v3", "env.num_envs=4", "eval.max_steps=50")
