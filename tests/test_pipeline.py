@@ -223,9 +223,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     commit(folder)
     assert reproduce(folder) == {"versions", "quick@a2c-cartpole", "quick@ppo-cartpole", "quick_results"}
     left = git(folder, "status", "--porcelain", "--untracked-files=all").splitlines()
-    assert {line.split(maxsplit=1)[1] for line in left} == {
+    # The versions are those of the commit, or others, as the environment is.
+    assert {line.split(maxsplit=1)[1] for line in left} - {"versions.txt"} == {
         "dvc.lock",
-        "versions.txt",
         *(
             f"quick/{name}_cartpole/{file}"
             for name in ("a2c", "ppo")
