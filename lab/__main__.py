@@ -110,10 +110,9 @@ def refused(message: str, cause: str) -> str:
 
     key = unknown[1]
     group, _, leaf = key.rpartition(".")
+    words = [word for word in sys.argv[1:] if re.match(r"[\w/]+=\w+$", word) and key not in word]
     with initialize_config_dir(config_path()):
-        config = compose(
-            "config", [word for word in sys.argv[1:] if re.match(r"[\w/]+=\w+$", word) and key not in word]
-        )
+        config = compose("config", [*words, f"hydra.searchpath=[{own_folder(sys.argv[1:])}]"])
         node = OmegaConf.select(config, group) if group else config
     keys = [word for word in node if word != "_target_"] if OmegaConf.is_dict(node) else []
     where = group or "the spec"
@@ -124,6 +123,17 @@ def refused(message: str, cause: str) -> str:
     if not group and owners:
         advice = f" Did you mean {owners[0]!r}?"
     return f"{key} cannot be set: {where} has no key {leaf!r}.{advice}{options}"
+
+
+def own_folder(words: list[str]) -> str:
+    """Return the place of the user's own config groups, which --config-dir names; empty if there are none."""
+    from lab.launch.points import quote
+
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option in ("--config-dir", "-cd"):
+            return quote(f"file://{Path(value if equals else following).absolute()}")
+    return ""
 
 
 def missing_option(error: MissingConfigException) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 
-from lab.algo.algorithm import stack
+from lab.algo.base.algorithm import stack
 from lab.env.normalise import RunningMoments
 from lab.env.vector import Spaces
 from lab.errors import LabError
@@ -23,7 +24,7 @@ class Agent:
         streams: each Session's random streams.
         moments: each Session's running moments of observations; none if they are not normalised.
         device: where the networks are.
-        observation_size: numbers in a flat observation.
+        observations: one environment's observations, as the networks take them.
     """
 
     def __init__(self, specs: list[Spec], spaces: Spaces, device: torch.device) -> None:
@@ -41,18 +42,19 @@ class Agent:
             if type(spec.algo) is not type(first.algo):
                 raise LabError(f"algo differs between Sessions of one stack: {first.algo.name} and {spec.algo.name}.")
         self.spec, self.device = first, device
-        self.observation_size = int(spaces.observation.shape[0])
+        self.observations = spaces.observation
         self.streams = [Streams.spawn(spec.seed) for spec in specs]
         self.algorithm = stack([spec.algo for spec in specs], device, "algo")
         self.algorithm.build(spaces, first.net, self.streams, device)
-        self.algorithm.checks = first.mode == "dev"
+        if first.mode == "dev":
+            self.algorithm.check_steps()
         self.moments: list[RunningMoments] = []
         if first.env.normalise_observations:
-            self.moments = [RunningMoments(self.observation_size) for _ in specs]
+            self.moments = [RunningMoments(math.prod(self.observations.shape)) for _ in specs]
             self._update_scale()
 
     def observe(self, raw: torch.Tensor) -> torch.Tensor:
-        """Return raw observations [S, E, D] as the networks are to see them, on their device."""
+        """Return raw observations [S, E, ...] as the networks are to see them, on their device."""
         seen = raw.to(self.device)
         if self.moments:
             clip = self.spec.env.normalise_clip
@@ -60,15 +62,17 @@ class Agent:
         return seen
 
     def take_in(self, raw: np.ndarray, valid: np.ndarray) -> None:
-        """Update the normalisation with the observations [T, S, E, D] of a horizon; those not valid are left out."""
+        """Update the normalisation with the observations [T, S, E, ...] of a horizon; those not valid are left out."""
         if self.moments:
             for index, moments in enumerate(self.moments):
-                moments.update(raw[:, index][valid[:, index]])
+                seen = raw[:, index][valid[:, index]]
+                moments.update(seen.reshape(len(seen), -1))
             self._update_scale()
 
     def _update_scale(self) -> None:
         def column(rows: list[np.ndarray]) -> torch.Tensor:
-            return torch.tensor(np.stack(rows), dtype=torch.float32, device=self.device).unsqueeze(1)
+            stacked = torch.tensor(np.stack(rows), dtype=torch.float32, device=self.device)
+            return stacked.view(len(rows), 1, *self.observations.shape)
 
         self._mean = column([moments.mean for moments in self.moments])
         self._deviation = column([moments.deviation for moments in self.moments])
@@ -76,16 +80,14 @@ class Agent:
     def state(self, index: int) -> dict[str, Any]:
         """Return all that one Session's agent has learned, and its random streams, as tensors and plain data."""
         return {
-            "parameters": self.algorithm.parameters.session(index),
-            "optimiser": self.algorithm.optim.session(index),
+            **self.algorithm.state(index),
             "streams": self.streams[index].state(),
             "observations": self.moments[index].state() if self.moments else None,
         }
 
     def restore(self, index: int, state: dict[str, Any]) -> None:
         """Set one Session's agent to what `state` returned."""
-        self.algorithm.parameters.restore(index, state["parameters"])
-        self.algorithm.optim.restore(index, state["optimiser"])
+        self.algorithm.restore(index, state)
         self.streams[index].restore(state["streams"])
         if self.moments:
             self.moments[index].restore(state["observations"])

@@ -1,7 +1,7 @@
 """Checkpoints: all that a Session needs to go on exactly where it was, in two generations.
 
 A checkpoint holds plain data and tensors. What grows without end does not go in: tables stay files of their own, of
-which a checkpoint knows how many bytes belong to it, and a replay memory is to do the same with its segments.
+which a checkpoint knows how many bytes belong to it, and a replay memory writes what is new into a file of its own.
 """
 
 from __future__ import annotations
@@ -66,9 +66,21 @@ def generations(directory: RunDir) -> list[dict[str, Any]]:
             continue
         sizes = state.get("record", {}).get("sizes")  # an agent alone, as in an earlier version, is none to go on from
         tables = directory.tables.items()
-        if sizes and all(path.exists() and path.stat().st_size >= sizes[name] for name, path in tables):
+        whole = sizes and all(path.exists() and path.stat().st_size >= sizes[name] for name, path in tables)
+        if whole and _parts_are_whole(directory, state):
             found.append(state | {"generation": which})
     return found
+
+
+def _parts_are_whole(directory: RunDir, state: dict[str, Any]) -> bool:
+    """Say whether the files of a replay memory that a checkpoint knows of are there and undamaged."""
+    for part in (state.get("replay") or {"segments": []})["segments"]:
+        path = directory.replay / part["name"]
+        try:
+            unseal(path.read_bytes(), path)
+        except (FileNotFoundError, LabError):
+            return False
+    return True
 
 
 def unusable(directory: RunDir, found: list[dict[str, Any]]) -> list[str]:

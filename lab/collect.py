@@ -40,7 +40,9 @@ class Collector:
             if spec.env.normalise_rewards
         ]
         steps = (self.horizon, self.stack, self.num_envs)
-        self._raw = np.zeros((self.horizon + 1, *steps[1:], agent.observation_size), np.float32)
+        seen = agent.observations
+        self._raw = np.zeros((self.horizon + 1, *steps[1:], *seen.shape), seen.dtype)
+        self._carry = torch.zeros(*steps[1:], algorithm.carry_size, device=agent.device)
         for s, env in enumerate(envs):
             try:
                 self._raw[-1, s] = env.reset()
@@ -55,15 +57,19 @@ class Collector:
     def collect(self, beat: Callable[[], None] = lambda: None) -> Rollout:
         """Take a horizon of steps in every Session that has not failed, and call `beat` after each step."""
         agent, algorithm = self.agent, self.agent.algorithm
-        noise = algorithm.noise(self.horizon, self.num_envs, agent.streams).to(agent.device)
+        progress = self.frame / agent.spec.frames
+        noise = algorithm.noise(self.horizon, self.num_envs, agent.streams, progress).to(agent.device)
         self._raw[0] = self._raw[-1]
         raw = torch.from_numpy(self._raw)
-        seen, actions = [], []
+        seen, actions, carry = [], [], self._carry
         for t in range(self.horizon):
             seen.append(agent.observe(raw[t]))
-            action = algorithm.act(seen[t], noise[t])
+            action, self._carry = algorithm.act(seen[t], noise[t], self._carry)
             actions.append(action)
             self._step(t, action.cpu().numpy())
+            if algorithm.carry_size:  # an environment that is reset at this step begins an episode after it
+                reset = self._terminated[t - 1] | self._truncated[t - 1] if t else self._done_before
+                self._carry = self._carry.masked_fill(torch.from_numpy(reset).to(agent.device).unsqueeze(-1), 0.0)
             beat()
         seen.append(agent.observe(raw[self.horizon]))
 
@@ -88,6 +94,7 @@ class Collector:
             terminated=steps(self._terminated),
             truncated=steps(self._truncated & ~self._terminated),
             valid=steps(valid),
+            carry=carry,
         )
 
     def _step(self, t: int, actions: np.ndarray) -> None:
@@ -115,6 +122,9 @@ class Collector:
     def begin_episodes(self, index: int) -> None:
         """Make a Session's environments anew; the episodes that were going on are left uncounted."""
         self._done_before[index], self._return[index], self._length[index] = False, 0.0, 0
+        self._carry[index] = 0.0
+        if self.agent.algorithm.replay:
+            self.agent.algorithm.replay.cut(index)
         if self.scales:
             self.scales[index].discounted[:] = 0.0
         try:
@@ -128,6 +138,7 @@ class Collector:
             "environments": self.envs[index].state(),
             "observation": torch.from_numpy(self._raw[-1, index].copy()),
             "done": self._done_before[index].tolist(),
+            "carry": self._carry[index].cpu().clone(),
             "return": self._return[index].tolist(),
             "length": self._length[index].tolist(),
             "reward_scale": self.scales[index].state() if self.scales else None,
@@ -139,6 +150,7 @@ class Collector:
         self._raw[-1, index] = state["observation"].numpy()
         self._done_before[index], self._return[index] = state["done"], state["return"]
         self._length[index] = state["length"]
+        self._carry[index] = state["carry"].to(self._carry.device)
         if self.scales:
             self.scales[index].restore(state["reward_scale"])
 
@@ -173,7 +185,9 @@ class Evaluation:
         self.figures: dict[int, np.ndarray] = {}
         self.failures: dict[int, str] = {}
         self._steps = 0
-        self._raw = np.zeros((len(agent.streams), spec.episodes, agent.observation_size), np.float32)
+        seen = agent.observations
+        self._raw = np.zeros((len(agent.streams), spec.episodes, *seen.shape), seen.dtype)
+        self._carry = torch.zeros(*self._raw.shape[:2], agent.algorithm.carry_size, device=agent.device)
         for s, env in envs.items():
             try:
                 self._raw[s] = env.reset()
@@ -186,7 +200,9 @@ class Evaluation:
     def step(self) -> None:
         """Take a step in every environment of the Sessions that still have an episode going."""
         agent = self.agent
-        action = agent.algorithm.act(agent.observe(torch.from_numpy(self._raw)), None).cpu().numpy()
+        seen = agent.observe(torch.from_numpy(self._raw))
+        chosen, self._carry = agent.algorithm.act(seen, None, self._carry)
+        action = chosen.cpu().numpy()
         self._steps += 1
         for s, going in list(self.going.items()):
             try:

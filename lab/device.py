@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 from lab.errors import LabError
 
@@ -14,6 +15,8 @@ def prepare(name: str, threads: int) -> torch.device:
         LabError: there is no such device.
     """
     torch.set_num_threads(threads)
+    # Numpy's products are always of one thread: how many there are cores for is not in the spec.
+    ThreadpoolController().select(internal_api="openblas").limit(limits=1)
     # Numbers too small to matter take a hundred times longer than others unless they are rounded to zero.
     torch.set_flush_denormal(True)
     return find_device(name)

@@ -8,6 +8,8 @@ write ``from lab.lazy import torch``.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lab.errors import LabError, did_you_mean
+
 if TYPE_CHECKING:
     import torch as torch
 else:
@@ -22,3 +24,29 @@ else:
             return value
 
     torch = _Lazy("torch")
+
+
+def class_at(key: str, path: str, base: type[Any]) -> type[Any]:
+    """Import a class by its path.
+
+    Args:
+        key: the config key that names it.
+        path: of the class, as torch.optim.AdamW.
+        base: what it must extend.
+
+    Raises:
+        LabError: there is none, or it is of another kind.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        found = import_module(module)
+    except (ImportError, ValueError) as error:
+        raise LabError(f"{key}={path} cannot be imported: {error}.") from error
+    cls = getattr(found, name, None)
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        kinds = [word for word in vars(found) if isinstance(getattr(found, word), type)]
+        allowed = [word for word in kinds if issubclass(getattr(found, word), base)]
+        raise LabError(
+            f"{key}={path} is not allowed: {module} has no {base.__name__} of this name.{did_you_mean(name, allowed)}"
+        )
+    return cls

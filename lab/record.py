@@ -114,6 +114,10 @@ class Record:
         if not same_code:
             self._log.warning("the code is not the one that this Session was begun with: see provenance.json")
 
+    def note(self, text: str) -> None:
+        """Write a line into the log."""
+        self._log.info(text)
+
     def warn(self, text: str) -> None:
         """Write a warning into the log."""
         self._log.warning(text)
@@ -206,12 +210,12 @@ class Record:
 
     def add_histograms(self, agent: Agent, index: int, actions: np.ndarray | None, frame: int) -> None:
         """Write the distributions of weights, biases and, where there was a horizon, its gradients and actions."""
-        for name, value in agent.algorithm.parameters.session(index).items():
+        for name, value in agent.algorithm.weights(index).items():
             kind = "bias" if name.endswith("bias") else "weight"
             self._events.add_histogram(f"{kind}/{name}", value, frame)
         if actions is None:
             return
-        for name, value in agent.algorithm.parameters.session_gradients(index).items():
+        for name, value in agent.algorithm.gradients(index).items():
             self._events.add_histogram(f"gradient/{name}", value, frame)
         columns = actions.reshape(-1, 1 if actions.ndim == 2 else actions.shape[-1])
         for column in range(columns.shape[1]):
@@ -267,38 +271,45 @@ class Averages:
     """Averages of metrics [S] over the calls of `learn` in a log interval that took a step and returned them."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._counts: dict[str, torch.Tensor] = {}
+        # By the names of metrics that came together, [M + 1, S]: their sums, and how many calls they are of.
+        self._sums: dict[tuple[str, ...], torch.Tensor] = {}
 
-    def state(self, index: int) -> dict[str, Any]:
-        """Return one Session's sums and counts by metric, for a checkpoint."""
-        pairs = {name: (total[index], self._counts[name][index]) for name, total in self._sums.items()}
-        return {name: tuple(value.cpu().clone() for value in pair) for name, pair in pairs.items()}
+    def state(self, index: int) -> list[tuple[tuple[str, ...], torch.Tensor]]:
+        """Return one Session's sums and counts by metrics, for a checkpoint."""
+        return [(names, sums[:, index].cpu().clone()) for names, sums in self._sums.items()]
 
-    def restore(self, states: list[dict[str, Any]], device: torch.device) -> None:
+    def restore(self, states: list[list[tuple[tuple[str, ...], torch.Tensor]]], device: torch.device) -> None:
         """Go on from what `state` returned for each Session of a stack."""
         import torch
 
-        for name in states[0]:
-            sums, counts = zip(*(state[name] for state in states), strict=True)
-            self._sums[name], self._counts[name] = torch.stack(sums).to(device), torch.stack(counts).to(device)
+        for parts in zip(*states, strict=True):
+            self._sums[parts[0][0]] = torch.stack([sums for _, sums in parts], 1).to(device)
 
     def add(self, metrics: dict[str, torch.Tensor]) -> None:
         """Take in the metrics of one call; `steps` says which Sessions took any."""
-        stepped = (metrics["steps"] > 0).to(metrics["steps"].dtype)
-        for name, value in metrics.items():
-            if name != "steps":
-                self._sums[name] = self._sums.get(name, 0.0) + value.where(stepped > 0, 0.0)
-                self._counts[name] = self._counts.get(name, 0.0) + stepped
+        import torch
+
+        names = tuple(name for name in metrics if name != "steps")
+        if not names:
+            return
+        stepped = metrics["steps"] > 0
+        rows = torch.stack([*(metrics[name] for name in names), torch.ones_like(metrics["steps"])])
+        rows = rows.where(stepped, 0.0)
+        self._sums[names] = self._sums[names] + rows if names in self._sums else rows
 
     def take(self) -> dict[str, list[float | None]]:
         """Return each metric's average by Session, null for one that took no step, and start anew."""
-        averages: dict[str, list[float | None]] = {}
-        for name, total in self._sums.items():
-            pairs = zip(total.tolist(), self._counts[name].tolist(), strict=True)
-            averages[name] = [value / count if count else None for value, count in pairs]
-        self.__init__()  # type: ignore[misc]
-        return averages
+        sums: dict[str, torch.Tensor] = {}
+        counts: dict[str, torch.Tensor] = {}
+        for names, rows in self._sums.items():
+            for name, row in zip(names, rows[:-1].unbind(0), strict=True):
+                sums[name], counts[name] = sums.get(name, 0.0) + row, counts.get(name, 0.0) + rows[-1]
+        self._sums = {}
+        return {
+            name: [value / count if count else None for value, count in zip(total.tolist(), number, strict=True)]
+            for name, total in sums.items()
+            if (number := counts[name].tolist())
+        }
 
 
 def _write_provenance(directory: RunDir, provenance: Provenance, frame: int | None) -> tuple[dict[str, Any], bool]:

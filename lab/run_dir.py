@@ -53,6 +53,11 @@ class RunDir:
         """The tables that grow while a Session trains, by name."""
         return {"episodes": self.episodes, "metrics": self.metrics, "timing": self.timing}
 
+    @property
+    def replay(self) -> Path:
+        """The folder of what a replay memory holds, in parts that checkpoints know of."""
+        return self.path / "checkpoint" / "replay"
+
     def checkpoint(self, which: str) -> Path:
         """Return the path of a checkpoint: `last`, the `previous` one, or `best` by evaluation."""
         return self.path / "checkpoint" / f"{which}.pt"

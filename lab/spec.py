@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -13,9 +14,10 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from lab.algo.algorithm import Algorithm
+from lab.algo.base.algorithm import Algorithm
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, did_you_mean, require, require_one_of, shown
+from lab.net.module import Module
 from lab.net.net import Net
 from lab.run_dir import AGGREGATES, DIRECTIONS, FIGURES, LESS_IS_BETTER, flatten
 
@@ -98,13 +100,14 @@ class Spec:
         for part in (self.env, self.net, self.eval, self.log, self.checkpoint):
             part.check()
         self.algo.check(self.env)
+        self.algo.check_net(self.net)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as plain data, in the form that `read` takes back."""
         plain = asdict(self)
-        for group in ("algo", "net"):
-            cls = type(getattr(self, group))
-            plain[group] = {"_target_": f"{cls.__module__}.{cls.__qualname__}", **plain[group]}
+        algo = type(self.algo)
+        plain["algo"] = {"_target_": f"{algo.__module__}.{algo.__qualname__}", **plain["algo"]}
+        plain["net"] = self.net.to_dict()
         return plain
 
 
@@ -289,8 +292,11 @@ def _build(cls: type[T], values: Any, prefix: str, where: str = "the spec") -> T
     if not isinstance(values, dict):
         raise LabError(f"{group}={shown(values)} is not allowed: {group} must be a group of keys.")
     if "_target_" in values:
-        cls = _locate(cls, values["_target_"], prefix)
-        values = {key: value for key, value in values.items() if key != "_target_"}
+        target, values = values["_target_"], {key: value for key, value in values.items() if key != "_target_"}
+        base, cls = cls, _locate(cls, target, prefix)
+        if not issubclass(cls, base):  # a module of the user's own, for a network
+            shared = _convert(bool, values.pop("shared", False), f"{prefix}shared")
+            return Module(str(target), shared, values)  # type: ignore[return-value]
     types = get_type_hints(cls)
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
     for key in values:
@@ -318,11 +324,19 @@ def _locate(base: type[Any], target: Any, prefix: str) -> type[Any]:
         cls = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise LabError(f"{prefix}_target_={target} cannot be imported: {error}.") from error
+    if base is Net and _is_module(cls):
+        return cls
     if not (isinstance(cls, type) and issubclass(cls, base) and is_dataclass(cls)):
         raise LabError(
-            f"{prefix}_target_={target} is not allowed: it must be a dataclass that extends {base.__name__}."
+            f"{prefix}_target_={target} is not allowed: it must be a dataclass that extends {base.__name__}"
+            f"{', or a torch.nn.Module' if base is Net else ''}."
         )
     return cls
+
+
+def _is_module(cls: Any) -> bool:
+    torch = sys.modules.get("torch")  # a module cannot have been imported without it
+    return torch is not None and isinstance(cls, type) and issubclass(cls, torch.nn.Module)
 
 
 def _convert(kind: Any, value: Any, key: str) -> Any:

@@ -61,6 +61,7 @@ class Stack:
         self.spec, self.specs, self.directories = specs[0], specs, directories
         self.device = prepare(self.spec.device, self.spec.threads)
         self.agent = Agent(specs, spaces, self.device)
+        self.agent.algorithm.allocate(self.spec.env.num_envs)
         self.way = way_of(self.spec.env)
         self.envs = [
             Environments(spec.env, spec.env.num_envs, streams.environments, self.way)
@@ -100,12 +101,14 @@ class Stack:
             self.restore(states)
         parts: list[dict[str, Any]] = states or [{"record": None}] * len(self.specs)
         self.records = [
-            Record(spec, directory, provenance, self.agent.algorithm.METRICS, self.frame, state["record"])
+            Record(spec, directory, provenance, self.agent.algorithm.metrics, self.frame, state["record"])
             for spec, directory, state in zip(self.specs, self.directories, parts, strict=True)
         ]
-        for warning in warnings:
-            for record in self.records:
+        for record in self.records:
+            for warning in warnings:
                 record.warn(warning)
+            if self.agent.algorithm.replay:
+                record.note(self.agent.algorithm.replay.described)
         for directory, files in zip(self.directories, compositions or [], strict=False):
             for name, text in files.items():
                 write_text(directory.hydra / name, text)
@@ -212,9 +215,9 @@ class Stack:
     def fail_if_wrong(self) -> None:
         """Fail the Sessions whose learning went wrong; their last checkpoint is from before."""
         algorithm = self.agent.algorithm
-        finite = torch.isfinite(algorithm.parameters.values).all(1).tolist()
+        finite = algorithm.finite()
         for s in self.collector.alive[:]:
-            if s in algorithm.problems:
+            if algorithm.problems and s in algorithm.problems:
                 self.collector.fail(s, algorithm.problems[s])
             elif not finite[s]:
                 self.collector.fail(s, "A loss became NaN or infinite, and the parameters with it.")
@@ -281,14 +284,18 @@ class Stack:
 
     def save(self, sessions: list[int]) -> None:
         """Write checkpoints from which Sessions can go on."""
+        replay = self.agent.algorithm.replay
         for s in sessions:
             state = self.agent_state(s) | {
                 "pending": self.pending.before if self.pending else None,
                 "collector": self.collector.state(s),
                 "averages": self.averages.state(s),
+                "replay": replay.save(s, self.directories[s].replay) if replay else None,
                 "record": self.records[s].sync(),
             }
             checkpoint.write_generation(self.directories[s], state)
+            if replay:
+                replay.clear(s, self.directories[s].replay)
         self.saved_time = perf_counter()
 
     def restore(self, states: list[dict[str, Any]]) -> None:
@@ -298,6 +305,8 @@ class Stack:
             self.agent.restore(s, state)
             self.optimiser_steps[s] = state["optimiser_steps"]
             self.collector.restore(s, state["collector"])
+            if self.agent.algorithm.replay:
+                self.agent.algorithm.replay.restore(s, state["replay"], self.directories[s].replay)
         self.collector.frame = states[0]["frame"]
         self.averages.restore([state["averages"] for state in states], self.device)
         before = states[0]["pending"]

@@ -1,5 +1,15 @@
+from collections.abc import Iterator
+
+import pytest
 import torch
 
 import lab  # noqa: F401 - before the first matrix product, for what it asks of the library that makes them
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def small_numbers() -> Iterator[None]:
+    """Undo what a Session sets for its process, in which hypothesis would miss the smallest numbers."""
+    yield
+    torch.set_flush_denormal(False)

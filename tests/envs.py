@@ -45,6 +45,19 @@ class Target(Base):
         return -float(np.square(action - self.observation[:2]).sum())
 
 
+class Shown(Base):
+    """Shows which of four choices is rewarded."""
+
+    observation_space = gym.spaces.Box(0, 1, (4,), np.float32)
+    action_space = gym.spaces.Discrete(4)
+
+    def observe(self) -> np.ndarray:
+        return np.eye(4, dtype=np.float32)[self.np_random.integers(4)]
+
+    def reward(self, action: Any) -> float:
+        return float(self.observation[action])
+
+
 class Single(Base):
     """Continuous, with one number to see and one to give: the widths that batched products treat apart."""
 
@@ -55,6 +68,25 @@ class Single(Base):
         return -float(np.square(action - self.observation).sum())
 
 
+class Highest(Base):
+    """One choice: that of the number shown as the highest; episodes are of 8 steps, each worth 1 if it is right."""
+
+    action_space = gym.spaces.Discrete(3)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        reward = float(action == self.observation.argmax())
+        self.observation = self.observe()
+        self.steps += 1
+        return self.observation, reward, self.steps == 8, False, {}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self.steps = 0
+        return super().reset(seed=seed, options=options)
+
+    def observe(self) -> np.ndarray:
+        return np.eye(3, dtype=np.float32)[self.np_random.integers(3)]
+
+
 class Pair(Base):
     """Two choices at once: each is to match the sign of a number shown; choices are counted from 3."""
 
@@ -63,6 +95,16 @@ class Pair(Base):
     def reward(self, action: Any) -> float:
         assert self.action_space.contains(np.asarray(action)), action
         return float(action[0] == 3 + (self.observation[0] > 0)) + float(action[1] == 3 + (self.observation[1] > 0))
+
+
+class Buttons(Base):
+    """Several choices of yes or no, in two rows: each is to say whether the number shown first is above 0."""
+
+    action_space = gym.spaces.MultiBinary([2, 2])
+
+    def reward(self, action: Any) -> float:
+        assert self.action_space.contains(action), action
+        return float((action == (self.observation[0] > 0)).mean())
 
 
 class Raises(Base):
@@ -219,6 +261,56 @@ class Remembering(Base):
         return float(self.episodes)
 
 
+class Corridor(Base):
+    """Rewards nothing but its end, eight steps on; any step back leads to its beginning."""
+
+    observation_space = gym.spaces.Box(0, 1, (9,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self.place = 0
+        return super().reset(seed=seed, options=options)
+
+    def observe(self) -> np.ndarray:
+        return np.eye(9, dtype=np.float32)[self.place]
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.place = self.place + 1 if action == 1 else 0
+        arrived = self.place == 8
+        return self.observe(), float(arrived), arrived, False, {}
+
+
+class Picture(Base):
+    """Shows an image in bytes, of which the bright half (left or right) is the action to choose."""
+
+    observation_space = gym.spaces.Box(0, 255, (16, 16, 1), np.uint8)
+
+    def observe(self) -> np.ndarray:
+        self.shown = int(self.np_random.integers(2))
+        image = self.np_random.integers(0, 100, (16, 16, 1), np.uint8)
+        image[:, 8 * self.shown : 8 * self.shown + 8] += 100
+        return image
+
+    def reward(self, action: Any) -> float:
+        return float(action == self.shown)
+
+
+class Recall(Base):
+    """Shows a number in the first of four observations alone; a reward is for its sign, chosen in the last step."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+    def observe(self) -> np.ndarray:
+        self.steps = 0
+        self.shown = int(self.np_random.integers(2))
+        return np.array([2 * self.shown - 1, 0], np.float32)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.steps += 1
+        last = self.steps == 4
+        asked = np.array([0, self.steps == 3], np.float32)
+        return asked, float(last and action == self.shown), last, False, {}
+
+
 class Text(Base):
     """Has actions that nothing here can give."""
 
@@ -227,7 +319,8 @@ class Text(Base):
 
 gym.register("Endless-v0", entry_point=Endless)
 for kind in (
-    Target, Single, Pair, Raises, RaisesInReset, Brittle, NotANumber, Killed, Fated, Remembering, Text,
+    Target, Shown, Highest, Single, Pair, Buttons, Corridor, Raises, RaisesInReset, Brittle, NotANumber, Killed, Fated,
+    Remembering, Picture, Recall, Text,
     Unrepeatable, Unpicklable, Forgetful, HalfForgetful, Slow, Hungry,
 ):  # fmt: skip
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

@@ -26,9 +26,27 @@ ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 ALGORITHMS = sorted(path.stem for path in (CONF / "algo").glob("*.yaml"))
 ENVIRONMENTS = sorted(path.stem for path in (CONF / "env").glob("*.yaml") if path.stem != "gymnasium")
+# What kinds of actions an algorithm serves, where it does not serve all, and which an environment has.
+CHOICE, CHOICES, BOX = "one choice", "several choices", "numbers"
+SERVED = {
+    "crossq": (CHOICE, BOX),
+    "ddqn_per": (CHOICE,),
+    "dqn": (CHOICE,),
+    "pqn": (CHOICE,),
+    "rainbow": (CHOICE,),
+    "sac": (CHOICE, BOX),
+    "sarsa": (CHOICE,),
+    "td3": (BOX,),
+}
+KINDS = {"pendulum": BOX, "mountaincar_continuous": BOX, "lunarlander_continuous": BOX, "bipedalwalker": BOX}
 QUIET = ("log.tensorboard=false", "log.every=500", "eval.every=1000", "eval.episodes=3", "checkpoint.every=1000")
 
 Interruption = tuple[Any, str, int, Callable[[], None]]  # at a call, counted from 1, of a method something happens
+
+
+def serves(algo: str, env: str, kind: str | None = None) -> bool:
+    """Say whether an algorithm serves an environment of conf/env/, or a kind of actions."""
+    return (kind or KINDS.get(env, CHOICE)) in SERVED.get(algo, (CHOICE, CHOICES, BOX))
 
 
 def specs(*words: str) -> list[Spec]:

@@ -9,10 +9,11 @@ import yaml
 
 from benchmark.random_returns import random_return
 from lab.spec import SWEEP_KEYS
-from tests.helpers import ALGORITHMS, CONF, ENVIRONMENTS, lab, specs, train
+from tests.helpers import ALGORITHMS, CONF, ENVIRONMENTS, lab, serves, specs, train
 
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
-DISCRETE_AND_CONTINUOUS = ("cartpole", "pendulum")
+PAIRS = [(algo, env) for algo in ALGORITHMS for env in ENVIRONMENTS if serves(algo, env)]
+USUAL = [(algo, env) for algo, env in PAIRS if env in ("cartpole", "pendulum") or algo == "ppo"]
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -32,10 +33,16 @@ def test_every_pair_composes(algo: str, env: str) -> None:
     assert spec.algo.name == algo
 
 
-@pytest.mark.parametrize("env", ENVIRONMENTS)
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("algo", "env"),
+    [*USUAL, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS if pair not in USUAL)],
+)
 def test_every_pair_trains_a_few_steps_in_dev_mode(tmp_path: Path, algo: str, env: str) -> None:
-    words = ["algo.horizon=16", "algo.minibatch=16"] if algo == "ppo" else ["algo.horizon=16"]
+    words = ["algo.horizon=16"]
+    if hasattr(specs(f"algo={algo}")[0].algo, "minibatch"):
+        words.append("algo.minibatch=16")
+    if hasattr(specs(f"algo={algo}")[0].algo, "learning_starts"):
+        words.append("algo.learning_starts=128")
     directory = train(tmp_path, f"algo={algo}", f"env={env}", *words, "mode=dev", "frames=300", "eval.every=0")[0]
     assert directory.read_status()["error"] is None
     assert directory.read_status()["state"] == "completed"
@@ -43,7 +50,7 @@ def test_every_pair_trains_a_few_steps_in_dev_mode(tmp_path: Path, algo: str, en
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith("tuned/")])
 def test_tuned_files_are_picked_up_by_themselves(file: str) -> None:
-    algo, env = Path(file).stem.split("_", 1)
+    algo, env = next(pair for pair in PAIRS if "_".join(pair) == Path(file).stem)
     tuned = yaml.safe_load((CONF / file).read_text())
     spec = specs(f"algo={algo}", f"env={env}")[0].to_dict()
     plain = specs(f"algo={algo}", f"env={env}", "~tuned")[0].to_dict()

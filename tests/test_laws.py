@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pathlib
 import random
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 
 from lab.analysis import analyse_session
 from lab.run_dir import RunDir, write_atomically
-from tests.helpers import ALGORITHMS, lab, result, specs, train, train_specs
+from tests.helpers import ALGORITHMS, BOX, CHOICE, CHOICES, lab, result, serves, specs, train, train_specs
 
 CASES = {
     "discrete": ("env=cartpole",),
@@ -24,7 +25,30 @@ CASES = {
     # Shapes that fit no vector register, and every part of the arithmetic switched on.
     "odd": ("env=acrobot", "env.num_envs=3", "net.hidden=[7,5]", "net.activation=silu", "net.shared=true"),
 }
+KINDS = dict.fromkeys(CASES, BOX) | {"discrete": CHOICE, "odd": CHOICE, "multi-discrete": CHOICES}
+OFF_POLICY = ("algo.horizon=4", "algo.learning_starts=200", "algo.minibatch=32", "algo.memory.size=500", "~tuned")
+OFF_POLICY_ALGORITHMS = [algo for algo in ALGORITHMS if hasattr(specs(f"algo={algo}")[0].algo, "learning_starts")]
 ODD = {
+    "dqn": (
+        "algo.horizon=5",
+        "algo.n=3",
+        "algo.double=true",
+        "algo.dueling=true",
+        "algo.noisy=true",
+        "algo.distribution=categorical",
+        "algo.atoms=7",
+        "algo.memory.prioritised=true",
+        "algo.memory.combined=true",
+        "algo.memory.dtype=float16",
+        "algo.memory.size=300",
+        "algo.learning_starts=100",
+        "algo.minibatch=9",
+        "algo.target_every=3",
+        "algo.target_rate=0.1",
+        "algo.max_grad_norm=null",
+    ),
+    "pqn": ("algo.horizon=10", "algo.minibatch=15", "algo.dueling=true", "algo.exploration.schedule=exponential"),
+    "sarsa": ("algo.horizon=11", "algo.minibatch=null", "algo.exploration.method=boltzmann", "algo.max_grad_norm=null"),
     "a2c": ("algo.horizon=7", "algo.advantage=n_step", "algo.n=3", "algo.entropy_coef=0.01"),
     "ppo": ("algo.horizon=9", "algo.minibatch=27", "algo.value_clip=0.2", "algo.kl_stop=0.001", "algo.epochs=4"),
     "reinforce": ("algo.horizon=11", "algo.baseline=false", "algo.optimiser.name=rmsprop"),
@@ -32,14 +56,22 @@ ODD = {
 
 
 def words(algo: str, case: str) -> list[str]:
-    usual = ("algo.horizon=64", "algo.minibatch=128") if algo == "ppo" else ("algo.horizon=32", "~tuned")
-    chosen = ODD.get(algo, ()) if case == "odd" else usual[:2] if algo == "ppo" else usual[:1]
-    schedules = ("algo.lr_schedule=linear", "algo.entropy_schedule=cosine")
-    return [f"algo={algo}", *CASES[case], *chosen, *schedules, "frames=2000"]
+    usual: tuple[str, ...] = ("algo.horizon=32", "~tuned")
+    if algo == "ppo":
+        usual = ("algo.horizon=64", "algo.minibatch=128")
+    elif algo in OFF_POLICY_ALGORITHMS:
+        usual = OFF_POLICY
+    if case == "odd":
+        usual = ODD.get(algo, ())
+    schedules = ["algo.lr_schedule=linear"]
+    if hasattr(specs(f"algo={algo}")[0].algo, "entropy_schedule"):
+        schedules.append("algo.entropy_schedule=cosine")
+    return [f"algo={algo}", *CASES[case], *usual, *schedules, "frames=2000"]
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("algo", "case"), [pair for pair in product(ALGORITHMS, CASES) if serves(pair[0], "", KINDS[pair[1]])]
+)
 def test_law_1_alone_is_as_in_a_stack(tmp_path: pathlib.Path, algo: str, case: str) -> None:
     extra = ["algo.n=5"] if algo == "a2c" and case != "odd" else []
     alone = train(tmp_path / "alone", *words(algo, case), *extra, "seed=2")
@@ -52,13 +84,15 @@ def test_law_1_alone_is_as_in_a_stack(tmp_path: pathlib.Path, algo: str, case: s
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_law_1_the_same_spec_gives_the_same_result(tmp_path: pathlib.Path, algo: str) -> None:
-    first, second = (train(tmp_path / name, *words(algo, "continuous"), "seed=5")[0] for name in ("first", "second"))
+    case = "continuous" if serves(algo, "", BOX) else "discrete"
+    first, second = (train(tmp_path / name, *words(algo, case), "seed=5")[0] for name in ("first", "second"))
     assert result(first) == result(second)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_law_1_sessions_of_different_trials_share_a_stack(tmp_path: pathlib.Path, algo: str) -> None:
-    spec = specs(*words(algo, "discrete"), "log.tensorboard=false", "seed=1")[0]
+    case = "discrete" if serves(algo, "", CHOICE) else "continuous"
+    spec = specs(*words(algo, case), "log.tensorboard=false", "seed=1")[0]
     algos = [
         dataclasses.replace(spec.algo, lr=lr, gamma=gamma) for lr, gamma in ((1e-3, 0.99), (3e-3, 0.9), (1e-4, 0.5))
     ]
@@ -150,14 +184,14 @@ def test_law_5_a_half_finished_directory_can_be_analysed(tmp_path: pathlib.Path)
 @pytest.mark.parametrize(
     ("mistake", "sentences"),
     {
-        "algo=a2d": ("algo=a2d", "Did you mean 'a2c'", "a2c, ppo, reinforce"),
+        "algo=a2d": ("algo=a2d", "Did you mean 'a2c'", ", ".join(ALGORITHMS)),
         "algo.lrr=1": ("algo.lrr", "Did you mean 'lr'", "gamma"),
         "+algo.lrr=1": ("algo.lrr", "Did you mean 'lr'", "gamma"),
         "algo.lr=fast": ("algo.lr=fast", "must be a number"),
         "algo.horizon=2.5": ("algo.horizon=2.5", "a whole number"),
         "net.activation=tahn": ("net.activation=tahn", "Did you mean 'tanh'", "relu"),
         "env.id=CartPol-v1": ("env.id=CartPol-v1", "Did you mean", "CartPole"),
-        "env.id=tests.envs:Text-v0": ("Text", "Discrete, MultiDiscrete or Box"),
+        "env.id=tests.envs:Text-v0": ("Text", "Discrete, MultiDiscrete, MultiBinary or Box"),
         "algo=ppo algo.minibatch=100": ("algo.minibatch=100", "1024 samples", "128"),
     }.items(),
 )

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lab.analysis import analyse_session
-from tests.helpers import ROOT, lab, train
+from tests.helpers import ALGORITHMS, ROOT, lab, train
 
 TRACE = """
 import sys
@@ -58,9 +58,9 @@ def test_help_shows_groups_and_commands() -> None:
     assert done.returncode == 0
     for word in (
         "python -m lab algo=a2c env=cartpole",
-        "algo: a2c, ppo, reinforce",
+        f"algo: {', '.join(ALGORITHMS)}",
         "enjoy DIR",
-        "net: mlp",
+        "net: gru, impala, lstm, mlp, module, nature",
         "mode: dev",
     ):
         assert word in done.stdout

@@ -17,16 +17,18 @@ from typing import Any
 import pytest
 
 from lab import checkpoint
-from lab.algo.on_policy import OnPolicy
+from lab.algo.base.off_policy import OffPolicy
+from lab.algo.base.on_policy import OnPolicy
 from lab.collect import Collector, Evaluation
 from lab.env.vector import probe
 from lab.errors import LabError
+from lab.memory.replay import Replay
 from lab.record import Record
 from lab.run_dir import RunDir, read_json
 from lab.session import train
 from lab.spec import Spec
 from lab.stack import Stack
-from tests.helpers import ALGORITHMS, Interruption, go_on, result, specs, weights
+from tests.helpers import ALGORITHMS, BOX, CHOICE, Interruption, go_on, result, serves, specs, weights
 
 KILLS = int(os.environ.get("LAB_KILLS", "1"))  # of each case; CI does few
 CASES = {
@@ -34,13 +36,22 @@ CASES = {
     "continuous": ("env=pendulum",),
     "normalised": ("env=pendulum", "env.normalise_observations=true", "env.normalise_rewards=true"),
 }
+KINDS = {"discrete": CHOICE, "continuous": BOX, "normalised": BOX}
 OFTEN = ("log.tensorboard=false", "log.every=300", "eval.every=900", "eval.episodes=2", "checkpoint.every=500")
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["lab.session"])
 
 
+MEMORY = (
+    "~tuned", "algo.horizon=2", "algo.learning_starts=600", "algo.memory.size=2000", "algo.minibatch=16", "algo.n=3",
+    "algo.memory.prioritised=true",
+)  # fmt: skip
+OFF_POLICY = [algo for algo in ALGORITHMS if hasattr(specs(f"algo={algo}")[0].algo, "learning_starts")]
+
+
 def words(algo: str, case: str, seed: str) -> list[str]:
     small = {"ppo": ("algo.horizon=32", "algo.minibatch=128"), "reinforce": ("algo.horizon=32", "~tuned")}
+    small |= dict.fromkeys(OFF_POLICY, MEMORY)
     return [f"algo={algo}", *CASES[case], *small.get(algo, ("algo.horizon=16", "~tuned")), *OFTEN, f"seed={seed}"]
 
 
@@ -91,8 +102,9 @@ def check_kills(tmp_path: Path, chosen: list[str], kills: int) -> None:
 @pytest.mark.law
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", ["3", "[3,4,5]"], ids=["alone", "stacked"])
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("algo", "case"), [pair for pair in product(ALGORITHMS, CASES) if serves(pair[0], "", KINDS[pair[1]])]
+)
 def test_law_1_killed_at_any_moment_and_resumed(tmp_path: Path, algo: str, case: str, seed: str) -> None:
     check_kills(tmp_path, [*words(algo, case, seed), "frames=12_000"], KILLS)
 
@@ -191,6 +203,54 @@ def test_law_1_ended_at_once_at_any_point_and_resumed(tmp_path: Path, case: str,
         (Stack, "save", 2, killed),
     )
     assert resumed[-1] >= 384
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(
+    ("algo", "case", "seed"),
+    [
+        ("dqn", "discrete", "3"),
+        *(
+            pytest.param(algo, case, "[3,4,5]", marks=SLOW)
+            for algo, case in product(OFF_POLICY, ("discrete", "continuous"))
+            if serves(algo, "", KINDS[case])
+        ),
+    ],
+)
+def test_law_1_with_a_replay_memory_interrupted_and_resumed(tmp_path: Path, algo: str, case: str, seed: str) -> None:
+    chosen = (f"algo={algo}", *CASES[case], *MEMORY, "checkpoint.every=300", "frames=4000", f"seed={seed}")
+    resumed = check(
+        tmp_path,
+        chosen,
+        (Stack, "advance", 30, signalled),
+        (Stack, "advance", 30, killed),
+        (OffPolicy, "learn", 31, killed),
+        (Replay, "sample", 20, killed),
+        (Replay, "save", 2, killed),
+        (Replay, "clear", 1, killed),
+        (checkpoint, "write", 3, killed),
+        (checkpoint, "write", 4, killed),
+        (Replay, "sample", 50, signalled),
+    )
+    assert resumed[-1] > 1200
+    known = checkpoint.read(RunDir(tmp_path / "parts" / "3").checkpoint("last"))["replay"]["segments"]
+    assert len(known) > 3
+
+
+@pytest.mark.law
+def test_law_1_goes_back_where_a_file_of_the_memory_is_damaged(tmp_path: Path) -> None:
+    made = specs(*QUICK, "algo=dqn", *CASES["discrete"], *MEMORY, "checkpoint.every=400")
+    begin(made, tmp_path / "whole")
+    begin(made, tmp_path / "parts", (Stack, "advance", 100, killed))
+    parts = RunDir(tmp_path / "parts" / "3")
+    state = checkpoint.read(parts.checkpoint("last"))
+    newest = parts.replay / state["replay"]["segments"][-1]["name"]
+    newest.write_bytes(newest.read_bytes()[:-9])
+    begin(made, tmp_path / "parts")
+    check_same(made, tmp_path / "parts", tmp_path / "whole")
+    (resumed,) = read_json(parts.provenance)["resumed"]
+    assert resumed["frame"] < state["frame"]
+    assert "last.pt of seed 3 cannot be gone on from" in parts.log.read_text()
 
 
 @pytest.mark.law

@@ -8,7 +8,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from lab.agent import Agent
-from lab.algo.algorithm import stack
+from lab.algo.base.algorithm import stack
 from lab.errors import LabError
 from lab.run_dir import write_text
 from lab.spec import load, read

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab.algo.on_policy import OnPolicy
-from lab.algo.returns import gae, n_step_return
+from lab.algo.base.returns import gae, n_step_return
+from lab.algo.base.sil import SelfImitation
 from lab.env.spec import EnvSpec
 from lab.errors import require, require_one_of
 from lab.lazy import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class A2C(OnPolicy):
+class A2C(SelfImitation):
     """Follow the policy gradient weighted by n-step advantages, or by generalised ones."""
 
     advantage: str  # gae, or n_step
@@ -40,4 +40,5 @@ class A2C(OnPolicy):
         else:
             returns = n_step_return(rollout.reward, discount, value[1:], rollout.truncated, self.n)
             advantage = returns - value[:-1]
-        return self.learn_once(rollout, returns, advantage, rollout.valid, progress, diagnose)
+        metrics = self.learn_once(rollout, returns, advantage, rollout.valid, progress, diagnose)
+        return metrics | self.imitate(rollout, value, streams, progress, metrics)

@@ -5,22 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from lab.algo import checks
-from lab.algo.on_policy import OnPolicy, any_usable, approximate_kl, average, explained_variance, normalise, share
-from lab.algo.returns import gae
+from lab.algo.base.minibatches import check_minibatch, orders
+from lab.algo.base.on_policy import any_usable, approximate_kl, average, explained_variance, normalise, share
+from lab.algo.base.returns import gae
+from lab.algo.base.sil import SelfImitation
 from lab.env.spec import EnvSpec
-from lab.errors import LabError, require
+from lab.errors import require
 from lab.lazy import torch
+from lab.net.checks import ratio_problems
 from lab.streams import Streams
 
 if TYPE_CHECKING:
     from lab.memory.rollout import Rollout
+    from lab.net.net import Net
 
 
 @dataclass
-class PPO(OnPolicy):
+class PPO(SelfImitation):
     """Take several epochs of steps on each horizon, while the policy stays near the one that acted.
 
     Metrics are averages over the last epoch, also for a Session whose KL limit ended its update before.
@@ -33,7 +34,7 @@ class PPO(OnPolicy):
     value_clip: float | None  # how far a value may leave the old one before it stops counting, null for no bound
     kl_stop: float | None  # approximate KL of an epoch at which a Session ends its update, null for none
 
-    METRICS: ClassVar[tuple[str, ...]] = (*OnPolicy.METRICS, "clip_fraction")
+    METRICS: ClassVar[tuple[str, ...]] = (*SelfImitation.METRICS, "clip_fraction")
 
     def check(self, env: EnvSpec) -> None:
         super().check(env)
@@ -42,42 +43,43 @@ class PPO(OnPolicy):
         require(self.clip > 0, "algo.clip", self.clip, "above 0")
         require(self.value_clip is None or self.value_clip > 0, "algo.value_clip", self.value_clip, "above 0, or null")
         require(self.kl_stop is None or self.kl_stop > 0, "algo.kl_stop", self.kl_stop, "above 0, or null")
-        samples = self.horizon * env.num_envs
-        if self.minibatch < 2 or samples % self.minibatch:
-            divisors = [n for n in range(2, samples + 1) if samples % n == 0]
-            nearest = sorted(sorted(divisors, key=lambda n: abs(n - self.minibatch))[:4])
-            raise LabError(
-                f"algo.minibatch={self.minibatch} does not divide the rollout of {samples} samples (algo.horizon="
-                f"{self.horizon} times env.num_envs={env.num_envs}), or is below 2: the nearest that will do are "
-                f"{', '.join(map(str, nearest)) or 'none, as the rollout is too short'}."
-            )
+        check_minibatch(self.minibatch, self.horizon, env.num_envs)
+
+    def check_net(self, net: Net) -> None:
+        super().check_net(net)
+        if net.recurrent:
+            multiple = f"a multiple of algo.horizon={self.horizon} with a network that remembers, as it is learned from"
+            whole = self.minibatch % self.horizon == 0
+            require(whole, "algo.minibatch", self.minibatch, f"{multiple} by whole sequences")
 
     def learn(
         self, rollout: Rollout, streams: list[Streams], progress: float, diagnose: bool
     ) -> dict[str, torch.Tensor]:
-        from lab.memory.rollout import by_session, dealt, shuffled
+        from lab.memory.rollout import dealt, shuffled
 
         # What the policy that acted thought of its steps.
         value = self.values(rollout)
         advantage = gae(rollout.reward, self.discount(rollout), value, rollout.truncated, self.lam)
+        seen = self.look(rollout, self.horizon)
         samples = {
-            "observation": by_session(rollout.observation[:-1]),
-            "action": by_session(rollout.action),
-            "advantage": by_session(advantage),
-            "returns": by_session(advantage + value[:-1]),
-            "value": by_session(value[:-1]),
-            "usable": by_session(rollout.valid),
+            **seen,
+            "action": self.lay_out(rollout.action),
+            "advantage": self.lay_out(advantage),
+            "returns": self.lay_out(advantage + value[:-1]),
+            "value": self.lay_out(value[:-1]),
+            "usable": self.lay_out(self.settled(rollout.valid)),
         }
         with torch.no_grad():
-            samples["log_prob"] = self.policy(samples["observation"]).log_prob(samples["action"])
+            samples["log_prob"] = self.policy(seen).log_prob(samples["action"])
         stack, number = samples["value"].shape
         count = number // self.minibatch
+        units = number // self.horizon if self.carry_size else number  # a network that remembers needs whole sequences
 
         lr, entropy_coef = self.scheduled(progress)
         metrics: dict[str, torch.Tensor] = {}
         steps = torch.zeros(stack, device=value.device)
         learning = self.active
-        for epoch, order in enumerate(self.orders(streams, number).to(value.device).unbind(1)):
+        for epoch, order in enumerate(orders(streams, self.epochs, units).to(value.device).unbind(1)):
             batches = shuffled(samples, order, count)
             batches["weight"] = weight = share(batches["usable"])
             if self.normalise_advantage:
@@ -86,11 +88,11 @@ class PPO(OnPolicy):
             last = epoch == self.epochs - 1
             divergence = torch.zeros(stack, device=value.device)
             for index, batch in enumerate(dealt(batches)):
-                policy, new_value = self.policy_and_value(batch["observation"])
+                policy, new_value = self.policy_and_value(batch)
                 log_ratio = policy.log_prob(batch["action"]) - batch["log_prob"]
                 ratio = log_ratio.exp()
-                if self.checks and epoch == index == 0:
-                    self.problems |= checks.ratio_problems(ratio, learning)
+                if self.problems is not None and epoch == index == 0:
+                    self.problems |= ratio_problems(ratio, learning)
                 losses = {
                     "policy_loss": -torch.minimum(ratio * batch["advantage"], batch["bound"]),
                     "value_loss": self.value_loss(new_value, batch["value"], batch["returns"]),
@@ -113,15 +115,8 @@ class PPO(OnPolicy):
 
         metrics |= {"steps": steps, "approx_kl": divergence}
         weight = share(samples["usable"])
-        return metrics | {"explained_variance": explained_variance(samples["value"], samples["returns"], weight)}
-
-    def orders(self, streams: list[Streams], number: int) -> torch.Tensor:
-        """Draw the order of samples in every epoch, [S, epochs, N].
-
-        All at once, so that a Session that stops early has drawn as much as one that does not (law 1).
-        """
-        drawn = [[stream.minibatches.permutation(number) for _ in range(self.epochs)] for stream in streams]
-        return torch.tensor(np.array(drawn))
+        metrics["explained_variance"] = explained_variance(samples["value"], samples["returns"], weight)
+        return metrics | self.imitate(rollout, value, streams, progress, metrics)
 
     def value_loss(self, value: torch.Tensor, old: torch.Tensor, returns: torch.Tensor) -> torch.Tensor:
         """Return half the squared error of each value, or of the clipped value where that is larger, [S, B]."""

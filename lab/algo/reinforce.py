@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab.algo.on_policy import OnPolicy
-from lab.algo.returns import completed, lambda_return
+from lab.algo.base.on_policy import OnPolicy
+from lab.algo.base.returns import completed, lambda_return
 from lab.lazy import torch
 from lab.streams import Streams
 

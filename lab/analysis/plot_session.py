@@ -85,8 +85,9 @@ def _losses(ax: Axes, metrics: pd.DataFrame) -> None:
     losses = [name for name in ("policy_loss", "value_loss") if name in metrics and metrics[name].notna().any()]
     if not losses:
         return empty(ax, "nothing learned yet")
-    ax.set_ylabel("policy loss", color=STRONG)
-    ax.plot(metrics["frame"], metrics["policy_loss"], color=STRONG, linewidth=1)
+    if "policy_loss" in losses:
+        ax.set_ylabel("policy loss", color=STRONG)
+        ax.plot(metrics["frame"], metrics["policy_loss"], color=STRONG, linewidth=1)
     if "value_loss" in losses:
         right = ax.twinx()
         right.plot(metrics["frame"], metrics["value_loss"], color=SECOND, linewidth=1)

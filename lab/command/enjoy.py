@@ -85,7 +85,7 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
 
     from lab.agent import Agent
     from lab.checkpoint import read
-    from lab.env.vector import ActionUnits, make_single, probe
+    from lab.env.vector import ActionUnits, flatten, make_single, probe
 
     torch.set_num_threads(spec.threads)
     state = read(directory.checkpoint(options.checkpoint))
@@ -105,21 +105,20 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
     seeds = np.random.SeedSequence(options.seed).generate_state(options.episodes)
     agent.streams[0].actions = np.random.default_rng(options.seed)
     print(f"{spec.name} seed {spec.seed}, {options.checkpoint} checkpoint, at frame {state['frame']:,}")
+    progress = state["frame"] / spec.frames
     figures = []
     for episode in range(options.episodes):
         frames: list[Any] = []
         raw, _ = env.reset(seed=int(seeds[episode]))
+        carry = torch.zeros(1, 1, agent.algorithm.carry_size)
         total, length, done = 0.0, 0, False
         while not done:
             if video:
                 frames.append(env.render())
-            import gymnasium as gym
-
-            flat = gym.spaces.flatten(env.observation_space, raw)
-            seen = agent.observe(torch.from_numpy(np.asarray(flat, np.float32))[None, None])
-            noise = None if options.deterministic else agent.algorithm.noise(1, 1, agent.streams)[0]
-            action = agent.algorithm.act(seen, noise)[0].cpu().numpy()
-            raw, reward, terminated, truncated, _ = env.step(units.convert(action)[0])
+            seen = agent.observe(torch.from_numpy(flatten(env.observation_space, raw))[None, None])
+            noise = None if options.deterministic else agent.algorithm.noise(1, 1, agent.streams, progress)[0]
+            action, carry = agent.algorithm.act(seen, noise, carry)
+            raw, reward, terminated, truncated, _ = env.step(units.convert(action[0].cpu().numpy())[0])
             total, length, done = total + float(reward), length + 1, terminated or truncated
         figures.append((total, length))
         note = ""

@@ -1,4 +1,4 @@
-"""The vector environment of one Session: any Gymnasium id, behind flat observations and a policy's own actions."""
+"""The vector environment of one Session: any Gymnasium id, behind a policy's own observations and actions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.wrappers.vector import FlattenObservation
 
 from lab.env.restore import Restorable, pickled, unpickled, way_for, way_for_vector
+from lab.env.side_by_side import SideBySide
 from lab.env.spec import EnvSpec
 from lab.errors import LabError
 
@@ -33,8 +34,9 @@ class Spaces:
     """What an algorithm needs to know of an environment.
 
     Attributes:
-        observation: one environment's observations, flat: a Box of shape [D].
-        action: one environment's actions: Discrete, MultiDiscrete or a Box of shape [A].
+        observation: one environment's observations: a Box of shape [D] in float32, or of an image's own shape, in
+            float32 or uint8.
+        action: one environment's actions: Discrete, MultiDiscrete, MultiBinary or a Box.
     """
 
     observation: gym.spaces.Box
@@ -88,23 +90,40 @@ def probe(spec: EnvSpec) -> Spaces:
         raise LabError(f"env.id={spec.id} has observations that cannot be made flat: {observation}.") from error
     if not isinstance(flat, gym.spaces.Box):
         raise LabError(f"env.id={spec.id} has observations without a fixed size: {observation}.")
-    served = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.Box)
+    served = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary, gym.spaces.Box)
     if not isinstance(action, served) or not np.issubdtype(action.dtype, np.number):
         raise LabError(
             f"env.id={spec.id} has the action space {action}, which no algorithm here can serve:"
-            " it must be Discrete, MultiDiscrete or Box."
+            " it must be Discrete, MultiDiscrete, MultiBinary or Box."
         )
     if isinstance(action, gym.spaces.MultiDiscrete) and len(action.shape) != 1:
         raise LabError(f"env.id={spec.id} has actions of shape {action.shape}: MultiDiscrete must be one row.")
+    if is_image(observation):
+        kind: Any = np.uint8 if observation.dtype == np.uint8 else np.float32
+        return Spaces(gym.spaces.Box(0, 255, observation.shape, kind), action)
     size = int(np.prod(flat.shape))
     return Spaces(gym.spaces.Box(-np.inf, np.inf, (size,), np.float32), action)
+
+
+def is_image(space: gym.Space[Any]) -> bool:
+    """Say whether observations have rows, columns and channels, which are kept for networks that look at them."""
+    return isinstance(space, gym.spaces.Box) and len(space.shape or ()) == 3
+
+
+def flatten(space: gym.Space[Any], observation: Any) -> np.ndarray:
+    """Return one observation as the networks take it: an image as it is, anything else flat."""
+    if is_image(space):
+        return np.asarray(observation, np.uint8 if space.dtype == np.uint8 else np.float32)
+    if isinstance(space, gym.spaces.Box):
+        return np.asarray(observation, np.float32).ravel()
+    return np.asarray(gym.spaces.flatten(space, observation), np.float32)
 
 
 class ActionUnits:
     """Turns a policy's actions into an environment's own units.
 
-    Policies act in units of their own: a whole number from 0 for each discrete choice, and for a bounded Box numbers
-    from -1 to 1, which are spread over its bounds. Beyond a bound they are clipped to it.
+    Policies act in units of their own: a whole number from 0 for each discrete choice, 1 or 0 for yes or no, and for a
+    bounded Box numbers from -1 to 1, which are spread over its bounds. Beyond a bound they are clipped to it.
     """
 
     def __init__(self, space: gym.Space[Any]) -> None:
@@ -112,12 +131,15 @@ class ActionUnits:
         self._shape, self._dtype = space.shape or (), space.dtype
         self._start: Any = getattr(space, "start", 0)
         self._continuous = isinstance(space, gym.spaces.Box)
+        self._binary = isinstance(space, gym.spaces.MultiBinary)
         if isinstance(space, gym.spaces.Box):
             self._low, self._high = space.low.ravel().astype(float), space.high.ravel().astype(float)
             self._bounded = bool(np.isfinite(self._low).all() and np.isfinite(self._high).all())
 
     def convert(self, action: np.ndarray) -> np.ndarray:
         """Turn actions [E, ...] as a policy gives them into [E, *shape] as the environment takes them."""
+        if self._binary:
+            return action.reshape(len(action), *self._shape).astype(self._dtype)
         if not self._continuous:
             return action + self._start
         if self._bounded:
@@ -151,17 +173,18 @@ class Environments:
         self._flatten()
 
     def _flatten(self) -> None:
-        if not isinstance(self._envs.single_observation_space, gym.spaces.Box) or (
-            len(self._envs.single_observation_space.shape) != 1
-        ):
-            self._envs = FlattenObservation(self._envs)
         self._units = ActionUnits(self._envs.single_action_space)
+        if isinstance(self._envs, SideBySide):
+            return
+        space = self._envs.single_observation_space
+        if not is_image(space) and (not isinstance(space, gym.spaces.Box) or len(space.shape) != 1):
+            self._envs = FlattenObservation(self._envs)
 
     def reset(self) -> np.ndarray:
-        """Seed and reset every environment; return their observations [E, D]."""
+        """Seed and reset every environment; return their observations [E, ...]."""
         self._origin = self._rng.bit_generator.state
         high = 2**31
-        if isinstance(self._envs.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
+        if isinstance(self._base, (SideBySide, AsyncVectorEnv)):
             seeds: Any = [int(seed) for seed in self._rng.integers(high, size=self.num_envs)]
         else:
             seeds = int(self._rng.integers(high))
@@ -174,7 +197,7 @@ class Environments:
             action: in a policy's units, [E] for one discrete choice, [E, K] for several, [E, A] for continuous ones.
 
         Returns:
-            observation [E, D], reward [E], terminated [E], truncated [E].
+            observation [E, ...], reward [E], terminated [E], truncated [E].
         """
         return self._envs.step(self._units.convert(action))[:4]
 
@@ -189,7 +212,9 @@ class Environments:
         """Return plain data from which `restore` goes on; where the way is `reset`, only just after one."""
         if self._way == "reset":
             return {"origin": self._origin}
-        if isinstance(self._base, (SyncVectorEnv, AsyncVectorEnv)):
+        if isinstance(self._base, SideBySide):
+            return {"envs": [env.snapshot for env in self._restorable(self._base)]}
+        if isinstance(self._base, AsyncVectorEnv):
             return {"envs": list(self._base.get_attr("snapshot"))}
         return {"envs": [pickled(self._base)]}
 
@@ -200,12 +225,19 @@ class Environments:
             self.renew()
             self._rng.bit_generator.state = after
             return
-        if isinstance(self._base, (SyncVectorEnv, AsyncVectorEnv)):
+        if isinstance(self._base, SideBySide):
+            for env, snapshot in zip(self._restorable(self._base), state["envs"], strict=True):
+                env.snapshot = snapshot
+        elif isinstance(self._base, AsyncVectorEnv):
             self._base.set_attr("snapshot", state["envs"])
         else:
             self._base.close()
             self._envs = self._base = unpickled(state["envs"][0])
             self._flatten()
+
+    @staticmethod
+    def _restorable(envs: SideBySide) -> list[Restorable]:
+        return [env for env in envs.envs if isinstance(env, Restorable)]
 
     def close(self) -> None:
         """Close every environment."""
@@ -238,7 +270,7 @@ def way_of(spec: EnvSpec) -> str:
 
 def _is_native(spec: EnvSpec) -> bool:
     """Say whether the environments are stepped by a vector implementation of their own."""
-    return spec.vectorise in ("auto", "native") and not isinstance(_vectorise(spec, 1, None), SyncVectorEnv)
+    return spec.vectorise in ("auto", "native") and not isinstance(_vectorise(spec, 1, None), SideBySide)
 
 
 def _vectorise(spec: EnvSpec, num_envs: int, way: str | None) -> VectorEnv[Any, Any, Any]:
@@ -249,7 +281,8 @@ def _vectorise(spec: EnvSpec, num_envs: int, way: str | None) -> VectorEnv[Any, 
     native = registered.vector_entry_point is not None and not registered.additional_wrappers
     if spec.vectorise == "native" and not native:
         raise LabError(f"env.vectorise=native is not possible: {spec.id} has no vector implementation of its own.")
-    if spec.vectorise == "native" or (spec.vectorise == "auto" and native):
+    # For one environment, what steps arrays of them takes longer than the environment itself.
+    if spec.vectorise == "native" or (spec.vectorise == "auto" and native and spec.num_envs > 1):
         try:
             envs = gym.make_vec(spec.id, num_envs, vectorization_mode="vector_entry_point", **spec.kwargs)
         except Exception as error:
@@ -268,7 +301,7 @@ def _vectorise(spec: EnvSpec, num_envs: int, way: str | None) -> VectorEnv[Any, 
     if spec.vectorise == "async":
         # Forked from this process, and so killed with it where its group is.
         return AsyncVectorEnv([functools.partial(_make_in_worker, spec, way)] * num_envs, context="fork")
-    return SyncVectorEnv([functools.partial(_make_restorable, spec, way)] * num_envs)
+    return SideBySide([functools.partial(_make_restorable, spec, way)] * num_envs, flatten)
 
 
 def _make_restorable(spec: EnvSpec, way: str | None) -> gym.Env[Any, Any]:

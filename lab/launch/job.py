@@ -102,6 +102,7 @@ def train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]
     spaces = probe(specs[0].env)
     for spec in specs:
         spec.algo.check_spaces(spaces, spec.env)
+        spec.net.check_observations(spaces.observation)
     directories = [RunDir(output)]
     if len(specs) > 1:
         directories = [RunDir(output / f"seed-{spec.seed}") for spec in specs]

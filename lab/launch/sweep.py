@@ -227,6 +227,7 @@ def check(context: Context, plan: Plan, settings: SweepSpec, words: Sweep) -> Sp
         env = repr(spec.env)
         spaces[env] = spaces.get(env) or probe(spec.env)
         spec.algo.check_spaces(spaces[env], spec.env)
+        spec.net.check_observations(spaces[env].observation)
         if plan.points is not None:
             refuse_other(begun.get(number) or plan.trial(number, point), spec)
     if plan.points is None:

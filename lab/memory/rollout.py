@@ -14,13 +14,14 @@ class Rollout:
     """Steps of a stack, [T, S, E, ...]: time, session, environment.
 
     Attributes:
-        observation: [T + 1, S, E, D], normalised if the spec asks for it. The one after a step is the one it led to,
+        observation: [T + 1, S, E, ...], normalised if the spec asks for it. The one after a step is the one it led to,
             the true last one of an episode included, so that observation[t + 1] is always what to bootstrap from.
         action: [T, S, E, ...] in the policy's own units.
         reward: [T, S, E], normalised if the spec asks for it.
         terminated: [T, S, E], 1 where the episode ended in a state without a future.
         truncated: [T, S, E], 1 where it was cut short, by a time limit for one, in a state with a future.
         valid: [T, S, E], 0 at the step in which an environment was reset, which is never learned from.
+        carry: [S, E, K], what agents with a memory of their own carried to the first step.
     """
 
     observation: Tensor
@@ -29,6 +30,7 @@ class Rollout:
     terminated: Tensor
     truncated: Tensor
     valid: Tensor
+    carry: Tensor
 
     @property
     def done(self) -> Tensor:
@@ -45,23 +47,38 @@ def by_session(steps: Tensor) -> Tensor:
     return steps.transpose(0, 1).flatten(1, 2).contiguous()
 
 
+def by_environment(steps: Tensor) -> Tensor:
+    """Lay the environments [T, S, E, ...] of each Session out one after the other, each a sequence: [S, E * T, ...]."""
+    return steps.movedim(0, 2).flatten(1, 2).contiguous()
+
+
+def begins(rollout: Rollout) -> Tensor:
+    """Return 1 for each state, [T + 1, S, E], that is the first of its episode, 0 for any other.
+
+    The state at the start of the horizon counts as none: what agents carried to it is right as it is.
+    """
+    return torch.cat([torch.zeros_like(rollout.valid[:1]), 1 - rollout.valid])
+
+
 def shuffled(samples: dict[str, Tensor], order: Tensor, count: int) -> dict[str, Tensor]:
-    """Shuffle samples into minibatches.
+    """Shuffle samples, or whole sequences of them, into minibatches.
 
     Args:
-        samples: tensors [S, N, ...] by name.
-        order: a permutation of N for each Session, [S, N].
-        count: number of minibatches, which must divide N.
+        samples: tensors [S, N, ...] by name; N may differ, if each is a multiple of U.
+        order: a permutation of U for each Session, [S, U]: of samples, or of sequences of N / U samples.
+        count: number of minibatches, which must divide U.
 
     Returns:
         The same names with tensors [S, count, N / count, ...].
     """
-    stack, number = order.shape
-    rows = (order + torch.arange(stack, device=order.device).unsqueeze(1) * number).flatten()
-    return {
-        name: value.flatten(0, 1).index_select(0, rows).view(stack, count, number // count, *value.shape[2:])
-        for name, value in samples.items()
-    }
+    stack, units = order.shape
+    rows = (order + torch.arange(stack, device=order.device).unsqueeze(1) * units).flatten()
+    batches = {}
+    for name, value in samples.items():
+        number, shape = value.shape[1], value.shape[2:]
+        flat = value.flatten(0, 1) if number == units else value.view(stack * units, number // units, *shape)
+        batches[name] = flat.index_select(0, rows).view(stack, count, number // count, *shape)
+    return batches
 
 
 def dealt(batches: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lab.net.net import Output
+
 LANES = 32  # float32 numbers that torch's vectorised loops take at once: two of the widest registers
 NARROW = 16  # outputs below which a product is some four times faster with its weight stored transposed
 
@@ -38,13 +40,54 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(rngs), 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.product(x, self.weight, self.bias)
+
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return x times a weight, which is laid out as the layer's own, plus a bias."""
         # A width of 1 takes another path in the batched product for one Session than for several.
         if self.outputs == 1:
-            return (x * self.weight).sum(-1, keepdim=True) + self.bias
-        weight = self.weight.mT if self.transposed else self.weight
+            return (x * weight).sum(-1, keepdim=True) + bias
+        weight = weight.mT if self.transposed else weight
         if self.inputs == 1:
-            return x * weight + self.bias
-        return torch.baddbmm(self.bias, x, weight)
+            return x * weight + bias
+        return torch.baddbmm(bias, x, weight)
+
+
+class NoisyLinear(Linear):
+    """A linear layer whose weights are disturbed by factorised noise (Fortunato et al. 2018, section 3b).
+
+    How far is learned, from `sigma` over the root of the number of inputs on. Noise is drawn for a while, by `draw`.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, gains: list[float], rngs: list[np.random.Generator], sigma: float = 0.5
+    ) -> None:
+        super().__init__(inputs, outputs, gains, rngs)
+        self.weight_sigma = nn.Parameter(torch.full_like(self.weight, sigma / inputs**0.5))
+        self.bias_sigma = nn.Parameter(torch.full_like(self.bias, sigma / inputs**0.5))
+        self._noise: tuple[Tensor, Tensor] | None = None
+
+    def draw(self, rngs: list[np.random.Generator] | None) -> None:
+        """Draw the noise of the steps to come from each Session's stream; without streams there is none."""
+        if rngs is None:
+            self._noise = None
+            return
+        drawn = np.stack([rng.standard_normal(self.inputs + self.outputs) for rng in rngs])
+        noise = torch.from_numpy((np.sign(drawn) * np.sqrt(np.abs(drawn))).astype(np.float32)).to(self.weight.device)
+        of_inputs, of_outputs = noise[:, None, : self.inputs], noise[:, None, self.inputs :]
+        outer = of_outputs.mT * of_inputs if self.transposed else of_inputs.mT * of_outputs
+        self._noise = outer, of_outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._noise is None:
+            return super().forward(x)
+        of_weight, of_bias = self._noise
+        return self.product(x, self.weight + self.weight_sigma * of_weight, self.bias + self.bias_sigma * of_bias)
+
+
+def head(inputs: int, output: Output, rngs: list[np.random.Generator]) -> Linear:
+    """Return the last layer of an output."""
+    return (NoisyLinear if output.noisy else Linear)(inputs, output.size, output.gains, rngs)
 
 
 class _Tanh(torch.autograd.Function):
@@ -88,9 +131,10 @@ def in_whole_lanes(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], T
     return padded
 
 
+# tanh and relu take the place of their argument, which the layer before has no need of.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": tanh,
-    "relu": torch.relu,
+    "relu": torch.relu_,
     "leaky_relu": functional.leaky_relu,
     "elu": in_whole_lanes(functional.elu),
     "selu": in_whole_lanes(torch.selu),

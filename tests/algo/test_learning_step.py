@@ -22,7 +22,7 @@ def make(algo: str, env: str, *words: str) -> tuple[Agent, Rollout]:
     settings = (
         f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}", f"algo.lr={LR}", "algo.lr_schedule=constant",
         f"algo.entropy_coef={ENTROPY}", f"algo.value_coef={VALUE}", f"algo.max_grad_norm={NORM}", "~tuned",
-        "net.hidden=[8]", "algo.policy_gain=1.0", "env.normalise_observations=false",
+        "net.hidden=[8]", "net.activation=tanh", "algo.policy_gain=1.0", "env.normalise_observations=false",
     )  # fmt: skip
     made = specs(f"algo={algo}", f"env={env}", *settings, *words, "seed=3")
     spaces = probe(made[0].env)
@@ -30,8 +30,8 @@ def make(algo: str, env: str, *words: str) -> tuple[Agent, Rollout]:
     rng = np.random.default_rng(0)
     size = spaces.observation.shape[0]
     observation = torch.tensor(rng.standard_normal((T + 1, 1, E, size)), dtype=torch.float32)
-    noise = agent.algorithm.noise(T, E, agent.streams)
-    action = torch.stack([agent.algorithm.act(observation[t], noise[t]) for t in range(T)])
+    noise, carry = agent.algorithm.noise(T, E, agent.streams, 0.0), torch.zeros(1, E, 0)
+    action = torch.stack([agent.algorithm.act(observation[t], noise[t], carry)[0] for t in range(T)])
     ends = torch.tensor(rng.choice(3, size=(T, 1, E), p=[0.6, 0.2, 0.2]))
     done = ends > 0
     valid = torch.cat([torch.ones(1, 1, E, dtype=torch.bool), ~done[:-1]])
@@ -42,6 +42,7 @@ def make(algo: str, env: str, *words: str) -> tuple[Agent, Rollout]:
         terminated=((ends == 1) & valid).float(),
         truncated=((ends == 2) & valid).float(),
         valid=valid.float(),
+        carry=carry,
     )
     return agent, rollout
 
@@ -51,7 +52,7 @@ class Reference(nn.Module):
 
     def __init__(self, agent: Agent) -> None:
         super().__init__()
-        values = agent.algorithm.parameters.session(0)
+        values = agent.algorithm.weights(0)
         self.nets = nn.ModuleDict()
         for name in ("policy", "value") if agent.algorithm.has_value else ("policy",):
             layers: list[nn.Module] = []
@@ -165,26 +166,31 @@ def test_reinforce_without_a_baseline_learns_from_finished_episodes_alone() -> N
 def test_reinforce_without_a_baseline_takes_no_step_while_no_episode_has_finished() -> None:
     agent, rollout = make("reinforce", "acrobot", "algo.baseline=false")
     algorithm = agent.algorithm
-    assert not any("value" in name for name in algorithm.parameters.named)
+    assert not any("value" in name for name in algorithm.weights(0))
     algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
-    before, state = algorithm.parameters.values.clone(), algorithm.optim.session(0)
+    before, state = (
+        algorithm.learners["agent"].parameters.values.clone(),
+        algorithm.learners["agent"].optimiser.session(0),
+    )
     rollout.terminated.zero_()
     rollout.truncated.zero_()
     metrics = algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     assert metrics["steps"].tolist() == [0.0]
-    assert torch.equal(algorithm.parameters.values, before)
-    assert all(torch.equal(value, state[name]) for name, value in algorithm.optim.session(0).items())
+    assert torch.equal(algorithm.learners["agent"].parameters.values, before)
+    assert all(
+        torch.equal(value, state[name]) for name, value in algorithm.learners["agent"].optimiser.session(0).items()
+    )
 
 
 def test_a_session_that_has_stopped_is_not_touched_by_its_own_gradient() -> None:
     agent, rollout = make("a2c", "acrobot")
     algorithm = agent.algorithm
-    before = algorithm.parameters.values.clone()
+    before = algorithm.learners["agent"].parameters.values.clone()
     algorithm.active[0] = 0.0
     rollout.reward[:] = float("nan")
     algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
-    assert torch.equal(algorithm.parameters.values, before)
-    assert not any(value.isnan().any() for value in algorithm.optim.session(0).values())
+    assert torch.equal(algorithm.learners["agent"].parameters.values, before)
+    assert not any(value.isnan().any() for value in algorithm.learners["agent"].optimiser.session(0).values())
 
 
 @pytest.mark.parametrize("env", ["acrobot", "pendulum"])
@@ -227,4 +233,6 @@ def test_a_kl_limit_ends_the_update_of_each_session_on_its_own() -> None:
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     single.algorithm.learn(rollout, single.streams, 0.0, diagnose=True)
     # The first epoch has a KL of 0 before its only step; the second is over the limit, and the last that is taken.
-    assert torch.equal(agent.algorithm.parameters.values, single.algorithm.parameters.values)
+    assert torch.equal(
+        agent.algorithm.learners["agent"].parameters.values, single.algorithm.learners["agent"].parameters.values
+    )

@@ -118,7 +118,7 @@ def test_an_id_without_a_version_is_the_newest() -> None:
         (("env.id=Ant-v5",), r"pip install.*mujoco"),
         (("env.id=nowhere.module:X-v0",), "nowhere"),
         (("+env.kwargs.colour=red",), "colour"),
-        (("env=gymnasium", "env.id=tests.envs:Text-v0"), "Discrete, MultiDiscrete or Box"),
+        (("env=gymnasium", "env.id=tests.envs:Text-v0"), "Discrete, MultiDiscrete, MultiBinary or Box"),
     ],
 )
 def test_environments_that_cannot_be_made(words: tuple[str, ...], sentence: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from torch import nn
 
 from lab.net.layers import LANES
@@ -11,9 +12,11 @@ from lab.net.network import Parameters
 
 
 def build(shared: bool, stack: int = 3) -> tuple[nn.Module, Parameters]:
-    net = MLP(hidden=[5, 6], activation="tanh", shared=shared, gain=1.0)
+    net = MLP(hidden=[5, 6], activation="tanh", shared=shared, gain=1.0, norm="none")
     rngs = [np.random.default_rng(seed) for seed in range(stack)]
-    network = net.build(4, [Output("policy", 2, [0.01] * stack), Output("value", 1, [1.0] * stack)], rngs)
+    network = net.build(
+        Box(-1, 1, (4,)), [Output("policy", 2, [0.01] * stack), Output("value", 1, [1.0] * stack)], rngs
+    )
     return network, Parameters(network)
 
 
@@ -52,7 +55,7 @@ def test_gradients_are_autograds_and_never_mix() -> None:
         policy, value = network(x, "policy", "value")
         return (policy.square().sum((1, 2)) + value.sum((1, 2))) * torch.tensor([1.0, 0.0, 2.0])
 
-    parameters.differentiate(loss().sum())
+    parameters.differentiate(loss(), torch.ones(3))
     expected = torch.autograd.grad(loss().sum(), list(network.parameters()))
     for (name, _), gradient in zip(network.named_parameters(), expected, strict=True):
         for s in range(3):

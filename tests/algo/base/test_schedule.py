@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lab.algo.schedule import NAMES, scheduled
+from lab.algo.base.schedule import NAMES, scheduled
 
 
 def test_schedules_by_hand() -> None:

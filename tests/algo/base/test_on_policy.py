@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lab.algo import on_policy
+from lab.algo.base import on_policy
 from lab.algo.ppo import clipped
 from tests.helpers import specs
 

@@ -30,8 +30,8 @@ def step_problems(parameters: Parameters, before: torch.Tensor, active: torch.Te
         parameters.values.copy_(before)
         old = parameters.session(index)
         parameters.values.copy_(after)
-        for name, value in parameters.session(index).items():
-            if index not in problems and torch.equal(value, old[name]):
+        for name, value in parameters.named.items():  # what else a network remembers, no step changes
+            if index not in problems and torch.equal(value[index].cpu(), old[name]):
                 problems[index] = f"mode=dev: a learning step left {name} as it was."
     return problems
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from lab.algo import checks
-from lab.algo.algorithm import Algorithm
-from lab.algo.schedule import NAMES as SCHEDULES
-from lab.algo.schedule import scheduled
+from lab.algo.base.algorithm import Algorithm
+from lab.algo.base.schedule import check_lr, check_schedule, scheduled
 from lab.env.spec import EnvSpec
-from lab.errors import require, require_one_of
+from lab.errors import LabError, require, require_one_of
 from lab.lazy import torch
 from lab.net.optimiser import OptimiserSpec
 from lab.streams import Streams
@@ -21,100 +19,156 @@ if TYPE_CHECKING:
     from lab.net.distribution import Distribution
     from lab.net.net import Net
 
+DISTRIBUTIONS = ("auto", "gaussian", "tanh_gaussian", "beta")
+
 
 @dataclass
 class OnPolicy(Algorithm):
     """A policy that learns from the steps it has just taken."""
 
     lr: float  # learning rate
-    lr_schedule: str  # how it changes: one of SCHEDULES
+    lr_schedule: str  # how it changes: one of schedule.NAMES, or the path of one of torch's, stepped as it learns
     lr_final: float  # learning rate at the end of the schedule
     entropy_coef: float  # weight of the entropy bonus
-    entropy_schedule: str  # how it changes: one of SCHEDULES
+    entropy_schedule: str  # how it changes: one of schedule.NAMES
     entropy_final: float  # weight at the end of the schedule
     value_coef: float  # weight of the value loss
     normalise_advantage: bool  # whether to scale advantages to mean 0 and deviation 1 before each step
     max_grad_norm: float  # bound on the norm of a Session's gradient
     policy_gain: float  # gain of the initialisation of the policy's last layer
+    distribution: str  # of continuous actions: one of DISTRIBUTIONS
     log_std: float  # initial log standard deviation of continuous actions
+    state_dependent_std: bool  # whether the network says it for each observation, from there on
     optimiser: OptimiserSpec
+    lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict, kw_only=True)  # arguments of one of torch's
 
     METRICS: ClassVar[tuple[str, ...]] = (
         "policy_loss", "value_loss", "entropy_loss", "entropy", "approx_kl", "explained_variance", "grad_norm",
         "lr", "entropy_coef",
     )  # fmt: skip
+    SERVES_RECURRENT: ClassVar[bool] = True
 
     def check(self, env: EnvSpec) -> None:
         super().check(env)
-        for key, start_key in (("lr", "lr"), ("entropy", "entropy_coef")):
-            schedule = getattr(self, f"{key}_schedule")
-            start, final = getattr(self, start_key), getattr(self, f"{key}_final")
-            require_one_of(f"algo.{key}_schedule", schedule, SCHEDULES)
-            require(start >= 0, f"algo.{start_key}", start, "0 or more")
-            positive = schedule != "exponential" or (start > 0 and final > 0)
-            require(final >= 0 and positive, f"algo.{key}_final", final, "0 or more, and above 0 if exponential")
-        require(self.lr > 0, "algo.lr", self.lr, "above 0")
+        check_lr(self.lr, self.lr_schedule, self.lr_final, self.lr_schedule_kwargs)
+        schedule, final = self.entropy_schedule, self.entropy_final
+        check_schedule("algo.entropy", "algo.entropy_coef", self.entropy_coef, schedule, final)
         require(self.value_coef >= 0, "algo.value_coef", self.value_coef, "0 or more")
         require(self.max_grad_norm > 0, "algo.max_grad_norm", self.max_grad_norm, "above 0")
         require(self.policy_gain > 0, "algo.policy_gain", self.policy_gain, "above 0")
+        require_one_of("algo.distribution", self.distribution, DISTRIBUTIONS)
+        normal = not self.state_dependent_std or self.distribution != "beta"
+        require(normal, "algo.state_dependent_std", self.state_dependent_std, "false with algo.distribution=beta")
         self.optimiser.check("algo.optimiser")
+
+    def check_net(self, net: Net) -> None:
+        super().check_net(net)
+        burn_in = getattr(net, "burn_in", 0)
+        require(burn_in < self.horizon, "net.burn_in", burn_in, f"less than algo.horizon ({self.horizon} steps)")
+
+    def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
+        import gymnasium as gym
+
+        space, needed = spaces.action, "numbers (a Box)"
+        fits = self.distribution == "auto" or isinstance(space, gym.spaces.Box)
+        if self.distribution in ("beta", "tanh_gaussian"):
+            needed = "numbers between bounds (a Box)"
+            fits = isinstance(space, gym.spaces.Box) and space.is_bounded("both")
+        if not fits:
+            raise LabError(
+                f"algo.distribution={self.distribution} is not possible with env.id={env.id}, whose actions are"
+                f" {space}: it is one of {needed}. Try algo.distribution=auto."
+            )
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         from torch import nn
 
         from lab.net.distribution import ActionHead
+        from lab.net.learner import Learner
         from lab.net.net import Output
-        from lab.net.network import Parameters
-        from lab.net.optimiser import Optimiser
 
-        self.head = ActionHead(spaces.action, self.log_std, len(streams))
+        self.prepare(streams, device)
+        self.head = ActionHead(spaces.action, self.log_std, len(streams), self.distribution, self.state_dependent_std)
         gains = torch.as_tensor(self.policy_gain).flatten().tolist()
         outputs = [Output("policy", self.head.size, gains)]
         if self.has_value:
             outputs.append(Output("value", 1, [1.0] * len(streams)))
         rngs = [stream.initialisation for stream in streams]
-        self.network = net.build(spaces.observation.shape[0], outputs, rngs)
-        self.parameters = Parameters(nn.ModuleDict({"network": self.network, "head": self.head}).to(device))
-        self.optim = Optimiser(self.optimiser, self.parameters.values)
-        self.active = torch.ones(len(streams), 1, device=device)
-        self.checks = False
-        self.problems = {}
+        self.network = net.build(spaces.observation, outputs, rngs)
+        self.carry_size = self.network.carry_size
+        module = nn.ModuleDict({"network": self.network, "head": self.head})
+        self.learners["agent"] = Learner(module, self.optimiser, device)
 
-    def noise(self, steps: int, num_envs: int, streams: list[Streams]) -> torch.Tensor:
+    def noise(self, steps: int, num_envs: int, streams: list[Streams], progress: float) -> torch.Tensor:
         drawn = [torch.from_numpy(self.head.noise(stream.actions, (steps, num_envs))) for stream in streams]
         return torch.stack(drawn, 1)
 
-    def act(self, observation: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+    def act(
+        self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
-            policy = self.policy(observation)
-            return policy.mode() if noise is None else policy.sample(noise)
+            (output,), carry = self.network.step(observation, carry, "policy")
+            policy: Distribution = self.head(output)
+            return policy.mode() if noise is None else policy.sample(noise), carry
 
     @property
     def has_value(self) -> bool:
         """Whether there is a value network; without one all values are 0."""
         return True
 
-    def policy(self, observation: torch.Tensor) -> Distribution:
-        """Return the distribution of actions for observations [S, B, D]."""
-        return self.head(self.network(observation, "policy")[0])
+    def look(self, rollout: Rollout, states: int) -> dict[str, torch.Tensor]:
+        """Return what networks look at, to tell of the first so many states of a horizon; see `lay_out`.
 
-    def policy_and_value(self, observation: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
-        """Return the distribution of actions and the values [S, B] for observations [S, B, D]."""
+        Returns:
+            Observations [S, B, ...]; for networks that remember also which of them begin an episode, [S, B], and what
+            is carried to each environment's first one, [S, E, K].
+        """
+        from lab.memory.rollout import begins
+
+        seen = {"observation": self.lay_out(rollout.observation[:states])}
+        if self.carry_size:
+            seen |= {"begins": self.lay_out(begins(rollout)[:states]), "carry": rollout.carry}
+        return seen
+
+    def lay_out(self, steps: torch.Tensor) -> torch.Tensor:
+        """Lay steps [T, S, E, ...] out as [S, B, ...], those of an environment together for networks that remember."""
+        from lab.memory.rollout import by_environment, by_session
+
+        return by_environment(steps) if self.carry_size else by_session(steps)
+
+    def compute(self, seen: dict[str, torch.Tensor], *outputs: str) -> tuple[torch.Tensor, ...]:
+        """Return named outputs of the network, [S, B, size], for what `look` returned."""
+        if not self.carry_size:
+            return self.network(seen["observation"], *outputs)
+        return self.network.unroll(seen["observation"], seen["carry"], seen["begins"], *outputs)
+
+    def policy(self, seen: dict[str, torch.Tensor]) -> Distribution:
+        """Return the distributions of actions for what `look` returned."""
+        return self.head(self.compute(seen, "policy")[0])
+
+    def policy_and_value(self, seen: dict[str, torch.Tensor]) -> tuple[Distribution, torch.Tensor]:
+        """Return the distributions of actions and the values [S, B] for what `look` returned."""
         if not self.has_value:
-            return self.policy(observation), observation.new_zeros(observation.shape[:2])
-        policy, value = self.network(observation, "policy", "value")
+            return self.policy(seen), torch.zeros(seen["observation"].shape[:2], device=self.active.device)
+        policy, value = self.compute(seen, "policy", "value")
         return self.head(policy), value.squeeze(-1)
 
     def values(self, rollout: Rollout) -> torch.Tensor:
         """Return the values of every state of a rollout, [T + 1, S, E], without their gradients."""
-        from lab.memory.rollout import by_session
-
         length, stack, num_envs = rollout.observation.shape[:3]
         if not self.has_value:
-            return rollout.observation.new_zeros(length, stack, num_envs)
+            return torch.zeros(length, stack, num_envs, device=self.active.device)
         with torch.no_grad():
-            (value,) = self.network(by_session(rollout.observation), "value")
+            (value,) = self.compute(self.look(rollout, length), "value")
+        if self.carry_size:
+            return value.view(stack, num_envs, length).movedim(2, 0)
         return value.view(stack, length, num_envs).transpose(0, 1)
+
+    def settled(self, usable: torch.Tensor) -> torch.Tensor:
+        """Return which of the usable steps [T, S, E] are learned from: those after a network's burn-in."""
+        if not self.network.burn_in:
+            return usable
+        return torch.cat([torch.zeros_like(usable[: self.network.burn_in]), usable[self.network.burn_in :]])
 
     def discount(self, rollout: Rollout) -> torch.Tensor:
         """Return each step's discount, [T, S, E]: gamma, and 0 where the episode terminated."""
@@ -142,13 +196,12 @@ class OnPolicy(Algorithm):
         Returns:
             Metrics [S].
         """
-        from lab.memory.rollout import by_session
-
-        observation, action = by_session(rollout.observation[:-1]), by_session(rollout.action)
-        returns, advantage, weight = by_session(returns), by_session(advantage), share(by_session(usable))
+        seen, action = self.look(rollout, len(usable)), self.lay_out(rollout.action)
+        returns, advantage = self.lay_out(returns), self.lay_out(advantage)
+        weight = share(self.lay_out(self.settled(usable)))
         if self.normalise_advantage:
             advantage = normalise(advantage, weight)
-        policy, value = self.policy_and_value(observation)
+        policy, value = self.policy_and_value(seen)
         log_prob = policy.log_prob(action)
         losses = {
             "policy_loss": -log_prob * advantage,
@@ -161,7 +214,7 @@ class OnPolicy(Algorithm):
         metrics = {"steps": active[:, 0], "grad_norm": norm, **self.describe(losses, weight, lr, entropy_coef)}
         if diagnose:
             with torch.no_grad():
-                log_ratio = self.policy(observation).log_prob(action) - log_prob
+                log_ratio = self.policy(seen).log_prob(action) - log_prob
                 metrics["approx_kl"] = average(approximate_kl(log_ratio), weight)
                 if self.has_value:
                     metrics["explained_variance"] = explained_variance(value, returns, weight)
@@ -188,21 +241,11 @@ class OnPolicy(Algorithm):
             The norm of each Session's gradient before it was clipped, [S].
         """
         total = losses["policy_loss"] + self.value_coef * losses["value_loss"] + entropy_coef * losses["entropy_loss"]
-        self.parameters.differentiate((total * weight).sum())
-        gradients = self.parameters.gradients
-        gradients.masked_fill_(active == 0, 0.0)
-        norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
-        gradients.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-        before = self.parameters.values.clone() if self.checks else None
-        self.optim.step(gradients, lr, active)
-        if before is not None:
-            self.problems |= checks.step_problems(self.parameters, before, active)
-            self.problems |= checks.gradient_problems(self.parameters, active)
-        return norm[:, 0]
+        return self.learners["agent"].descend(total, weight, lr, active, self.max_grad_norm)
 
     def scheduled(self, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the learning rate and the weight of the entropy bonus at this point of training, [S, 1] each."""
-        lr = scheduled(self.lr_schedule, self.lr, self.lr_final, progress)
+        lr = self.learning_rate(progress)
         return lr, scheduled(self.entropy_schedule, self.entropy_coef, self.entropy_final, progress)
 
     def describe(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.algo.returns import completed, gae, lambda_return, n_step_return
+from lab.algo.base.returns import completed, gae, lambda_return, n_step_return
 
 GAMMA, LAM = 0.5, 0.5
 
@@ -86,10 +86,17 @@ def slow_lambda(reward, terminated, truncated, next_value, gamma, lam, t):
 @st.composite
 def histories(draw):
     length = draw(st.integers(1, 9))
-    number = st.floats(-10, 10, allow_nan=False)
+    number = st.floats(-10, 10, allow_nan=False, allow_subnormal=False)
     numbers = st.lists(number, min_size=length, max_size=length)
     ends = draw(st.lists(st.sampled_from(["", "terminated", "truncated"]), min_size=length, max_size=length))
-    return draw(numbers), ends, draw(numbers), draw(number), draw(st.floats(0, 1)), draw(st.floats(0, 1))
+    return (
+        draw(numbers),
+        ends,
+        draw(numbers),
+        draw(number),
+        draw(st.floats(0, 1, allow_subnormal=False)),
+        draw(st.floats(0, 1, allow_subnormal=False)),
+    )
 
 
 @given(histories(), st.integers(1, 10))

@@ -1,0 +1,1 @@
+"""What algorithms are made of: what families of them share, and pure functions."""

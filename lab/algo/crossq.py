@@ -1,0 +1,79 @@
+"""CrossQ (Bhatt et al. 2024, "CrossQ: batch normalization in deep RL for greater sample efficiency and simplicity").
+
+Soft actor-critic without target networks: batch renormalisation keeps the values of now and of next from growing apart,
+as both pass through the critics in one batch. For choices, as in discrete SAC (Christodoulou 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lab.algo.base.maximum_entropy import MaximumEntropy
+from lab.env.spec import EnvSpec
+from lab.errors import require_one_of
+from lab.lazy import torch
+from lab.net.net import NORMS
+from lab.streams import Streams
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lab.env.vector import Spaces
+    from lab.memory.replay import Batch
+    from lab.net.net import Net
+
+
+@dataclass
+class CrossQ(MaximumEntropy):
+    """Learn values from those that the same critics give the actions which the policy would take next."""
+
+    norm: str  # normalisation of both networks, in place of net.norm: one of NORMS
+
+    def check(self, env: EnvSpec) -> None:
+        super().check(env)
+        require_one_of("algo.norm", self.norm, NORMS)
+
+    def check_net(self, net: Net) -> None:
+        net.with_norm(self.norm)
+
+    def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
+        super().build(spaces, net.with_norm(self.norm), streams, device)
+        # By their running moments, but for the steps below.
+        self.actor.eval()
+        self.critic.eval()
+
+    def values_and_targets(self, batch: Batch, noise: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        with torch.no_grad():
+            next_action, log_prob = self.propose(batch.next_observation, noise)
+        # One batch of both (section 3.1), so that its moments are those of both.
+        observation = torch.cat([batch.observation, batch.next_observation], 1)
+        action = None if next_action is None else torch.cat([batch.action, next_action], 1)
+        usable = (batch.weight > 0).to(batch.weight.dtype)
+        with training(self.critic, torch.cat([usable, usable], 1)):
+            halves = [values.chunk(2, 1) for values in self.values(self.critic, observation, action)]
+        with torch.no_grad():
+            value, log_prob = self.expected([following for _, following in halves], log_prob)
+            targets = batch.reward + batch.discount * (value - self.log_temperature.exp() * log_prob)
+        return self.of_taken([current for current, _ in halves], batch.action), targets
+
+    def improve_policy(
+        self, batch: Batch, noise: torch.Tensor, lr: torch.Tensor, active: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        with training(self.actor, (batch.weight > 0).to(batch.weight.dtype)):
+            return super().improve_policy(batch, noise, lr, active)
+
+
+@contextmanager
+def training(network: nn.Module, usable: torch.Tensor) -> Iterator[None]:
+    """Let a network normalise by the moments of a batch, those of its usable rows (1 or 0, [S, B])."""
+    from lab.net.normalisation import BatchRenorm
+
+    network.train()
+    for module in network.modules():
+        if isinstance(module, BatchRenorm):
+            module.weigh(usable)
+    yield
+    network.eval()

@@ -1,0 +1,25 @@
+"""PQN: the parallelised Q-network (Gallici et al. 2024, "Simplifying deep temporal difference learning")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lab.algo.base.online import Online
+from lab.lazy import torch
+
+if TYPE_CHECKING:
+    from lab.memory.rollout import Rollout
+
+
+@dataclass
+class PQN(Online):
+    """Learn the values of the best actions from Q(lambda) returns of many environments at once (algorithm 1).
+
+    Layer normalisation in the network takes the place of a target network (section 3), and the environments that of a
+    replay memory.
+    """
+
+    def following(self, values: torch.Tensor, rollout: Rollout, progress: float) -> torch.Tensor:
+        """Return the highest value of each state that a step led to."""
+        return values[1:].amax(-1)

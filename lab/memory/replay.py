@@ -1,0 +1,385 @@
+"""A replay memory: the newest transitions of every Session, for learning off policy."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lab.errors import LabError, require, require_one_of
+from lab.lazy import torch
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Box
+
+    from lab.memory.rollout import Rollout
+
+DTYPES = ("float32", "float16")
+REWARD, CONTINUES, DONE, VALID = range(4)  # columns of what is kept of a step beside its observation and action
+
+
+@dataclass
+class ReplaySpec:
+    """How much is remembered, and what is drawn from it."""
+
+    size: int  # transitions kept, the newest ones
+    dtype: str  # of numbers in observations: one of DTYPES; images in bytes stay bytes
+    combined: bool  # whether each minibatch holds the newest transition (Zhang & Sutton 2017)
+    prioritised: bool  # whether transitions are drawn in proportion to their priority (Schaul et al. 2016)
+    alpha: float  # prioritised: how far priorities count, from 0 (not at all) to 1
+    beta: float  # prioritised: how far the bias of the draw is corrected, from 0 (not at all) to 1
+    beta_final: float  # prioritised: the same at the end of training
+    eps: float  # prioritised: added to errors, so that none is never drawn again
+
+    def check(self, key: str) -> None:
+        """Raise LabError for a value that is not allowed; `key` is the name of the group."""
+        require(self.size >= 1, f"{key}.size", self.size, "1 transition or more")
+        require_one_of(f"{key}.dtype", self.dtype, DTYPES)
+        require(0 <= self.alpha <= 1, f"{key}.alpha", self.alpha, "from 0 to 1")
+        require(0 <= self.beta <= 1, f"{key}.beta", self.beta, "from 0 to 1")
+        require(0 <= self.beta_final <= 1, f"{key}.beta_final", self.beta_final, "from 0 to 1")
+        require(self.eps > 0, f"{key}.eps", self.eps, "above 0")
+
+
+@dataclass
+class Batch:
+    """Transitions drawn from a memory.
+
+    Attributes:
+        observation: [S, B, ...].
+        action: [S, B, ...].
+        reward: sum of the discounted rewards of up to n steps, [S, B].
+        discount: of the value of the state they led to, 0 where the episode terminated, [S, B].
+        next_observation: that state's, the true last one of an episode included, [S, B, ...].
+        weight: share of each transition in its Session's loss, [S, B]: 0 for steps that are none, in which an
+            environment was reset; with priorities, corrected for the bias of the draw.
+        index: which they are, [S, B].
+    """
+
+    observation: torch.Tensor
+    action: torch.Tensor
+    reward: torch.Tensor
+    discount: torch.Tensor
+    next_observation: torch.Tensor
+    weight: torch.Tensor
+    index: np.ndarray
+
+
+class Replay:
+    """Steps of a stack in rings [S, steps, E, ...]: what a step led to is the observation of the next one.
+
+    Attributes:
+        count: steps of every environment that were ever added.
+    """
+
+    KEY = "algo.memory"  # the group of its settings
+
+    def __init__(
+        self,
+        spec: ReplaySpec,
+        observations: Box,
+        actions: torch.Tensor,
+        stack: int,
+        num_envs: int,
+        horizon: int,
+        n: int = 1,
+    ) -> None:
+        """Make an empty memory.
+
+        Args:
+            spec: its settings; numbers with a decimal point are vectors [S, 1].
+            observations: one environment's observations.
+            actions: any one action of a policy, for its shape, type and device.
+            stack: number of Sessions, S.
+            num_envs: environments of each, E.
+            horizon: steps that are added at a time, T.
+            n: rewards in a transition.
+
+        Raises:
+            LabError: it does not fit into the memory of this machine.
+        """
+        from lab.memory.sum_tree import SumTree
+
+        self.spec, self.num_envs, self.horizon, self.n, self.device = spec, num_envs, horizon, n, actions.device
+        self.kept = -(-spec.size // num_envs)
+        self.steps = (-(-self.kept // horizon) + 1) * horizon  # whole horizons, and a place for the next observation
+        kind = torch.uint8 if observations.dtype == np.uint8 else getattr(torch, spec.dtype)
+        ring = (stack, self.steps, num_envs)
+        shapes = [((*ring, *observations.shape), kind), ((*ring, *actions.shape), actions.dtype), ((*ring, 4), None)]
+        self.size_bytes = sum(math.prod(shape) * (kind or torch.float32).itemsize for shape, kind in shapes)
+        self._refuse_if_too_large()
+        self._observation, self._action, self._facts = (
+            torch.zeros(shape, dtype=kind, device=self.device) for shape, kind in shapes
+        )
+        self._first_rows = np.arange(stack)[:, None] * (self.steps * num_envs)
+        self.count = 0
+        self._tree = SumTree(stack, self.steps * num_envs) if spec.prioritised else None
+        self._changed = np.zeros((stack, self.steps * num_envs), bool)
+        self._highest = np.ones(stack)  # priority of what was never drawn
+        # What a checkpoint knows of is in files, each with the steps of the time since the one before.
+        self._segments: list[list[dict[str, Any]]] = [[] for _ in range(stack)]
+        self._referenced: list[deque[set[str]]] = [deque(maxlen=2) for _ in range(stack)]
+
+    def _refuse_if_too_large(self) -> None:
+        if self.device.type == "cuda":
+            free, place = torch.cuda.mem_get_info(self.device)[0], f"free on {self.device}"
+        else:
+            free, place = free_memory(), "free on this machine"
+        if self.size_bytes > free:
+            raise LabError(
+                f"{self.KEY}.size={self.spec.size} needs {in_words(self.size_bytes)} for observations, actions and"
+                f" rewards, and {in_words(free)} are {place}: try a smaller one, or {self.KEY}.dtype=float16."
+            )
+
+    @property
+    def described(self) -> str:
+        """How much a Session remembers, in words."""
+        size = in_words(self.size_bytes / len(self._highest))
+        return f"the replay memory holds {self.kept * self.num_envs:,} transitions in {size}"
+
+    @property
+    def frames(self) -> int:
+        """Frames that were ever added."""
+        return self.count * self.num_envs
+
+    @property
+    def usable(self) -> int:
+        """Transitions that can be drawn now, counting steps in which an environment was reset."""
+        return max(min(self.count, self.kept) - (self.n - 1), 0) * self.num_envs
+
+    def add(self, rollout: Rollout) -> None:
+        """Take in a horizon of steps."""
+        self._write(rollout)
+        if self._tree:
+            self._forget()
+            ready = np.arange(self.count - self.horizon - self.n + 1, self.count - self.n + 1)
+            ready = ready[ready >= 0]
+            valid = self._facts[:, ready % self.steps, :, VALID].flatten(1).cpu().numpy()
+            self._set_priorities(self._places(ready), valid * self._highest[:, None])
+
+    def _write(self, rollout: Rollout) -> None:
+        """Put a horizon of steps into the rings."""
+        start = self.count % self.steps
+        here = slice(start, start + self.horizon)
+        facts = torch.stack([rollout.reward, 1 - rollout.terminated, rollout.done, rollout.valid], -1)
+        self._observation[:, here] = rollout.observation[:-1].transpose(0, 1).to(self._observation.dtype)
+        self._action[:, here] = rollout.action.transpose(0, 1)
+        self._facts[:, here] = facts.transpose(0, 1)
+        self.count += self.horizon
+        self._observation[:, self.count % self.steps] = rollout.observation[-1].to(self._observation.dtype)
+
+    def _forget(self) -> None:
+        """Let no step be drawn any more that has become too old in the last horizon."""
+        gone = np.arange(self.count - self.horizon - self.kept, self.count - self.kept)
+        self._set_priorities(self._places(gone), np.zeros((len(self._highest), len(gone) * self.num_envs)))
+
+    def _places(self, steps: np.ndarray) -> np.ndarray:
+        """Return the places [1, steps * E] of whole steps in a ring laid out flat."""
+        places: np.ndarray = (steps % self.steps)[:, None] * self.num_envs + np.arange(self.num_envs)
+        return places.reshape(1, -1)
+
+    def _set_priorities(self, places: np.ndarray, values: np.ndarray) -> None:
+        assert self._tree
+        self._tree.set(np.broadcast_to(places, values.shape), values)
+        np.put_along_axis(self._changed, np.broadcast_to(places, values.shape), True, 1)
+
+    def _set_priority(self, index: int, places: np.ndarray, value: float) -> None:
+        """Give places [N] of one Session a priority."""
+        assert self._tree
+        self._tree.set(places[None], np.full((1, len(places)), value), np.array([index]))
+        self._changed[index, places] = True
+
+    def cut(self, index: int) -> None:
+        """Leave the last step of one Session out: its environments were made anew, and where it led to is not known."""
+        if self.count:
+            last = (self.count - 1) % self.steps
+            self._facts[index, last, :, VALID] = 0.0
+            if self._tree:
+                self._set_priority(index, self._places(np.array([last]))[0], 0.0)
+
+    def sample(self, shares: np.ndarray, gamma: torch.Tensor | float, progress: float) -> Batch:
+        """Draw a minibatch for every Session in one gather.
+
+        Args:
+            shares: random numbers from 0 to below 1, [S, B], drawn from each Session's own stream.
+            gamma: discount, [S, 1].
+            progress: share of the Session's frames that are done, by which beta is annealed.
+        """
+        batch = shares.shape[1]
+        newest = self.count - self.n
+        if self._tree:
+            strata = (np.arange(batch) + shares) / batch
+            place = self._tree.find(strata)
+            if self.spec.combined:
+                place[:, -1] = newest % self.steps * self.num_envs + (shares[:, -1] * self.num_envs).astype(np.int64)
+        else:
+            drawn = (shares * self.usable).astype(np.int64)
+            if self.spec.combined:
+                drawn[:, -1] = self.usable - self.num_envs + (shares[:, -1] * self.num_envs).astype(np.int64)
+            oldest = self.count - self.usable // self.num_envs - (self.n - 1)
+            place = (oldest * self.num_envs + drawn) % (self.steps * self.num_envs)
+        index = self._index(place)
+        reward, discount, valid, length = self._returns(place, index, gamma)
+        weight = valid / valid.sum(-1, keepdim=True).clamp_(min=1.0)
+        if self._tree:
+            weight = weight * torch.from_numpy(self._corrections(place, progress)).to(self.device)
+        after = (place + length * self.num_envs) % (self.steps * self.num_envs)
+        return Batch(
+            observation=self._gather(self._observation, index),
+            action=self._gather(self._action, index),
+            reward=reward,
+            discount=discount,
+            next_observation=self._gather(self._observation, self._index(after)),
+            weight=weight,
+            index=place,
+        )
+
+    def _index(self, place: np.ndarray) -> torch.Tensor:
+        """Return the rows [S, B] of places [S, B] in rings whose first three axes are laid out as one."""
+        return torch.from_numpy(place + self._first_rows).to(self.device)
+
+    @staticmethod
+    def _gather(ring: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """Return the entries of a ring [S, steps, E, ...] at rows [S, B]."""
+        found = ring.view(-1, *ring.shape[3:]).index_select(0, index.view(-1)).view(*index.shape, *ring.shape[3:])
+        return found.float() if found.dtype == torch.float16 else found
+
+    def _returns(
+        self, place: np.ndarray, index: torch.Tensor, gamma: torch.Tensor | float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray | int]:
+        """Return reward, discount and validity [S, B] of transitions, and the steps they are long."""
+        first = self._gather(self._facts, index)
+        if self.n == 1:
+            return first[..., REWARD], gamma * first[..., CONTINUES], first[..., VALID], 1
+        reward, discount = torch.zeros_like(first[..., 0]), torch.ones_like(first[..., 0])
+        going, length = discount.clone(), torch.zeros_like(reward)
+        for k in range(self.n):
+            later = (place + k * self.num_envs) % (self.steps * self.num_envs)
+            step = self._gather(self._facts, self._index(later)) if k else first
+            going = going * step[..., VALID]
+            reward = reward + going * discount * step[..., REWARD]
+            discount = torch.where(going > 0, discount * gamma * step[..., CONTINUES], discount)
+            length = length + going
+            going = going * (1 - step[..., DONE])
+        return reward, discount, first[..., VALID], length.long().cpu().numpy()
+
+    def _corrections(self, place: np.ndarray, progress: float) -> np.ndarray:
+        """Return the importance weights [S, B] of a draw, the largest of each Session being 1 (section 3.4)."""
+        assert self._tree
+        start, final = (torch.as_tensor(value).flatten().tolist() for value in (self.spec.beta, self.spec.beta_final))
+        weights = np.empty(place.shape, np.float32)
+        # A Session at a time: powers may round differently at other places of an array (law 1).
+        for s, total in enumerate(self._tree.totals):
+            probability = np.maximum(self._tree.leaves[s, place[s]], 1e-30) / max(total, 1e-30)
+            beta = start[s] + (final[s] - start[s]) * progress
+            row = (self.usable * probability) ** -beta
+            weights[s] = row / row.max()
+        return weights
+
+    def set_errors(self, batch: Batch, errors: torch.Tensor) -> None:
+        """Set priorities by the errors [S, B] that learning found in a minibatch."""
+        if not self.spec.prioritised:
+            return
+        assert self._tree
+        magnitudes = errors.detach().abs().cpu().numpy().astype(np.float64)
+        alpha, eps = (torch.as_tensor(value).flatten().tolist() for value in (self.spec.alpha, self.spec.eps))
+        priorities = np.empty_like(magnitudes)
+        for s, row in enumerate(magnitudes):
+            priorities[s] = np.where(np.isfinite(row), row + eps[s], 1.0) ** alpha[s]
+        valid = self._tree.leaves[np.arange(len(priorities))[:, None], batch.index] > 0
+        priorities *= valid
+        self._highest = np.maximum(self._highest, priorities.max(1))
+        self._set_priorities(batch.index, priorities)
+
+    def save(self, index: int, folder: Path) -> dict[str, Any]:
+        """Write what is new in one Session since it was last saved, and return what a checkpoint is to know of it.
+
+        The cost is that of the new steps, however much is remembered.
+        """
+        from lab import checkpoint
+
+        segments = self._segments[index]
+        first = max(segments[-1]["last"] if segments else 0, self.count - self.steps + 1)
+        if first < self.count:
+            slots = torch.arange(first, self.count) % self.steps
+            and_next = torch.arange(first, self.count + 1) % self.steps
+            changed = np.flatnonzero(self._changed[index])
+            content = {
+                "observation": self._observation[index, and_next],
+                "action": self._action[index, slots],
+                "facts": self._facts[index, slots],
+                "changed": torch.from_numpy(changed),
+                **self._changes(index, changed),
+            }
+            path = folder / f"{first}-{self.count}.pt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint.write(path, {name: value if value is None else value.cpu() for name, value in content.items()})
+            self._changed[index] = False
+            segments.append({"name": path.name, "first": first, "last": self.count})
+        # Whatever is drawn from now on was added, and given its priorities, after these.
+        segments[:] = [segment for segment in segments if segment["last"] > self.count - self.kept]
+        self._referenced[index].append({segment["name"] for segment in segments})
+        return {"count": self.count, "highest": float(self._highest[index]), "segments": list(segments)}
+
+    def _changes(self, index: int, changed: np.ndarray) -> dict[str, torch.Tensor | None]:
+        """Return what places [N] of one Session hold that changes after a step was added."""
+        return {"priorities": torch.from_numpy(self._tree.leaves[index, changed]) if self._tree else None}
+
+    def _change(self, index: int, changed: np.ndarray, content: dict[str, Any]) -> None:
+        """Set places [N] of one Session to what `_changes` returned."""
+        if self._tree:
+            self._tree.leaves[index, changed] = content["priorities"].numpy()
+
+    def clear(self, index: int, folder: Path) -> None:
+        """Remove the files of one Session that none of its last two checkpoints knows of."""
+        known = set().union(*self._referenced[index])
+        for path in folder.glob("*.pt"):
+            if path.name not in known:
+                path.unlink()
+
+    def restore(self, index: int, state: dict[str, Any], folder: Path) -> None:
+        """Set one Session's memory to what it was when `save` returned `state`.
+
+        Raises:
+            LabError: a file is missing or damaged.
+        """
+        from lab import checkpoint
+
+        self.count = state["count"]
+        self._highest[index] = state["highest"]
+        self._segments[index] = list(state["segments"])
+        self._referenced[index] = deque([{segment["name"] for segment in state["segments"]}], maxlen=2)
+        for segment in state["segments"]:
+            content = checkpoint.read(folder / segment["name"])
+            slots = torch.arange(segment["first"], segment["last"] + 1) % self.steps
+            self._observation[index, slots] = content["observation"].to(self.device)
+            self._action[index, slots[:-1]] = content["action"].to(self.device)
+            self._facts[index, slots[:-1]] = content["facts"].to(self.device)
+            self._change(index, content["changed"].numpy(), content)
+        if self._tree:
+            self._tree.rebuild()
+        self._changed[index] = False
+
+
+def free_memory() -> int:
+    """Return how many bytes this machine, or the control group that the process is in, has left."""
+    limits = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines() if ":" in line)
+        limits.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    group = Path("/sys/fs/cgroup")
+    limit, used = group / "memory.max", group / "memory.current"
+    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
+        limits.append(int(limit.read_text()) - int(used.read_text()))
+    return min(limits, default=2**63)
+
+
+def in_words(size: float) -> str:
+    """Return a number of bytes as a person says it."""
+    power = min(int(math.log10(max(size, 1)) // 3), 4)
+    return f"{size / 1000**power:.3g} {('bytes', 'KB', 'MB', 'GB', 'TB')[power]}"

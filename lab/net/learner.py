@@ -1,0 +1,64 @@
+"""Networks that are optimised together."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from lab.net import checks
+from lab.net.network import Parameters
+from lab.net.optimiser import Optimiser, OptimiserSpec
+from lab.net.torch_optimiser import TorchOptimisers
+
+
+class Learner:
+    """Networks of a stack whose parameters one optimiser steps together.
+
+    Attributes:
+        parameters: of all of them.
+        optimiser: of these parameters.
+        problems: what checks of every step found (mode=dev), by index of the Session; null if nothing is checked.
+    """
+
+    def __init__(self, module: nn.Module, spec: OptimiserSpec, device: torch.device) -> None:
+        """Take over the parameters of a module, each [S, ...], of which the device becomes the given one."""
+        self.parameters = Parameters(module.to(device))
+        kind = TorchOptimisers if spec.is_path else Optimiser
+        self.optimiser: Optimiser | TorchOptimisers = kind(spec, self.parameters.values)
+        self.problems: dict[int, str] | None = None
+
+    def descend(
+        self,
+        losses: torch.Tensor,
+        weight: torch.Tensor,
+        lr: torch.Tensor,
+        active: torch.Tensor,
+        max_grad_norm: torch.Tensor | float | None = None,
+    ) -> torch.Tensor:
+        """Take one step down the weighted sum of losses.
+
+        Args:
+            losses: of every sample, [S, B].
+            weight: each sample's share of its Session's loss, [S, B].
+            lr: learning rate, [S, 1].
+            active: [S, 1], 0 for Sessions that do not take this step.
+            max_grad_norm: bound on the norm of a Session's gradient, [S, 1]; null for none.
+
+        Returns:
+            The norm of each Session's gradient before it was clipped, [S].
+        """
+        self.parameters.differentiate(losses, weight)
+        gradients = self.parameters.gradients
+        if not all(active.flatten().tolist()):
+            gradients.masked_fill_(active == 0, 0.0)
+        norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        if max_grad_norm is not None:
+            scale = max_grad_norm / (norm + 1e-6)
+            if not all(factor >= 1 for factor in scale.flatten().tolist()):  # of NaN too
+                gradients.mul_(scale.clamp_(max=1.0))
+        before = self.parameters.values.clone() if self.problems is not None else None
+        self.optimiser.step(gradients, lr, active)
+        if self.problems is not None and before is not None:
+            self.problems |= checks.step_problems(self.parameters, before, active)
+            self.problems |= checks.gradient_problems(self.parameters, active)
+        return norm[:, 0]

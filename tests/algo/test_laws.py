@@ -1,0 +1,73 @@
+"""Law 1 for what learns in ways of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.run_dir import RunDir
+from lab.stack import Stack
+from tests.helpers import result, specs, train
+from tests.test_resume import begin, check_same, killed, signalled
+
+ODD = ("net.hidden=[7,5]", "net.activation=silu", "env.num_envs=5", "algo.horizon=11", "algo.lr_schedule=cosine")
+CASES = {
+    "sarsa": ("algo=sarsa", "env=cartpole", "algo.horizon=16"),
+    "sarsa-odd": (
+        "algo=sarsa", "env=acrobot", *ODD, "algo.minibatch=null", "algo.exploration.method=boltzmann", "algo.lam=0.3",
+    ),
+    "sarsa-expected": (
+        "algo=sarsa", "env=cartpole", "algo.horizon=16", "algo.expected=true", "algo.dueling=true",
+        "algo.minibatch=32", "algo.exploration.schedule=exponential",
+    ),
+    "pqn": ("algo=pqn", "env=cartpole", "algo.horizon=16"),
+    "pqn-odd": ("algo=pqn", "env=acrobot", *ODD, "algo.minibatch=11", "algo.dueling=true", "algo.epochs=2"),
+    "a2c-sil": ("algo=a2c", "env=cartpole", "algo.horizon=16", "algo.sil.updates=2", "algo.sil.minibatch=50"),
+    "a2c-sil-even": (
+        "algo=a2c", "env=gymnasium", "env.id=tests.envs:Pair-v0", *ODD, "algo.n=4", "algo.sil.updates=3",
+        "algo.sil.minibatch=17", "algo.sil.memory.prioritised=false", "algo.sil.memory.size=600",
+    ),
+    "ppo-sil": (
+        "algo=ppo", "env=pendulum", "algo.horizon=16", "algo.minibatch=32", "algo.epochs=2", "algo.sil.updates=2",
+        "env.num_envs=4", "env.normalise_observations=true", "env.normalise_rewards=true", "algo.sil.minibatch=40",
+        "algo.sil.memory.beta_final=1", "algo.sil.memory.size=1000",
+    ),
+    "ppo-sil-reset": (
+        "algo=ppo", "env=gymnasium", "env.id=tests.envs:Target-v0", "env.restore=reset", "algo.horizon=16",
+        "algo.minibatch=32", "algo.epochs=2", "algo.sil.updates=2", "algo.sil.memory.dtype=float16",
+    ),
+}  # fmt: skip
+FEW = (
+    "~tuned", "frames=1500", "log.tensorboard=false", "log.every=300", "eval.every=900", "eval.episodes=2",
+    "eval.max_steps=50", "checkpoint.every=400",
+)  # fmt: skip
+
+
+def marked(*usual: str) -> list[Any]:
+    """Return the names of the cases, of which those that are not usual are slow."""
+    return [case if case in usual else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("case", marked("sarsa-expected", "a2c-sil-even", "ppo-sil"))
+def test_law_1_alone_is_as_in_a_stack(tmp_path: Path, case: str) -> None:
+    alone = train(tmp_path / "alone", *FEW, *CASES[case], "seed=2")
+    stacked = train(tmp_path / "stacked", *FEW, *CASES[case], "seed=[0,1,2,3]")
+    assert alone[0].read_status()["state"] == "completed"
+    assert result(stacked[2]) == result(alone[0])
+    assert len({result(directory)["weights"] for directory in stacked}) == 4
+    assert len(result(alone[0])["episodes"].splitlines()) > 1
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("case", marked("pqn", "a2c-sil", "ppo-sil-reset"))
+def test_law_1_interrupted_and_resumed(tmp_path: Path, case: str) -> None:
+    made = specs(*FEW, *CASES[case], "seed=[3,4]")
+    assert begin(made, tmp_path / "whole") == ["completed"] * 2
+    for moment, happens in ((3, signalled), (2, killed), (4, signalled)):
+        assert begin(made, tmp_path / "parts", (Stack, "advance", moment, happens)) == ["interrupted"] * 2
+    assert begin(made, tmp_path / "parts") == ["completed"] * 2
+    check_same(made, tmp_path / "parts", tmp_path / "whole")
+    assert RunDir(tmp_path / "parts" / "3").read_status()["state"] == "completed"

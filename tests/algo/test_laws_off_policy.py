@@ -1,0 +1,100 @@
+"""Law 1 for actor-critic algorithms off policy: alone as in a stack, and interrupted as not."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from lab.algo.base.actor_critic import ActorCritic
+from lab.collect import Collector, Evaluation
+from lab.run_dir import RunDir
+from tests.helpers import Interruption, go_on, result, specs, train, weights
+
+SMALL = ("env.num_envs=2", "algo.learning_starts=100", "algo.updates=1", "algo.minibatch=32", "algo.memory.size=150",
+         "net.hidden=[24]", "~tuned", "frames=300", "algo.lr_schedule=linear")  # fmt: skip
+PRIORITISED = ("algo.memory.prioritised=true", "algo.memory.combined=true", "algo.n=3")
+# Shapes that fit no vector register.
+ODD = ("env.num_envs=3", "algo.minibatch=13", "net.hidden=[7,5]", "net.activation=silu", "net.shared=true",
+       "algo.policy_delay=2", "algo.max_grad_norm=1.0")  # fmt: skip
+NUMBERS = ("env=gymnasium", "env.id=tests.envs:Target-v0", "name=target")
+CHOICES = ("env=gymnasium", "env.id=tests.envs:Highest-v0", "name=shown")
+CASES = {
+    "sac numbers": ("algo=sac", *NUMBERS),
+    "sac choices": ("algo=sac", *CHOICES),
+    "sac prioritised": ("algo=sac", *NUMBERS, *PRIORITISED, *ODD),
+    "sac odd choices": ("algo=sac", *CHOICES, *PRIORITISED, *ODD, "algo.learn_temperature=false"),
+    "crossq numbers": ("algo=crossq", *NUMBERS),
+    "crossq odd choices": ("algo=crossq", *CHOICES, *PRIORITISED, *ODD),
+    "td3": ("algo=td3", *NUMBERS),
+    "td3 odd prioritised": ("algo=td3", *NUMBERS, *PRIORITISED, *ODD),
+    "sac layer norm": ("algo=sac", *NUMBERS, "net.norm=layer"),
+}
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("case", CASES)
+def test_law_1_alone_is_as_in_a_stack(tmp_path: Path, case: str) -> None:
+    words = (*SMALL, *CASES[case])
+    alone = train(tmp_path / "alone", *words, "seed=2")
+    stacked = train(tmp_path / "stacked", *words, "seed=[0,1,2,3]")
+    assert alone[0].read_status()["error"] is None
+    assert result(stacked[2]) == result(alone[0])
+    assert len({result(directory)["weights"] for directory in stacked}) == 4
+    assert len(alone[0].episodes.read_text().splitlines()) > 1
+
+
+OFTEN = ("log.tensorboard=false", "log.every=100", "eval.every=150", "eval.episodes=2", "checkpoint.every=50")
+
+
+def asked() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def killed() -> None:
+    raise KeyboardInterrupt
+
+
+INTERRUPTIONS: tuple[Interruption, ...] = (
+    (Collector, "_step", 20, asked),  # while actions are random
+    (ActorCritic, "update", 13, asked),
+    (ActorCritic, "update", 21, killed),
+    (ActorCritic, "fit_critics", 15, killed),
+    (Evaluation, "step", 3, asked),
+)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("case", CASES)
+def test_law_1_interrupted_and_resumed_is_as_uninterrupted(tmp_path: Path, case: str) -> None:
+    made = specs(*OFTEN, *SMALL, *CASES[case], "seed=[3,4]")
+    whole, parts = ([RunDir(tmp_path / name / str(spec.seed)) for spec in made] for name in ("whole", "parts"))
+    assert go_on(made, whole) == ["completed"] * 2
+    for interruption in INTERRUPTIONS:
+        assert go_on(made, parts, interruption) == ["interrupted"] * 2, interruption
+    assert go_on(made, parts) == ["completed"] * 2
+    for one, other in zip(parts, whole, strict=True):
+        assert result(one) == result(other)
+        assert weights(one, "best") == weights(other, "best")
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("case", ["sac numbers"])
+def test_law_1_sessions_of_different_trials_share_a_stack(tmp_path: Path, case: str) -> None:
+    words = (*SMALL, *CASES[case], "seed=1", "log.tensorboard=false", "eval.every=0")
+    chosen = [("algo.lr=1e-3", "algo.gamma=0.9"), ("algo.lr=3e-3", "algo.gamma=0.5")]
+    trials = [specs(*words, *values)[0] for values in chosen]
+    stacked = [RunDir(tmp_path / "stacked" / str(index)) for index in range(2)]
+    go_on(trials, stacked)
+    for index, trial in enumerate(trials):
+        alone = RunDir(tmp_path / "alone" / str(index))
+        go_on([trial], [alone])
+        assert result(stacked[index]) == result(alone)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_part_learns_at_every_step_in_dev_mode(tmp_path: Path, case: str) -> None:
+    directory = train(tmp_path, *SMALL, *CASES[case], "mode=dev", "frames=200", "net.activation=tanh")[0]
+    assert directory.read_status()["error"] is None
+    assert directory.read_status()["state"] == "completed"

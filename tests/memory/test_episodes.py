@@ -1,0 +1,201 @@
+"""The replay memory of finished episodes, against lists of episodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from lab.memory.episodes import EpisodeReplay
+from lab.memory.replay import ReplaySpec
+from lab.memory.rollout import Rollout
+
+S, E, T = 2, 3, 4
+GAMMA = torch.tensor([[0.9], [0.5]])
+OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+
+def made(size: int, prioritised: bool = True, stack: int = S) -> EpisodeReplay:
+    column = torch.ones(stack, 1)
+    spec = ReplaySpec(size, "float32", False, prioritised, 0.6 * column, 0.4 * column, column, 1e-3 * column)
+    return EpisodeReplay(spec, OBSERVATIONS, torch.zeros((), dtype=torch.int64), stack, E, T)
+
+
+class Episodes:
+    """Random steps whose observation is a number of their own, and a list of what is to be known of them."""
+
+    def __init__(self, ends: float = 0.25) -> None:
+        self.rng, self.ends, self.steps = np.random.default_rng(1), ends, 0
+        self.reset = np.zeros((S, E), bool)
+        self.going: dict[tuple[int, int], list[tuple[int, float]]] = {(s, e): [] for s in range(S) for e in range(E)}
+        self.returns: list[dict[int, float]] = [{} for _ in range(S)]
+
+    def horizon(self) -> tuple[Rollout, torch.Tensor]:
+        shape = (T, S, E)
+        number = (np.arange(T + 1)[:, None, None] + self.steps) * S * E + np.arange(S * E).reshape(S, E)
+        reward, value = (self.rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+        ends = self.rng.choice(3, shape, p=[1 - self.ends, self.ends / 2, self.ends / 2])
+        valid = np.ones(shape, np.float32)
+        for t in range(T):
+            ends[t][self.reset], valid[t][self.reset] = 0, 0
+            for (s, e), steps in self.going.items():
+                if not self.reset[s, e]:
+                    steps.append((int(number[t, s, e]), float(reward[t, s, e])))
+                if ends[t, s, e]:
+                    total = float(value[t, s, e]) if ends[t, s, e] == 2 else 0.0
+                    for name, each in reversed(steps):
+                        total = each + float(GAMMA[s]) * total
+                        self.returns[s][name] = total
+                    steps.clear()
+            self.reset = ends[t] > 0
+        self.steps += T
+        facts = (torch.from_numpy(x.astype(np.float32)) for x in (reward, ends == 1, ends == 2, valid))
+        action = torch.from_numpy(number[:-1] % 5)
+        observation = torch.from_numpy(number[..., None].astype(np.float32))
+        return Rollout(observation, action, *facts, torch.zeros(S, E, 0)), torch.from_numpy(value)
+
+    def kept(self, s: int, steps: int) -> dict[int, float]:
+        """Return what is known of the newest steps of a Session."""
+        return {name: value for name, value in self.returns[s].items() if name // (S * E) >= self.steps - steps}
+
+
+def contents(replay: EpisodeReplay, s: int) -> dict[int, float]:
+    """Return the returns of all that can be drawn in a Session, by the numbers of the observations."""
+    places = np.flatnonzero(replay._tree.leaves[s])
+    batch = replay._gather(replay._observation[s : s + 1], torch.from_numpy(places[None]))[0, :, 0].long().tolist()
+    return dict(zip(batch, replay._facts[s].flatten(0, 1)[places, 0].tolist(), strict=True))
+
+
+@pytest.mark.parametrize("prioritised", [True, False])
+@pytest.mark.parametrize(("size", "ends"), [(60, 0.25), (1000, 0.25), (30, 0.05), (12, 0.02)])
+def test_every_step_of_a_finished_episode_is_known_by_its_return(size: int, ends: float, prioritised: bool) -> None:
+    replay, episodes = made(size, prioritised), Episodes(ends)
+    for _ in range(40):
+        replay.add_episodes(*episodes.horizon(), GAMMA)
+        for s in range(S):
+            expected = episodes.kept(s, replay.kept)
+            assert contents(replay, s) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+            assert replay.known[s] == bool(expected)
+    assert all(len(returns) > 10 for returns in episodes.returns)
+
+
+@pytest.mark.parametrize("prioritised", [True, False])
+def test_what_is_drawn_are_steps_of_finished_episodes_and_their_returns(prioritised: bool) -> None:
+    replay, episodes = made(60, prioritised), Episodes()
+    rng = np.random.default_rng(0)
+    for _ in range(9):
+        replay.add_episodes(*episodes.horizon(), GAMMA)
+    seen: list[set[int]] = [set(), set()]
+    for _ in range(300):
+        batch = replay.sample(rng.random((S, 16)), GAMMA, 0.0)
+        assert torch.allclose(batch.weight.sum(-1), torch.ones(S)) or prioritised
+        assert not batch.discount.any()
+        for s in range(S):
+            names = batch.observation[s, :, 0].long().tolist()
+            known = episodes.kept(s, replay.kept)
+            assert batch.reward[s].tolist() == pytest.approx([known[name] for name in names], rel=1e-4, abs=1e-5)
+            assert batch.action[s].tolist() == [name % 5 for name in names]
+            seen[s] |= set(names)
+        replay.set_errors(batch, torch.from_numpy(rng.random((S, 16), np.float32)))
+    assert seen == [set(episodes.kept(s, replay.kept)) for s in range(S)]
+
+
+def test_steps_are_drawn_in_proportion_to_what_they_were_better_than_expected_by() -> None:
+    replay, episodes = made(1000), Episodes(0.5)
+    replay.add_episodes(*episodes.horizon(), GAMMA)
+    everything = replay.sample((np.arange(600) / 600)[None].repeat(S, 0), GAMMA, 0.0)
+    replay.set_errors(everything, everything.reward.clamp(min=0))
+    batch = replay.sample((np.arange(100_000) / 100_000)[None].repeat(S, 0), GAMMA, 0.0)
+    for s in range(S):
+        known = episodes.kept(s, replay.kept)
+        priority = {name: (max(value, 0) + 1e-3) ** 0.6 for name, value in known.items()}
+        names, counts = np.unique(batch.observation[s, :, 0].numpy(), return_counts=True)
+        for name, count in zip(names, counts, strict=True):
+            assert count / 100_000 == pytest.approx(priority[int(name)] / sum(priority.values()), abs=1e-3)
+
+
+def test_a_session_without_a_finished_episode_has_no_weight() -> None:
+    replay, episodes = made(100), Episodes(0.3)
+    rollout, value = episodes.horizon()
+    rollout.terminated[:, 1] = rollout.truncated[:, 1] = 0.0
+    rollout.terminated[0, 0, 0] = 1.0
+    replay.add_episodes(rollout, value, GAMMA)
+    batch = replay.sample(np.full((S, 8), 0.999), GAMMA, 0.0)
+    assert batch.weight[0].sum() == 1.0
+    assert not batch.weight[1].any()
+    assert replay.known.tolist() == [True, False]
+
+
+def test_episodes_that_are_cut_are_never_known() -> None:
+    replay, episodes = made(1000), Episodes(0.0)
+    replay.add_episodes(*episodes.horizon(), GAMMA)
+    replay.cut(0)
+    rollout, value = episodes.horizon()
+    rollout.terminated[-1] = 1.0
+    replay.add_episodes(rollout, value, GAMMA)
+    assert len(contents(replay, 0)) == T * E
+    assert len(contents(replay, 1)) == 2 * T * E
+
+
+@pytest.mark.parametrize("size", [60, 1000])
+def test_what_was_saved_is_restored_by_parts_and_goes_on_the_same(tmp_path: Path, size: int) -> None:
+    replay, episodes = made(size), Episodes(0.1)
+    rng = np.random.default_rng(0)
+
+    def on(memory: EpisodeReplay, shares: np.ndarray) -> list[list[float]]:
+        batch = memory.sample(shares, GAMMA, 0.5)
+        memory.set_errors(batch, batch.reward.clamp(min=0))
+        return [batch.observation.flatten().tolist(), batch.reward.flatten().tolist(), batch.weight.flatten().tolist()]
+
+    states = []
+    for _ in range(12):
+        for _ in range(2):
+            replay.add_episodes(*episodes.horizon(), GAMMA)
+            on(replay, rng.random((S, 8)))
+        states = [replay.save(s, tmp_path / str(s)) for s in range(S)]
+        for s in range(S):
+            replay.clear(s, tmp_path / str(s))
+    copy = made(size)
+    for s in range(S):
+        copy.restore(s, states[s], tmp_path / str(s))
+    for s in range(S):
+        assert contents(copy, s) == contents(replay, s)
+    for _ in range(20):
+        rollout, value = episodes.horizon()
+        for memory in (copy, replay):
+            memory.add_episodes(rollout, value, GAMMA)
+        shares = rng.random((S, 8))
+        assert on(copy, shares) == on(replay, shares)
+    assert all(len(list((tmp_path / str(s)).iterdir())) <= len(states[s]["segments"]) + 3 for s in range(S))
+
+
+def test_a_checkpoint_costs_what_is_new_and_not_what_is_remembered(tmp_path: Path) -> None:
+    replay, episodes = made(100_000), Episodes(0.25)
+    sizes = []
+    for number in range(60):
+        replay.add_episodes(*episodes.horizon(), GAMMA)
+        if number % 10 == 9:
+            replay.save(0, tmp_path)
+            sizes.append(max(path.stat().st_size for path in tmp_path.iterdir()))
+    assert max(sizes) < 1.3 * sizes[0]
+
+
+def test_a_stack_remembers_what_its_sessions_would_alone() -> None:
+    stacked, episodes = made(60), Episodes(0.2)
+    alone = made(60, stack=1)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        rollout, value = episodes.horizon()
+        stacked.add_episodes(rollout, value, GAMMA)
+        parts = {name: getattr(rollout, name)[:, 1:] for name in ("observation", "action", "reward", "terminated",
+                 "truncated", "valid")}  # fmt: skip
+        alone.add_episodes(Rollout(**parts, carry=rollout.carry[1:]), value[:, 1:], GAMMA[1:])
+        shares = rng.random((S, 8))
+        ours, theirs = stacked.sample(shares, GAMMA, 0.5), alone.sample(shares[1:], GAMMA[1:], 0.5)
+        for name in ("observation", "action", "reward", "weight"):
+            assert torch.equal(getattr(ours, name)[1:], getattr(theirs, name))
+        stacked.set_errors(ours, ours.reward.clamp(min=0))
+        alone.set_errors(theirs, theirs.reward.clamp(min=0))

@@ -1,0 +1,247 @@
+"""The replay memory against a list of everything that happened."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+
+from lab.algo.base.algorithm import stack
+from lab.errors import LabError
+from lab.memory.replay import Replay, ReplaySpec, in_words
+from lab.memory.rollout import Rollout
+
+S, E, T = 2, 3, 4
+GAMMA = 0.9
+
+
+def spec(**changed: Any) -> ReplaySpec:
+    usual = {"size": 60, "dtype": "float32", "combined": False, "prioritised": False}
+    return ReplaySpec(**(usual | {"alpha": 0.6, "beta": 0.4, "beta_final": 1.0, "eps": 1e-3} | changed))
+
+
+def memory(n: int = 1, **changed: Any) -> Replay:
+    stacked = stack([spec(**changed)] * S, torch.device("cpu"), "algo.memory")
+    return Replay(stacked, Box(0, 255, (1,), np.float32), torch.zeros((), dtype=torch.int64), S, E, T, n)
+
+
+class World:
+    """Numbers the steps of every environment, and remembers them all."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.steps: list[dict[str, np.ndarray]] = []  # each [S, E]
+        self.ended = np.zeros((S, E), bool)
+
+    def rollout(self) -> Rollout:
+        for _ in range(T):
+            valid = ~self.ended
+            end = self.rng.choice(3, size=(S, E), p=[0.7, 0.15, 0.15]) * valid
+            self.steps.append(
+                {
+                    "reward": self.rng.normal(size=(S, E)) * valid, "action": self.rng.integers(5, size=(S, E)),
+                    "terminated": end == 1, "truncated": end == 2, "valid": valid,
+                }
+            )  # fmt: skip
+            self.ended = end > 0
+        now = self.steps[-T:]
+        first = len(self.steps) - T
+        number = torch.arange(first, first + T + 1).view(-1, 1, 1, 1).expand(T + 1, S, E, 1)
+        of_environment = (torch.arange(S).view(S, 1) * E + torch.arange(E)).view(1, S, E, 1)
+        columns = {name: torch.from_numpy(np.stack([step[name] for step in now])) for name in now[0]}
+        return Rollout(
+            observation=(number + 1000 * of_environment).float(),
+            action=columns["action"],
+            reward=columns["reward"].float(),
+            terminated=columns["terminated"].float(),
+            truncated=columns["truncated"].float(),
+            valid=columns["valid"].float(),
+            carry=torch.zeros(S, E, 0),
+        )
+
+    def transition(self, s: int, e: int, t: int, n: int) -> tuple[float, float, int]:
+        """Return reward, discount and the step reached of up to n steps from step t."""
+        total, factor = 0.0, 1.0
+        for k in range(n):
+            step = {name: value[s, e] for name, value in self.steps[t + k].items()}
+            if not step["valid"]:
+                return total, factor, t + k
+            total += factor * step["reward"]
+            factor *= GAMMA
+            if step["terminated"]:
+                return total, 0.0, t + k + 1
+            if step["truncated"]:
+                return total, factor, t + k + 1
+        return total, factor, t + n
+
+
+def filled(n: int, horizons: int, **changed: Any) -> tuple[Replay, World]:
+    replay, world = memory(n, **changed), World()
+    for _ in range(horizons):
+        replay.add(world.rollout())
+    return replay, world
+
+
+@pytest.mark.parametrize(("n", "horizons", "prioritised"), itertools.product([1, 3], [1, 3, 11], [False, True]))
+def test_transitions_are_what_happened(n: int, horizons: int, prioritised: bool) -> None:
+    replay, world = filled(n, horizons, prioritised=prioritised)
+    shares = np.random.default_rng(1).random((S, 400))
+    batch = replay.sample(shares, torch.tensor([[GAMMA], [GAMMA]]), 0.5)
+    newest = horizons * T - n
+    oldest = max(horizons * T - 20, 0)  # 60 transitions of 3 environments
+    seen = set()
+    for s, b in itertools.product(range(S), range(400)):
+        where = int(batch.observation[s, b, 0])
+        (number, e), t = (where // 1000 // E, where // 1000 % E), where % 1000
+        assert number == s
+        assert oldest <= t <= newest
+        valid = world.steps[t]["valid"][s, e]
+        assert (batch.weight[s, b] > 0) == valid
+        if valid:
+            seen.add((s, e, t))
+            reward, discount, after = world.transition(s, e, t, n)
+            assert batch.reward[s, b] == pytest.approx(reward, abs=1e-6)
+            assert batch.discount[s, b] == pytest.approx(discount, abs=1e-6)
+            assert batch.action[s, b] == world.steps[t]["action"][s, e]
+            assert batch.next_observation[s, b, 0] == after + 1000 * (s * E + e)
+    valid = {
+        (s, e, t)
+        for s, e, t in itertools.product(range(S), range(E), range(oldest, newest + 1))
+        if world.steps[t]["valid"][s, e]
+    }
+    assert len(seen) > 0.9 * len(valid), "whatever can be drawn is"
+    if not prioritised:
+        assert batch.weight.sum(1).tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_the_newest_transition_is_in_every_minibatch_if_asked_for() -> None:
+    for prioritised in (False, True):
+        replay, _ = filled(1, 9, combined=True, prioritised=prioritised)
+        for seed in range(5):
+            batch = replay.sample(np.random.default_rng(seed).random((S, 6)), GAMMA, 0.0)
+            assert (batch.observation[:, -1, 0] % 1000).tolist() == [9 * T - 1] * S
+
+
+def test_priorities_decide_what_is_drawn_and_weights_correct_it() -> None:
+    replay, _ = filled(1, 3, prioritised=True, alpha=1.0, eps=1e-9)
+    everything = np.arange(3 * T * E)
+    batch = replay.sample(np.zeros((S, 3 * T * E)), GAMMA, 0.0)
+    errors = torch.zeros(S, len(everything))
+    errors[:, ::2] = 2.0
+    errors[:, 1::4] = 0.5
+    batch.index = np.stack([everything] * S)
+    replay.set_errors(batch, errors)
+    drawn = replay.sample(np.random.default_rng(0).random((S, 4000)), GAMMA, 1.0)
+    assert replay._tree
+    for s in range(S):
+        expected = replay._tree.leaves[s, : len(everything)] / replay._tree.totals[s]
+        counts = np.bincount(drawn.index[s], minlength=len(everything)) / 4000
+        assert np.abs(counts - expected).max() < 0.01
+        weight = drawn.weight[s].numpy() * 4000
+        chance = expected[drawn.index[s]]
+        assert weight * chance == pytest.approx(np.full(4000, (weight * chance)[0]), rel=1e-4), "beta is 1 at the end"
+        assert weight.max() == pytest.approx(1.0)
+
+
+def test_what_was_never_drawn_has_the_highest_priority_and_a_reset_step_none() -> None:
+    replay, world = filled(1, 1, prioritised=True)
+    assert replay._tree
+    assert sorted(set(replay._tree.leaves.ravel().tolist())) == [0.0, 1.0]
+    batch = replay.sample(np.random.default_rng(0).random((S, 8)), GAMMA, 0.0)
+    replay.set_errors(batch, torch.full((S, 8), 9.0))
+    replay.add(world.rollout())
+    valid = np.stack([step["valid"] for step in world.steps[-T:]], 1).reshape(S, -1)
+    new = replay._tree.leaves[:, T * E : 2 * T * E]
+    assert new == pytest.approx(valid * (9.0 + 1e-3) ** 0.6)
+
+
+def test_the_last_step_before_environments_are_made_anew_is_left_out() -> None:
+    for n, prioritised in itertools.product((1, 3), (False, True)):
+        replay, world = filled(n, 2, prioritised=prioritised)
+        replay.cut(1)
+        for name, value in (("valid", False), ("terminated", False), ("truncated", False)):
+            world.steps[-1][name][1] = value
+        replay.add(world.rollout())
+        batch = replay.sample(np.random.default_rng(0).random((S, 300)), GAMMA, 0.0)
+        for b in range(300):
+            where = int(batch.observation[1, b, 0])
+            e, t = where // 1000 - E, where % 1000
+            if batch.weight[1, b] > 0:
+                assert t != 2 * T - 1
+                reward, discount, after = world.transition(1, e, t, n)
+                assert batch.reward[1, b] == pytest.approx(reward, abs=1e-6)
+                assert batch.discount[1, b] == pytest.approx(discount, abs=1e-6)
+                assert batch.next_observation[1, b, 0] % 1000 == after
+
+
+@pytest.mark.parametrize("prioritised", [False, True])
+def test_a_memory_is_restored_from_its_files(tmp_path: Path, prioritised: bool) -> None:
+    replay, world = memory(3, prioritised=prioritised), World()
+    rng, states = np.random.default_rng(5), []
+    for _horizon in range(17):
+        replay.add(world.rollout())
+        batch = replay.sample(rng.random((S, 8)), GAMMA, 0.3)
+        replay.set_errors(batch, torch.from_numpy(rng.normal(size=(S, 8))))
+        if rng.random() < 0.6:
+            states.append(replay.save(1, tmp_path))
+            replay.clear(1, tmp_path)
+    states.append(replay.save(1, tmp_path))
+    replay.clear(1, tmp_path)
+    other = memory(3, prioritised=prioritised)
+    other.restore(1, states[-1], tmp_path)
+    shares = rng.random((S, 500))
+    one, two = replay.sample(shares, GAMMA, 0.7), other.sample(shares, GAMMA, 0.7)
+    for name in ("observation", "action", "reward", "discount", "next_observation", "weight"):
+        assert torch.equal(getattr(one, name)[1], getattr(two, name)[1]), name
+    kept = {part["name"] for state in states[-2:] for part in state["segments"]}
+    assert {path.name for path in tmp_path.iterdir()} == kept, "files of older checkpoints are gone"
+
+
+def test_what_a_checkpoint_costs_does_not_grow_with_the_memory(tmp_path: Path) -> None:
+    written = []
+    replay, world = memory(size=100_000), World()
+    for horizon in range(60):
+        replay.add(world.rollout())
+        replay.save(0, tmp_path)
+        replay.clear(0, tmp_path)
+        written.append(
+            max(path.stat().st_size for path in tmp_path.iterdir() if path.name.endswith(f"-{(horizon + 1) * T}.pt"))
+        )
+    assert len(set(written[5:])) <= 3
+    assert max(written) < 1.1 * min(written)
+
+
+def test_files_are_no_more_than_the_memory_needs(tmp_path: Path) -> None:
+    replay, world = memory(), World()
+    for _ in range(60):
+        replay.add(world.rollout())
+        replay.save(0, tmp_path)
+        replay.clear(0, tmp_path)
+    assert len(list(tmp_path.iterdir())) <= 60 // (E * T) + 2
+
+
+def test_numbers_are_kept_as_asked_for() -> None:
+    images = Box(0, 255, (8, 8, 1), np.uint8)
+    action = torch.zeros((), dtype=torch.int64)
+    assert Replay(spec(), images, action, S, E, T).size_bytes == S * 24 * E * (64 + 8 + 16)
+    half = memory(dtype="float16")
+    whole = memory()
+    assert whole.size_bytes - half.size_bytes == S * 24 * E * 2
+    half.add(World().rollout())
+    batch = half.sample(np.zeros((S, 4)), GAMMA, 0.0)
+    assert batch.observation.dtype == torch.float32
+
+
+def test_a_memory_says_how_large_it_is() -> None:
+    assert memory().described == "the replay memory holds 60 transitions in 2.02 KB"
+
+
+def test_a_memory_that_cannot_fit_is_refused_before_it_is_made() -> None:
+    with pytest.raises(LabError, match=r"algo\.memory\.size=1000000000000 needs .* TB .* are free on this machine"):
+        memory(size=10**12)
+    assert [in_words(size) for size in (999, 1500, 2.5e9, 7e13)] == ["999 bytes", "1.5 KB", "2.5 GB", "70 TB"]

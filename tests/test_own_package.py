@@ -1,0 +1,107 @@
+"""A user's own algorithm and environment, in a package and a config directory of their own, as the README has them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.run_dir import RunDir, read_json
+from tests.helpers import ROOT, lab, result
+
+SECTION = (ROOT / "README.md").read_text().split("\n## Your own algorithm and environment\n")[1].split("\n## ")[0]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+FILES = {re.match(r"# (\S+)\n", text)[1]: text for kind, text in BLOCKS if kind}  # type: ignore[index]
+COMMANDS = [shlex.split(line)[3:] for kind, text in BLOCKS if not kind for line in text.strip().splitlines()]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> dict[str, Any]:
+    """Write the files of the README, and return what lets `lab` run beside them."""
+    folder = tmp_path / "a user's place"
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return {"cwd": folder, "env": {"PYTHONPATH": str(ROOT)}}
+
+
+def test_the_readme_shows_two_of_each() -> None:
+    assert sorted(FILES) == [
+        "my_conf/algo/my_algo.yaml", "my_conf/env/my_env.yaml", "my_package/__init__.py", "my_package/signed.py",
+    ]  # fmt: skip
+    assert len(COMMANDS) == 2
+    assert all("--config-dir" in words for words in COMMANDS)
+
+
+def test_a_session_learns_what_the_readme_says(place: dict[str, Any]) -> None:
+    done = lab(*COMMANDS[0], "hydra.run.dir=one", **place)
+    assert done.returncode == 0, done.stderr
+    directory = RunDir(place["cwd"] / "one")
+    assert float(read_json(directory.results)["return"]) == pytest.approx(18.5, abs=0.7), "as the README says"
+    played = lab("enjoy", "one", "episodes=2", **place)
+    assert played.returncode == 0, played.stderr
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_a_session_is_the_same_when_run_again(place: dict[str, Any]) -> None:
+    assert lab(*COMMANDS[0], "frames=4000", "hydra.run.dir=one", **place).returncode == 0
+    again = lab("rerun", "one", "out=again", **place)
+    assert "1 of 1 Sessions are the same to the last bit" in again.stdout, again.stdout + again.stderr
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_a_sweep_reaches_its_processes(place: dict[str, Any]) -> None:
+    done = lab(*COMMANDS[1], "hydra.sweep.dir=sweep", **place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    directories = [RunDir(place["cwd"] / "sweep" / f"trial-00{t}" / f"seed-{s}") for t in (0, 1) for s in (0, 1)]
+    assert [directory.read_status()["state"] for directory in directories] == ["completed"] * 4
+    alone = lab(*(COMMANDS[0]), "frames=10_000", "seed=1", "algo.least=0.0", "hydra.run.dir=alone", **place)
+    assert alone.returncode == 0, alone.stderr
+    assert result(RunDir(place["cwd"] / "alone")) == result(directories[1])
+
+
+@pytest.mark.law
+@pytest.mark.slow
+@pytest.mark.parametrize("sweep", [False, True], ids=["session", "sweep"])
+def test_what_was_interrupted_is_resumed(place: dict[str, Any], sweep: bool) -> None:
+    words = [*COMMANDS[sweep], "frames=20_000", "hydra.run.dir=out", "hydra.sweep.dir=out"]
+    environment = {"env": {**os.environ, **place["env"]}, "cwd": place["cwd"]}
+    process = subprocess.Popen([sys.executable, "-m", "lab", *words], **environment, stdout=subprocess.DEVNULL)
+    out = place["cwd"] / "out"
+    deadline = time.monotonic() + 60
+    while not any(out.rglob("episodes.csv")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    done = lab("resume", "out", **place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folders = [path.parent for path in out.rglob("episodes.csv")]
+    assert len(folders) == (4 if sweep else 1)
+    for folder in folders:
+        assert RunDir(folder).read_status()["state"] == "completed"
+    assert any(read_json(RunDir(folder).provenance).get("resumed") for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        ("algo.leest=1", "algo.leest cannot be set: algo has no key 'leest'. Did you mean 'least'?"),
+        ("algo.least=-1", "algo.least=-1.0 is not allowed: algo.least must be 0 or more."),
+        ("algo=my_alg", "algo=my_alg does not exist. Did you mean 'my_algo'?"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(place: dict[str, Any], mistake: str, sentence: str) -> None:
+    done = lab(*COMMANDS[0], mistake, **place)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
