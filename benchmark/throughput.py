@@ -55,7 +55,7 @@ WORK = {
     ),
     "dqn": Work(
         title="DQN CartPole-v1",
-        frames=50_000,
+        frames=30_000,
         settings=(
             "algo=dqn", "env=cartpole", "env.num_envs=1", "algo.horizon=4", "algo.updates=1", "algo.minibatch=64",
             "algo.lr=5e-4", "algo.learning_starts=1000", "algo.target_every=250", "algo.memory.size=50_000",
@@ -69,17 +69,20 @@ WORK = {
     ),
     "sac": Work(
         title="SAC Pendulum-v1",
-        frames=5_000,
+        frames=2_000,
         settings=(
             "algo=sac", "env=pendulum", "env.num_envs=1", "algo.horizon=1", "algo.updates=1", "algo.minibatch=256",
-            "algo.lr=1e-3", "algo.temperature_lr=1e-3", "algo.learning_starts=1000", "algo.memory.size=50_000",
+            "algo.lr=1e-3", "algo.temperature_lr=1e-3", "algo.learning_starts=200", "algo.memory.size=50_000",
             "net.hidden=[256,256]", "net.activation=relu",
         ),
         env_id="Pendulum-v1",
         num_envs=1,
         algorithm="SAC",
         net={"net_arch": [256, 256], "activation_fn": "ReLU"},
-        arguments={**REPLAY, "batch_size": 256, "learning_rate": 1e-3, "train_freq": 1, "gradient_steps": 1},
+        arguments={
+            **REPLAY, "batch_size": 256, "learning_rate": 1e-3, "learning_starts": 200, "train_freq": 1,
+            "gradient_steps": 1,
+        },
     ),
 }  # fmt: skip
 
