@@ -41,7 +41,7 @@ REPLAY = {"batch_size": 64, "learning_rate": 5e-4, "buffer_size": 50_000, "learn
 WORK = {
     "ppo": Work(
         title="PPO CartPole-v1",
-        frames=100_000,
+        frames=60_000,
         settings=(
             "algo=ppo", "env=cartpole", "env.num_envs=8", "algo.horizon=128", "algo.epochs=10", "algo.minibatch=256",
             "algo.lr=1e-3", "algo.lr_schedule=constant", "net.hidden=[64,64]", "net.activation=tanh",
@@ -69,7 +69,7 @@ WORK = {
     ),
     "sac": Work(
         title="SAC Pendulum-v1",
-        frames=2_000,
+        frames=1_500,
         settings=(
             "algo=sac", "env=pendulum", "env.num_envs=1", "algo.horizon=1", "algo.updates=1", "algo.minibatch=256",
             "algo.lr=1e-3", "algo.temperature_lr=1e-3", "algo.learning_starts=200", "algo.memory.size=50_000",
