@@ -65,8 +65,13 @@ INTERRUPTIONS: tuple[Interruption, ...] = (
 )
 
 
+# One of each algorithm; the others take as long again and are slow.
+USUAL = ("sac numbers", "crossq odd choices", "td3 odd prioritised")
+MARKED = [case if case in USUAL else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+
+
 @pytest.mark.law
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MARKED)
 def test_law_1_interrupted_and_resumed_is_as_uninterrupted(tmp_path: Path, case: str) -> None:
     made = specs(*OFTEN, *SMALL, *CASES[case], "seed=[3,4]")
     whole, parts = ([RunDir(tmp_path / name / str(spec.seed)) for spec in made] for name in ("whole", "parts"))
@@ -93,7 +98,7 @@ def test_law_1_sessions_of_different_trials_share_a_stack(tmp_path: Path, case: 
         assert result(stacked[index]) == result(alone)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MARKED)
 def test_every_part_learns_at_every_step_in_dev_mode(tmp_path: Path, case: str) -> None:
     directory = train(tmp_path, *SMALL, *CASES[case], "mode=dev", "frames=200", "net.activation=tanh")[0]
     assert directory.read_status()["error"] is None
