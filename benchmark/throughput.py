@@ -1,6 +1,6 @@
 """Frames per second against Stable-Baselines3 with the same settings, one thread a process.
 
-    python -m benchmark.throughput [work ...] [rounds=3]
+    python -m benchmark.throughput [work ...] [rounds=2]
 
 Work is any of ppo, dqn and sac; all of them by default. The contenders take turns, round by round, so that a machine
 whose speed drifts does so for all of them; the ratios are taken within a round. Sessions run with all that they leave
@@ -137,7 +137,7 @@ def compare(name: str, rounds: int) -> None:
 def main(*words: str) -> None:
     """Compare at the work that is named, or at all of it."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    rounds = next((int(word.partition("=")[2]) for word in words if word.startswith("rounds=")), 3)
+    rounds = next((int(word.partition("=")[2]) for word in words if word.startswith("rounds=")), 2)
     for name in [word for word in words if "=" not in word] or WORK:
         compare(name, rounds)
 
