@@ -11,17 +11,37 @@ from lab.analysis.session import read_tables, session_results
 from lab.run_dir import RunDir
 from tests.helpers import result, specs, train_specs
 
-# Mean over seeds 0 to 3 of the mean return of the last 100 episodes.
+# Mean over seeds 0 to 3 of the mean return of the last 100 episodes: a tenth of the way back to random actions from
+# what is published.
 LEVELS = {
-    ("a2c", "cartpole"): 475.0,
-    ("ppo", "cartpole"): 490.0,
-    ("reinforce", "cartpole"): 475.0,
-    ("a2c", "acrobot"): -90.0,
-    ("ppo", "acrobot"): -90.0,
-    ("reinforce", "acrobot"): -95.0,
-    ("reinforce", "pendulum"): -250.0,
-    ("a2c", "pendulum"): -250.0,
-    ("ppo", "pendulum"): -200.0,
+    ("reinforce", "cartpole"): 270.0,
+    ("sarsa", "cartpole"): 450.0,
+    ("dqn", "cartpole"): 440.0,
+    ("ddqn_per", "cartpole"): 450.0,
+    ("a2c", "cartpole"): 450.0,
+    ("ppo", "cartpole"): 450.0,
+    ("sac", "cartpole"): 445.0,
+    ("crossq", "cartpole"): 450.0,
+    ("dqn", "acrobot"): -120.0,
+    ("ddqn_per", "acrobot"): -120.0,
+    ("a2c", "acrobot"): -125.0,
+    ("ppo", "acrobot"): -125.0,
+    ("sac", "acrobot"): -125.0,
+    ("crossq", "acrobot"): -230.0,
+    ("a2c", "pendulum"): -290.0,
+    ("ppo", "pendulum"): -255.0,
+    ("sac", "pendulum"): -260.0,
+    ("crossq", "pendulum"): -265.0,
+    ("dqn", "lunarlander"): 220.0,
+    ("ddqn_per", "lunarlander"): 220.0,
+    ("a2c", "lunarlander"): 25.0,
+    ("ppo", "lunarlander"): 195.0,
+    ("sac", "lunarlander"): 160.0,
+    ("crossq", "lunarlander"): 210.0,
+    ("a2c", "lunarlander_continuous"): 35.0,
+    ("ppo", "lunarlander_continuous"): 110.0,
+    ("sac", "lunarlander_continuous"): 220.0,
+    ("crossq", "lunarlander_continuous"): 170.0,
 }
 # Whose whole Sessions are soon trained: the laws are tested with these in CI.
 QUICK = (("a2c", "cartpole"), ("reinforce", "cartpole"))
@@ -29,7 +49,7 @@ PAIRS = [pytest.param(*pair, id="-".join(pair), marks=[pytest.mark.law] if pair 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("algo", "env"), PAIRS)
 def test_level_and_law_1_over_a_whole_session(tmp_path: Path, algo: str, env: str) -> None:
     made = specs(f"algo={algo}", f"env={env}", "seed=[0,1,2,3]", "log.tensorboard=false", "eval.every=100_000")
