@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lab.env.vector import Spaces
     from lab.memory.replay import Batch
     from lab.net.net import Net
+    from lab.net.normalisation import BatchRenorm
 
 
 @dataclass
@@ -42,8 +43,7 @@ class CrossQ(MaximumEntropy):
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         super().build(spaces, net.with_norm(self.norm), streams, device)
         # By their running moments, but for the steps below.
-        self.actor.eval()
-        self.critic.eval()
+        self.of_critic, self.of_actor = (normalisations(network.eval()) for network in (self.critic, self.actor))
 
     def values_and_targets(self, batch: Batch, noise: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         with torch.no_grad():
@@ -52,7 +52,7 @@ class CrossQ(MaximumEntropy):
         observation = torch.cat([batch.observation, batch.next_observation], 1)
         action = None if next_action is None else torch.cat([batch.action, next_action], 1)
         usable = (batch.weight > 0).to(batch.weight.dtype)
-        with training(self.critic, torch.cat([usable, usable], 1)):
+        with training(self.of_critic, torch.cat([usable, usable], 1)):
             halves = [values.chunk(2, 1) for values in self.values(self.critic, observation, action)]
         with torch.no_grad():
             value, log_prob = self.expected([following for _, following in halves], log_prob)
@@ -62,18 +62,26 @@ class CrossQ(MaximumEntropy):
     def improve_policy(
         self, batch: Batch, noise: torch.Tensor, lr: torch.Tensor, active: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        with training(self.actor, (batch.weight > 0).to(batch.weight.dtype)):
+        with training(self.of_actor, (batch.weight > 0).to(batch.weight.dtype)):
             return super().improve_policy(batch, noise, lr, active)
 
 
-@contextmanager
-def training(network: nn.Module, usable: torch.Tensor) -> Iterator[None]:
-    """Let a network normalise by the moments of a batch, those of its usable rows (1 or 0, [S, B])."""
+def normalisations(network: nn.Module) -> list[BatchRenorm]:
+    """Return the batch renormalisations in a network."""
     from lab.net.normalisation import BatchRenorm
 
-    network.train()
-    for module in network.modules():
-        if isinstance(module, BatchRenorm):
-            module.weigh(usable)
+    return [module for module in network.modules() if isinstance(module, BatchRenorm)]
+
+
+@contextmanager
+def training(modules: list[BatchRenorm], usable: torch.Tensor) -> Iterator[None]:
+    """Let them normalise by the moments of a batch, those of its usable rows (1 or 0, [S, B])."""
+    from lab.net.normalisation import row_shares
+
+    share = row_shares(usable)
+    for module in modules:
+        module.share = share
+        module.train()
     yield
-    network.eval()
+    for module in modules:
+        module.eval()

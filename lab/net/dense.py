@@ -1,4 +1,4 @@
-"""Fully connected layers on one core, forward and backward by numpy.
+"""Fully connected layers and what normalises between them on one core, forward and backward by numpy.
 
 In small networks most of torch's time goes into beginning operations. Numpy begins one in a fifth of the time, and its
 products of narrow layers are several times faster; of wide ones they are as fast. Autograd sees an output as a tensor
@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lab.net import normalisation
 from lab.net.layers import Activation, Linear
+from lab.net.normalisation import EPS, RATE, BatchRenorm, corrections
 
 FORWARD: dict[str, Callable[[np.ndarray], Any]] = {
     "tanh": lambda x: np.tanh(x, out=x),
@@ -29,133 +31,249 @@ SLOPE: dict[str, Callable[[np.ndarray], np.ndarray]] = {"tanh": lambda y: 1 - y 
 MOST = 1000  # outputs that may wait for their gradients
 
 
-class Dense:
-    """Linear layers, each with tanh, relu or nothing behind it.
+class Step:
+    """A layer's arithmetic, forward and backward.
 
     Attributes:
-        waiting: outputs that autograd is to find the gradients of, each with what its layers gave.
+        module: the layer, which has the numbers.
+        gradients: where the gradients of its weight and its bias go, if it has these.
+        fresh: whether nothing has come there yet.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.gradients: tuple[np.ndarray, np.ndarray] | None = None
+        self.fresh = True
+
+    def look(self) -> None:
+        """Find the layer's numbers, which may lie elsewhere than before."""
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return the output [S, B, outputs] of rows [S, B, inputs], and what `backward` needs of this."""
+        raise NotImplementedError
+
+    def backward(self, kept: Any, gradient: np.ndarray, learning: bool, onward: bool) -> np.ndarray | None:
+        """Take the gradient of the output, which is not of use to anyone else unless it is that of the last layer.
+
+        Args:
+            kept: what `forward` returned for it.
+            gradient: of the output, [S, B, outputs].
+            learning: whether to add to `gradients`.
+            onward: whether the gradient of the input is wanted.
+
+        Returns:
+            The gradient of the input [S, B, inputs], or null.
+        """
+        raise NotImplementedError
+
+
+class Product(Step):
+    """A linear layer."""
+
+    module: Linear
+
+    def look(self) -> None:
+        weight = self.module.weight.detach().numpy()
+        self.weight = weight.swapaxes(1, 2) if self.module.transposed else weight
+        self.bias = self.module.bias.detach().numpy()
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y: np.ndarray = np.matmul(x, self.weight)
+        y += self.bias
+        return y, x
+
+    def backward(self, kept: np.ndarray, gradient: np.ndarray, learning: bool, onward: bool) -> np.ndarray | None:
+        if learning and self.gradients:
+            weight, bias = self.gradients
+            left, right = (gradient, kept) if self.module.transposed else (kept, gradient)
+            if self.fresh:
+                np.matmul(left.swapaxes(1, 2), right, out=weight)
+                gradient.sum(1, keepdims=True, out=bias)
+            else:
+                weight += np.matmul(left.swapaxes(1, 2), right)
+                bias += gradient.sum(1, keepdims=True)
+            self.fresh = False
+        return np.matmul(gradient, self.weight.swapaxes(1, 2)) if onward else None
+
+
+class Curve(Step):
+    """An activation, which takes the place of its input."""
+
+    module: Activation
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        FORWARD[self.module.name](x)
+        return x, x
+
+    def backward(self, kept: np.ndarray, gradient: np.ndarray, learning: bool, onward: bool) -> np.ndarray | None:
+        gradient *= SLOPE[self.module.name](kept)
+        return gradient
+
+
+class Renormalisation(Step):
+    """A batch renormalisation: see there for the arithmetic, which is the same."""
+
+    module: BatchRenorm
+
+    def look(self) -> None:
+        module = self.module
+        self.weight, self.bias = module.weight.detach().numpy(), module.bias.detach().numpy()
+        self.mean, self.variance, self.batches = (
+            buffer.numpy() for buffer in (module.mean, module.variance, module.batches)
+        )
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        if not self.module.training:
+            inverse = 1 / np.sqrt(self.variance + EPS)
+            standardised = x - self.mean
+            standardised *= inverse
+            y = standardised * self.weight
+            y += self.bias
+            return y, (standardised, inverse, None, 1.0, 0.0)
+        given = self.module.share
+        share = np.full((len(x), x.shape[1], 1), 1 / x.shape[1], np.float32) if given is None else given.numpy()
+        across = share.swapaxes(1, 2)
+        mean = np.matmul(across, x)
+        standardised = x - mean
+        variance = np.matmul(across, standardised * standardised)
+        inverse = 1 / np.sqrt(variance + EPS)
+        standardised *= inverse
+        rate = np.float32(RATE)
+        r: Any = 1.0
+        d: Any = 0.0
+        if (self.batches >= normalisation.WARMUP).any():
+            found = corrections(*(torch.from_numpy(a) for a in (mean, variance, self.mean, self.variance)))
+            settled = self.batches >= normalisation.WARMUP
+            r, d = np.where(settled, found[0].numpy(), r), np.where(settled, found[1].numpy(), d)
+        self.mean += rate * (mean - self.mean)
+        self.variance += rate * (variance - self.variance)
+        self.batches += 1
+        scale = r * self.weight
+        y = standardised * scale
+        y += d * self.weight + self.bias
+        return y, (standardised, inverse, share, r, d)
+
+    def backward(self, kept: Any, gradient: np.ndarray, learning: bool, onward: bool) -> np.ndarray | None:
+        standardised, inverse, share, r, d = kept
+        if learning or share is not None:
+            total = gradient.sum(1, keepdims=True)
+            product = (gradient * standardised).sum(1, keepdims=True)
+        if learning and self.gradients:
+            weight, bias = self.gradients
+            if self.fresh:
+                weight.fill(0.0)
+                bias.fill(0.0)
+            weight += r * product + d * total
+            bias += total
+            self.fresh = False
+        if not onward:
+            return None
+        if share is not None:  # the moments changed with every row
+            through = standardised * product
+            through += total
+            through *= share
+            gradient -= through
+        gradient *= r * self.weight * inverse
+        return gradient
+
+
+STEPS: dict[type[nn.Module], type[Step]] = {Linear: Product, Activation: Curve, BatchRenorm: Renormalisation}
+
+
+class Dense:
+    """Layers one after the other, the last of them linear.
+
+    Attributes:
+        learned: the steps that have a weight and a bias.
+        waiting: outputs that autograd is to find the gradients of, each with what its layers need for theirs.
         learning: whether the layers' own gradients are wanted, and not only those of what went in.
     """
 
     def __init__(self, layers: list[nn.Module]) -> None:
         """Take layers of which `serves` says that they will do."""
-        self.linear = [layer for layer in layers if isinstance(layer, Linear)]
-        self.activations: list[str | None] = [None] * len(self.linear)
-        count = 0
-        for layer in layers:
-            if isinstance(layer, Linear):
-                count += 1
-            elif isinstance(layer, Activation):
-                self.activations[count - 1] = layer.name
-        self.waiting: list[tuple[Tensor, list[np.ndarray]]] = []
+        self.steps = [STEPS[type(layer)](layer) for layer in layers]
+        self.learned = [step for step in self.steps if not isinstance(step, Curve)]
+        self.waiting: list[tuple[Tensor, list[Any]]] = []
         self.learning = False
-        self._at: int | None = None  # where the first weight is, and with it all of them
-        self._views: list[tuple[np.ndarray, np.ndarray]] = []
-        self._gradients: list[tuple[np.ndarray, np.ndarray]] = []
-        self._fresh = True  # whether there are no gradients of the layers yet
+        self._at: int | None = None  # where the first weight is, and with it all numbers
 
     @staticmethod
     def serves(layers: list[nn.Module]) -> bool:
         """Say whether layers, in their order, are of the kinds that are known here."""
         kinds = [type(layer) for layer in layers]
         known = all(
-            kind is Linear or (kind is Activation and layer.name in FORWARD)
+            kind in STEPS and (kind is not Activation or layer.name in FORWARD)
             for kind, layer in zip(kinds, layers, strict=True)
         )
-        alternate = all(Linear in pair for pair in itertools.pairwise(kinds))
-        return bool(layers) and kinds[0] is Linear and known and alternate
+        # An activation takes the place of its input, which only a linear layer has no need of.
+        behind = all(first is Linear for first, second in itertools.pairwise(kinds) if second is Activation)
+        return bool(layers) and kinds[0] is not Activation and kinds[-1] is Linear and known and behind
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the layers' output [S, B, outputs] of rows [S, B, inputs]."""
+        output, kept = self.forward(x.detach().numpy())
         if not torch.is_grad_enabled():
-            return torch.from_numpy(self.forward(x.numpy())[-1])
-        given = self.forward(x.detach().numpy())
+            return torch.from_numpy(output)
         if x.requires_grad:
-            through: Tensor = _Step.apply(x, self, given)
+            through: Tensor = _Through.apply(x, self, output, kept)
             return through
         if len(self.waiting) >= MOST:
             raise RuntimeError(
                 f"A network was asked {MOST} times for outputs with gradients, and nothing was learned from them: where"
                 " none are needed, ask under torch.no_grad()."
             )
-        output = torch.from_numpy(given[-1]).requires_grad_()
-        self.waiting.append((output, given))
-        return output
+        result = torch.from_numpy(output).requires_grad_()
+        self.waiting.append((result, kept))
+        return result
 
-    def views(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the weight [S, inputs, outputs] and the bias [S, 1, outputs] of every layer, where they lie."""
-        where = self.linear[0].weight.data_ptr()
-        if self._at != where:
-            pairs = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in self.linear]
-            turned = zip(self.linear, pairs, strict=True)
-            self._views = [(w.swapaxes(1, 2) if layer.transposed else w, b) for layer, (w, b) in turned]
-            self._at = where
-        return self._views
-
-    def begin(self, gradients: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, list[np.ndarray]]]:
+    def begin(self, gradients: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, list[Any]]]:
         """Want the layers' gradients from here on, at these places of weights and biases; return what waits for its."""
-        if not self._gradients:
-            self._gradients = [(weight.numpy(), bias.numpy()) for weight, bias in gradients]
-        self.learning, self._fresh = True, True
+        for step, (weight, bias) in zip(self.learned, gradients, strict=True):
+            step.gradients = step.gradients or (weight.numpy(), bias.numpy())
+            step.fresh = True
+        self.learning = True
         waiting, self.waiting = self.waiting, []
         return waiting
 
     def end(self) -> None:
         """Want the layers' gradients no more; where nothing had any they are zero."""
         self.learning = False
-        if self._fresh:
-            for pair in self._gradients:
-                for gradient in pair:
+        for step in self.learned:
+            if step.fresh and step.gradients:
+                for gradient in step.gradients:
                     gradient.fill(0.0)
 
-    def forward(self, x: np.ndarray) -> list[np.ndarray]:
-        """Return what each layer gave, after what went in."""
-        given = [x]
-        for (weight, bias), name in zip(self.views(), self.activations, strict=True):
-            y: np.ndarray = np.matmul(given[-1], weight)
-            y += bias
-            if name:
-                FORWARD[name](y)
-            given.append(y)
-        return given
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, list[Any]]:
+        """Return the output, and what each layer needs for its gradients."""
+        where = self.learned[0].module.weight.data_ptr()
+        if self._at != where:
+            for step in self.steps:
+                step.look()
+            self._at = where
+        kept = []
+        for step in self.steps:
+            x, needed = step.forward(x)
+            kept.append(needed)
+        return x, kept
 
-    def backward(self, given: list[np.ndarray], gradient: np.ndarray, to_input: bool) -> np.ndarray | None:
+    def backward(self, kept: list[Any], gradient: np.ndarray, to_input: bool) -> np.ndarray | None:
         """Keep the gradients of the layers, if they are wanted, and return that of what went in, if it is."""
-        views = self.views()
-        for index in reversed(range(len(self.linear))):
-            name = self.activations[index]
-            if name and index < len(self.linear) - 1:  # nobody else has this gradient
-                gradient *= SLOPE[name](given[index + 1])
-            elif name:
-                gradient = gradient * SLOPE[name](given[index + 1])
-            if self.learning:
-                self._keep(index, given[index], gradient)
-            if index or to_input:
-                gradient = np.matmul(gradient, views[index][0].swapaxes(1, 2))
-        self._fresh = self._fresh and not self.learning
-        return gradient if to_input else None
-
-    def _keep(self, index: int, x: np.ndarray, gradient: np.ndarray) -> None:
-        """Keep the gradients of a layer, or add them to those of an earlier output."""
-        weight, bias = self._gradients[index]
-        left, right = (gradient, x) if self.linear[index].transposed else (x, gradient)
-        if self._fresh:
-            np.matmul(left.swapaxes(1, 2), right, out=weight)
-            gradient.sum(1, keepdims=True, out=bias)
-        else:
-            weight += np.matmul(left.swapaxes(1, 2), right)
-            bias += gradient.sum(1, keepdims=True)
+        found: np.ndarray | None = gradient
+        for index in reversed(range(len(self.steps))):
+            assert found is not None
+            found = self.steps[index].backward(kept[index], found, self.learning, onward=to_input or index > 0)
+        return found
 
 
-class _Step(torch.autograd.Function):
+class _Through(torch.autograd.Function):
     """All layers as one step of autograd, through which gradients go on to what went in."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dense: Dense, given: list[np.ndarray]) -> Tensor:
-        ctx.dense, ctx.given = dense, given
-        return torch.from_numpy(given[-1])
+    def forward(ctx: Any, x: Tensor, dense: Dense, output: np.ndarray, kept: list[Any]) -> Tensor:
+        ctx.dense, ctx.kept = dense, kept
+        return torch.from_numpy(output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         gradient = np.ascontiguousarray(gradients[0].numpy())
-        return torch.from_numpy(ctx.dense.backward(ctx.given, gradient, to_input=True)), None, None
+        return torch.from_numpy(ctx.dense.backward(ctx.kept, gradient, to_input=True)), None, None, None

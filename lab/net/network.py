@@ -188,7 +188,7 @@ class Parameters:
         views = {id(leaf): view for leaf, view in self._all}
         networks = [part for part in module.modules() if isinstance(part, StackedNetwork) and device.type == "cpu"]
         self._dense = [
-            (dense, [(views.pop(id(layer.weight)), views.pop(id(layer.bias))) for layer in dense.linear])
+            (dense, [(views.pop(id(step.module.weight)), views.pop(id(step.module.bias))) for step in dense.learned])
             for network in networks
             for dense in network.dense.values()
         ]
@@ -202,15 +202,15 @@ class Parameters:
             weight: each sample's share of its Session's loss, [S, B].
         """
         waiting = [(dense, dense.begin(places)) for dense, places in self._dense]
-        outputs = [(dense, output, given) for dense, found in waiting for output, given in found]
+        outputs = [(dense, output, kept) for dense, found in waiting for output, kept in found]
         leaves = self._others if outputs else self._all
         for _, view in self._others:
             view.zero_()
         wanted = [*(output for _, output, _ in outputs), *(leaf for leaf, _ in leaves)]
         gradients = torch.autograd.grad(losses, wanted, weight, allow_unused=True)
-        for (dense, _, given), gradient in zip(outputs, gradients, strict=False):
+        for (dense, _, kept), gradient in zip(outputs, gradients, strict=False):
             if gradient is not None:
-                dense.backward(given, np.ascontiguousarray(gradient.numpy()), to_input=False)
+                dense.backward(kept, np.ascontiguousarray(gradient.numpy()), to_input=False)
         for dense, _ in self._dense:
             dense.end()
         for (_, view), gradient in zip(leaves, gradients[len(outputs) :], strict=True):

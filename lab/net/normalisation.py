@@ -52,10 +52,6 @@ class BatchRenorm(nn.Module):
         self.register_buffer("batches", torch.zeros(stack, 1, 1))
         self.share: Tensor | None = None
 
-    def weigh(self, usable: Tensor | None) -> None:
-        """Let the moments of the batches to come be those of the usable rows (1 or 0, [S, B]); null for all rows."""
-        self.share = None if usable is None else row_shares(usable)
-
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             scale = self.weight / (self.variance + EPS).sqrt()

@@ -186,7 +186,7 @@ def test_a_copied_target_waits_for_its_step() -> None:
         (("algo.distribution=gaussian",), "algo.distribution=gaussian"),
         (("algo.v_max=-200",), r"algo.v_max=-200.0 .* above algo.v_min=-100.0"),
         (("algo.target_every=0",), "algo.target_every=0"),
-        (("algo.memory.size=3",), "algo.memory.size=3 .* 8 or more"),
+        (("algo.memory.size=3",), "algo.memory.size=3 .* 24 or more"),
         (("algo.updates=0",), "algo.updates=0"),
         (("algo.memory.dtype=int8",), "algo.memory.dtype=int8"),
     ],

@@ -54,11 +54,11 @@ def by_hand(x: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
 def test_rows_that_are_not_usable_have_no_part_in_the_moments() -> None:
     usable = torch.tensor([[1.0, 1.0, 0.0, 1.0, 0.0, 1.0], [0.0] * 6])
     x, ours = 2 * numbers(2, 6, 3) - 1, BatchRenorm(2, 3)
-    ours.weigh(usable)
+    ours.share = row_shares(usable)
     seen = ours(x)
     assert torch.allclose(seen[0], by_hand(x[0], usable[0]), atol=1e-5)
     assert torch.allclose(seen[1], by_hand(x[1], torch.ones(6)), atol=1e-5), "all rows, where none is usable"
-    ours.weigh(None)
+    ours.share = None
     assert torch.allclose(ours(x)[0], by_hand(x[0], torch.ones(6)), atol=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_the_gradient_is_that_of_the_arithmetic() -> None:
     usable, slope = torch.tensor([[1.0, 1.0, 0.0, 1.0, 1.0]]), numbers(1, 5, 3, seed=4)
     x = numbers(1, 5, 3).requires_grad_()
     ours = BatchRenorm(1, 3)
-    ours.weigh(usable)
+    ours.share = row_shares(usable)
     (found,) = torch.autograd.grad((ours(x) * slope).sum(), x)
     (expected,) = torch.autograd.grad((by_hand(x[0], usable[0]) * slope[0]).sum(), x)
     assert torch.allclose(found, expected, atol=1e-5)
@@ -117,7 +117,7 @@ def test_law_1_of_a_normalisation(
         ours = kind(len(range(5)[part]), width)
         ours.train(training)
         if isinstance(ours, BatchRenorm):
-            ours.weigh(usable[part])
+            ours.share = row_shares(usable[part])
         for seed in (1, 2):
             x = (2 * numbers(5, batch, width, seed=seed)[part] + 1).requires_grad_()
             y = ours(x)
