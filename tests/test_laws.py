@@ -16,6 +16,7 @@ from lab.analysis import analyse_session
 from lab.run_dir import RunDir, write_atomically
 from tests.helpers import ALGORITHMS, BOX, CHOICE, CHOICES, lab, result, serves, specs, train, train_specs
 
+SLOW = (pytest.mark.slow, pytest.mark.law)
 CASES = {
     "discrete": ("env=cartpole",),
     "continuous": ("env=pendulum",),
@@ -69,9 +70,19 @@ def words(algo: str, case: str) -> list[str]:
     return [f"algo={algo}", *CASES[case], *usual, *schedules, "frames=2000"]
 
 
-@pytest.mark.parametrize(
-    ("algo", "case"), [pair for pair in product(ALGORITHMS, CASES) if serves(pair[0], "", KINDS[pair[1]])]
-)
+def usual(algo: str, case: str) -> bool:
+    """Say whether a pair is tried in every run of the tests: all of PPO's, and the hardest of the others'."""
+    return algo == "ppo" or case == ("odd" if serves(algo, "", CHOICE) else "continuous")
+
+
+PAIRS = [
+    pytest.param(algo, case, marks=() if usual(algo, case) else SLOW)
+    for algo, case in product(ALGORITHMS, CASES)
+    if serves(algo, "", KINDS[case])
+]
+
+
+@pytest.mark.parametrize(("algo", "case"), PAIRS)
 def test_law_1_alone_is_as_in_a_stack(tmp_path: pathlib.Path, algo: str, case: str) -> None:
     extra = ["algo.n=5"] if algo == "a2c" and case != "odd" else []
     alone = train(tmp_path / "alone", *words(algo, case), *extra, "seed=2")
@@ -107,10 +118,10 @@ def test_law_1_sessions_of_different_trials_share_a_stack(tmp_path: pathlib.Path
     ("env", "mode"),
     [
         ("Raises", "train"),
-        ("RaisesInReset", "train"),
-        ("NotANumber", "train"),
         ("NotANumber", "dev"),
-        ("Raises", "dev"),
+        pytest.param("RaisesInReset", "train", marks=SLOW),
+        pytest.param("NotANumber", "train", marks=SLOW),
+        pytest.param("Raises", "dev", marks=SLOW),
     ],
 )
 def test_law_1_holds_for_a_session_beside_one_that_fails(tmp_path: pathlib.Path, env: str, mode: str) -> None:
