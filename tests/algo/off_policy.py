@@ -12,6 +12,7 @@ from torch import nn
 from lab.agent import Agent
 from lab.env.vector import probe
 from lab.memory.rollout import Rollout
+from tests.algo.steps import made_up
 from tests.helpers import specs, train
 
 T, E, BATCH = 6, 4, 16
@@ -28,23 +29,14 @@ def make(algo: str, env: str, *words: str) -> tuple[Agent, Rollout]:
     spaces = probe(made[0].env)
     agent = Agent(made, spaces, torch.device("cpu"))
     agent.algorithm.allocate(E)
-    rng = np.random.default_rng(0)
-    observation = rng.standard_normal((T + 1, 1, E, *spaces.observation.shape))
-    noise, carry = agent.algorithm.noise(T, E, agent.streams, 0.0), torch.zeros(1, E, 0)
-    seen = torch.tensor(observation, dtype=torch.float32)
-    action = torch.stack([agent.algorithm.act(seen[t], noise[t], carry)[0] for t in range(T)])
-    ends = torch.tensor(rng.choice(3, size=(T, 1, E), p=[0.6, 0.2, 0.2]))
-    valid = torch.cat([torch.ones(1, 1, E, dtype=torch.bool), ~(ends > 0)[:-1]])
-    rollout = Rollout(
-        observation=seen,
-        action=action,
-        reward=torch.tensor(rng.standard_normal((T, 1, E)), dtype=torch.float32) * valid,
-        terminated=((ends == 1) & valid).float(),
-        truncated=((ends == 2) & valid).float(),
-        valid=valid.float(),
-        carry=carry,
-    )
-    return agent, rollout
+    return agent, made_up(agent, spaces, T, E)
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """Take a step of one of torch's optimisers."""
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
 
 
 def drawn(rollout: Rollout, shares: np.ndarray) -> tuple[torch.Tensor, ...]:

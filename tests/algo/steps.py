@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lab.agent import Agent
-from lab.env.vector import probe
+from lab.env.vector import Spaces, probe
 from lab.memory.rollout import Rollout
 from tests.helpers import specs
 
@@ -39,6 +39,26 @@ def horizon(*words: str, seed: int = 3) -> tuple[Agent, Rollout]:
     )
     assert rollout.terminated.any() and rollout.truncated.any() and not rollout.valid.all()
     return agent, rollout
+
+
+def made_up(agent: Agent, spaces: Spaces, steps: int, envs: int) -> Rollout:
+    """Return random steps in which the agent chose the actions, and some end an episode, for either reason."""
+    rng = np.random.default_rng(0)
+    shape = (steps + 1, 1, envs, *spaces.observation.shape)
+    observation = torch.tensor(rng.standard_normal(shape), dtype=torch.float32)
+    noise, carry = agent.algorithm.noise(steps, envs, agent.streams, 0.0), torch.zeros(1, envs, 0)
+    action = torch.stack([agent.algorithm.act(observation[t], noise[t], carry)[0] for t in range(steps)])
+    ends = torch.tensor(rng.choice(3, size=(steps, 1, envs), p=[0.6, 0.2, 0.2]))
+    valid = torch.cat([torch.ones(1, 1, envs, dtype=torch.bool), ~(ends > 0)[:-1]])
+    return Rollout(
+        observation=observation,
+        action=action,
+        reward=torch.tensor(rng.standard_normal((steps, 1, envs)), dtype=torch.float32) * valid,
+        terminated=((ends == 1) & valid).float(),
+        truncated=((ends == 2) & valid).float(),
+        valid=valid.float(),
+        carry=carry,
+    )
 
 
 def plain(agent: Agent, output: str = "advantage", prefix: str = "q") -> nn.Sequential:

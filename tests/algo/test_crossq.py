@@ -12,7 +12,7 @@ import torch
 from torch import distributions, nn
 
 from lab.errors import LabError
-from tests.algo.off_policy import BATCH, LR, drawn, learned, make, usable
+from tests.algo.off_policy import BATCH, LR, descend, drawn, learned, make, usable
 from tests.helpers import specs
 
 TEMPERATURE, TEMPERATURE_LR, UPDATES = 0.4, 3e-2, 6
@@ -111,11 +111,6 @@ def test_learning_steps(env: str, kind: Numbers | Choices) -> None:
         torch.optim.Adam(actor.parameters(), LR, betas=(0.5, 0.999)),
         torch.optim.Adam([log_temperature], TEMPERATURE_LR, betas=(0.5, 0.999)),
     ]
-
-    def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
 
     stream = copy.deepcopy(agent.streams[0].minibatches)
     shares = stream.random((UPDATES, BATCH))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +11,7 @@ from torch import nn
 from lab.agent import Agent
 from lab.env.vector import probe
 from lab.memory.rollout import Rollout
+from tests.algo.steps import made_up
 from tests.helpers import specs
 
 T, E = 6, 4
@@ -27,24 +27,7 @@ def make(algo: str, env: str, *words: str) -> tuple[Agent, Rollout]:
     made = specs(f"algo={algo}", f"env={env}", *settings, *words, "seed=3")
     spaces = probe(made[0].env)
     agent = Agent(made, spaces, torch.device("cpu"))
-    rng = np.random.default_rng(0)
-    size = spaces.observation.shape[0]
-    observation = torch.tensor(rng.standard_normal((T + 1, 1, E, size)), dtype=torch.float32)
-    noise, carry = agent.algorithm.noise(T, E, agent.streams, 0.0), torch.zeros(1, E, 0)
-    action = torch.stack([agent.algorithm.act(observation[t], noise[t], carry)[0] for t in range(T)])
-    ends = torch.tensor(rng.choice(3, size=(T, 1, E), p=[0.6, 0.2, 0.2]))
-    done = ends > 0
-    valid = torch.cat([torch.ones(1, 1, E, dtype=torch.bool), ~done[:-1]])
-    rollout = Rollout(
-        observation=observation,
-        action=action,
-        reward=torch.tensor(rng.standard_normal((T, 1, E)), dtype=torch.float32) * valid,
-        terminated=((ends == 1) & valid).float(),
-        truncated=((ends == 2) & valid).float(),
-        valid=valid.float(),
-        carry=carry,
-    )
-    return agent, rollout
+    return agent, made_up(agent, spaces, T, E)
 
 
 class Reference(nn.Module):

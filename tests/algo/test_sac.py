@@ -14,7 +14,7 @@ from torch import distributions, nn
 from lab.env.spec import EnvSpec
 from lab.env.vector import probe
 from lab.errors import LabError
-from tests.algo.off_policy import BATCH, LR, E, drawn, learned, make, plain_parts, polyak, same, usable
+from tests.algo.off_policy import BATCH, LR, E, descend, drawn, learned, make, plain_parts, polyak, same, usable
 from tests.helpers import specs
 
 TEMPERATURE, TEMPERATURE_LR, RATE, UPDATES = 0.4, 3e-2, 0.1, 4
@@ -84,11 +84,6 @@ def test_learning_steps(env: str, kind: Continuous | Choices, learn_temperature:
         torch.optim.Adam(parts["actor"].parameters(), LR),
         torch.optim.Adam([log_temperature], TEMPERATURE_LR),
     ]
-
-    def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
 
     stream = copy.deepcopy(agent.streams[0].minibatches)
     shares = stream.random((UPDATES, BATCH))

@@ -13,7 +13,7 @@ from torch import nn
 from lab.algo.td3 import disturbed
 from lab.env.vector import probe
 from lab.errors import LabError
-from tests.algo.off_policy import BATCH, LR, E, drawn, learned, make, plain_parts, polyak, same, usable
+from tests.algo.off_policy import BATCH, LR, E, descend, drawn, learned, make, plain_parts, polyak, same, usable
 from tests.helpers import specs
 
 RATE, UPDATES, TARGET_NOISE, CLIP = 0.1, 5, 0.8, 0.5
@@ -49,13 +49,9 @@ def test_learning_steps() -> None:
         loss = sum(
             0.5 * (value(f"critic.{twin}", observation, action) - target).square().mean() for twin in ("q1", "q2")
         )
-        of_critics.zero_grad()
-        loss.backward()
-        of_critics.step()
+        descend(of_critics, loss)
         if step % 2 == 0:
-            of_actor.zero_grad()
-            (-value("critic.q1", observation, torch.tanh(parts["actor"](observation))).mean()).backward()
-            of_actor.step()
+            descend(of_actor, -value("critic.q1", observation, torch.tanh(parts["actor"](observation))).mean())
             for name in ("actor", "critic.q1", "critic.q2"):
                 target_name = "target_actor" if name == "actor" else name.replace("critic", "target")
                 polyak(parts[target_name], parts[name], RATE)
