@@ -109,11 +109,13 @@ def refused(message: str, cause: str) -> str:
     from lab.errors import did_you_mean
 
     key = unknown[1]
-    group, _, leaf = key.rpartition(".")
     words = [word for word in sys.argv[1:] if re.match(r"[\w/]+=\w+$", word) and key not in word]
     with initialize_config_dir(config_path()):
         config = compose("config", [*words, f"hydra.searchpath=[{own_folder(sys.argv[1:])}]"])
-        node = OmegaConf.select(config, group) if group else config
+    group, _, leaf = key.rpartition(".")
+    while group and not OmegaConf.is_dict(OmegaConf.select(config, group)):
+        group, _, leaf = group.rpartition(".")  # the first part of the key that is not there
+    node = OmegaConf.select(config, group) if group else config
     keys = [word for word in node if word != "_target_"] if OmegaConf.is_dict(node) else []
     where = group or "the spec"
     options = f" Its keys are: {', '.join(map(str, keys))}." if keys else ""

@@ -101,6 +101,8 @@ class Spec:
             part.check()
         self.algo.check(self.env)
         self.algo.check_net(self.net)
+        starts = getattr(self.algo, "learning_starts", 0)
+        require(starts < self.frames, "algo.learning_starts", starts, f"less than frames ({self.frames})")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as plain data, in the form that `read` takes back."""

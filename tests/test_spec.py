@@ -69,7 +69,11 @@ def test_numbers_are_what_they_are_declared() -> None:
         ("mode=dev mode=train log.every=0", "1 frame or more"),
         ("algo=ppo algo.minibatch=1000", "nearest that will do"),
         ("algo=ppo algo.clip=0", "above 0"),
-        ("algo.n=50", "algo.horizon"),
+        ("algo.advantage=n_step algo.n=50", "algo.horizon"),
+        ("algo=dqn frames=1000", "less than frames"),
+        ("algo=pqn net.norm=layer", "algo.norm takes its place"),
+        ("algo=crossq algo.norm=none net=gru", "learns from single steps"),
+        ("algo.entropy_schedule=exponential algo.entropy_final=0.1", "algo.entropy_coef=0.0 .* above 0"),
     ],
 )
 def test_mistakes_are_sentences(word: str, sentence: str) -> None:

@@ -28,7 +28,8 @@ class A2C(SelfImitation):
         super().check(env)
         require_one_of("algo.advantage", self.advantage, ("gae", "n_step"))
         require(0 <= self.lam <= 1, "algo.lam", self.lam, "from 0 to 1")
-        require(1 <= self.n <= self.horizon, "algo.n", self.n, f"from 1 to algo.horizon ({self.horizon})")
+        fits = self.advantage == "gae" or 1 <= self.n <= self.horizon
+        require(fits, "algo.n", self.n, f"from 1 to algo.horizon ({self.horizon}) with algo.advantage=n_step")
 
     def learn(
         self, rollout: Rollout, streams: list[Streams], progress: float, diagnose: bool

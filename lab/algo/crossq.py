@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lab.algo.base.maximum_entropy import MaximumEntropy
-from lab.env.spec import EnvSpec
-from lab.errors import require_one_of
 from lab.lazy import torch
-from lab.net.net import NORMS
 from lab.streams import Streams
 
 if TYPE_CHECKING:
@@ -31,17 +28,12 @@ if TYPE_CHECKING:
 class CrossQ(MaximumEntropy):
     """Learn values from those that the same critics give the actions which the policy would take next."""
 
-    norm: str  # normalisation of both networks, in place of net.norm: one of NORMS
+    norm: str  # normalisation of both networks, in place of net.norm: one of net.NORMS
 
-    def check(self, env: EnvSpec) -> None:
-        super().check(env)
-        require_one_of("algo.norm", self.norm, NORMS)
-
-    def check_net(self, net: Net) -> None:
-        net.with_norm(self.norm)
+    SERVES_BY_BATCH: ClassVar[bool] = True
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
-        super().build(spaces, net.with_norm(self.norm), streams, device)
+        super().build(spaces, net, streams, device)
         # By their running moments, but for the steps below.
         self.of_critic, self.of_actor = (normalisations(network.eval()) for network in (self.critic, self.actor))
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lab.algo.base.distributional import project, quantile_huber
-from lab.algo.base.off_policy import OffPolicy
-from lab.algo.base.value_based import ValueBased
+from lab.algo.base.off_policy import OffPolicy, shares
+from lab.algo.base.value_based import ValueBased, taken
 from lab.env.spec import EnvSpec
 from lab.errors import require, require_one_of
 from lab.lazy import torch
@@ -105,8 +105,8 @@ class DQN(ValueBased, OffPolicy):
         with torch.no_grad():
             following = self.atoms_of(self.target, batch.next_observation)
             chooser = self.atoms_of(self.network, batch.next_observation) if self.double else following
-            following = pick(following, self.values(chooser).argmax(-1))
-        current = pick(self.atoms_of(self.network, batch.observation), batch.action)
+            following = taken(following, self.values(chooser).argmax(-1))
+        current = taken(self.atoms_of(self.network, batch.observation), batch.action)
         losses, errors = self.losses(current, following, batch)
         norm = self.learners["q"].descend(losses, batch.weight, lr, active, self.max_grad_norm)
         assert self.replay is not None
@@ -117,8 +117,8 @@ class DQN(ValueBased, OffPolicy):
         if not diagnose:
             return {"steps": active[:, 0]}
         with torch.no_grad():
-            value = self.values(current.unsqueeze(2)).squeeze(-1) if self.numbers else current
-            means = torch.stack([losses, value, errors.abs()]).mean(-1)
+            value = self.values(current.unsqueeze(2)).squeeze(-1) if self.atom_count else current
+            means = (torch.stack([losses, value, errors.abs()]) * shares(batch)).sum(-1)
         metrics = dict(zip(("value_loss", "value", "td_error"), means.unbind(0), strict=True))
         return {"steps": active[:, 0], **metrics, "grad_norm": norm}
 
@@ -149,11 +149,3 @@ class DQN(ValueBased, OffPolicy):
     def restore(self, index: int, state: dict[str, Any]) -> None:
         super().restore(index, state)
         self.steps_taken = state["steps_taken"]
-
-
-def pick(atoms: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-    """Return what the network says of actions [S, B], of what it says of all, [S, B, A] or [S, B, A, N]."""
-    if atoms.dim() == 3:
-        return atoms.gather(2, action.unsqueeze(2)).squeeze(2)
-    index = action[..., None, None].expand(-1, -1, -1, atoms.shape[-1])
-    return atoms.gather(2, index).squeeze(2)

@@ -29,10 +29,10 @@ class PPO(SelfImitation):
 
     lam: float  # decay of longer returns in the advantage
     epochs: int  # passes over each horizon of steps
-    minibatch: int  # samples in a step of the optimiser
+    minibatch: int  # samples in a learning step
     clip: float  # how far the probability ratio may leave 1 before it stops counting
     value_clip: float | None  # how far a value may leave the old one before it stops counting, null for no bound
-    kl_stop: float | None  # approximate KL of an epoch at which a Session ends its update, null for none
+    kl_stop: float | None  # approximate KL of an epoch at which a Session stops learning from a horizon, or null
 
     METRICS: ClassVar[tuple[str, ...]] = (*SelfImitation.METRICS, "clip_fraction")
 

@@ -20,6 +20,8 @@ class PQN(Online):
     replay memory.
     """
 
+    norm: str  # normalisation of the network, in place of net.norm: none or layer
+
     def following(self, values: torch.Tensor, rollout: Rollout, progress: float) -> torch.Tensor:
         """Return the highest value of each state that a step led to."""
         return values[1:].amax(-1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab.algo.base.online import Online, taken
+from lab.algo.base.online import Online
+from lab.algo.base.value_based import taken
 from lab.lazy import torch
 
 if TYPE_CHECKING:

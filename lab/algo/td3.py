@@ -6,7 +6,8 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lab.algo.base.actor_critic import ActorCritic, shares
+from lab.algo.base.actor_critic import ActorCritic
+from lab.algo.base.off_policy import shares
 from lab.env.spec import EnvSpec
 from lab.errors import require
 from lab.lazy import torch

@@ -16,6 +16,7 @@ from lab.lazy import torch
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
+    from lab.env.spec import EnvSpec
     from lab.memory.rollout import Rollout
 
 DTYPES = ("float32", "float16")
@@ -67,6 +68,16 @@ class Batch:
     next_observation: torch.Tensor
     weight: torch.Tensor
     index: np.ndarray
+
+
+def check_kept(observations: Box, env: EnvSpec) -> None:
+    """Raise LabError for observations that would not be kept as they are seen."""
+    if env.normalise_observations and observations.dtype == np.uint8:
+        raise LabError(
+            f"env.normalise_observations=true is not possible with env.id={env.id} and a memory of past steps, which"
+            " keeps images as the bytes that they are. Networks scale these by themselves: use"
+            " env.normalise_observations=false."
+        )
 
 
 class Replay:
@@ -274,10 +285,12 @@ class Replay:
         weights = np.empty(place.shape, np.float32)
         # A Session at a time: powers may round differently at other places of an array (law 1).
         for s, total in enumerate(self._tree.totals):
-            probability = np.maximum(self._tree.leaves[s, place[s]], 1e-30) / max(total, 1e-30)
+            leaves = self._tree.leaves[s, place[s]]
+            probability = np.maximum(leaves, 1e-30) / max(total, 1e-30)
             beta = start[s] + (final[s] - start[s]) * progress
-            row = (self.usable * probability) ** -beta
-            weights[s] = row / row.max()
+            # What cannot be drawn, as the newest step of `combined` may be, has no part in the largest.
+            row = np.where(leaves > 0, (self.usable * probability) ** -beta, 0.0)
+            weights[s] = row / max(row.max(), 1e-30)
         return weights
 
     def set_errors(self, batch: Batch, errors: torch.Tensor) -> None:

@@ -60,7 +60,10 @@ class Net:
         """
         if norm == "none":
             return self
-        raise LabError(f"norm={norm} is not possible with {type(self).__name__}: try net=mlp.")
+        raise LabError(
+            f"algo.norm={norm} is not possible with net._target_={type(self).__module__}.{type(self).__qualname__}: it"
+            " has no normalisation between its layers. Choose algo.norm=none, or net=mlp."
+        )
 
     def check_observations(self, observations: Box) -> None:
         """Raise LabError for observations that the network cannot look at."""

@@ -70,7 +70,12 @@ def plain(agent: Agent, output: str = "advantage", prefix: str = "q") -> nn.Sequ
         layer = nn.Linear(weight.numel() // len(bias), len(bias))
         layer.weight.data = (weight if weight.shape == layer.weight.shape else weight.T).clone()
         layer.bias.data = bias.clone()
-        layers += [layer, nn.Tanh()]
+        layers.append(layer)
+        if f"{prefix}.trunks.{output}.1.weight" in values and "trunks" in name:
+            layers.append(nn.LayerNorm(len(bias)))
+            for part in ("weight", "bias"):
+                getattr(layers[-1], part).data = values[f"{prefix}.trunks.{output}.1.{part}"][0].clone()
+        layers.append(nn.Tanh())
     return nn.Sequential(*layers[:-1])
 
 

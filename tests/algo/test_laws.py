@@ -29,6 +29,11 @@ CASES = {
         "algo=a2c", "env=gymnasium", "env.id=tests.envs:Pair-v0", *ODD, "algo.n=4", "algo.sil.updates=3",
         "algo.sil.minibatch=17", "algo.sil.memory.prioritised=false", "algo.sil.memory.size=600",
     ),
+    "a2c-sil-module": (
+        "algo=a2c", "env=cartpole", "env.num_envs=1", "algo.horizon=4", "algo.n=4", "algo.sil.updates=1",
+        "algo.sil.minibatch=8", "net=module", "net._target_=tests.modules.Torso", "+net.width=8", "+net.dropout=0.5",
+        "+net.norm=true", "frames=300",
+    ),
     "ppo-sil": (
         "algo=ppo", "env=pendulum", "algo.horizon=16", "algo.minibatch=32", "algo.epochs=2", "algo.sil.updates=2",
         "env.num_envs=4", "env.normalise_observations=true", "env.normalise_rewards=true", "algo.sil.minibatch=40",
@@ -51,7 +56,7 @@ def marked(*usual: str) -> list[Any]:
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("case", marked("sarsa-expected", "a2c-sil-even", "ppo-sil"))
+@pytest.mark.parametrize("case", marked("sarsa-expected", "a2c-sil-even", "a2c-sil-module", "ppo-sil"))
 def test_law_1_alone_is_as_in_a_stack(tmp_path: Path, case: str) -> None:
     alone = train(tmp_path / "alone", *FEW, *CASES[case], "seed=2")
     stacked = train(tmp_path / "stacked", *FEW, *CASES[case], "seed=[0,1,2,3]")

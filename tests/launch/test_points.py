@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lab.errors import LabError
 from lab.launch.points import choices, corners, parse, plain, searched
 from lab.spec import SearchSpec
+from tests.helpers import ALGORITHMS, CONF, serves, specs
 
 SEARCH = SearchSpec(
     n_trials=5, params={"algo.lr": "tag(log, interval(1e-4, 1e-1))", "algo.n": "choice(1, 2)"}, custom=None
@@ -123,3 +125,13 @@ def test_choices_of_a_search_come_back_as_they_were_written() -> None:
 def test_an_unknown_tag_is_refused() -> None:
     with pytest.raises(LabError, match="has the tag 'lgo', which means nothing here"):
         parse(["algo.gamma=tag(lgo,interval(0.5,0.9))"], SEARCH)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_point_of_an_algorithms_search_space_can_be_trained(algo: str) -> None:
+    search = yaml.safe_load((CONF / "search" / f"{algo}.yaml").read_text())
+    space = parse([], SearchSpec(**search)).space
+    assert space
+    for env in ("cartpole", "pendulum"):
+        for point in corners(space) if serves(algo, env) else ():
+            assert specs(f"algo={algo}", f"env={env}", *point.words)

@@ -127,6 +127,16 @@ def test_the_newest_transition_is_in_every_minibatch_if_asked_for() -> None:
             assert (batch.observation[:, -1, 0] % 1000).tolist() == [9 * T - 1] * S
 
 
+def test_a_newest_transition_of_no_use_takes_no_weight_from_the_others() -> None:
+    replay, _ = filled(1, 9, combined=True, prioritised=True)
+    newest = (replay.count - 1) % replay.steps
+    assert replay._tree
+    replay._tree.set(np.array([newest * E + np.arange(E)] * S), np.zeros((S, E)))
+    weight = replay.sample(np.random.default_rng(0).random((S, 6)), GAMMA, 0.0).weight.numpy()
+    assert (weight[:, -1] == 0).all()
+    assert (weight[:, :-1] > 0.01).all()
+
+
 def test_priorities_decide_what_is_drawn_and_weights_correct_it() -> None:
     replay, _ = filled(1, 3, prioritised=True, alpha=1.0, eps=1e-9)
     everything = np.arange(3 * T * E)

@@ -156,7 +156,7 @@ def test_running_moments_are_saved_and_restored() -> None:
 
 def test_a_net_without_layers_to_normalise() -> None:
     assert Net().with_norm("none") == Net()
-    with pytest.raises(LabError, match="norm=layer is not possible with Net"):
+    with pytest.raises(LabError, match=r"algo.norm=layer is not possible with net._target_=lab.net.net.Net"):
         Net().with_norm("layer")
 
 

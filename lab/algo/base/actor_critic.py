@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from lab.algo.base.off_policy import OffPolicy
+from lab.algo.base.off_policy import OffPolicy, shares
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require
 from lab.lazy import torch
@@ -50,6 +50,7 @@ class ActorCritic(OffPolicy):
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
         import gymnasium as gym
 
+        super().check_spaces(spaces, env)
         space = spaces.action
         if self.SERVES_CHOICES and isinstance(space, gym.spaces.Discrete):
             return
@@ -208,8 +209,3 @@ class ActorCritic(OffPolicy):
     def restore(self, index: int, state: dict[str, Any]) -> None:
         super().restore(index, state)
         self.steps_taken = state["steps_taken"]
-
-
-def shares(batch: Batch) -> torch.Tensor:
-    """Return each transition's share [S, B] of an average over a minibatch."""
-    return batch.weight / batch.weight.sum(-1, keepdim=True).clamp(min=1e-8)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from lab.algo.base.schedule import scheduled
 from lab.env.spec import EnvSpec
-from lab.errors import LabError, require
+from lab.errors import LabError, require, require_one_of
 from lab.lazy import torch
+from lab.net.net import NORMS
 from lab.streams import Streams
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Algorithm:
 
     METRICS: ClassVar[tuple[str, ...]] = ()  # names of what `learn` returns
     SERVES_RECURRENT: ClassVar[bool] = False  # whether it learns from sequences, as networks that remember need
+    SERVES_BY_BATCH: ClassVar[bool] = False  # whether it learns with networks that normalise by minibatches
 
     def check(self, env: EnvSpec) -> None:
         """Raise LabError for a value that is not allowed."""
@@ -62,8 +64,22 @@ class Algorithm:
                 " network that remembers the steps before: it learns from single steps. Choose another network, as"
                 " net=mlp, or an algorithm that learns from sequences, as algo=ppo or algo=a2c."
             )
-        norm = getattr(net, "norm", None)
-        require(not net.by_batch, "net.norm", norm, f"another one with algo={self.name}: only crossq learns with it")
+        key, norm, chosen = "net.norm", getattr(self, "norm", None), getattr(net, "norm", "none")
+        if norm is not None:
+            require(chosen == "none", key, chosen, f"none with algo={self.name}, whose algo.norm takes its place")
+            require_one_of("algo.norm", norm, NORMS)
+            key, chosen = "algo.norm", norm
+        serves = self.SERVES_BY_BATCH or not self.normed(net).by_batch
+        require(serves, key, chosen, f"none or layer with algo={self.name}: only crossq learns with {chosen}")
+
+    def normed(self, net: Net) -> Net:
+        """Return the net with the normalisation of `norm`, for an algorithm that has this field in place of net.norm.
+
+        Raises:
+            LabError: it has no layers to normalise between.
+        """
+        norm = getattr(self, "norm", None)
+        return net if norm is None else net.with_norm(norm)
 
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
         """Raise LabError for an environment whose spaces the algorithm cannot serve."""
@@ -137,7 +153,7 @@ class Algorithm:
             diagnose: whether to compute the metrics that cost time too.
 
         Returns:
-            Metrics [S] of this call by names in `metrics`, and `steps`: how many the optimiser took.
+            Metrics [S] of this call by names in `metrics`, and `steps`: how many learning steps it took.
         """
         raise NotImplementedError
 

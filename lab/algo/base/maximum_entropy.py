@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lab.algo.base.actor_critic import ActorCritic, shares
+from lab.algo.base.actor_critic import ActorCritic
+from lab.algo.base.off_policy import shares
 from lab.env.spec import EnvSpec
 from lab.errors import require
 from lab.lazy import torch
@@ -26,7 +27,8 @@ class MaximumEntropy(ActorCritic):
     """Learns values that count the entropy of the policy in all states to come (Haarnoja et al. 2018).
 
     Actions on a scale are drawn from a normal distribution brought between the bounds by tanh; of choices, all are
-    weighed by their probabilities instead of one being drawn (Christodoulou 2019).
+    weighed by their probabilities instead of one being drawn (Christodoulou 2019). A return of several rewards (n > 1)
+    counts the entropy of the state that completes it, and not of those between.
     """
 
     temperature: float  # weight of the entropy, or where it starts if it is learned

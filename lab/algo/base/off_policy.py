@@ -1,4 +1,4 @@
-"""What algorithms with a replay memory share: when they learn, from what, and how targets follow."""
+"""What algorithms with a replay memory share: when they learn, and from what."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab.algo.base.schedule import check_lr
 from lab.env.spec import EnvSpec
 from lab.errors import require
 from lab.lazy import torch
-from lab.memory.replay import Replay, ReplaySpec
+from lab.memory.replay import Replay, ReplaySpec, check_kept
 from lab.net.optimiser import OptimiserSpec
 from lab.streams import Streams
 
@@ -59,6 +59,10 @@ class OffPolicy(Algorithm):
         )
         self.optimiser.check("algo.optimiser")
 
+    def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
+        super().check_spaces(spaces, env)
+        check_kept(spaces.observation, env)
+
     def prepare_memory(self, spaces: Spaces) -> None:
         """Remember what `allocate` is to need."""
         self._spaces = spaces
@@ -85,11 +89,11 @@ class OffPolicy(Algorithm):
         stack = len(streams)
         if self.exploring or not self.replay.usable:
             return {"steps": torch.zeros(stack, device=self.active.device)}
-        shares = np.stack([stream.minibatches.random((self.updates, self.minibatch)) for stream in streams], 1)
+        chosen = np.stack([stream.minibatches.random((self.updates, self.minibatch)) for stream in streams], 1)
         lr = self.learning_rate(progress)
         steps = torch.zeros_like(self.active[:, 0])
         metrics: dict[str, torch.Tensor] = {}
-        for drawn in shares:
+        for drawn in chosen:
             batch = self.replay.sample(drawn, self.gamma, progress)
             active = self.active * (batch.weight.sum(-1, keepdim=True) > 0).to(self.active.dtype)
             metrics |= self.update(batch, streams, lr, active, diagnose)
@@ -116,6 +120,11 @@ class OffPolicy(Algorithm):
             diagnose: whether to compute the metrics that cost time too.
 
         Returns:
-            Metrics [S], and `steps` that optimisers took.
+            Metrics [S], and `steps`: 1 for each Session that took it.
         """
         raise NotImplementedError
+
+
+def shares(batch: Batch) -> torch.Tensor:
+    """Return each transition's share [S, B] of an average over a minibatch."""
+    return batch.weight / batch.weight.sum(-1, keepdim=True).clamp(min=1e-8)

@@ -77,7 +77,7 @@ class OnPolicy(Algorithm):
         if not fits:
             raise LabError(
                 f"algo.distribution={self.distribution} is not possible with env.id={env.id}, whose actions are"
-                f" {space}: it is one of {needed}. Try algo.distribution=auto."
+                f" {space}: it needs {needed}. Try algo.distribution=auto."
             )
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:

@@ -9,7 +9,7 @@ from lab.algo.base.minibatches import check_minibatch, orders
 from lab.algo.base.on_policy import any_usable, average, explained_variance, share
 from lab.algo.base.returns import lambda_return
 from lab.algo.base.schedule import check_lr
-from lab.algo.base.value_based import ValueBased
+from lab.algo.base.value_based import ValueBased, taken
 from lab.env.spec import EnvSpec
 from lab.errors import require
 from lab.lazy import torch
@@ -28,9 +28,9 @@ class Online(ValueBased):
 
     lam: float  # decay of longer returns, 0 for those of one step
     epochs: int  # passes over each horizon of steps
-    minibatch: int | None  # samples in a step of the optimiser, null for the whole horizon
+    minibatch: int | None  # samples in a learning step, null for the whole horizon
     lr: float  # learning rate
-    lr_schedule: str  # how it changes: one of SCHEDULES
+    lr_schedule: str  # how it changes: one of schedule.NAMES, or the path of one of torch's, stepped as it learns
     lr_final: float  # learning rate at the end of the schedule
     max_grad_norm: float | None  # bound on the norm of a Session's gradient, null for none
     optimiser: OptimiserSpec
@@ -128,8 +128,3 @@ class Online(ValueBased):
         with torch.no_grad():
             values = self.action_values(by_session(rollout.observation))
         return values.view(stack, length, num_envs, self.choices).transpose(0, 1)
-
-
-def taken(values: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-    """Return the values [...] of actions [...], of the values [..., A] of all."""
-    return values.gather(-1, action.unsqueeze(-1)).squeeze(-1)

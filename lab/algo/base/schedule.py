@@ -42,9 +42,9 @@ def check_schedule(key: str, start_key: str, start: float, schedule: str, final:
         final: value at the end.
     """
     require_one_of(f"{key}_schedule", schedule, NAMES)
-    require(start >= 0, start_key, start, "0 or more")
-    positive = schedule != "exponential" or (start > 0 and final > 0)
-    require(final >= 0 and positive, f"{key}_final", final, "0 or more, and above 0 if exponential")
+    least = f"above 0 with {key}_schedule=exponential" if schedule == "exponential" else "0 or more"
+    for name, value in ((start_key, start), (f"{key}_final", final)):
+        require(value > 0 or (value == 0 and schedule != "exponential"), name, value, least)
 
 
 def check_lr(lr: float, schedule: str, final: float, kwargs: dict[str, Any] | None = None) -> None:

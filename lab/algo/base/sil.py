@@ -11,7 +11,7 @@ from lab.algo.base.on_policy import OnPolicy, any_usable, average
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require
 from lab.lazy import torch
-from lab.memory.replay import ReplaySpec
+from lab.memory.replay import ReplaySpec, check_kept
 from lab.streams import Streams
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ class SelfImitation(OnPolicy):
         super().check(env)
         self.sil.check("algo.sil", self.horizon * env.num_envs)
 
+    def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
+        super().check_spaces(spaces, env)
+        if self.sil.updates:
+            check_kept(spaces.observation, env)
+
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         super().build(spaces, net, streams, device)
         self._observations = spaces.observation
@@ -71,8 +76,8 @@ class SelfImitation(OnPolicy):
             return
         if self.carry_size:
             raise LabError(
-                f"algo.sil.updates={self.sil.updates} is not allowed with a network that has a memory of its own: past"
-                " steps are drawn one by one, without what came before them. Use algo.sil.updates=0."
+                f"algo.sil.updates={self.sil.updates} is not allowed with a network that remembers the steps before:"
+                " past ones are drawn one by one, without what came before them. Use algo.sil.updates=0."
             )
         kind = torch.float32 if self.head.continuous else torch.int64
         action = torch.zeros(self.head.shape, dtype=kind, device=self.active.device)
@@ -114,8 +119,6 @@ class SelfImitation(OnPolicy):
         shares = np.stack([stream.minibatches.random(size) for stream in streams], 1)
         totals = {name: torch.zeros_like(lr[:, 0]) for name in METRICS}
         steps = metrics["steps"]
-        if not self.replay.known.any():
-            return totals | {"steps": steps}
         for drawn in shares:
             batch = self.replay.sample(drawn, self.gamma, progress)
             policy, now = self.policy_and_value({"observation": batch.observation})

@@ -36,6 +36,7 @@ class ValueBased(Algorithm):
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
         import gymnasium as gym
 
+        super().check_spaces(spaces, env)
         if not isinstance(spaces.action, gym.spaces.Discrete):
             raise LabError(
                 f"algo={self.name} cannot learn env.id={env.id}, whose actions are {spaces.action}: it needs one choice"
@@ -48,7 +49,7 @@ class ValueBased(Algorithm):
         """Return a network of action values, or of so many atoms, N, of their distribution; 0 for values alone."""
         from lab.net.net import Output
 
-        self.choices, self.numbers = int(spaces.action.n), atoms  # type: ignore[attr-defined]
+        self.choices, self.atom_count = int(spaces.action.n), atoms  # type: ignore[attr-defined]
         ones = [1.0] * len(streams)
         outputs = [Output("advantage", self.choices * max(atoms, 1), ones, noisy)]
         if self.dueling:
@@ -58,8 +59,8 @@ class ValueBased(Algorithm):
     def atoms_of(self, network: Callable[..., tuple[torch.Tensor, ...]], observation: torch.Tensor) -> torch.Tensor:
         """Return what the network says of every action, [S, B, A] or [S, B, A, N], of observations [S, B, ...]."""
         outputs = network(observation, "advantage", "value") if self.dueling else network(observation, "advantage")
-        if self.numbers:
-            outputs = tuple(output.unflatten(-1, (-1, self.numbers)) for output in outputs)
+        if self.atom_count:
+            outputs = tuple(output.unflatten(-1, (-1, self.atom_count)) for output in outputs)
         if not self.dueling:
             return outputs[0]
         advantage, value = outputs
@@ -78,3 +79,12 @@ class ValueBased(Algorithm):
         with torch.no_grad():
             values = self.values(self.atoms_of(self.network, observation))
         return (values if noise is None else values + noise).argmax(-1), carry
+
+
+def taken(values: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """Return what a network says of actions [...], of what it says of all: values [..., A], or atoms [..., A, N]."""
+    index = action.unsqueeze(-1)
+    if values.dim() == index.dim():
+        return values.gather(-1, index).squeeze(-1)
+    index = index.unsqueeze(-1).expand(*index.shape, values.shape[-1])
+    return values.gather(-2, index).squeeze(-2)
