@@ -13,6 +13,7 @@ from lab.agent import Agent
 from lab.collect import Collector
 from lab.command.enjoy import main as enjoy
 from lab.env.vector import Environments, probe
+from lab.errors import LabError
 from lab.run_dir import RunDir
 from lab.session import train as train_stack
 from lab.stack import Stack
@@ -90,6 +91,13 @@ def test_bytes_stay_bytes_in_rollouts_replay_and_checkpoints(tmp_path: Path) -> 
         content = checkpoint.read(path)["observation"]
         assert content.dtype == torch.uint8
         assert path.stat().st_size < content.numel() * 2
+
+
+@pytest.mark.parametrize("algo", [("algo=dqn",), ("algo=a2c", "algo.sil.updates=1")])
+def test_images_that_would_not_be_kept_as_they_are_seen_are_refused(algo: tuple[str, ...]) -> None:
+    spec = specs(*PICTURE, *algo, "env.normalise_observations=true")[0]
+    with pytest.raises(LabError, match="normalise_observations=true is not possible"):
+        spec.algo.check_spaces(probe(spec.env), spec.env)
 
 
 def test_a_trained_agent_can_be_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,12 +19,24 @@ from tests.helpers import ALGORITHMS, BOX, CHOICE, CHOICES, lab, result, serves,
 SLOW = (pytest.mark.slow, pytest.mark.law)
 CASES = {
     "discrete": ("env=cartpole",),
-    "continuous": ("env=pendulum",),
+    "continuous": ("env=pendulum", "+env.kwargs.max_episode_steps=50"),
     "multi-discrete": ("env=gymnasium", "env.id=tests.envs:Pair-v0", "name=pair"),
     "single": ("env=gymnasium", "env.id=tests.envs:Single-v0", "name=single"),
-    "normalised": ("env=pendulum", "env.normalise_observations=true", "env.normalise_rewards=true"),
+    "normalised": (
+        "env=pendulum",
+        "+env.kwargs.max_episode_steps=50",
+        "env.normalise_observations=true",
+        "env.normalise_rewards=true",
+    ),
     # Shapes that fit no vector register, and every part of the arithmetic switched on.
-    "odd": ("env=acrobot", "env.num_envs=3", "net.hidden=[7,5]", "net.activation=silu", "net.shared=true"),
+    "odd": (
+        "env=acrobot",
+        "+env.kwargs.max_episode_steps=60",
+        "env.num_envs=3",
+        "net.hidden=[7,5]",
+        "net.activation=silu",
+        "net.shared=true",
+    ),
 }
 KINDS = dict.fromkeys(CASES, BOX) | {"discrete": CHOICE, "odd": CHOICE, "multi-discrete": CHOICES}
 OFF_POLICY = ("algo.horizon=4", "algo.learning_starts=200", "algo.minibatch=32", "algo.memory.size=500", "~tuned")
@@ -63,11 +75,11 @@ def words(algo: str, case: str) -> list[str]:
     elif algo in OFF_POLICY_ALGORITHMS:
         usual = OFF_POLICY
     if case == "odd":
-        usual = ODD.get(algo, ())
+        usual = ODD.get(algo, OFF_POLICY if algo in OFF_POLICY_ALGORITHMS else ())
     schedules = ["algo.lr_schedule=linear"]
     if hasattr(specs(f"algo={algo}")[0].algo, "entropy_schedule"):
         schedules.append("algo.entropy_schedule=cosine")
-    return [f"algo={algo}", *CASES[case], *usual, *schedules, "frames=2000"]
+    return [f"algo={algo}", *CASES[case], *usual, *schedules, "frames=1000"]
 
 
 def usual(algo: str, case: str) -> bool:

@@ -31,6 +31,8 @@ from lab.stack import Stack
 from lab.table import Table
 from tests.helpers import ROOT, result, specs, train, train_specs
 
+SLOW = (pytest.mark.slow, pytest.mark.law)
+
 HERE = Provenance({"start": "now", "command": "none", "host": "here", "device": "cpu", "stack": [0], "git": {}}, b"")
 
 
@@ -124,10 +126,10 @@ def test_a_full_disk_fails_the_session_with_a_sentence(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("number", "vectorise"),
     [
-        (signal.SIGINT, "auto"),
         (signal.SIGTERM, "auto"),
         (signal.SIGINT, "async"),
-        pytest.param(signal.SIGTERM, "async", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "auto", marks=SLOW),
+        pytest.param(signal.SIGTERM, "async", marks=SLOW),
     ],
 )
 def test_an_interrupted_session_has_everything_written(tmp_path: Path, number: signal.Signals, vectorise: str) -> None:

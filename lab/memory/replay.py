@@ -16,7 +16,6 @@ from lab.lazy import torch
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
-    from lab.env.spec import EnvSpec
     from lab.memory.rollout import Rollout
 
 DTYPES = ("float32", "float16")
@@ -68,16 +67,6 @@ class Batch:
     next_observation: torch.Tensor
     weight: torch.Tensor
     index: np.ndarray
-
-
-def check_kept(observations: Box, env: EnvSpec) -> None:
-    """Raise LabError for observations that would not be kept as they are seen."""
-    if env.normalise_observations and observations.dtype == np.uint8:
-        raise LabError(
-            f"env.normalise_observations=true is not possible with env.id={env.id} and a memory of past steps, which"
-            " keeps images as the bytes that they are. Networks scale these by themselves: use"
-            " env.normalise_observations=false."
-        )
 
 
 class Replay:

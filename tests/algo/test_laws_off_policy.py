@@ -33,8 +33,13 @@ CASES = {
 }
 
 
+# One or two of each algorithm; the others take as long again and are slow.
+USUAL = ("sac numbers", "sac prioritised", "crossq odd choices", "td3 odd prioritised")
+MARKED = [case if case in USUAL else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+
+
 @pytest.mark.law
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MARKED)
 def test_law_1_alone_is_as_in_a_stack(tmp_path: Path, case: str) -> None:
     words = (*SMALL, *CASES[case])
     alone = train(tmp_path / "alone", *words, "seed=2")
@@ -63,11 +68,6 @@ INTERRUPTIONS: tuple[Interruption, ...] = (
     (ActorCritic, "fit_critics", 15, killed),
     (Evaluation, "step", 3, asked),
 )
-
-
-# One of each algorithm; the others take as long again and are slow.
-USUAL = ("sac numbers", "crossq odd choices", "td3 odd prioritised")
-MARKED = [case if case in USUAL else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 
 
 @pytest.mark.law

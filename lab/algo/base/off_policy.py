@@ -10,13 +10,15 @@ import numpy as np
 from lab.algo.base.algorithm import Algorithm
 from lab.algo.base.schedule import check_lr
 from lab.env.spec import EnvSpec
-from lab.errors import require
+from lab.errors import LabError, require
 from lab.lazy import torch
-from lab.memory.replay import Replay, ReplaySpec, check_kept
+from lab.memory.replay import Replay, ReplaySpec
 from lab.net.optimiser import OptimiserSpec
 from lab.streams import Streams
 
 if TYPE_CHECKING:
+    from gymnasium.spaces import Box
+
     from lab.env.vector import Spaces
     from lab.memory.replay import Batch
     from lab.memory.rollout import Rollout
@@ -128,3 +130,13 @@ class OffPolicy(Algorithm):
 def shares(batch: Batch) -> torch.Tensor:
     """Return each transition's share [S, B] of an average over a minibatch."""
     return batch.weight / batch.weight.sum(-1, keepdim=True).clamp(min=1e-8)
+
+
+def check_kept(observations: Box, env: EnvSpec) -> None:
+    """Raise LabError for observations that would not be kept as they are seen."""
+    if env.normalise_observations and observations.dtype == np.uint8:
+        raise LabError(
+            f"env.normalise_observations=true is not possible with env.id={env.id} and a memory of past steps, which"
+            " keeps images as the bytes that they are. Networks scale these by themselves: use"
+            " env.normalise_observations=false."
+        )

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lab.algo.base.off_policy import check_kept
 from lab.algo.base.on_policy import OnPolicy, any_usable, average
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require
 from lab.lazy import torch
-from lab.memory.replay import ReplaySpec, check_kept
+from lab.memory.replay import ReplaySpec
 from lab.streams import Streams
 
 if TYPE_CHECKING:
