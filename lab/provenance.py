@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from lab.run_dir import now, read_json
+from lab.run_dir import now, read_json, read_yaml
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's name for a tree with nothing in it
 UNTRACKED_BUDGET = 20 * 2**20  # bytes of untracked files that a patch may hold; those beyond it are named, not stored
@@ -204,7 +204,7 @@ def _written_by_pipeline(root: Path) -> list[str]:
     if not (root / PIPELINE).exists():
         return []
     try:
-        lock = yaml.safe_load((root / PIPELINE).read_text(encoding="utf-8"))
+        lock = read_yaml(root / PIPELINE)
         stages = lock.get("stages", {}).values()
     except (yaml.YAMLError, AttributeError):  # as after a merge that is not finished
         return [PIPELINE]

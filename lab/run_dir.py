@@ -349,6 +349,19 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file, by the parser in C where it is installed, which is ten times as fast.
+
+    Raises:
+        OSError: it cannot be opened.
+        yaml.YAMLError: it is no YAML.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), loader)  # noqa: S506 - a safe loader
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file.
 

@@ -5,8 +5,6 @@ Several can be trained in lockstep, as a stack; each leaves the run directory th
 
 from __future__ import annotations
 
-import yaml
-
 from lab.checkpoint import generations, together, unusable
 from lab.env.vector import Spaces
 from lab.errors import LabError
@@ -14,7 +12,7 @@ from lab.interruption import stop_signals
 from lab.lock import LOCK_SECONDS
 from lab.provenance import collect, command_line
 from lab.record import Record
-from lab.run_dir import RunDir
+from lab.run_dir import RunDir, read_yaml
 from lab.spec import Spec, differences
 from lab.stack import Stack
 
@@ -96,7 +94,7 @@ def claim(directories: list[RunDir], specs: list[Spec], patience: float) -> None
 def refuse_other(directory: RunDir, spec: Spec) -> None:
     """Raise LabError if the directory holds a Session of another spec."""
     if directory.spec.exists():
-        found = yaml.safe_load(directory.spec.read_text(encoding="utf-8"))
+        found = read_yaml(directory.spec)
         changed = differences(found, spec.to_dict())
         if changed:
             raise LabError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import os
@@ -51,6 +52,12 @@ def serves(algo: str, env: str, kind: str | None = None) -> bool:
 
 def specs(*words: str) -> list[Spec]:
     """Compose a config as the command line does."""
+    return copy.deepcopy(composed(words))
+
+
+@functools.cache
+def composed(words: tuple[str, ...]) -> list[Spec]:
+    """Compose a config, of which the tests of an algorithm ask for the same ones again and again."""
     with initialize_config_dir(str(CONF)):
         return read(compose("config", [*words]))
 

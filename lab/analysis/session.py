@@ -12,11 +12,10 @@ import pandas as pd
 import yaml
 
 from lab.errors import LabError
-from lab.run_dir import RunDir
+from lab.run_dir import RunDir, read_yaml
 
 WINDOW = 100  # episodes in what is called the return
 NO_SESSION = "{} is not the run directory of a Session: {} is missing."
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where it is installed, is ten times as fast
 
 
 @dataclass
@@ -121,7 +120,7 @@ def read_spec(directory: RunDir) -> dict[str, Any]:
         LabError: the directory is not that of a Session, or the spec cannot be read.
     """
     try:
-        spec = yaml.load(directory.spec.read_text(encoding="utf-8"), Loader=LOADER)  # noqa: S506 - a safe loader
+        spec = read_yaml(directory.spec)
     except FileNotFoundError as error:
         raise LabError(NO_SESSION.format(directory.path, error.filename)) from error
     except (ValueError, yaml.YAMLError) as error:
