@@ -195,7 +195,7 @@ def test_law_1_an_experiment_and_its_ranking_are_the_same_again(tmp_path: Path) 
     assert len(ranking[0]) == 1
     # Of a Trial alone, and with other code.
     trial = sweep / "trial-000"
-    changed = tmp_path / "clone" / "lab" / "algo" / "on_policy.py"
+    changed = tmp_path / "clone" / "lab" / "algo" / "base" / "on_policy.py"
     changed.write_text(changed.read_text().replace("+ self.value_coef *", "+ 1.5 * self.value_coef *"))
     done = lab("rerun", str(trial), "out=other", "code=here", **there)
     assert done.returncode == 1, done.stdout + done.stderr
