@@ -109,7 +109,8 @@ def check_kills(tmp_path: Path, chosen: list[str], kills: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("algo", "case", "seed"), KILLED)
 def test_law_1_killed_at_any_moment_and_resumed(tmp_path: Path, algo: str, case: str, seed: str) -> None:
-    check_kills(tmp_path, [*words(algo, case, seed), "frames=12_000"], KILLS)
+    frames = 4_000 if algo in OFF_POLICY else 12_000  # of which the former take as long
+    check_kills(tmp_path, [*words(algo, case, seed), f"frames={frames}"], KILLS)
 
 
 QUICK = (*OFTEN, "~tuned", "algo.horizon=16", "frames=2500", "seed=3")
