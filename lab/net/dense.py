@@ -68,24 +68,34 @@ class Step:
 
 
 class Product(Step):
-    """A linear layer."""
+    """A linear layer, and the activation behind it, if there is one, which takes the place of its output.
+
+    Attributes:
+        activation: its name.
+    """
 
     module: Linear
+    activation: str | None = None
 
     def look(self) -> None:
         weight = self.module.weight.detach().numpy()
         self.weight = weight.swapaxes(1, 2) if self.module.transposed else weight
         self.bias = self.module.bias.detach().numpy()
 
-    def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
         y: np.ndarray = np.matmul(x, self.weight)
         y += self.bias
-        return y, x
+        if self.activation:
+            FORWARD[self.activation](y)
+        return y, (x, y)
 
-    def backward(self, kept: np.ndarray, gradient: np.ndarray, learning: bool, onward: bool) -> np.ndarray | None:
+    def backward(self, kept: Any, gradient: np.ndarray, learning: bool, onward: bool) -> np.ndarray | None:
+        x, y = kept
+        if self.activation:
+            gradient *= SLOPE[self.activation](y)
         if learning and self.gradients:
             weight, bias = self.gradients
-            left, right = (gradient, kept) if self.module.transposed else (kept, gradient)
+            left, right = (gradient, x) if self.module.transposed else (x, gradient)
             if self.fresh:
                 np.matmul(left.swapaxes(1, 2), right, out=weight)
                 gradient.sum(1, keepdims=True, out=bias)
@@ -94,20 +104,6 @@ class Product(Step):
                 bias += gradient.sum(1, keepdims=True)
             self.fresh = False
         return np.matmul(gradient, self.weight.swapaxes(1, 2)) if onward else None
-
-
-class Curve(Step):
-    """An activation, which takes the place of its input."""
-
-    module: Activation
-
-    def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        FORWARD[self.module.name](x)
-        return x, x
-
-    def backward(self, kept: np.ndarray, gradient: np.ndarray, learning: bool, onward: bool) -> np.ndarray | None:
-        gradient *= SLOPE[self.module.name](kept)
-        return gradient
 
 
 class Renormalisation(Step):
@@ -177,22 +173,26 @@ class Renormalisation(Step):
         return gradient
 
 
-STEPS: dict[type[nn.Module], type[Step]] = {Linear: Product, Activation: Curve, BatchRenorm: Renormalisation}
+STEPS: dict[type[nn.Module], type[Step]] = {Linear: Product, BatchRenorm: Renormalisation}
 
 
 class Dense:
     """Layers one after the other, the last of them linear.
 
     Attributes:
-        learned: the steps that have a weight and a bias.
+        steps: the layers' arithmetic, in their order.
         waiting: outputs that autograd is to find the gradients of, each with what its layers need for theirs.
         learning: whether the layers' own gradients are wanted, and not only those of what went in.
     """
 
     def __init__(self, layers: list[nn.Module]) -> None:
         """Take layers of which `serves` says that they will do."""
-        self.steps = [STEPS[type(layer)](layer) for layer in layers]
-        self.learned = [step for step in self.steps if not isinstance(step, Curve)]
+        self.steps: list[Step] = []
+        for layer in layers:
+            if isinstance(layer, Activation):
+                self.steps[-1].activation = layer.name  # type: ignore[attr-defined]
+            else:
+                self.steps.append(STEPS[type(layer)](layer))
         self.waiting: list[tuple[Tensor, list[Any]]] = []
         self.learning = False
         self._at: int | None = None  # where the first weight is, and with it all numbers
@@ -202,7 +202,7 @@ class Dense:
         """Say whether layers, in their order, are of the kinds that are known here."""
         kinds = [type(layer) for layer in layers]
         known = all(
-            kind in STEPS and (kind is not Activation or layer.name in FORWARD)
+            layer.name in FORWARD if kind is Activation else kind in STEPS
             for kind, layer in zip(kinds, layers, strict=True)
         )
         # An activation takes the place of its input, which only a linear layer has no need of.
@@ -228,7 +228,7 @@ class Dense:
 
     def begin(self, gradients: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, list[Any]]]:
         """Want the layers' gradients from here on, at these places of weights and biases; return what waits for its."""
-        for step, (weight, bias) in zip(self.learned, gradients, strict=True):
+        for step, (weight, bias) in zip(self.steps, gradients, strict=True):
             step.gradients = step.gradients or (weight.numpy(), bias.numpy())
             step.fresh = True
         self.learning = True
@@ -238,14 +238,14 @@ class Dense:
     def end(self) -> None:
         """Want the layers' gradients no more; where nothing had any they are zero."""
         self.learning = False
-        for step in self.learned:
+        for step in self.steps:
             if step.fresh and step.gradients:
                 for gradient in step.gradients:
                     gradient.fill(0.0)
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, list[Any]]:
         """Return the output, and what each layer needs for its gradients."""
-        where = self.learned[0].module.weight.data_ptr()
+        where = self.steps[0].module.weight.data_ptr()
         if self._at != where:
             for step in self.steps:
                 step.look()

@@ -188,7 +188,7 @@ class Parameters:
         views = {id(leaf): view for leaf, view in self._all}
         networks = [part for part in module.modules() if isinstance(part, StackedNetwork) and device.type == "cpu"]
         self._dense = [
-            (dense, [(views.pop(id(step.module.weight)), views.pop(id(step.module.bias))) for step in dense.learned])
+            (dense, [(views.pop(id(step.module.weight)), views.pop(id(step.module.bias))) for step in dense.steps])
             for network in networks
             for dense in network.dense.values()
         ]
