@@ -58,10 +58,11 @@ def marked(*usual: str) -> list[Any]:
 @pytest.mark.law
 @pytest.mark.parametrize("case", marked("sarsa-expected", "a2c-sil-even", "a2c-sil-module", "ppo-sil"))
 def test_law_1_alone_is_as_in_a_stack(tmp_path: Path, case: str) -> None:
-    alone = train(tmp_path / "alone", *FEW, *CASES[case], "seed=2")
+    # Of these seeds the first episode of 1 ends last, so that its stack mates know an episode before it does.
+    alone = train(tmp_path / "alone", *FEW, *CASES[case], "seed=1")
     stacked = train(tmp_path / "stacked", *FEW, *CASES[case], "seed=[0,1,2,3]")
     assert alone[0].read_status()["state"] == "completed"
-    assert result(stacked[2]) == result(alone[0])
+    assert result(stacked[1]) == result(alone[0])
     assert len({result(directory)["weights"] for directory in stacked}) == 4
     assert len(result(alone[0])["episodes"].splitlines()) > 1
 
