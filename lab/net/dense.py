@@ -36,7 +36,7 @@ class Step:
 
     Attributes:
         module: the layer, which has the numbers.
-        gradients: where the gradients of its weight and its bias go, if it has these.
+        gradients: where the gradients of its weight and its bias go; null until they are first wanted.
         fresh: whether nothing has come there yet.
     """
 
@@ -47,6 +47,7 @@ class Step:
 
     def look(self) -> None:
         """Find the layer's numbers, which may lie elsewhere than before."""
+        raise NotImplementedError
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
         """Return the output [S, B, outputs] of rows [S, B, inputs], and what `backward` needs of this."""
