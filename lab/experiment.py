@@ -206,6 +206,7 @@ class Experiment:
         else:
             sleep(TICK)
         if stop() and not self.stopped:
+            self.tree.announce("Interrupted: what runs ends with everything written. Ctrl-C again ends it at once.")
             self.stop(INTERRUPTED)
         for running in self._running[:]:
             self._take_back(running)

@@ -84,7 +84,11 @@ class Tree:
     def say(self, line: str) -> None:
         """Print a line where there is no live tree."""
         if self._live is None:
-            self.console.print(line, markup=False)
+            self.announce(line)
+
+    def announce(self, line: str) -> None:
+        """Print a line, above the live tree if there is one."""
+        self.console.print(line, markup=False)
 
     def share(self, trial: Trial) -> float:
         """Return the share of its frames that the slowest Session of a Trial has done, from 0 to 1."""

@@ -71,17 +71,15 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         from lab.launch.hparams import write_hparams
 
         write_hparams(directory.path, content["hyperparameters"], flatten(spec.to_dict()))
-    with Drawing() as drawing:
-        if not plan.alone:  # a Trial that stands alone is drawn at the end
-            experiment.draw = drawing.draw
-        try:
+    try:
+        with Drawing() as drawing:
+            if not plan.alone:  # a Trial that stands alone is drawn at the end
+                experiment.draw = drawing.draw
             experiment.run()
-        except KeyboardInterrupt:  # again, before all had ended
-            context.jobs.kill_all()
-            print(
-                f"\nStopped at once. To go on: python -m lab resume {shlex.quote(str(directory.path))}", file=sys.stderr
-            )
-            sys.exit(130)
+    except KeyboardInterrupt:  # again, before all had ended
+        context.jobs.kill_all()
+        print(f"\nStopped at once. To go on: python -m lab resume {shlex.quote(str(directory.path))}", file=sys.stderr)
+        sys.exit(130)
     if settings.detach:
         tell_detached(directory)
         return
@@ -333,7 +331,8 @@ def conclude(experiment: Experiment) -> int:
         analyse(path)
         show(path, f"The sweep {why}." if unfinished else None)
     except KeyboardInterrupt:
-        print(f"\nInterrupted while analysing; python -m lab report {shlex.quote(str(path))} does it again.")
+        command = "resume" if unfinished else "report"
+        print(f"\nStopped while analysing. To go on: python -m lab {command} {shlex.quote(str(path))}", file=sys.stderr)
         return 130
     if experiment.stopped == INTERRUPTED:
         return 130

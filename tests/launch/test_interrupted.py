@@ -9,12 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lab.experiment import INTERRUPTED
+from lab.launch.sweep import conclude
 from lab.run_dir import RunDir, SweepDir, read_json, sessions
 from tests.helpers import ROOT, lab
+from tests.launch.test_local import FATED
 from tests.launch.test_sweep import SEARCH, SMALL, states, sweep
 
 
@@ -55,12 +59,13 @@ def test_a_detached_sweep_goes_on_without_the_process_that_began_it(tmp_path: Pa
 
 
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
-    never = ("frames=9000000", "log.every=9000000", "eval.every=0", "checkpoint.every=9000000", "log.tensorboard=false")
-    process = start("algo=a2c", "env=cartpole", *never, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    # Asked to end, a Session ends after its horizon, in which an environment hangs here.
+    never = ("algo.horizon=400", "+env.kwargs.fate=hangs", "env.restore=pickle")
+    process = start(*FATED[1:], *never, "seed=0,1", "stack=1", f"hydra.sweep.dir={tmp_path}")
+    assert process.stdout
     wait_for(lambda: states(tmp_path) == ["running"] * 2, process)
     process.send_signal(signal.SIGINT)
-    time.sleep(1)
-    assert process.poll() is None, "the Sessions are to end at their next log interval, which is far"
+    assert any("Ctrl-C again ends it at once" in line for line in process.stdout)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -68,6 +73,20 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     assert f"Stopped at once. To go on: python -m lab resume {tmp_path}" in errors
     assert not orphans(tmp_path)
     assert states(tmp_path) == ["interrupted"] * 2
+
+
+@pytest.mark.parametrize(("left", "command"), [(0, "report"), (1, "resume")])
+def test_a_ctrl_c_during_the_analysis_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], left: int, command: str
+) -> None:
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lab.analysis.analyse", interrupted)
+    plan = SimpleNamespace(directory=SweepDir(tmp_path), begun=list, total=left, seeds=[0])
+    experiment: Any = SimpleNamespace(plan=plan, stopped=INTERRUPTED if left else None)
+    assert conclude(experiment) == 130
+    assert f"To go on: python -m lab {command} {tmp_path}" in capsys.readouterr().err
 
 
 def start(*words: str) -> subprocess.Popen[str]:
