@@ -110,11 +110,11 @@ def assert_all_completed_once(folder: Path, number: int) -> None:
 def test_law_3_sessions_survive_a_node_that_is_lost_and_a_job_that_comes_before_them(
     tmp_path: Path, start: Start
 ) -> None:
-    words = (*SLOW, "frames=8000", "algo.lr=1e-2,1e-3,1e-4", "seed=0,1,2,3", "stack=2")
+    words = (*SLOW, "frames=12000", "algo.lr=1e-2,1e-3,1e-4", "seed=0,1,2,3", "stack=2")
     folder = tmp_path / "sweep"
     low = ("hydra.launcher.partition=low", "hydra.launcher.mem_gb=2")  # so that a node has room for three
     process = start("-m", *words, *SLURM, *low, f"hydra.sweep.dir={folder}")
-    wait_for(lambda: running_on("n1") and running_on("n2") and len(saved(folder)) >= 4, process)
+    wait_for(lambda: running_on("n1") == running_on("n2") == 3 and len(saved(folder)) >= 4, process)
     try:
         slurm("scontrol", "update", "nodename=n1", "state=down", "reason=test")
         wait_for(lambda: running_on("n1") == 0, process)
@@ -136,7 +136,7 @@ def test_law_3_sessions_survive_a_node_that_is_lost_and_a_job_that_comes_before_
 
 @pytest.mark.law
 def test_law_3_tasks_beyond_their_time_limit_go_on_in_their_directory_whatever_it_is_called(tmp_path: Path) -> None:
-    words = (*SLOW, "frames=16000", "seed=0,1")
+    words = (*SLOW, "frames=32000", "seed=0,1")  # of a millisecond at least
     folder = tmp_path / AWKWARD
     limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30")  # told so after 30 seconds, or less
     done = lab("-m", *words, *SLURM, *limit, f"hydra.sweep.dir={quote(str(folder))}", timeout=SECONDS)
@@ -168,7 +168,7 @@ def test_a_task_out_of_memory_fails_alone_with_what_slurm_says(tmp_path: Path) -
 
 @pytest.mark.law
 def test_law_3_tasks_that_run_on_without_a_controller_are_adopted(tmp_path: Path, start: Start) -> None:
-    words = (*SLOW, "frames=8000", "algo.lr=1e-2,1e-3", "seed=0,1")
+    words = (*SLOW, "frames=12000", "algo.lr=1e-2,1e-3", "seed=0,1")
     process = start("-m", *words, *SLURM, *TWO, f"hydra.sweep.dir={tmp_path}")
     wait_for(lambda: len(saved(tmp_path)) == 2, process)
     process.kill()
@@ -187,7 +187,7 @@ def test_law_3_tasks_that_run_on_without_a_controller_are_adopted(tmp_path: Path
 
 @pytest.mark.law
 def test_law_3_ctrl_c_saves_what_runs_and_calls_off_what_waits(tmp_path: Path, start: Start) -> None:
-    words = (*SLOW, "frames=8000", "algo.lr=1e-2,1e-3", "seed=0,1")
+    words = (*SLOW, "frames=12000", "algo.lr=1e-2,1e-3", "seed=0,1")
     folder = tmp_path / AWKWARD
     process = start("-m", *words, *SLURM, *TWO, f"hydra.sweep.dir={quote(str(folder))}")
     wait_for(lambda: len(saved(folder)) == 2, process)
@@ -197,7 +197,7 @@ def test_law_3_ctrl_c_saves_what_runs_and_calls_off_what_waits(tmp_path: Path, s
     assert queued() == []
     assert states(folder) == ["interrupted"] * 2
     at = {session.path: session.read_status()["frame"] for session in sessions(folder)}
-    assert all(0 < frame < 8000 for frame in at.values())
+    assert all(0 < frame < 12000 for frame in at.values())
     assert len(runs(folder)) == 2
     done = lab("resume", str(folder), "hydra.launcher.array_parallelism=4", "parallel=4", timeout=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -224,20 +224,19 @@ def test_many_short_sessions_are_packed_into_few_tasks(tmp_path: Path) -> None:
 
 def test_detached_tasks_run_the_code_of_their_submission(tmp_path: Path) -> None:
     there, folder = clone(tmp_path / "clone"), tmp_path / "sweep"
-    words = (*SLOW, "frames=3000", "algo.lr=1e-2,1e-3", "hydra.launcher.additional_parameters={begin:now+10}")
-    begun = time.monotonic()
+    words = (*SLOW, "frames=3000", "algo.lr=1e-2,1e-3", "hydra.launcher.additional_parameters={begin:now+3600}")
     done = lab("-m", *words, *SLURM, "detach=true", f"hydra.sweep.dir={folder}", **there)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - begun < 10, "it returns at once"
     assert "The sweep goes on in" in done.stdout
     assert not sessions(folder)
-    assert len(queued("--states=PENDING")) == 2
+    assert len(queued("--states=PENDING")) == 2, "it does not wait for them"
     broken = tmp_path / "clone" / "lab" / "stack.py"
     code = broken.read_text()
     broken.write_text("raise RuntimeError('edited after submission')\n")
     shown = lab("status", str(folder), **there)
     assert shown.returncode == 0, shown.stderr
     assert "2 Sessions planned" in shown.stdout
+    slurm("scontrol", "update", f"jobid={','.join(arrays(folder))}", "starttime=now")
     wait_for(lambda: states(folder) == ["completed"] * 2)
     wait_for(lambda: queued() == [])
     broken.write_text(code)
