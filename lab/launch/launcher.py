@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -78,8 +79,14 @@ class AnyLauncher(SweepLauncher):
 
     def __init__(self, launcher: Launcher) -> None:
         self._any = launcher
-        if isinstance(launcher, BasicLauncher):  # runs jobs in this process, one after the other
+        self._here = isinstance(launcher, BasicLauncher)  # runs jobs in this process, one after the other
+        if self._here:
             self.room = 1
+
+    def kill_all(self) -> None:
+        """Say what becomes of the jobs; those in this process end with it."""
+        if not self._here:
+            print("\nThis launcher cannot kill jobs: their Sessions end when they log next.", file=sys.stderr)
 
     @property
     def _launcher(self) -> Launcher:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -79,7 +80,9 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
     except KeyboardInterrupt:  # again, before all had ended
         context.jobs.kill_all()
         print(f"\nStopped at once. To go on: python -m lab resume {shlex.quote(str(directory.path))}", file=sys.stderr)
-        sys.exit(130)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)  # as threads would keep this process that wait for jobs, or train in it
     if settings.detach:
         tell_detached(directory)
         return

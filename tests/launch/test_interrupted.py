@@ -58,12 +58,14 @@ def test_a_detached_sweep_goes_on_without_the_process_that_began_it(tmp_path: Pa
     assert "2 of 2 Sessions" in (tmp_path / ".jobs" / "controller.log").read_text()
 
 
-def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("launcher", "room"), [("local", 2), ("basic", 1)])
+def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path, launcher: str, room: int) -> None:
     # Asked to end, a Session ends after its horizon, in which an environment hangs here.
     never = ("algo.horizon=400", "+env.kwargs.fate=hangs", "env.restore=pickle")
-    process = start(*FATED[1:], *never, "seed=0,1", "stack=1", f"hydra.sweep.dir={tmp_path}")
+    words = [word for word in FATED[1:] if launcher == "local" or not word.startswith("hydra.launcher.")]
+    process = start(*words, *never, f"hydra/launcher={launcher}", "seed=0,1", "stack=1", f"hydra.sweep.dir={tmp_path}")
     assert process.stdout
-    wait_for(lambda: states(tmp_path) == ["running"] * 2, process)
+    wait_for(lambda: states(tmp_path) == ["running"] * room, process)
     process.send_signal(signal.SIGINT)
     assert any("Ctrl-C again ends it at once" in line for line in process.stdout)
     process.send_signal(signal.SIGINT)
@@ -72,7 +74,7 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     assert "Traceback" not in errors
     assert f"Stopped at once. To go on: python -m lab resume {tmp_path}" in errors
     assert not orphans(tmp_path)
-    assert states(tmp_path) == ["interrupted"] * 2
+    assert states(tmp_path) == ["interrupted"] * room
 
 
 @pytest.mark.parametrize(("left", "command"), [(0, "report"), (1, "resume")])
