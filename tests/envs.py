@@ -237,6 +237,12 @@ class Slow(Base):
         return float(action == (self.observation[0] > 0))
 
 
+class SlowAtFirst(Slow):
+    """Takes much longer, until its task is queued again: then it takes no time."""
+
+    seconds = 0.005 if "SLURM_JOB_ID" in os.environ and "SLURM_RESTART_COUNT" not in os.environ else 0.0
+
+
 class Hungry(Base):
     """Takes 50 MB more at every step, and never gives them back."""
 
@@ -321,6 +327,6 @@ gym.register("Endless-v0", entry_point=Endless)
 for kind in (
     Target, Shown, Highest, Single, Pair, Buttons, Corridor, Raises, RaisesInReset, Brittle, NotANumber, Killed, Fated,
     Remembering, Picture, Recall, Text,
-    Unrepeatable, Unpicklable, Forgetful, HalfForgetful, Slow, Hungry,
+    Unrepeatable, Unpicklable, Forgetful, HalfForgetful, Slow, SlowAtFirst, Hungry,
 ):  # fmt: skip
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

@@ -136,9 +136,10 @@ def test_law_3_sessions_survive_a_node_that_is_lost_and_a_job_that_comes_before_
 
 @pytest.mark.law
 def test_law_3_tasks_beyond_their_time_limit_go_on_in_their_directory_whatever_it_is_called(tmp_path: Path) -> None:
-    words = (*SLOW, "frames=32000", "seed=0,1")  # of a millisecond at least
+    words = (*SLOW, "env.id=tests.envs:SlowAtFirst-v0", "frames=16000", "seed=0,1")  # for 80 seconds
     folder = tmp_path / AWKWARD
-    limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30")  # told so after 30 seconds, or less
+    # Told so 10 seconds before its end, or as much as 30 seconds earlier, which is how often SLURM looks.
+    limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10")
     done = lab("-m", *words, *SLURM, *limit, f"hydra.sweep.dir={quote(str(folder))}", timeout=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_all_completed_once(folder, 2)
@@ -206,6 +207,21 @@ def test_law_3_ctrl_c_saves_what_runs_and_calls_off_what_waits(tmp_path: Path, s
     assert len(tasks(folder)) == 8
     alone = train(tmp_path / "alone", *words[:-2], "algo.lr=1e-2", "seed=0")[0]
     assert result(SweepDir(folder).trial(0).session(0)) == result(alone)
+
+
+def test_a_second_ctrl_c_cancels_what_runs(tmp_path: Path, start: Start) -> None:
+    hangs = ("env.id=tests.envs:Fated-v0", "+env.kwargs.fate=hangs", "env.restore=pickle", "algo.horizon=400")
+    process = start("-m", *SLOW, *hangs, "frames=4000", "seed=0,1", *SLURM, f"hydra.sweep.dir={tmp_path}")
+    assert process.stdout
+    wait_for(lambda: states(tmp_path) == ["running"] * 2, process)
+    process.send_signal(signal.SIGINT)
+    assert any("Ctrl-C again ends it at once" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert f"Stopped at once. To go on: python -m lab resume {tmp_path}" in errors
+    wait_for(lambda: queued() == [])
+    wait_for(lambda: states(tmp_path) == ["interrupted"] * 2)
 
 
 def test_many_short_sessions_are_packed_into_few_tasks(tmp_path: Path) -> None:
