@@ -12,6 +12,7 @@ from lab.algo.base.algorithm import stack
 from lab.env.normalise import RunningMoments
 from lab.env.vector import Spaces
 from lab.errors import LabError
+from lab.memory.statistics import Statistics
 from lab.spec import Spec
 from lab.streams import Streams
 
@@ -23,6 +24,7 @@ class Agent:
         algorithm: the algorithm, built for the stack.
         streams: each Session's random streams.
         moments: each Session's running moments of observations; none if they are not normalised.
+        statistics: what observations are normalized by now.
         device: where the networks are.
         observations: one environment's observations, as the networks take them.
     """
@@ -49,24 +51,21 @@ class Agent:
         if first.mode == "dev":
             self.algorithm.check_steps()
         self.moments: list[RunningMoments] = []
+        self.statistics = Statistics(first.env.normalise_clip)
         if first.env.normalise_observations:
             self.moments = [RunningMoments(math.prod(self.observations.shape)) for _ in specs]
             self._update_scale()
 
     def observe(self, raw: torch.Tensor) -> torch.Tensor:
         """Return raw observations [S, E, ...] as the networks are to see them, on their device."""
-        seen = raw.to(self.device)
-        if self.moments:
-            clip = self.spec.env.normalise_clip
-            seen = ((seen - self._mean) / self._deviation).clamp(-clip, clip)
-        return seen
+        return self.statistics.normalize_observations(raw.to(self.device))
 
     def take_in(self, raw: np.ndarray, valid: np.ndarray) -> None:
         """Update the normalisation with the observations [T, S, E, ...] of a horizon; those not valid are left out."""
         if self.moments:
             for index, moments in enumerate(self.moments):
                 seen = raw[:, index][valid[:, index]]
-                moments.update(seen.reshape(len(seen), -1))
+                moments.update(seen.reshape(-1, len(moments.mean)))
             self._update_scale()
 
     def _update_scale(self) -> None:
@@ -74,8 +73,9 @@ class Agent:
             stacked = torch.tensor(np.stack(rows), dtype=torch.float32, device=self.device)
             return stacked.view(len(rows), 1, *self.observations.shape)
 
-        self._mean = column([moments.mean for moments in self.moments])
-        self._deviation = column([moments.deviation for moments in self.moments])
+        mean = column([moments.mean for moments in self.moments])
+        deviation = column([moments.deviation for moments in self.moments])
+        self.statistics = Statistics(self.spec.env.normalise_clip, mean, deviation)
 
     def state(self, index: int) -> dict[str, Any]:
         """Return all that one Session's agent has learned, and its random streams, as tensors and plain data."""

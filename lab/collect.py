@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from lab.agent import Agent
 from lab.env.normalise import RewardScale
 from lab.env.vector import Environments
 from lab.episode import Episode
-from lab.memory.rollout import Rollout
+from lab.memory.rollout import Raw, Rollout
 from lab.spec import EvalSpec
 
 
@@ -95,7 +96,21 @@ class Collector:
             truncated=steps(self._truncated & ~self._terminated),
             valid=steps(valid),
             carry=carry,
+            raw=self._take_raw(),
         )
+
+    def _take_raw(self) -> Raw | None:
+        """Return the horizon as environments gave it, and what it is normalized by from here on."""
+        agent = self.agent
+        if not (self.scales or agent.moments):
+            return None
+        statistics = agent.statistics
+        if self.scales:
+            deviations = np.stack([scale.moments.deviation for scale in self.scales])
+            column = torch.tensor(deviations, dtype=torch.float32, device=agent.device)
+            statistics = replace(statistics, reward_deviation=column)
+        observation, reward = torch.tensor(self._raw), torch.tensor(self._reward, dtype=torch.float32)
+        return Raw(observation.to(agent.device), reward.to(agent.device), statistics)
 
     def _step(self, t: int, actions: np.ndarray) -> None:
         for s in self.alive[:]:

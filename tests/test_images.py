@@ -13,7 +13,6 @@ from lab.agent import Agent
 from lab.collect import Collector
 from lab.command.enjoy import main as enjoy
 from lab.env.vector import Environments, probe
-from lab.errors import LabError
 from lab.run_dir import RunDir
 from lab.session import train as train_stack
 from lab.stack import Stack
@@ -93,11 +92,23 @@ def test_bytes_stay_bytes_in_rollouts_replay_and_checkpoints(tmp_path: Path) -> 
         assert path.stat().st_size < content.numel() * 2
 
 
+@pytest.mark.law
 @pytest.mark.parametrize("algo", [("algo=dqn",), ("algo=a2c", "algo.sil.updates=1")])
-def test_images_that_would_not_be_kept_as_they_are_seen_are_refused(algo: tuple[str, ...]) -> None:
-    spec = specs(*PICTURE, *algo, "env.normalise_observations=true")[0]
-    with pytest.raises(LabError, match="normalise_observations=true is not possible"):
-        spec.algo.check_spaces(probe(spec.env), spec.env)
+def test_images_are_kept_as_bytes_and_normalized_when_they_are_learned_from(
+    tmp_path: Path, algo: tuple[str, ...]
+) -> None:
+    small = ("frames=400", "env.num_envs=2", "eval.every=0", "env.normalise_observations=true", "checkpoint.every=100")
+    later = () if "algo=a2c" in algo else ("algo.learning_starts=100", "algo.minibatch=16")
+    made = specs(*QUIET, *PICTURE, *algo, *small, *later, "seed=[1,2]")
+    whole, parts, alone = ([RunDir(tmp_path / name / str(s)) for s in (1, 2)] for name in ("whole", "parts", "alone"))
+    assert go_on(made, whole) == ["completed"] * 2
+    assert go_on(made, parts, (Stack, "conclude", 31, killed)) == ["interrupted"] * 2
+    assert go_on(made, parts) == ["completed"] * 2
+    assert go_on(made[:1], alone[:1]) == ["completed"]
+    assert [result(directory) for directory in parts] == [result(directory) for directory in whole]
+    assert result(alone[0]) == result(whole[0])
+    path = next(whole[0].replay.glob("*.pt"))
+    assert checkpoint.read(path)["observation"].dtype == torch.uint8
 
 
 def test_a_trained_agent_can_be_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-EPSILON = 1e-8
+EPSILON = 1e-8  # added to variances; of the first rewards, which may all be the same, it is the whole variance
 
 
 class RunningMoments:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
     from lab.memory.rollout import Rollout
+    from lab.memory.statistics import Statistics
 
 
 class EpisodeReplay(Replay):
@@ -23,6 +24,9 @@ class EpisodeReplay(Replay):
     Then a step's return takes the place of its reward, and nothing is left that follows: the discount is 0. Until
     then its priority is 0. The return of a truncated episode is completed by the value of the state it stopped in, as
     truncations are everywhere. An episode of which the beginning is no longer kept is remembered without it.
+
+    Returns are kept in the environment's own units, the value that completes one included, and scaled when they are
+    drawn. Their rewards are not clipped one by one, which only the statistics of one moment could do.
     """
 
     KEY = "algo.sil.memory"
@@ -47,12 +51,14 @@ class EpisodeReplay(Replay):
 
         Args:
             rollout: the steps.
-            next_value: value of the state that each step led to, [T, S, E].
+            next_value: value of the state that each step led to, [T, S, E], of rewards as they are normalized now.
             gamma: discount, [S, 1].
         """
         start = self.count
         self._write(rollout)
         self._forget()
+        if rollout.statistics:
+            next_value = rollout.statistics.unscale_returns(next_value)
         gammas = torch.as_tensor(gamma).flatten().tolist()
         going, values = 1 - rollout.terminated.cpu().numpy(), next_value.cpu().numpy()
         for t, s, e in np.argwhere(rollout.done.cpu().numpy() > 0):
@@ -75,11 +81,20 @@ class EpisodeReplay(Replay):
         """Leave the episodes out that go on in one Session: its environments were made anew."""
         self._begun[index] = self.count
 
-    def sample(self, shares: np.ndarray, gamma: torch.Tensor | float, progress: float) -> Batch:
+    def sample(
+        self,
+        shares: np.ndarray,
+        gamma: torch.Tensor | float,
+        progress: float,
+        statistics: Statistics | None = None,
+    ) -> Batch:
         """Draw a minibatch for every Session, whose rewards are returns; weights are 0 where none is known."""
-        batch = super().sample(shares, gamma, progress)
+        batch = super().sample(shares, gamma, progress, statistics)
         batch.weight[torch.from_numpy(~self.known).to(self.device)] = 0.0
         return batch
+
+    def _scale(self, reward: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        return statistics.scale_returns(reward)
 
     def _changes(self, index: int, changed: np.ndarray) -> dict[str, torch.Tensor | None]:
         return super()._changes(index, changed) | {"changed_facts": self._facts[index].flatten(0, 1)[changed]}

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
     from lab.memory.rollout import Rollout
+    from lab.memory.statistics import Statistics
 
 DTYPES = ("float32", "float16")
+FLOAT16_MOST = 65504.0  # the largest number of half precision
+UNBOUNDED = 1e38  # bounds from here on are those of a type, and not of an observation
 REWARD, CONTINUES, DONE, VALID = range(4)  # columns of what is kept of a step beside its observation and action
 
 
@@ -43,6 +46,18 @@ class ReplaySpec:
         require(0 <= self.beta <= 1, f"{key}.beta", self.beta, "from 0 to 1")
         require(0 <= self.beta_final <= 1, f"{key}.beta_final", self.beta_final, "from 0 to 1")
         require(self.eps > 0, f"{key}.eps", self.eps, "above 0")
+
+    def check_observations(self, key: str, observations: Box, env: str) -> None:
+        """Raise LabError for observations that cannot be kept; `key` is the name of the group."""
+        if self.dtype != "float16" or observations.dtype == np.uint8:
+            return
+        bounds = np.abs(np.stack([observations.low, observations.high]).astype(np.float64))
+        most = bounds[bounds < UNBOUNDED].max(initial=0.0)
+        if most > FLOAT16_MOST:
+            raise LabError(
+                f"{key}.dtype=float16 is not possible with env.id={env}, whose observations reach {most:,.0f}: half"
+                f" precision ends at {FLOAT16_MOST:,.0f}. Use {key}.dtype=float32."
+            )
 
 
 @dataclass
@@ -71,6 +86,9 @@ class Batch:
 
 class Replay:
     """Steps of a stack in rings [S, steps, E, ...]: what a step led to is the observation of the next one.
+
+    Observations and rewards are kept as the environments gave them, and normalized when they are drawn: by the
+    statistics of that moment, whenever they were seen.
 
     Attributes:
         count: steps of every environment that were ever added.
@@ -165,12 +183,20 @@ class Replay:
         """Put a horizon of steps into the rings."""
         start = self.count % self.steps
         here = slice(start, start + self.horizon)
-        facts = torch.stack([rollout.reward, 1 - rollout.terminated, rollout.done, rollout.valid], -1)
-        self._observation[:, here] = rollout.observation[:-1].transpose(0, 1).to(self._observation.dtype)
+        raw = rollout.raw or rollout
+        observation = self._to_kept(raw.observation)
+        facts = torch.stack([raw.reward, 1 - rollout.terminated, rollout.done, rollout.valid], -1)
+        self._observation[:, here] = observation[:-1].transpose(0, 1)
         self._action[:, here] = rollout.action.transpose(0, 1)
         self._facts[:, here] = facts.transpose(0, 1)
         self.count += self.horizon
-        self._observation[:, self.count % self.steps] = rollout.observation[-1].to(self._observation.dtype)
+        self._observation[:, self.count % self.steps] = observation[-1]
+
+    def _to_kept(self, observation: torch.Tensor) -> torch.Tensor:
+        """Return observations in the type that they are kept in; what half precision cannot hold is cut to its most."""
+        if self._observation.dtype == torch.float16:
+            observation = observation.clamp(-FLOAT16_MOST, FLOAT16_MOST)
+        return observation.to(self._observation.dtype)
 
     def _forget(self) -> None:
         """Let no step be drawn any more that has become too old in the last horizon."""
@@ -201,13 +227,20 @@ class Replay:
             if self._tree:
                 self._set_priority(index, self._places(np.array([last]))[0], 0.0)
 
-    def sample(self, shares: np.ndarray, gamma: torch.Tensor | float, progress: float) -> Batch:
+    def sample(
+        self,
+        shares: np.ndarray,
+        gamma: torch.Tensor | float,
+        progress: float,
+        statistics: Statistics | None = None,
+    ) -> Batch:
         """Draw a minibatch for every Session in one gather.
 
         Args:
             shares: random numbers from 0 to below 1, [S, B], drawn from each Session's own stream.
             gamma: discount, [S, 1].
             progress: share of the Session's frames that are done, by which beta is annealed.
+            statistics: what to normalize observations and rewards by; None for none.
         """
         batch = shares.shape[1]
         newest = self.count - self.n
@@ -223,17 +256,17 @@ class Replay:
             oldest = self.count - self.usable // self.num_envs - (self.n - 1)
             place = (oldest * self.num_envs + drawn) % (self.steps * self.num_envs)
         index = self._index(place)
-        reward, discount, valid, length = self._returns(place, index, gamma)
+        reward, discount, valid, length = self._returns(place, index, gamma, statistics)
         weight = valid / valid.sum(-1, keepdim=True).clamp_(min=1.0)
         if self._tree:
             weight = weight * torch.from_numpy(self._corrections(place, progress)).to(self.device)
         after = (place + length * self.num_envs) % (self.steps * self.num_envs)
         return Batch(
-            observation=self._gather(self._observation, index),
+            observation=self._observations(index, statistics),
             action=self._gather(self._action, index),
             reward=reward,
             discount=discount,
-            next_observation=self._gather(self._observation, self._index(after)),
+            next_observation=self._observations(self._index(after), statistics),
             weight=weight,
             index=place,
         )
@@ -248,20 +281,33 @@ class Replay:
         found = ring.view(-1, *ring.shape[3:]).index_select(0, index.view(-1)).view(*index.shape, *ring.shape[3:])
         return found.float() if found.dtype == torch.float16 else found
 
+    def _observations(self, index: torch.Tensor, statistics: Statistics | None) -> torch.Tensor:
+        """Return normalized observations of rows [S, B]."""
+        raw = self._gather(self._observation, index)
+        return statistics.normalize_observations(raw) if statistics else raw
+
+    def _scale(self, reward: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return what is kept as rewards, [S, B], normalized."""
+        return statistics.normalize_rewards(reward)
+
     def _returns(
-        self, place: np.ndarray, index: torch.Tensor, gamma: torch.Tensor | float
+        self, place: np.ndarray, index: torch.Tensor, gamma: torch.Tensor | float, statistics: Statistics | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray | int]:
         """Return reward, discount and validity [S, B] of transitions, and the steps they are long."""
         first = self._gather(self._facts, index)
+
+        def rewards(step: torch.Tensor) -> torch.Tensor:
+            return self._scale(step[..., REWARD], statistics) if statistics else step[..., REWARD]
+
         if self.n == 1:
-            return first[..., REWARD], gamma * first[..., CONTINUES], first[..., VALID], 1
+            return rewards(first), gamma * first[..., CONTINUES], first[..., VALID], 1
         reward, discount = torch.zeros_like(first[..., 0]), torch.ones_like(first[..., 0])
         going, length = discount.clone(), torch.zeros_like(reward)
         for k in range(self.n):
             later = (place + k * self.num_envs) % (self.steps * self.num_envs)
             step = self._gather(self._facts, self._index(later)) if k else first
             going = going * step[..., VALID]
-            reward = reward + going * discount * step[..., REWARD]
+            reward = reward + going * discount * rewards(step)
             discount = torch.where(going > 0, discount * gamma * step[..., CONTINUES], discount)
             length = length + going
             going = going * (1 - step[..., DONE])

@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from lab.memory.statistics import Statistics
+
+
+@dataclass
+class Raw:
+    """What environments gave in a horizon, before it was normalized.
+
+    Attributes:
+        observation: [T + 1, S, E, ...].
+        reward: [T, S, E].
+        statistics: what both are normalized by after the horizon.
+    """
+
+    observation: Tensor
+    reward: Tensor
+    statistics: Statistics
 
 
 @dataclass
@@ -22,6 +41,7 @@ class Rollout:
         truncated: [T, S, E], 1 where it was cut short, by a time limit for one, in a state with a future.
         valid: [T, S, E], 0 at the step in which an environment was reset, which is never learned from.
         carry: [S, E, K], what agents with a memory of their own carried to the first step.
+        raw: the same before it was normalized, for a memory to keep; None if nothing is normalized.
     """
 
     observation: Tensor
@@ -31,15 +51,17 @@ class Rollout:
     truncated: Tensor
     valid: Tensor
     carry: Tensor
+    raw: Raw | None = None
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """What a memory is to normalize its steps by after this horizon; None if nothing is normalized."""
+        return self.raw.statistics if self.raw else None
 
     @property
     def done(self) -> Tensor:
         """Where an episode ended for either reason, [T, S, E]."""
         return torch.maximum(self.terminated, self.truncated)
-
-    def to(self, device: torch.device) -> Rollout:
-        """Return the rollout on another device."""
-        return Rollout(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
 def by_session(steps: Tensor) -> Tensor:

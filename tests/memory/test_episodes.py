@@ -11,7 +11,8 @@ import torch
 
 from lab.memory.episodes import EpisodeReplay
 from lab.memory.replay import ReplaySpec
-from lab.memory.rollout import Rollout
+from lab.memory.rollout import Raw, Rollout
+from lab.memory.statistics import Statistics
 
 S, E, T = 2, 3, 4
 GAMMA = torch.tensor([[0.9], [0.5]])
@@ -101,6 +102,23 @@ def test_what_is_drawn_are_steps_of_finished_episodes_and_their_returns(prioriti
             seen[s] |= set(names)
         replay.set_errors(batch, torch.from_numpy(rng.random((S, 16), np.float32)))
     assert seen == [set(episodes.kept(s, replay.kept)) for s in range(S)]
+
+
+def test_returns_are_scaled_by_the_statistics_of_the_draw_whenever_they_were_completed() -> None:
+    replay, episodes = made(1000), Episodes()
+    for horizon in range(9):
+        rollout, value = episodes.horizon()
+        then = Statistics(10.0, reward_deviation=torch.tensor([[0.1], [0.3]]) * (1 + horizon))
+        rollout.raw = Raw(rollout.observation, rollout.reward, then)
+        rollout.reward = torch.full_like(rollout.reward, float("nan"))
+        replay.add_episodes(rollout, value / then.reward_deviation, GAMMA)
+    for deviation in ([[2.0], [0.5]], [[1e-4], [7.0]]):
+        now = Statistics(10.0, reward_deviation=torch.tensor(deviation))
+        batch = replay.sample(np.random.default_rng(0).random((S, 64)), GAMMA, 0.0, now)
+        for s in range(S):
+            known = episodes.kept(s, replay.kept)
+            expected = [known[name] / deviation[s][0] for name in batch.observation[s, :, 0].long().tolist()]
+            assert batch.reward[s].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-4 / deviation[s][0])
 
 
 def test_steps_are_drawn_in_proportion_to_what_they_were_better_than_expected_by() -> None:

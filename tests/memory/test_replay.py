@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,14 @@ import torch
 from gymnasium.spaces import Box
 
 from lab.algo.base.algorithm import stack
+from lab.env.vector import probe
 from lab.errors import LabError
 from lab.memory.replay import Replay, ReplaySpec, in_words
-from lab.memory.rollout import Rollout
+from lab.memory.rollout import Raw, Rollout
+from lab.memory.statistics import Statistics
+from lab.run_dir import RunDir
+from lab.stack import Stack
+from tests.helpers import specs
 
 S, E, T = 2, 3, 4
 GAMMA = 0.9
@@ -64,14 +70,16 @@ class World:
             carry=torch.zeros(S, E, 0),
         )
 
-    def transition(self, s: int, e: int, t: int, n: int) -> tuple[float, float, int]:
-        """Return reward, discount and the step reached of up to n steps from step t."""
+    def transition(
+        self, s: int, e: int, t: int, n: int, scale: Callable[[float], float] = float
+    ) -> tuple[float, float, int]:
+        """Return reward, discount and the step reached of up to n steps from step t, each reward being scaled."""
         total, factor = 0.0, 1.0
         for k in range(n):
             step = {name: value[s, e] for name, value in self.steps[t + k].items()}
             if not step["valid"]:
                 return total, factor, t + k
-            total += factor * step["reward"]
+            total += factor * scale(step["reward"])
             factor *= GAMMA
             if step["terminated"]:
                 return total, 0.0, t + k + 1
@@ -117,6 +125,75 @@ def test_transitions_are_what_happened(n: int, horizons: int, prioritised: bool)
     assert len(seen) > 0.9 * len(valid), "whatever can be drawn is"
     if not prioritised:
         assert batch.weight.sum(1).tolist() == pytest.approx([1.0, 1.0])
+
+
+def statistics(seed: int) -> Statistics:
+    mean, deviation, scale = (
+        torch.from_numpy(np.random.default_rng(seed).random((3, S, 1), np.float32)) + 0.2
+    ).unbind()
+    return Statistics(1.5, 1000 * mean.unsqueeze(-1), 1000 * deviation.unsqueeze(-1), scale)
+
+
+@pytest.mark.parametrize(("n", "prioritised"), itertools.product([1, 3], [False, True]))
+def test_transitions_are_normalized_by_the_statistics_of_the_draw(n: int, prioritised: bool) -> None:
+    replay, world = memory(n, prioritised=prioritised), World()
+    for horizon in range(3):
+        rollout = world.rollout()
+        then = statistics(horizon)
+        rollout.raw = Raw(rollout.observation, rollout.reward, then)
+        rollout.observation, rollout.reward = then.normalize_observations(rollout.observation), rollout.reward - 5
+        replay.add(rollout)
+    shares, gamma = np.random.default_rng(1).random((S, 300)), torch.full((S, 1), GAMMA)
+    raw = replay.sample(shares, gamma, 0.5)
+    clipped = 0
+    for now in (statistics(7), statistics(8)):
+        batch = replay.sample(shares, gamma, 0.5, now)
+        for name in ("observation", "next_observation"):
+            expected = (getattr(raw, name) - now.mean) / now.deviation
+            assert torch.equal(getattr(batch, name), expected.clamp(-1.5, 1.5))
+        for s, b in itertools.product(range(S), range(300)):
+            where, deviation = int(raw.observation[s, b, 0]), float(now.reward_deviation[s])
+            e, t = where // 1000 % E, where % 1000
+            if world.steps[t]["valid"][s, e]:
+                reward, discount, _ = world.transition(
+                    s, e, t, n, lambda r, d=deviation: float(np.clip(r / d, -1.5, 1.5))
+                )
+                assert batch.reward[s, b] == pytest.approx(reward, abs=1e-5)
+                assert batch.discount[s, b] == pytest.approx(discount, abs=1e-6)
+                clipped += reward in (-1.5, 1.5)
+    assert n > 1 or 20 < clipped < 550
+
+
+def test_a_reward_is_drawn_as_one_value_whenever_it_was_seen(tmp_path: Path) -> None:
+    words = ("algo=dqn", "env=acrobot", "~tuned", "algo.horizon=1", "env.num_envs=8", "env.normalise_rewards=true")
+    spec = specs(*words, "algo.learning_starts=0")[0]
+    made = Stack([spec], [RunDir(tmp_path)], probe(spec.env))
+    replay, collector = made.agent.algorithm.replay, made.collector
+    assert replay
+    drawn = []
+    for _ in range(60):
+        rollout = collector.collect()
+        replay.add(rollout)
+        batch = replay.sample(np.arange(replay.usable)[None] / replay.usable + 1e-9, 0.99, 0.0, rollout.statistics)
+        drawn.append(set(batch.reward[batch.weight > 0].tolist()))
+    assert drawn[0] == {-10.0}, "the deviation of the first rewards, all of them -1, is nearly 0"
+    assert all(len(values) == 1 for values in drawn)
+    assert drawn[-1] == {np.float32(-1 / np.float32(collector.scales[0].moments.deviation[0]))}
+    assert set(replay._facts[0, : collector.horizon * 60, :, 0].flatten().tolist()) == {-1.0}
+
+
+def test_images_are_kept_as_bytes_and_normalized_when_they_are_drawn() -> None:
+    replay = Replay(spec(), Box(0, 255, (2, 2, 1), np.uint8), torch.zeros((), dtype=torch.int64), S, E, T)
+    rollout = World().rollout()
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (T + 1, S, E, 2, 2, 1), np.uint8))
+    now = Statistics(10.0, torch.full((S, 1, 2, 2, 1), 100.0), torch.full((S, 1, 2, 2, 1), 50.0))
+    rollout.raw = Raw(image, rollout.reward, now)
+    replay.add(rollout)
+    shares = np.random.default_rng(1).random((S, 5))
+    raw, batch = replay.sample(shares, GAMMA, 0.0), replay.sample(shares, GAMMA, 0.0, now)
+    assert raw.observation.dtype == torch.uint8
+    assert torch.equal(batch.observation, (raw.observation.float() - 100) / 50)
+    assert torch.equal(batch.reward, raw.reward)
 
 
 def test_the_newest_transition_is_in_every_minibatch_if_asked_for() -> None:
@@ -245,6 +322,18 @@ def test_numbers_are_kept_as_asked_for() -> None:
     half.add(World().rollout())
     batch = half.sample(np.zeros((S, 4)), GAMMA, 0.0)
     assert batch.observation.dtype == torch.float32
+
+
+def test_half_precision_ends_where_it_ends() -> None:
+    half, rollout = memory(dtype="float16"), World().rollout()
+    rollout.observation[1:, 0], rollout.observation[1:, 1] = 1e6, -float("inf")
+    half.add(rollout)
+    batch = half.sample(np.full((S, 4), 0.99), GAMMA, 0.0)
+    assert batch.observation[:, 0, 0].tolist() == [65504.0, -65504.0]
+    with pytest.raises(LabError, match=r"algo.memory.dtype=float16 is not possible with env.id=E, whose .* 100,000"):
+        spec(dtype="float16").check_observations("algo.memory", Box(-1e5, 1, (2,)), "E")
+    spec(dtype="float16").check_observations("algo.memory", Box(-np.inf, np.finfo(np.float32).max, (2,)), "E")
+    spec().check_observations("algo.memory", Box(-1e5, 1, (2,)), "E")
 
 
 def test_a_memory_says_how_large_it_is() -> None:

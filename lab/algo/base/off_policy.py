@@ -10,15 +10,13 @@ import numpy as np
 from lab.algo.base.algorithm import Algorithm
 from lab.algo.base.schedule import check_lr
 from lab.env.spec import EnvSpec
-from lab.errors import LabError, require
+from lab.errors import require
 from lab.lazy import torch
 from lab.memory.replay import Replay, ReplaySpec
 from lab.net.optimiser import OptimiserSpec
 from lab.streams import Streams
 
 if TYPE_CHECKING:
-    from gymnasium.spaces import Box
-
     from lab.env.vector import Spaces
     from lab.memory.replay import Batch
     from lab.memory.rollout import Rollout
@@ -63,7 +61,7 @@ class OffPolicy(Algorithm):
 
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
         super().check_spaces(spaces, env)
-        check_kept(spaces.observation, env)
+        self.memory.check_observations("algo.memory", spaces.observation, env.id)
 
     def prepare_memory(self, spaces: Spaces) -> None:
         """Remember what `allocate` is to need."""
@@ -96,7 +94,7 @@ class OffPolicy(Algorithm):
         steps = torch.zeros_like(self.active[:, 0])
         metrics: dict[str, torch.Tensor] = {}
         for drawn in chosen:
-            batch = self.replay.sample(drawn, self.gamma, progress)
+            batch = self.replay.sample(drawn, self.gamma, progress, rollout.statistics)
             active = self.active * (batch.weight.sum(-1, keepdim=True) > 0).to(self.active.dtype)
             metrics |= self.update(batch, streams, lr, active, diagnose)
             steps = steps + metrics.pop("steps")
@@ -130,13 +128,3 @@ class OffPolicy(Algorithm):
 def shares(batch: Batch) -> torch.Tensor:
     """Return each transition's share [S, B] of an average over a minibatch."""
     return batch.weight / batch.weight.sum(-1, keepdim=True).clamp(min=1e-8)
-
-
-def check_kept(observations: Box, env: EnvSpec) -> None:
-    """Raise LabError for observations that would not be kept as they are seen."""
-    if env.normalise_observations and observations.dtype == np.uint8:
-        raise LabError(
-            f"env.normalise_observations=true is not possible with env.id={env.id} and a memory of past steps, which"
-            " keeps images as the bytes that they are. Networks scale these by themselves: use"
-            " env.normalise_observations=false."
-        )

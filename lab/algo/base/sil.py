@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lab.algo.base.off_policy import check_kept
 from lab.algo.base.on_policy import OnPolicy, any_usable, average
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require
@@ -64,7 +63,7 @@ class SelfImitation(OnPolicy):
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
         super().check_spaces(spaces, env)
         if self.sil.updates:
-            check_kept(spaces.observation, env)
+            self.sil.memory.check_observations("algo.sil.memory", spaces.observation, env.id)
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         super().build(spaces, net, streams, device)
@@ -121,7 +120,7 @@ class SelfImitation(OnPolicy):
         totals = {name: torch.zeros_like(lr[:, 0]) for name in METRICS}
         steps = metrics["steps"]
         for drawn in shares:
-            batch = self.replay.sample(drawn, self.gamma, progress)
+            batch = self.replay.sample(drawn, self.gamma, progress, rollout.statistics)
             policy, now = self.policy_and_value({"observation": batch.observation})
             better = (batch.reward - now).clamp(min=0)
             policy_loss, value_loss = -policy.log_prob(batch.action) * better.detach(), 0.5 * better.square()
