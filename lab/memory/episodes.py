@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lab.lazy import torch
-from lab.memory.replay import CONTINUES, REWARD, Batch, Replay, ReplaySpec
+from lab.memory.replay import CONTINUES, REWARD, Batch, Replay
+from lab.memory.spec import ReplaySpec
 from lab.memory.sum_tree import SumTree
 
 if TYPE_CHECKING:

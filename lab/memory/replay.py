@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.errors import LabError, require, require_one_of
 from lab.lazy import torch
+from lab.memory.size import in_words, refuse_if_too_large
+from lab.memory.spec import FLOAT16_MOST, ReplaySpec
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -19,45 +20,7 @@ if TYPE_CHECKING:
     from lab.memory.rollout import Rollout
     from lab.memory.statistics import Statistics
 
-DTYPES = ("float32", "float16")
-FLOAT16_MOST = 65504.0  # the largest number of half precision
-UNBOUNDED = 1e38  # bounds from here on are those of a type, and not of an observation
 REWARD, CONTINUES, DONE, VALID = range(4)  # columns of what is kept of a step beside its observation and action
-
-
-@dataclass
-class ReplaySpec:
-    """How much is remembered, and what is drawn from it."""
-
-    size: int  # transitions kept, the newest ones
-    dtype: str  # of numbers in observations: one of DTYPES; images in bytes stay bytes
-    combined: bool  # whether each minibatch holds the newest transition (Zhang & Sutton 2017)
-    prioritised: bool  # whether transitions are drawn in proportion to their priority (Schaul et al. 2016)
-    alpha: float  # prioritised: how far priorities count, from 0 (not at all) to 1
-    beta: float  # prioritised: how far the bias of the draw is corrected, from 0 (not at all) to 1
-    beta_final: float  # prioritised: the same at the end of training
-    eps: float  # prioritised: added to errors, so that none is never drawn again
-
-    def check(self, key: str) -> None:
-        """Raise LabError for a value that is not allowed; `key` is the name of the group."""
-        require(self.size >= 1, f"{key}.size", self.size, "1 transition or more")
-        require_one_of(f"{key}.dtype", self.dtype, DTYPES)
-        require(0 <= self.alpha <= 1, f"{key}.alpha", self.alpha, "from 0 to 1")
-        require(0 <= self.beta <= 1, f"{key}.beta", self.beta, "from 0 to 1")
-        require(0 <= self.beta_final <= 1, f"{key}.beta_final", self.beta_final, "from 0 to 1")
-        require(self.eps > 0, f"{key}.eps", self.eps, "above 0")
-
-    def check_observations(self, key: str, observations: Box, env: str) -> None:
-        """Raise LabError for observations that cannot be kept; `key` is the name of the group."""
-        if self.dtype != "float16" or observations.dtype == np.uint8:
-            return
-        bounds = np.abs(np.stack([observations.low, observations.high]).astype(np.float64))
-        most = bounds[bounds < UNBOUNDED].max(initial=0.0)
-        if most > FLOAT16_MOST:
-            raise LabError(
-                f"{key}.dtype=float16 is not possible with env.id={env}, whose observations reach {most:,.0f}: half"
-                f" precision ends at {FLOAT16_MOST:,.0f}. Use {key}.dtype=float32."
-            )
 
 
 @dataclass
@@ -129,7 +92,7 @@ class Replay:
         ring = (stack, self.steps, num_envs)
         shapes = [((*ring, *observations.shape), kind), ((*ring, *actions.shape), actions.dtype), ((*ring, 4), None)]
         self.size_bytes = sum(math.prod(shape) * (kind or torch.float32).itemsize for shape, kind in shapes)
-        self._refuse_if_too_large()
+        refuse_if_too_large(self.size_bytes, self.device, *self._too_large)
         self._observation, self._action, self._facts = (
             torch.zeros(shape, dtype=kind, device=self.device) for shape, kind in shapes
         )
@@ -142,21 +105,20 @@ class Replay:
         self._segments: list[list[dict[str, Any]]] = [[] for _ in range(stack)]
         self._referenced: list[deque[set[str]]] = [deque(maxlen=2) for _ in range(stack)]
 
-    def _refuse_if_too_large(self) -> None:
-        if self.device.type == "cuda":
-            free, place = torch.cuda.mem_get_info(self.device)[0], f"free on {self.device}"
-        else:
-            free, place = free_memory(), "free on this machine"
-        if self.size_bytes > free:
-            raise LabError(
-                f"{self.KEY}.size={self.spec.size} needs {in_words(self.size_bytes)} for observations, actions and"
-                f" rewards, and {in_words(free)} are {place}: try a smaller one, or {self.KEY}.dtype=float16."
-            )
+    @property
+    def _too_large(self) -> tuple[str, str]:
+        """What was asked for, and what to do if that does not fit."""
+        return f"{self.KEY}.size={self.spec.size}", f"try a smaller one, or {self.KEY}.dtype=float16"
+
+    @property
+    def session_bytes(self) -> float:
+        """Bytes that a Session's steps take."""
+        return self.size_bytes / len(self._highest)
 
     @property
     def described(self) -> str:
         """How much a Session remembers, in words."""
-        size = in_words(self.size_bytes / len(self._highest))
+        size = in_words(self.session_bytes)
         return f"the replay memory holds {self.kept * self.num_envs:,} transitions in {size}"
 
     @property
@@ -411,23 +373,3 @@ class Replay:
         if self._tree:
             self._tree.rebuild()
         self._changed[index] = False
-
-
-def free_memory() -> int:
-    """Return how many bytes this machine, or the control group that the process is in, has left."""
-    limits = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = dict(line.split(":") for line in meminfo.read_text().splitlines() if ":" in line)
-        limits.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    group = Path("/sys/fs/cgroup")
-    limit, used = group / "memory.max", group / "memory.current"
-    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
-        limits.append(int(limit.read_text()) - int(used.read_text()))
-    return min(limits, default=2**63)
-
-
-def in_words(size: float) -> str:
-    """Return a number of bytes as a person says it."""
-    power = min(int(math.log10(max(size, 1)) // 3), 4)
-    return f"{size / 1000**power:.3g} {('bytes', 'KB', 'MB', 'GB', 'TB')[power]}"

@@ -41,14 +41,15 @@ def horizon(*words: str, seed: int = 3) -> tuple[Agent, Rollout]:
     return agent, rollout
 
 
-def made_up(agent: Agent, spaces: Spaces, steps: int, envs: int) -> Rollout:
+def made_up(agent: Agent, spaces: Spaces, steps: int, envs: int, ends_share: float = 0.4) -> Rollout:
     """Return random steps in which the agent chose the actions, and some end an episode, for either reason."""
     rng = np.random.default_rng(0)
     shape = (steps + 1, 1, envs, *spaces.observation.shape)
     observation = torch.tensor(rng.standard_normal(shape), dtype=torch.float32)
     noise, carry = agent.algorithm.noise(steps, envs, agent.streams, 0.0), torch.zeros(1, envs, 0)
     action = torch.stack([agent.algorithm.act(observation[t], noise[t], carry)[0] for t in range(steps)])
-    ends = torch.tensor(rng.choice(3, size=(steps, 1, envs), p=[0.6, 0.2, 0.2]))
+    shares = [1 - ends_share, ends_share / 2, ends_share / 2]
+    ends = torch.tensor(rng.choice(3, size=(steps, 1, envs), p=shares))
     valid = torch.cat([torch.ones(1, 1, envs, dtype=torch.bool), ~(ends > 0)[:-1]])
     return Rollout(
         observation=observation,

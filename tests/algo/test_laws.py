@@ -45,6 +45,20 @@ CASES = {
         "algo=ppo", "env=gymnasium", "env.id=tests.envs:Target-v0", "env.restore=reset", "algo.horizon=16",
         "algo.minibatch=32", "algo.epochs=2", "algo.sil.updates=2", "algo.sil.memory.dtype=float16",
     ),
+    "reinforce": (
+        "algo=reinforce", "env=cartpole", "algo.horizon=16", "env.num_envs=3", "algo.episode_steps=100",
+        "env.normalise_observations=true", "env.normalise_rewards=true", "algo.normalise_advantage=true",
+    ),
+    "reinforce-at-once": ("algo=reinforce", *SHORT, "algo.horizon=1", "env.num_envs=1", "algo.baseline=false"),
+    "reinforce-gru": (
+        "algo=reinforce", "env=cartpole", "algo.horizon=8", "net=gru", "net.hidden=[7]", "net.size=5", "net.burn_in=3",
+        "algo.entropy_coef=0.01", "algo.entropy_schedule=linear",
+    ),
+    "reinforce-reset": (
+        "algo=reinforce", "env=gymnasium", "env.id=tests.envs:Target-v0", "env.restore=reset", "algo.horizon=11",
+        "algo.distribution=beta", "algo.lr_schedule=torch.optim.lr_scheduler.StepLR",
+        "+algo.lr_schedule_kwargs.step_size=5",
+    ),
 }  # fmt: skip
 FEW = (
     "~tuned", "frames=1500", "log.tensorboard=false", "log.every=300", "eval.every=900", "eval.episodes=2",
@@ -58,7 +72,7 @@ def marked(*usual: str) -> list[Any]:
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("case", marked("sarsa-expected", "a2c-sil-even", "a2c-sil-module", "ppo-sil"))
+@pytest.mark.parametrize("case", marked("sarsa-expected", "a2c-sil-even", "a2c-sil-module", "ppo-sil", "reinforce"))
 def test_law_1_alone_is_as_in_a_stack(tmp_path: Path, case: str) -> None:
     # Of these seeds the first episode of 1 ends last, so that its stack mates know an episode before it does.
     alone = train(tmp_path / "alone", *FEW, *CASES[case], "seed=1")
@@ -70,7 +84,7 @@ def test_law_1_alone_is_as_in_a_stack(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("case", marked("pqn", "a2c-sil", "ppo-sil-reset"))
+@pytest.mark.parametrize("case", marked("pqn", "a2c-sil", "ppo-sil-reset", "reinforce-reset"))
 def test_law_1_interrupted_and_resumed(tmp_path: Path, case: str) -> None:
     made = specs(*FEW, *CASES[case], "seed=[3,4]")
     assert begin(made, tmp_path / "whole") == ["completed"] * 2

@@ -102,14 +102,12 @@ def same_weights(agent: Agent, reference: Reference) -> None:
 
 
 @pytest.mark.parametrize("env", ["acrobot", "pendulum"])
-@pytest.mark.parametrize("algo", ["a2c", "reinforce"])
-def test_one_step_of_the_policy_gradient(algo: str, env: str) -> None:
-    words = {"a2c": [f"algo.lam={LAM}", f"algo.n={T}"], "reinforce": []}[algo]
-    agent, rollout = make(algo, env, *words)
+def test_one_step_of_the_policy_gradient(env: str) -> None:
+    agent, rollout = make("a2c", env, f"algo.lam={LAM}", f"algo.n={T}")
     reference = Reference(agent)
     observation = rollout.observation[:, 0]
     value = reference.value(observation).detach()
-    advantage = advantages(rollout, value, {"a2c": LAM, "reinforce": 1.0}[algo])
+    advantage = advantages(rollout, value, LAM)
     usable = rollout.valid[:, 0] > 0
     optimiser = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
     loss = objective(
@@ -119,50 +117,6 @@ def test_one_step_of_the_policy_gradient(algo: str, env: str) -> None:
     step(reference, optimiser, loss)
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     same_weights(agent, reference)
-
-
-def test_reinforce_without_a_baseline_learns_from_finished_episodes_alone() -> None:
-    agent, rollout = make("reinforce", "acrobot", "algo.baseline=false", "algo.value_coef=0", "algo.entropy_coef=0")
-    reference = Reference(agent)
-    losses = []
-    for e in range(E):
-        for t in range(T):
-            if not rollout.valid[t, 0, e]:
-                continue
-            total, factor, ended = 0.0, 1.0, False
-            for k in range(t, T):
-                total += factor * float(rollout.reward[k, 0, e])
-                factor *= GAMMA
-                if rollout.done[k, 0, e]:
-                    ended = True
-                    break
-            if ended:
-                log_prob = reference.dist(rollout.observation[t, 0, e]).log_prob(rollout.action[t, 0, e])
-                losses.append(-log_prob * total)
-    assert 0 < len(losses) < rollout.valid.sum()
-    optimiser = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
-    step(reference, optimiser, torch.stack(losses).mean())
-    agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
-    same_weights(agent, reference)
-
-
-def test_reinforce_without_a_baseline_takes_no_step_while_no_episode_has_finished() -> None:
-    agent, rollout = make("reinforce", "acrobot", "algo.baseline=false")
-    algorithm = agent.algorithm
-    assert not any("value" in name for name in algorithm.weights(0))
-    algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
-    before, state = (
-        algorithm.learners["agent"].parameters.values.clone(),
-        algorithm.learners["agent"].optimiser.session(0),
-    )
-    rollout.terminated.zero_()
-    rollout.truncated.zero_()
-    metrics = algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
-    assert metrics["steps"].tolist() == [0.0]
-    assert torch.equal(algorithm.learners["agent"].parameters.values, before)
-    assert all(
-        torch.equal(value, state[name]) for name, value in algorithm.learners["agent"].optimiser.session(0).items()
-    )
 
 
 def test_a_session_that_has_stopped_is_not_touched_by_its_own_gradient() -> None:

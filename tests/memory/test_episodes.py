@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from lab.memory.episodes import EpisodeReplay
-from lab.memory.replay import ReplaySpec
 from lab.memory.rollout import Raw, Rollout
+from lab.memory.spec import ReplaySpec
 from lab.memory.statistics import Statistics
 
 S, E, T = 2, 3, 4

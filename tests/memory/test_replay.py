@@ -15,8 +15,10 @@ from gymnasium.spaces import Box
 from lab.algo.base.algorithm import stack
 from lab.env.vector import probe
 from lab.errors import LabError
-from lab.memory.replay import Replay, ReplaySpec, in_words
+from lab.memory.replay import Replay
 from lab.memory.rollout import Raw, Rollout
+from lab.memory.size import in_words
+from lab.memory.spec import ReplaySpec
 from lab.memory.statistics import Statistics
 from lab.run_dir import RunDir
 from lab.stack import Stack

@@ -12,7 +12,8 @@ from lab.algo.base.schedule import check_lr
 from lab.env.spec import EnvSpec
 from lab.errors import require
 from lab.lazy import torch
-from lab.memory.replay import Replay, ReplaySpec
+from lab.memory.replay import Replay
+from lab.memory.spec import ReplaySpec
 from lab.net.optimiser import OptimiserSpec
 from lab.streams import Streams
 

@@ -111,6 +111,11 @@ class OnPolicy(Algorithm):
             policy: Distribution = self.head(output)
             return policy.mode() if noise is None else policy.sample(noise), carry
 
+    def example_action(self) -> torch.Tensor:
+        """Return any one action, for its shape and type."""
+        kind = torch.float32 if self.head.continuous else torch.int64
+        return torch.zeros(self.head.shape, dtype=kind, device=self.active.device)
+
     @property
     def has_value(self) -> bool:
         """Whether there is a value network; without one all values are 0."""
@@ -183,12 +188,24 @@ class OnPolicy(Algorithm):
         progress: float,
         diagnose: bool,
     ) -> dict[str, torch.Tensor]:
+        """Take one step along the policy gradient from a rollout of T steps; see `learn_from_parts`."""
+        return self.learn_from_parts([rollout], returns, advantage, usable, progress, diagnose)
+
+    def learn_from_parts(
+        self,
+        parts: list[Rollout | None],
+        returns: torch.Tensor,
+        advantage: torch.Tensor | None,
+        usable: torch.Tensor,
+        progress: float,
+        diagnose: bool,
+    ) -> dict[str, torch.Tensor]:
         """Take one step along the policy gradient (Williams 1992, section 5), with a value loss and an entropy bonus.
 
         Args:
-            rollout: the steps.
+            parts: the steps, T in all, in rollouts of one length; None for one of which nothing is usable.
             returns: what the values are to become, [T, S, E].
-            advantage: what the log-probabilities are weighted by, [T, S, E].
+            advantage: what the log-probabilities are weighted by, [T, S, E]; None for the returns above the values.
             usable: 1 for the steps to learn from, [T, S, E].
             progress: share of the Session's frames that are done.
             diagnose: whether to compute the metrics that cost time.
@@ -196,17 +213,22 @@ class OnPolicy(Algorithm):
         Returns:
             Metrics [S].
         """
-        seen, action = self.look(rollout, len(usable)), self.lay_out(rollout.action)
-        returns, advantage = self.lay_out(returns), self.lay_out(advantage)
-        weight = share(self.lay_out(self.settled(usable)))
+        length = len(usable) // len(parts)
+
+        def lay_out(steps: torch.Tensor) -> torch.Tensor:
+            return torch.cat([self.lay_out(part) for part in steps.split(length)], 1)
+
+        weight = share(lay_out(torch.cat([self.settled(part) for part in usable.split(length)])))
+        returns = lay_out(returns)
+        samples = returns[:, : returns.shape[1] // len(parts)]
+        log_prob, entropy, value = self.evaluate_actions(parts, samples)
+        advantage = returns - value.detach() if advantage is None else lay_out(advantage)
         if self.normalise_advantage:
             advantage = normalise(advantage, weight)
-        policy, value = self.policy_and_value(seen)
-        log_prob = policy.log_prob(action)
         losses = {
             "policy_loss": -log_prob * advantage,
             "value_loss": 0.5 * (value - returns).square() if self.has_value else torch.zeros_like(value),
-            "entropy_loss": -policy.entropy(),
+            "entropy_loss": -entropy,
         }
         lr, entropy_coef = self.scheduled(progress)
         active = self.active * any_usable(weight)
@@ -214,11 +236,30 @@ class OnPolicy(Algorithm):
         metrics = {"steps": active[:, 0], "grad_norm": norm, **self.describe(losses, weight, lr, entropy_coef)}
         if diagnose:
             with torch.no_grad():
-                log_ratio = self.policy(seen).log_prob(action) - log_prob
+                log_ratio = self.evaluate_actions(parts, samples)[0] - log_prob
                 metrics["approx_kl"] = average(approximate_kl(log_ratio), weight)
                 if self.has_value:
                     metrics["explained_variance"] = explained_variance(value, returns, weight)
         return metrics
+
+    def evaluate_actions(
+        self, parts: list[Rollout | None], samples: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return log-probabilities of the actions taken, entropies and values, [S, B] each, of all parts.
+
+        Args:
+            parts: rollouts; None gives zeros.
+            samples: anything of the shape [S, samples of a part].
+        """
+        found = []
+        for part in parts:
+            if part is None:
+                found.append((torch.zeros_like(samples),) * 3)
+                continue
+            policy, value = self.policy_and_value(self.look(part, len(part.action)))
+            found.append((policy.log_prob(self.lay_out(part.action)), policy.entropy(), value))
+        log_prob, entropy, value = (torch.cat(each, 1) for each in zip(*found, strict=True))
+        return log_prob, entropy, value
 
     def descend(
         self,

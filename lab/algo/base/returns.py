@@ -86,6 +86,14 @@ def n_step_return(
     return returns
 
 
-def completed(done: torch.Tensor) -> torch.Tensor:
-    """Return 1 for the steps [T, ...] whose episode ended within the horizon, 0 for those of one that still goes on."""
-    return done.flip(0).cummax(0).values.flip(0)
+def completed(done: torch.Tensor, newest: int) -> torch.Tensor:
+    """Return 1 for the steps [T, ...] of episodes that ended within the newest steps, 0 for those of any other.
+
+    Args:
+        done: 1 where an episode ended, [T, ...].
+        newest: how many steps at the end of T count as the newest.
+    """
+    length = len(done)
+    step = torch.arange(length, device=done.device).view(-1, *[1] * (done.dim() - 1))
+    end = torch.where(done > 0, step, length).flip(0).cummin(0).values.flip(0)
+    return ((end >= length - newest) & (end < length)).to(done.dtype)

@@ -11,7 +11,7 @@ from lab.algo.base.on_policy import OnPolicy, any_usable, average
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require
 from lab.lazy import torch
-from lab.memory.replay import ReplaySpec
+from lab.memory.spec import ReplaySpec
 from lab.streams import Streams
 
 if TYPE_CHECKING:
@@ -79,11 +79,9 @@ class SelfImitation(OnPolicy):
                 f"algo.sil.updates={self.sil.updates} is not allowed with a network that remembers the steps before:"
                 " past ones are drawn one by one, without what came before them. Use algo.sil.updates=0."
             )
-        kind = torch.float32 if self.head.continuous else torch.int64
-        action = torch.zeros(self.head.shape, dtype=kind, device=self.active.device)
         stack = len(self.active)
         self.replay: EpisodeReplay | None = EpisodeReplay(
-            self.sil.memory, self._observations, action, stack, num_envs, self.horizon
+            self.sil.memory, self._observations, self.example_action(), stack, num_envs, self.horizon
         )
 
     @property

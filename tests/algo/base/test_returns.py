@@ -52,7 +52,22 @@ def test_n_step_return_by_hand() -> None:
 
 
 def test_completed_by_hand() -> None:
-    assert completed(column(0, 1, 0, 0, 1, 0)).tolist() == [1, 1, 1, 1, 1, 0]
+    done = column(0, 1, 0, 0, 1, 0)
+    assert completed(done, 6).tolist() == [1, 1, 1, 1, 1, 0]
+    assert completed(done, 4).tolist() == [0, 0, 1, 1, 1, 0]
+    assert completed(done, 2).tolist() == [0, 0, 1, 1, 1, 0]
+    assert completed(done, 1).tolist() == [0, 0, 0, 0, 0, 0]
+    assert completed(torch.stack([done, 1 - done], 1), 1).tolist() == [[0, e] for e in (0, 0, 0, 0, 1, 1)]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.integers(1, 12))
+@settings(max_examples=200, deadline=None)
+def test_completed_agrees_with_the_slow_reference(done: list[bool], newest: int) -> None:
+    slow = []
+    for t in range(len(done)):
+        end = next((k for k in range(t, len(done)) if done[k]), None)
+        slow.append(float(end is not None and end >= len(done) - newest))
+    assert completed(column(*map(float, done)), newest).tolist() == slow
 
 
 # The slow reference follows the definitions, one sum over rewards for each step.
