@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lab.algo.base.maximum_entropy import MaximumEntropy
+from lab.env.spec import EnvSpec
+from lab.errors import require
 from lab.lazy import torch
 from lab.streams import Streams
 
@@ -29,13 +31,20 @@ class CrossQ(MaximumEntropy):
     """Learn values from those that the same critics give the actions which the policy would take next."""
 
     norm: str  # normalisation of both networks, in place of net.norm: one of net.NORMS
+    norm_warmup: int  # batches that batch renormalisation takes by their own moments, before it corrects these
 
     SERVES_BY_BATCH: ClassVar[bool] = True
+
+    def check(self, env: EnvSpec) -> None:
+        super().check(env)
+        require(self.norm_warmup >= 0, "algo.norm_warmup", self.norm_warmup, "0 batches or more")
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         super().build(spaces, net, streams, device)
         # By their running moments, but for the steps below.
         self.of_critic, self.of_actor = (normalisations(network.eval()) for network in (self.critic, self.actor))
+        for module in (*self.of_critic, *self.of_actor):
+            module.warmup = self.norm_warmup
 
     def values_and_targets(self, batch: Batch, noise: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         with torch.no_grad():

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lab.net import normalisation
 from lab.net.layers import Activation, Linear
 from lab.net.normalisation import EPS, RATE, BatchRenorm, corrections
 
@@ -138,9 +137,9 @@ class Renormalisation(Step):
         rate = np.float32(RATE)
         r: Any = 1.0
         d: Any = 0.0
-        if (self.batches >= normalisation.WARMUP).any():
+        if (self.batches >= self.module.warmup).any():
             found = corrections(*(torch.from_numpy(a) for a in (mean, variance, self.mean, self.variance)))
-            settled = self.batches >= normalisation.WARMUP
+            settled = self.batches >= self.module.warmup
             r, d = np.where(settled, found[0].numpy(), r), np.where(settled, found[1].numpy(), d)
         self.mean += rate * (mean - self.mean)
         self.variance += rate * (variance - self.variance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from torch.nn import functional
 EPS = 1e-3  # added to the variances of a batch
 RATE = 0.01  # share of the way that running moments move towards those of a batch
 R_MOST, D_MOST = 3.0, 5.0  # how far a batch may be corrected towards the running moments
-WARMUP = 100_000  # batches before it is
 
 
 class LayerNorm(nn.Module):
@@ -31,14 +31,16 @@ class BatchRenorm(nn.Module):
     """Batch renormalisation (Ioffe 2017, algorithm 1): each number of [S, B, N] by its moments over the batch.
 
     While training, those are the moments of the batch, corrected within bounds towards the running ones once these
-    have settled (`WARMUP`, as in CrossQ: Bhatt et al. 2024); otherwise, the running ones.
+    have settled; otherwise, the running ones.
 
     Attributes:
         mean, variance: running moments, [S, 1, N].
         batches: how many batches made them, [S, 1, 1].
         share: of each row in the moments of a batch, [S, B, 1]; null if they are the same.
+        warmup: batches after which the running moments count as settled; never, unless it is set.
     """
 
+    warmup: float = math.inf
     mean: Tensor
     variance: Tensor
     batches: Tensor
@@ -60,7 +62,7 @@ class BatchRenorm(nn.Module):
         standardised, mean, variance = _Standardise.apply(x, share)
         with torch.no_grad():
             r, d = corrections(mean, variance, self.mean, self.variance)
-            settled = self.batches >= WARMUP
+            settled = self.batches >= self.warmup
             r, d = torch.where(settled, r, 1.0), torch.where(settled, d, 0.0)
             self.mean.lerp_(mean, RATE)
             self.variance.lerp_(variance, RATE)

@@ -175,6 +175,20 @@ def test_it_learns_choices(tmp_path: Path) -> None:
     assert learned(tmp_path, *SMALL, "env.id=tests.envs:Highest-v0") == 8.0
 
 
+def test_batches_are_corrected_after_the_warmup_and_not_before() -> None:
+    def weights(warmup: int, calls: int) -> torch.Tensor:
+        agent, rollout = make("crossq", "pendulum", f"algo.norm_warmup={warmup}", "algo.updates=3")
+        for _ in range(calls):
+            agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
+        return agent.algorithm.learners["critic"].parameters.values
+
+    assert torch.equal(weights(6, 2), weights(100_000, 2))
+    assert not torch.equal(weights(5, 2), weights(100_000, 2))
+    assert not torch.equal(weights(6, 3), weights(100_000, 3))
+
+
 def test_values_that_are_not_allowed() -> None:
+    with pytest.raises(LabError, match=r"algo.norm_warmup must be 0 batches or more"):
+        specs("algo=crossq", "algo.norm_warmup=-1")
     with pytest.raises(LabError, match=r"algo.norm=batch is not allowed: algo.norm must be one of batch_renorm, layer"):
         specs("algo=crossq", "algo.norm=batch")

@@ -15,7 +15,7 @@ from lab.net.layers import Activation, Linear
 from lab.net.mlp import MLP
 from lab.net.net import Output
 from lab.net.network import Parameters, StackedNetwork
-from lab.net.normalisation import WARMUP, BatchRenorm, row_shares
+from lab.net.normalisation import BatchRenorm, row_shares
 
 S, B, INPUTS = 3, 5, 4
 
@@ -34,7 +34,10 @@ def build(hidden: list[int], activation: str = "tanh", norm: str = "none") -> tu
             layer.weight.data.uniform_(0.5, 2)
             layer.mean.uniform_(-1, 1)
             layer.variance.uniform_(0.5, 2)
-            layer.batches.copy_(WARMUP - 2 + torch.arange(S).view(S, 1, 1))  # some are settled, some are about to be
+            layer.warmup = 10
+            layer.batches.copy_(
+                layer.warmup - 2 + torch.arange(S).view(S, 1, 1)
+            )  # some are settled, some are about to be
     return network, parameters
 
 

@@ -9,7 +9,6 @@ from gymnasium.spaces import Box
 from torch import nn
 
 from lab.errors import LabError
-from lab.net import normalisation
 from lab.net.mlp import MLP
 from lab.net.net import Net, Output
 from lab.net.network import Parameters
@@ -85,9 +84,9 @@ def test_corrections_are_bounded() -> None:
     assert torch.allclose(d, torch.tensor([0.5, 5.0, -5.0]))
 
 
-def test_once_settled_a_batch_is_corrected_to_the_running_moments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(normalisation, "WARMUP", 1)
+def test_once_settled_a_batch_is_corrected_to_the_running_moments() -> None:
     ours, first, x = BatchRenorm(1, 5), numbers(1, 32, 5), 1.2 * numbers(1, 32, 5, seed=1) + 0.1
+    ours.warmup = 1
     assert torch.allclose(ours(first)[0], by_hand(first[0], torch.ones(32)), atol=1e-5)
     ours.eval()
     expected = ours(x)
@@ -107,10 +106,7 @@ def d_of(ours: BatchRenorm, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("batch", "width"), SIZES)
 @pytest.mark.parametrize("kind", [LayerNorm, BatchRenorm])
-def test_law_1_of_a_normalisation(
-    kind: type[nn.Module], batch: int, width: int, training: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(normalisation, "WARMUP", 1)
+def test_law_1_of_a_normalisation(kind: type[nn.Module], batch: int, width: int, training: bool) -> None:
     usable = (numbers(5, batch, seed=7) > 0).float()
 
     def figures(part: slice) -> list[torch.Tensor]:
@@ -118,6 +114,7 @@ def test_law_1_of_a_normalisation(
         ours.train(training)
         if isinstance(ours, BatchRenorm):
             ours.share = row_shares(usable[part])
+            ours.warmup = 1
         for seed in (1, 2):
             x = (2 * numbers(5, batch, width, seed=seed)[part] + 1).requires_grad_()
             y = ours(x)
