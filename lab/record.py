@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from lab.code.digest import changed_since
 from lab.episode import Episode
 from lab.provenance import Provenance
 from lab.run_dir import RunDir, flatten, now, read_json, write_atomically, write_json, write_text
@@ -88,7 +89,7 @@ class Record:
             self._rows, self._row_frame = state["rows"], state["row_frame"]
             self._window.extend(map(Episode._make, state["window"]))
             sizes = state["sizes"]
-        self._facts, same_code = _write_provenance(directory, provenance, None if state is None else frame)
+        self._facts, changed = _write_provenance(directory, provenance, None if state is None else frame)
         self._log = logging.getLogger(f"lab.session.{directory.path}")
         self._log.setLevel(logging.INFO)
         self._log.propagate = False
@@ -111,8 +112,13 @@ class Record:
         self.beat(frame, at_once=True)
         begun = "started" if state is None else f"resumed at frame {frame},"
         self._log.info("%s %s, seed %d: %s", begun, spec.name, spec.seed, provenance.facts["command"])
-        if not same_code:
-            self._log.warning("the code is not the one that this Session was begun with: see provenance.json")
+        for problem in provenance.code.problems():
+            self._log.warning("%s", problem)
+        for remark in provenance.code.remarks():
+            self._log.info("%s", remark)
+        if changed:
+            names = ", ".join(changed)
+            self._log.warning("the code of %s is not what this Session was begun with: see provenance.json", names)
 
     def note(self, text: str) -> None:
         """Write a line into the log."""
@@ -312,28 +318,27 @@ class Averages:
         }
 
 
-def _write_provenance(directory: RunDir, provenance: Provenance, frame: int | None) -> tuple[dict[str, Any], bool]:
+def _write_provenance(directory: RunDir, provenance: Provenance, frame: int | None) -> tuple[dict[str, Any], list[str]]:
     """Write where a Session came from, or add that another process goes on with it at a frame.
 
     Returns:
-        What provenance.json holds, and whether the code is the one that the Session was begun with.
+        What provenance.json holds, and the packages whose code is not what the Session was begun with.
     """
-    facts = provenance.facts
+    facts, changed, stem = provenance.facts, [], "uncommitted"
     if frame is None:
-        write_json(directory.provenance, facts)
-        if provenance.patch:
-            write_atomically(directory.patch, provenance.patch)
-        return dict(facts), True
-    begun = read_json(directory.provenance)
-    patch = directory.patch.read_bytes() if directory.patch.exists() else b""
-    same = begun["git"]["sha"] == facts["git"]["sha"] and patch == provenance.patch
-    resumed = begun.setdefault("resumed", [])
-    part = ("restore", "start", "command", "host", "device", "stack", "git")
-    resumed.append({"frame": frame, **{name: facts[name] for name in part}})
-    write_json(directory.provenance, begun)
-    if not same and provenance.patch:
-        write_atomically(directory.path / f"uncommitted-{len(resumed)}.patch", provenance.patch)
-    return begun, same
+        known = dict(facts)
+    else:
+        known = read_json(directory.provenance)
+        changed = changed_since(directory, facts["code"])
+        resumed = known.setdefault("resumed", [])
+        part = ("restore", "start", "command", "host", "device", "stack", "git", "repositories", "code")
+        resumed.append({"frame": frame, **{name: facts[name] for name in part}})
+        stem = f"uncommitted-{len(resumed)}"
+    write_json(directory.provenance, known)
+    if frame is None or changed:
+        for name, patch in provenance.code.patches(stem).items():
+            write_atomically(directory.path / name, patch, private=True)
+    return known, changed
 
 
 def _tag(name: str) -> str:

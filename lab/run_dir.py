@@ -98,10 +98,10 @@ class RunDir:
 
     def clear(self) -> None:
         """Remove what a Session writes, and nothing else."""
-        files = (self.status, self.spec, self.provenance, self.patch, self.log, self.episodes, self.metrics)
+        files = (self.status, self.spec, self.provenance, self.log, self.episodes, self.metrics)
         checkpoints = map(self.checkpoint, ("last", "previous", "best"))
         derived = (self.timing, self.results, self.plot, self.stop, *self.path.glob("events.out.tfevents.*"))
-        left = (*self.path.glob("uncommitted-*.patch"), *self.path.glob(".*.tmp"), *self.path.glob("checkpoint/.*.tmp"))
+        left = (*self.path.glob("uncommitted*.patch"), *self.path.glob(".*.tmp"), *self.path.glob("checkpoint/.*.tmp"))
         for path in (*files, *derived, *checkpoints, *left):
             path.unlink(missing_ok=True)
 
@@ -325,12 +325,20 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file aside, flush it to disk and rename it, so that a reader sees the old content or the new, whole."""
+def write_atomically(path: Path, content: bytes, private: bool = False) -> None:
+    """Write a file aside, flush it to disk and rename it, so that a reader sees the old content or the new, whole.
+
+    Args:
+        path: the file.
+        content: what it is to hold.
+        private: whether nobody else may read it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with aside.open("wb") as file:
+            if private:
+                os.fchmod(file.fileno(), 0o600)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -5,7 +5,12 @@ Several can be trained in lockstep, as a stack; each leaves the run directory th
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+
 from lab.checkpoint import generations, together, unusable
+from lab.code.digest import changed_since
+from lab.code.snapshot import CodeSnapshot
 from lab.env.vector import Spaces
 from lab.errors import LabError
 from lab.interruption import stop_signals
@@ -66,11 +71,24 @@ def train(
             provenance = collect(
                 command_line(), str(stack.device), stack.spec.threads, seeds, directories[group[0]].path
             )
+            if show:
+                warn_of_code(provenance.code, [directories[i] for i in group] if states else [])
             provenance.facts["restore"] = stack.way  # how its environments are brought back
             composed = [compositions[i] for i in group] if compositions else None
             warnings = [f"{name} of seed {specs[i].seed} cannot be gone on from" for i in group for name in damaged[i]]
             records |= zip(group, stack.train(provenance, stop, states, composed, show, warnings), strict=True)
     return [records[i] for i in range(len(specs))]
+
+
+def warn_of_code(code: CodeSnapshot, resumed: Sequence[RunDir]) -> None:
+    """Say on the terminal what is not known of the code, and which Sessions go on with other code."""
+    for problem in code.problems():
+        print(f"Warning: {problem}", file=sys.stderr)
+    for directory in resumed:
+        changed = changed_since(directory, code.digests)
+        if changed:
+            names = ", ".join(changed)
+            print(f"Warning: {directory.path} goes on with other code than it began with: {names}.", file=sys.stderr)
 
 
 def claim(directories: list[RunDir], specs: list[Spec], patience: float) -> None:

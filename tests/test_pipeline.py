@@ -27,6 +27,13 @@ from tests.helpers import ALGORITHMS, CONF, ROOT, clone, git, lab, specs
 NUMBERLESS = {
     "lab/__init__.py",
     "lab/algo/__init__.py",
+    "lab/code/__init__.py",
+    "lab/code/digest.py",
+    "lab/code/files.py",
+    "lab/code/git.py",
+    "lab/code/imports.py",
+    "lab/code/repository.py",
+    "lab/code/snapshot.py",
     "lab/checkpoint.py",  # a Session that is resumed is, to the last bit, one that was not
     "lab/display.py",
     "lab/errors.py",

@@ -19,6 +19,8 @@ import yaml
 from lab import record
 from lab.agent import Agent
 from lab.checkpoint import read as read_checkpoint
+from lab.code.repository import Repository
+from lab.code.snapshot import CodeSnapshot
 from lab.collect import Evaluation
 from lab.device import find_device
 from lab.env.vector import Environments, probe
@@ -33,7 +35,8 @@ from tests.helpers import ROOT, result, specs, train, train_specs
 
 SLOW = (pytest.mark.slow, pytest.mark.law)
 
-HERE = Provenance({"start": "now", "command": "none", "host": "here", "device": "cpu", "stack": [0], "git": {}}, b"")
+CODE = CodeSnapshot(Repository("lab", ROOT), (), {})
+HERE = Provenance({"start": "now", "command": "none", "host": "here", "device": "cpu", "stack": [0], "git": {}}, CODE)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -142,17 +142,27 @@ def _facts(session: Session) -> dict[str, str]:
     git, cpu = known.get("git") or {}, known.get("cpu") or {}
     packages = {name: version for name, version in known.get("packages", {}).items() if name in PACKAGES}
     threads, changes, left_out = known.get("threads"), git.get("uncommitted"), git.get("left_out")
-    lacks = ", but for files that were too large for it" if left_out else ""
+    lacks = ", but for files that were left out" if left_out else ""
     machine = [str(cpu["model"])] if cpu.get("model") else []
     facts = {
         "code": f"git {git['sha']}" if git.get("sha") else "unknown: it had no git SHA",
         "uncommitted changes": "unknown" if changes is None else f"in uncommitted.patch{lacks}" if changes else "none",
+        "own code": "; ".join(map(_own_code, known.get("repositories") or ())),
         "Python": str(known.get("python", "unknown")),
         "packages": ", ".join(f"{name} {packages[name]}" for name in PACKAGES if name in packages),
         "machine": ", ".join([*machine, *([str(known["gpu"])] if known.get("gpu") else [])]),
         "computed on": f"{known.get('device')}, {threads} thread{'' if threads == 1 else 's'}",
     }
     return {name: fact for name, fact in facts.items() if fact}
+
+
+def _own_code(repository: dict[str, Any]) -> str:
+    """Say where modules of the user's own came from."""
+    name, sha = repository.get("name"), repository.get("sha")
+    modules = ", ".join(map(str, repository.get("modules") or ()))
+    where = f"git {sha}" if sha else str(repository.get("note") or "no git SHA")
+    changes = f", uncommitted changes in uncommitted.{name}.patch" if repository.get("uncommitted") else ""
+    return f"{modules or name} ({where}{changes})"
 
 
 def commands(trial: Trial, where: str) -> list[str]:

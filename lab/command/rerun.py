@@ -27,6 +27,7 @@ from lab.run_dir import RunDir, SweepDir, level, read_json, rerun_file, sessions
 from lab.summary import quoted
 
 if TYPE_CHECKING:
+    from lab.code.snapshot import CodeSnapshot
     from lab.launch.frozen import Frozen
     from lab.launch.rerun import Job
     from lab.reproduction import Verdict
@@ -134,34 +135,37 @@ def bring_back(stack: ExitStack, completed: Sequence[RunDir], here: bool) -> dic
     Raises:
         LabError: the code of a Session cannot be brought back.
     """
-    from lab.launch.worktree import code_here, read_code, restored
+    from lab.launch.worktree import code_here, differences, read_code, restored, working_directory
 
+    read = {session: read_code(session) for session in completed}
+    for sentence in dict.fromkeys(sentence for code in _distinct(read).values() for sentence in differences(code)):
+        print(f"Code: {sentence}")
     if here:
         here_now = code_here()
         return {session: (here_now, Path.cwd()) for session in completed}
-    read = {session: read_code(session) for session in completed}
-    trees: dict[tuple[str, bytes], Frozen] = {}
-    for code in read.values():
-        key = (code.sha, code.patch)
-        if key not in trees:
-            trees[key] = stack.enter_context(restored(code))
-            print(f"Code: {code}")
-
+    trees = {key: stack.enter_context(restored(code)) for key, code in _distinct(read).items()}
     made = {}
     for session, code in read.items():
-        tree = trees[code.sha, code.patch]
-        recorded = Path(read_json(session.provenance)["directory"])
-        cwd = recorded if code.within is None else tree.path / code.within
-        made[session] = (tree, cwd if cwd.is_dir() else Path.cwd())
+        tree = trees[_key(code)]
+        made[session] = (tree, working_directory(code, tree, Path(read_json(session.provenance)["directory"])))
     return made
+
+
+def _distinct(read: dict[RunDir, CodeSnapshot]) -> dict[str, CodeSnapshot]:
+    return {_key(code): code for code in read.values()}
+
+
+def _key(code: CodeSnapshot) -> str:
+    return json.dumps([code.to_dict(), {name: patch.hex() for name, patch in code.patches().items()}])
 
 
 def tell_differences(console: Console, completed: Sequence[RunDir]) -> dict[str, list[str | None]]:
     """Print what of the machine and the packages is not as it was, and return it."""
+    from lab.code.snapshot import root_of_lab
     from lab.reproduction import different
 
     found: dict[str, tuple[str | None, str | None]] = {}
-    installed = provenance.checkout_of_package() is None
+    installed = root_of_lab() is None
     for session in completed:
         recorded = read_json(session.provenance)
         found |= different(recorded, provenance.machine(recorded["device"]), installed)
@@ -178,9 +182,10 @@ def tell_doubts(console: Console, path: Path, found: Sequence[RunDir], completed
     """Print what speaks against getting the same numbers, and which Sessions are not run again."""
     from lab.launch.worktree import left_out, other_code
 
-    missing = list(dict.fromkeys(name for session in completed for name in left_out(session)))
+    missing = {name: reason for session in completed for name, reason in left_out(session).items()}
     if missing:
-        console.print(f"Too large to be stored, and so not there: {', '.join(missing)}", style="yellow", markup=False)
+        names = ", ".join(f"{name} ({reason})" for name, reason in missing.items())
+        console.print(f"Not stored, and so not there: {names}", style="yellow", markup=False)
     for session in completed:
         for entry in other_code(session):
             text = f"{session.path} was resumed with other code at frame {entry['frame']:,}: {entry['git']['sha']}"

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
+from lab.code.git import without_git
 from lab.launch.frozen import Frozen
 from lab.launch.points import quote
-from lab.provenance import without_git
 from lab.run_dir import RunDir
 
 POLL_SECONDS = 0.2  # between two looks at the processes

@@ -1,161 +1,192 @@
-"""The code that a result came from, brought back beside the checkout: its commit, and what was not committed."""
+"""The code that a result came from, brought back beside the checkouts: commits, and what was not committed."""
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lab import provenance
+from lab.code.digest import changed_since, different, digest_here, package
+from lab.code.git import GitError, ask_git, has, toplevel
+from lab.code.repository import Repository, Request, read_repository
+from lab.code.snapshot import CodeSnapshot, patch_name, root_of_lab
 from lab.errors import LabError
-from lab.launch.frozen import Frozen
+from lab.launch.frozen import Frozen, Tree, place
 from lab.run_dir import RunDir, read_json
 
 HERE = "; code=here runs it with the code as it is now"
 
 
-@dataclass(frozen=True)
-class Code:
-    """What code a Session was trained with.
-
-    Attributes:
-        sha: its commit; empty if there was none yet, so that the patch holds all of it.
-        patch: what was not committed, for `git apply`; empty if nothing.
-        within: the working directory, as a path in the checkout; null if it was outside.
-    """
-
-    sha: str
-    patch: bytes
-    within: str | None
-
-    def __str__(self) -> str:
-        commit = f"commit {self.sha[:12]}" if self.sha else "no commit"
-        return f"{commit} and what was not committed" if self.patch else commit
-
-
-def read_code(directory: RunDir) -> Code:
+def read_code(directory: RunDir) -> CodeSnapshot:
     """Read what code a Session was trained with.
 
     Raises:
-        LabError: it is not known, or not whole.
+        LabError: it is not whole.
     """
-    git = read_json(directory.provenance)["git"]
-    patch = directory.patch.read_bytes() if directory.patch.exists() else b""
-    if git["uncommitted"] is None:
-        raise LabError(f"The code of {directory.path} is not known: {git['note']}{HERE}.")
-    if git["uncommitted"] and not patch:
-        raise LabError(
-            f"{directory.patch} is missing: with it went what was not committed to {_short(git['sha'])}{HERE}."
-        )
-    return Code(git["sha"] or "", patch, git.get("within"))
+    snapshot = CodeSnapshot.read(read_json(directory.provenance), directory.path)
+    facts = read_json(directory.provenance)
+    for repository, known in zip(snapshot.repositories, (facts["git"], *facts.get("repositories", ())), strict=True):
+        if known["uncommitted"] and not repository.patch:
+            path = directory.path / patch_name(repository, snapshot.lab)
+            raise LabError(f"{path} is missing: with it went what was not committed to {_commit(repository)}{HERE}.")
+    return snapshot
 
 
-def left_out(directory: RunDir) -> list[str]:
-    """Return the untracked files that were too large to be stored."""
-    return list(read_json(directory.provenance)["git"]["left_out"])
+def left_out(directory: RunDir) -> dict[str, str]:
+    """Return why files were not stored that were not committed, by their names."""
+    facts = read_json(directory.provenance)
+    known = (facts["git"], *facts.get("repositories", ()))
+    return {name: reason for one in known for name, reason in one["left_out"].items()}
 
 
 def other_code(directory: RunDir) -> list[dict[str, Any]]:
     """Return each time that a Session was resumed with other code than it was begun with."""
     facts = read_json(directory.provenance)
-    keys = ("sha", "uncommitted")
-    return [
-        entry
-        for number, entry in enumerate(facts.get("resumed", []), 1)
-        if any(entry["git"][key] != facts["git"][key] for key in keys)
-        or (directory.path / f"uncommitted-{number}.patch").exists()
-    ]
+    return [entry for entry in facts.get("resumed", []) if changed_since(directory, entry.get("code") or {})]
 
 
 def code_here() -> Frozen:
     """Return the code as it is now."""
-    root = provenance.package().parent
-    return Frozen(root, root, root, complete=True)
+    root = package().parent
+    return Frozen((Tree(root, root, True, (root,)),))
+
+
+def differences(snapshot: CodeSnapshot) -> list[str]:
+    """Return, in sentences, how the repositories of now differ from those of a snapshot."""
+    told = []
+    for repository in snapshot.repositories:
+        name = "lab" if repository is snapshot.lab else repository.name
+        checkout = checkout_here(repository, snapshot)
+        if not repository.in_git:
+            changed = different(*_digests(repository, snapshot))
+            told += [f"{name}: the code of {', '.join(changed)} is another one now"] if changed else []
+        elif checkout is None:
+            told.append(f"{name}: its repository is not here any more ({repository.path})")
+        else:
+            below = tuple(checkout / root for root in repository.roots)
+            now = read_repository(Request(checkout, repository.name, below=below), checkout / ".none")
+            if now.sha != repository.sha:
+                told.append(f"{name}: it was {_commit(repository)} and is {_commit(now)} now")
+            elif now.patch != repository.patch:
+                told.append(f"{name}: what is not committed to {_commit(now)} is not what it was")
+    return told
 
 
 @contextmanager
-def restored(code: Code) -> Iterator[Frozen]:
-    """Bring code back as a git worktree in a temporary folder, which goes when this ends.
+def restored(snapshot: CodeSnapshot) -> Iterator[Frozen]:
+    """Bring code back as git worktrees in a temporary folder, which go when this ends.
 
     Raises:
-        LabError: the commit is not here, or the patch does not apply to it.
+        LabError: the code of a repository is not known, its commit is not here, or the patch does not apply to it.
     """
-    checkout = provenance.checkout()
-    if checkout is None:
-        raise LabError(
-            f"{code} cannot be brought back, as lab is not run from a git checkout: run it from a clone{HERE}."
-        )
-    if code.sha and not _git(checkout, "cat-file", "-e", f"{code.sha}^{{commit}}", check=False):
-        raise LabError(f"Commit {code.sha} is not in {checkout}: get it, as with `git fetch origin {code.sha}`{HERE}.")
-    with tempfile.TemporaryDirectory(prefix="lab-rerun-") as folder:
+    with tempfile.TemporaryDirectory(prefix="lab-rerun-") as folder, ExitStack() as stack:
         path = Path(folder).resolve() / "code"
-        if code.sha:
-            # No hooks of the checkout: what they would do is no part of the commit.
-            _git(
-                checkout,
-                "-c",
-                "core.hooksPath=/dev/null",
-                "worktree",
-                "add",
-                "--quiet",
-                "--detach",
-                str(path),
-                code.sha,
-            )
-        else:
-            path.mkdir()
-            _git(path, "init", "--quiet")
+        trees = []
+        for repository in sorted(snapshot.repositories, key=lambda one: (one is not snapshot.lab, len(one.path.parts))):
+            checkout = checkout_here(repository, snapshot)
+            if repository.patch is None:
+                _require_same_here(repository, snapshot)
+                root = package().parent if repository is snapshot.lab else repository.path
+                trees.append(Tree(root, root, False, tuple(root / one for one in repository.roots)))
+                continue
+            there = place(path, snapshot, repository)
+            stack.enter_context(_restored(repository, checkout, there))
+            roots = tuple(there / root for root in repository.roots)
+            trees.append(Tree(there, checkout or repository.path, repository.in_git, roots))
+        if not (trees[0].roots[0] / "lab" / "__init__.py").exists():
+            raise LabError(f"{_commit(snapshot.lab)} has no {snapshot.lab.roots[0]}/lab, so nothing can be run{HERE}.")
+        yield Frozen(tuple(trees))
+
+
+def working_directory(snapshot: CodeSnapshot, code: Frozen, recorded: Path) -> Path:
+    """Return the directory to run restored code from: the one of then, in what was restored of it or else as it is."""
+    inside = [one for one in snapshot.repositories if one.in_git and recorded.is_relative_to(one.path)]
+    if inside:
+        repository = max(inside, key=lambda one: len(one.path.parts))
+        moved = place(code.path, snapshot, repository) / recorded.relative_to(repository.path)
+        if moved.is_dir():
+            return moved
+    return recorded if recorded.is_dir() else Path.cwd()
+
+
+def checkout_here(repository: Repository, snapshot: CodeSnapshot) -> Path | None:
+    """Return where the checkout of a repository is now: lab's where lab runs; another where it was, or its modules."""
+    if repository is snapshot.lab:
         try:
-            if code.patch:
-                _apply(path, code)
-            yield Frozen(path, checkout, path / _beside(checkout, path, code), complete=True)
-        finally:
-            if code.sha:
-                _git(checkout, "worktree", "remove", "--force", "--force", str(path), check=False)
+            return root_of_lab()
+        except GitError:
+            return None
+    for folder in (repository.path, *map(_folder_of, repository.modules)):
+        if folder is not None and folder.is_dir():
+            try:
+                return toplevel(folder)
+            except GitError:
+                continue
+    return None
 
 
-def _apply(path: Path, code: Code) -> None:
-    done = subprocess.run(
-        ["git", "apply", "--whitespace=nowarn", "-"],
-        cwd=path,
-        input=code.patch,
-        capture_output=True,
-        check=False,
-        env=provenance.without_git(),
-    )
-    if done.returncode:
-        why = (done.stderr.decode(errors="replace").strip().splitlines() or ["git does not say why"])[0]
+def _folder_of(module: str) -> Path | None:
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin).resolve().parent if spec and spec.has_location and spec.origin else None
+
+
+def _digests(repository: Repository, snapshot: CodeSnapshot) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the digests of a repository's packages, of then and of now."""
+    names = ["lab", *repository.modules] if repository is snapshot.lab else repository.modules
+    then = {name: snapshot.digests[name] for name in names if snapshot.digests.get(name)}
+    return then, {name: digest_here(name) for name in then}
+
+
+def _require_same_here(repository: Repository, snapshot: CodeSnapshot) -> None:
+    """Raise LabError unless the code of now is the code of then, of which there is nothing but digests."""
+    then, now = _digests(repository, snapshot)
+    name = "lab" if repository is snapshot.lab else repository.name
+    if not then or then != now:
+        note = repository.note or "nothing was recorded"
+        raise LabError(f"The code of {name} is not known: {note}, and what is here now is other code{HERE}.")
+
+
+@contextmanager
+def _restored(repository: Repository, checkout: Path | None, there: Path) -> Iterator[None]:
+    sha = repository.sha
+    if sha and checkout is None:
+        raise LabError(f"{_commit(repository)} cannot be brought back: {repository.path} is no checkout of it{HERE}.")
+    if sha and checkout and not has(checkout, "cat-file", "-e", f"{sha}^{{commit}}"):
+        raise LabError(f"Commit {sha} is not in {checkout}: get it, as with `git fetch origin {sha}`{HERE}.")
+    try:
+        if sha and checkout:
+            # No hooks of the checkout: what they would do is no part of the commit.
+            words = ("-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--force", "--detach")
+            ask_git(checkout, *words, str(there), sha)
+        else:
+            there.mkdir(parents=True)
+            ask_git(there, "init", "--quiet")
+        if repository.patch:
+            _apply(repository, there)
+        yield
+    except GitError as error:
+        raise LabError(f"{_commit(repository)} cannot be brought back: {error}{HERE}.") from error
+    finally:
+        if sha and checkout:
+            has(checkout, "worktree", "remove", "--force", "--force", str(there))
+
+
+def _apply(repository: Repository, there: Path) -> None:
+    try:
+        ask_git(there, "apply", "--whitespace=nowarn", "-", stdin=repository.patch)
+    except GitError as error:
         raise LabError(
-            f"What was not committed cannot be brought back: uncommitted.patch does not apply to {_short(code.sha)}"
-            f" ({why.removeprefix('error: ')}){HERE}."
-        )
+            f"What was not committed cannot be brought back: the patch does not apply to {_commit(repository)}"
+            f" ({error}){HERE}."
+        ) from error
 
 
-def _beside(checkout: Path, path: Path, code: Code) -> Path:
-    """Return the folder in a worktree that holds this package; the worktree itself if it is installed elsewhere."""
-    if provenance.checkout_of_package() is None:
-        return Path()
-    beside = provenance.package().parent.relative_to(checkout.resolve())
-    if not (path / beside / "lab" / "__init__.py").exists():
-        raise LabError(f"{code} has no {beside / 'lab'}, so there is nothing to run{HERE}.")
-    return beside
-
-
-def _git(folder: Path, *words: str, check: bool = True) -> bool:
-    """Run git, and say whether it succeeded.
-
-    Raises:
-        LabError: it is to succeed, and did not.
-    """
-    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, check=False, env=provenance.without_git())
-    if done.returncode and check:
-        raise LabError(f"`git {' '.join(words)}` failed in {folder}: {done.stderr.decode(errors='replace').strip()}.")
-    return done.returncode == 0
-
-
-def _short(sha: str | None) -> str:
-    return f"commit {sha[:12]}" if sha else "an empty checkout"
+def _commit(repository: Repository) -> str:
+    where = "lab" if not repository.in_git else f"{repository.name}"
+    return f"commit {repository.sha[:12]} of {where}" if repository.sha else f"{where} without a commit"

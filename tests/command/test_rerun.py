@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from lab import provenance
 from lab.command import rerun
 from lab.errors import LabError
+from lab.launch import worktree
 from lab.launch.worktree import read_code, restored
 from lab.run_dir import RunDir, read_json, sessions, write_json
 from tests.helpers import clone, git, lab, result, train
@@ -64,14 +64,16 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     folder = tmp_path / "checkout"
     folder.mkdir()
     (folder / "a.py").write_text("one\n")
+    (folder / "lab").mkdir()
+    (folder / "lab" / "__init__.py").write_text("")
     git(folder, "init", "--quiet")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "first")
-    monkeypatch.setattr(provenance, "checkout", lambda: folder)
-    monkeypatch.setattr(provenance, "checkout_of_package", lambda: None)
+    monkeypatch.setattr(worktree, "root_of_lab", lambda: folder)
     directory = train(tmp_path, "frames=256", "algo.horizon=16", "eval.every=0")[0]
     facts = read_json(directory.provenance)
-    facts["git"] |= {"sha": git(folder, "rev-parse", "HEAD"), "uncommitted": True}
+    facts["git"] |= {"sha": git(folder, "rev-parse", "HEAD"), "uncommitted": True, "roots": ["."]}
+    facts["repositories"] = []
     write_json(directory.provenance, facts)
     directory.patch.write_text("--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-two\n+three\n")
     return directory
@@ -120,6 +122,8 @@ def no_commit(directory: RunDir) -> None:
 
 def not_known(directory: RunDir) -> None:
     write_git(directory, uncommitted=None, note="git is not installed")
+    content = read_json(directory.provenance)
+    write_json(directory.provenance, {**content, "code": {"lab": "another"}})
 
 
 def no_patch(directory: RunDir) -> None:
@@ -138,9 +142,13 @@ def write_git(directory: RunDir, **facts: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words", "sentence"),
     [
-        (None, [], "uncommitted.patch does not apply to commit"),
+        (None, [], "the patch does not apply to commit"),
         (no_commit, [], f"Commit {'0' * 40} is not in"),
-        (not_known, [], "is not known: git is not installed; code=here"),
+        (
+            not_known,
+            [],
+            "The code of lab is not known: git is not installed, and what is here now is other code; code=here",
+        ),
         (no_patch, [], "uncommitted.patch is missing: with it went what was not committed to commit"),
         (nothing_completed, [], "has completed, so there is nothing to compare a run with"),
         (None, ["out={session}"], "is not empty, and nothing is ever written over"),
@@ -167,7 +175,9 @@ def test_what_cannot_be_run_again_is_told_in_a_sentence(
 
 def test_code_that_was_never_committed_is_brought_back_from_its_patch_alone(trained: RunDir) -> None:
     write_git(trained, sha=None)
-    trained.patch.write_text("--- /dev/null\n+++ b/a.py\n@@ -0,0 +1 @@\n+three\n")
+    trained.patch.write_text(
+        "--- /dev/null\n+++ b/a.py\n@@ -0,0 +1 @@\n+three\n--- /dev/null\n+++ b/lab/__init__.py\n@@ -0,0 +1 @@\n+#\n"
+    )
     with restored(read_code(trained)) as code:
         assert (code.path / "a.py").read_text() == "three\n"
     assert not code.path.exists()

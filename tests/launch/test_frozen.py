@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from lab import provenance
+from lab.code import digest, files, snapshot
+from lab.code.imports import Imported
+from lab.code.snapshot import take
 from lab.errors import LabError
-from lab.launch import frozen
 from lab.launch.frozen import Frozen, freeze
-from tests.helpers import ROOT
-from tests.test_provenance import git
+from tests.helpers import ROOT, git
 
+PARTS = ("provenance.py", "run_dir.py", "lock.py", "errors.py")
 NAME = "a, 'check=out' [ü]"
 PROBE = """
 import lab, mine, tests.envs
@@ -33,9 +34,11 @@ def write(root: Path, files: dict[str, str]) -> None:
 def package(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copy what of this package describes the code into another place, as if it were run from there."""
     write(root, {"lab/__init__.py": "__version__ = 'old'\n", "conf/config.yaml": "a: 1\n"})
-    for name in ("provenance.py", "run_dir.py", "lock.py", "errors.py"):
+    for name in (*PARTS, *(f"code/{path.name}" for path in (ROOT / "lab" / "code").glob("*.py"))):
+        (root / "lab" / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / "lab" / name, root / "lab" / name)
-    monkeypatch.setattr(provenance, "__file__", str(root / "lab" / "provenance.py"))
+    monkeypatch.setattr(digest, "__file__", str(root / "lab" / "code" / "digest.py"))
+    monkeypatch.setattr(snapshot, "imported", lambda: [])
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.chdir(root)
     return root
@@ -58,7 +61,7 @@ def frozen_in(root: Path) -> Frozen:
 
 def names(copy: Frozen) -> set[str]:
     files = {str(path.relative_to(copy.path)) for path in copy.path.rglob("*") if path.is_symlink() or path.is_file()}
-    return files - set(provenance.FROZEN)
+    return {name for name in files if not name.startswith((digest.FROZEN, ".uncommitted"))}
 
 
 def python(words: Sequence[str], copy: Frozen, cwd: Path) -> list[str]:
@@ -70,12 +73,14 @@ def python(words: Sequence[str], copy: Frozen, cwd: Path) -> list[str]:
 
 
 CODE = {".gitignore", "mine.py", "tests/envs.py", "probe.py", "conf/config.yaml"}
-LAB = {"lab/__init__.py", "lab/provenance.py", "lab/run_dir.py", "lab/lock.py", "lab/errors.py"}
+LAB = {"lab/__init__.py", *(f"lab/{name}" for name in PARTS)} | {
+    f"lab/code/{path.name}" for path in (ROOT / "lab" / "code").glob("*.py")
+}
 
 
 def test_the_working_tree_is_copied(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen, "LARGEST_UNTRACKED", 2**15)
-    write(checkout, {"ignored.py": "", "new folder/ünïcode 'x'.py": "1", "large": "x" * 40_000, "out/a.csv": "1"})
+    monkeypatch.setattr(files, "LARGEST_FILE", 2**15)
+    write(checkout, {"ignored.py": "", "new folder/ünïcode 'x'.py": "1", "large.py": "x" * 40_000, "out/a.csv": "1"})
     write(checkout, {"run/tracked.csv": "", "run/untracked.csv": "", "gone.py": "", "run.py": "", "script": "#!\n"})
     git(checkout, "add", "run/tracked.csv", "gone.py")
     (checkout / "gone.py").unlink()
@@ -138,7 +143,6 @@ def test_nothing_is_left_of_a_copy_that_failed(checkout: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copy", full)
-    monkeypatch.setattr(provenance, "describe_code", lambda _: ({}, b""))
     with pytest.raises(OSError, match="No space"):
         frozen_in(checkout)
     assert not list((checkout / "out" / ".jobs" / "code").iterdir())
@@ -146,21 +150,21 @@ def test_nothing_is_left_of_a_copy_that_failed(checkout: Path, monkeypatch: pyte
 
 def test_a_job_has_the_provenance_of_submission(checkout: Path) -> None:
     write(checkout, {"mine.py": "WORD = 'submitted'\n"})
-    before = provenance.describe_code(checkout / "out")
+    before = take(checkout / "out")
     copy = frozen_in(checkout)
     sha = git(checkout, "rev-parse", "HEAD")
-    assert json.loads((copy.path / ".provenance.json").read_text()) == before[0]
-    assert (copy.path / ".uncommitted.patch").read_bytes() == before[1]
+    assert json.loads((copy.path / ".provenance.json").read_text()) == before.to_dict()
+    assert (copy.path / ".uncommitted.patch").read_bytes() == before.lab.patch
     write(checkout, {"mine.py": "WORD = 'later'\n"})
     git(checkout, "commit", "-qam", "later")
     code = (
         "import json; from pathlib import Path; from lab.provenance import collect;"
         "found = collect(['x'], 'cpu', 1, [0], Path('out'));"
-        "print(json.dumps(found.facts), found.patch.decode(), sep='\\n')"
+        "print(json.dumps(found.facts), found.code.lab.patch.decode(), sep='\\n')"
     )
     facts, *patch = python(["-c", code], copy, checkout)
-    assert json.loads(facts)["git"] == before[0]
-    assert before[0]["sha"] == sha
+    assert {key: json.loads(facts)[key] for key in before.to_dict()} == before.to_dict()
+    assert before.lab.sha == sha
     assert "+WORD = 'submitted'" in patch
     assert json.loads(facts)["directory"] == str(checkout)
 
@@ -221,7 +225,7 @@ def test_a_copy_is_not_copied(checkout: Path, monkeypatch: pytest.MonkeyPatch) -
     copy = frozen_in(checkout)
     for key, value in copy.env().items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(provenance, "__file__", str(copy.path / "lab" / "provenance.py"))
+    monkeypatch.setattr(digest, "__file__", str(copy.path / "lab" / "code" / "digest.py"))
     again = freeze(checkout / "out 2", checkout / "out 2")
     assert again.path == copy.path
     assert not (checkout / "out 2").exists()
@@ -246,7 +250,7 @@ def test_a_package_that_git_does_not_track(tmp_path: Path, monkeypatch: pytest.M
     assert copy.env()["PYTHONPATH"] == f"{copy.path}:{here}"
     assert copy.moved(str(root / config)) == str(copy.path / config)
     assert copy.moved(str(root)) == str(root), "what else is installed there is not in the copy"
-    assert json.loads((copy.path / ".provenance.json").read_text())["note"] == "the checkout has no commit yet"
+    assert json.loads((copy.path / ".provenance.json").read_text())["git"]["note"].startswith("lab ")
     monkeypatch.chdir(root)
     assert copy.env()["PYTHONPATH"] == f"{copy.path}:{root}"
 
@@ -260,3 +264,45 @@ def test_a_path_that_python_cannot_be_told(checkout: Path, tmp_path: Path, monke
     monkeypatch.chdir(tmp_path / "c:d")
     with pytest.raises(LabError, match="c:d has a ':'"):
         copy.env()
+
+
+def test_a_copy_is_private_and_holds_no_secrets(checkout: Path) -> None:
+    write(checkout, {".env": "PASSWORD=x\n", "key.pem": "x\n", "data.npz": "x\n", "script": "#!/bin/sh\n"})
+    (checkout / "script").chmod(0o755)
+    copy = frozen_in(checkout)
+    assert names(copy) == CODE | LAB | {"script"}
+    modes = {path.relative_to(copy.path).as_posix(): path.stat().st_mode & 0o777 for path in copy.path.rglob("*")}
+    assert {mode for name, mode in modes.items() if (copy.path / name).is_file()} == {0o600, 0o700}
+    assert {mode for name, mode in modes.items() if (copy.path / name).is_dir()} == {0o700}
+    assert (modes["script"], modes["mine.py"], copy.path.stat().st_mode & 0o777) == (0o700, 0o600, 0o700)
+
+
+def test_the_users_own_repositories_are_copied_too(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, loose = tmp_path / "project", tmp_path / "loose"
+    write(project, {"src/own/__init__.py": "WORD = 'old'\n", "src/own/more.py": ""})
+    git(project, "init", "-q")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "own")
+    write(loose, {"single.py": "WORD = 'old'\n"})
+    sources = tuple(sorted((project / "src" / "own").glob("*.py")))
+    found = [
+        Imported("own", project / "src" / "own", project / "src", sources),
+        Imported("single", loose / "single.py", loose, (loose / "single.py",)),
+    ]
+    monkeypatch.setattr(snapshot, "imported", lambda: found)
+    monkeypatch.setenv("PYTHONPATH", f"{project / 'src'}:{loose}")
+    copy = frozen_in(checkout)
+    before = take(checkout / "out").to_dict()
+    write(project, {"src/own/__init__.py": "WORD = 'new'\n"})
+    write(loose, {"single.py": "WORD = 'new'\n"})
+    code = (
+        "import json, own, single; from pathlib import Path; from lab.code.snapshot import take;"
+        "from lab.code.digest import digest_here;"
+        "print(own.WORD, single.WORD, json.dumps(take(Path('out')).to_dict()), digest_here('own'), sep='\\n')"
+    )
+    own, single, taken, digest_of_own = python(["-c", code], copy, checkout)
+    assert (own, single) == ("old", "old")
+    assert json.loads(taken) == before
+    assert digest_of_own == before["code"]["own"]
