@@ -158,6 +158,7 @@ class SweepSpec:
     parallel: int | None  # Trials that run at the same time; null for as many as the launcher has room for
     max_failure_rate: float  # share of the Sessions that ended, above which the sweep stops if so many failed
     retry: bool  # whether Sessions that failed are run again
+    mix_code: bool  # whether a Trial may get Sessions of other code than those that it has
     plan: bool  # whether only to say what would run
     hung_after: float | None  # minutes without a step after which a job counts as hung; null for never
     detach: bool  # whether to return at once, and to let the sweep go on without a terminal

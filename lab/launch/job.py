@@ -83,7 +83,7 @@ def is_swept() -> bool:
 
 def refuse_sweep(config: DictConfig, output: Path) -> None:
     """Raise LabError for words that only a sweep understands, and for the directory of one."""
-    for key in ("search", "plan", "retry"):  # a spec alone, as it lies in a run directory, has none of them
+    for key in ("search", "plan", "retry", "mix_code"):  # a spec alone, as it lies in a run directory, has none of them
         if config.get(key):
             raise LabError(f"{key} is for a sweep, and this is a single job: add -m to the command.")
     if SweepDir(output).sweep.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from lab.analysis.objective import Objective
 from lab.analysis.session import read_spec
+from lab.code.snapshot import CodeSnapshot, take
 from lab.display import print_next
 from lab.errors import LabError, shown
 from lab.experiment import INTERRUPTED, Experiment, Plan
@@ -20,8 +22,9 @@ from lab.launch import job
 from lab.launch.context import Context
 from lab.launch.drawing import Drawing
 from lab.launch.points import Sweep, choices, corners, quote, searched
+from lab.launch.same_code import mixed, require_same_code
 from lab.launch.search import grid_of, study_of, suggested
-from lab.provenance import command_line
+from lab.provenance import command_line, config_dirs
 from lab.run_dir import RunDir, SweepDir, flatten, read_json, write_json
 from lab.spec import Spec, SweepSpec, differences
 from lab.tree import Tree
@@ -43,6 +46,8 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         raise LabError(f"{directory.path} holds a Session: choose another hydra.sweep.dir for a sweep.")
     plan = make_plan(context, directory, settings, words, pruning)
     spec = check(context, plan, settings, words)
+    code = take(directory.path, config_dirs(command_line()))
+    tell_of_code(context, plan, settings, code)
     if settings.plan:
         from lab.launch.preview import preview
 
@@ -64,7 +69,7 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
     context.write_multirun(directory)
     write_json(directory.sweep, content)
     if settings.detach and (study or not context.jobs.outlives):
-        detach(directory, ["retry=true"] if settings.retry else [])
+        detach(directory, [f"{key}=true" for key in ("retry", "mix_code") if getattr(settings, key)])
         return
     context.jobs.warm_up()
     experiment.open()
@@ -89,6 +94,23 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
     status = conclude(experiment)
     if status:
         sys.exit(status)
+
+
+def tell_of_code(context: Context, plan: Plan, settings: SweepSpec, code: CodeSnapshot) -> None:
+    """Say on the terminal what is not known of the code, and where it is not what earlier Sessions were trained by.
+
+    Raises:
+        LabError: a Trial would have Sessions of different code.
+    """
+
+    @functools.cache
+    def in_jobs() -> set[Path]:
+        return {session.path for job, _ in context.adopt() for session in job.sessions.values()}
+
+    begun = plan.begun()
+    told = require_same_code(begun, len(begun) < plan.total, settings.mix_code, code, in_jobs)
+    for sentence in (*code.problems(), *told):
+        print(f"Warning: {sentence}", file=sys.stderr)
 
 
 def detach(directory: SweepDir, options: list[str]) -> None:
@@ -304,7 +326,14 @@ def command_of(directory: SweepDir, words: list[str]) -> list[str]:
     except Exception as error:
         raise LabError(f"{directory.multirun} cannot be read: {error}.") from error
     # What was asked for once is not asked for again.
-    changed = {word.partition("=")[0] for word in words} | {"hydra.sweep.dir", "hydra.mode", "retry", "plan", "detach"}
+    changed = {word.partition("=")[0] for word in words} | {
+        "hydra.sweep.dir",
+        "hydra.mode",
+        "retry",
+        "mix_code",
+        "plan",
+        "detach",
+    }
     kept = [word for word in began if word.partition("=")[0] not in changed]
     folders = [word for path in sources for word in ("--config-dir", path)]
     return [
@@ -337,6 +366,13 @@ def conclude(experiment: Experiment) -> int:
         command = "resume" if unfinished else "report"
         print(f"\nStopped while analysing. To go on: python -m lab {command} {shlex.quote(str(path))}", file=sys.stderr)
         return 130
+    for trial in begun:
+        names = mixed(trial.sessions().values())
+        if names:
+            print(
+                f"Warning: {trial.directory.path} has Sessions of different code of {', '.join(names)}.",
+                file=sys.stderr,
+            )
     if experiment.stopped == INTERRUPTED:
         return 130
     return int(bool(unfinished or any("failed" in trial.states().values() for trial in begun)))

@@ -20,11 +20,16 @@ from lab.launch.search import made, sampler
 from lab.launch.sweep import pack
 from lab.run_dir import RunDir, SweepDir, read_json, sessions, write_json
 from lab.study import Outcome, Study
-from tests.helpers import CONF, ROOT, lab, result, train
+from tests.helpers import CONF, ROOT, git, lab, result, train
 
 SMALL = ("algo=a2c", "env=cartpole", "frames=1000", "log.every=500", "eval.every=1000", "eval.episodes=2",
          "log.tensorboard=false", "algo.horizon=16")  # fmt: skip
 SEARCH = ("search=command_line", "algo.lr=tag(log,interval(1e-4,1e-1))", "algo.gamma=choice(0.9,0.99)")
+MINE = """
+import gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+gymnasium.register("Mine-v0", CartPoleEnv, max_episode_steps=40)
+"""
 
 
 def unknown(config: Any, trial: Any) -> None:
@@ -318,3 +323,35 @@ def test_sessions_are_stacked_as_far_as_no_slot_is_idle() -> None:
     assert pack(left=5, seeds=4, room=2, pruning=False) == 3
     assert pack(left=0, seeds=4, room=2, pruning=False) == 1
     assert pack(left=2, seeds=2, room=2, pruning=True) == 2
+
+
+def test_a_trial_gets_no_sessions_of_other_code(tmp_path: Path) -> None:
+    place = tmp_path / "project"
+    place.mkdir()
+    (place / "mine.py").write_text(MINE)
+    git(place, "init", "-q")
+    git(place, "add", "-A")
+    git(place, "commit", "-qm", "mine")
+    there: dict[str, Any] = {"cwd": place, "env": {"PYTHONPATH": str(ROOT)}}
+    words = ("algo=a2c", "env=gymnasium", "env.id=mine:Mine-v0", "name=mine", *SMALL[2:], "frames=200", "log.every=100")
+    done = lab("-m", *words, "seed=0", "hydra.sweep.dir=trial", **there)
+    assert done.returncode == 0, done.stderr
+    facts = read_json(place / "trial" / "seed-0" / "provenance.json")
+    sha = git(place, "rev-parse", "HEAD")
+    (own,) = (one for one in facts["repositories"] if one["path"] == str(place))
+    assert (own["sha"], own["uncommitted"], own["modules"]) == (sha, False, ["mine"])
+    assert set(facts["code"]) >= {"lab", "mine"}
+    (place / "README.md").write_text("another commit, but no other code\n")
+    git(place, "add", "-A")
+    git(place, "commit", "-qm", "documents")
+    (place / "mine.py").write_text(MINE.replace("40", "50"))
+    before = {path: path.read_bytes() for path in (place / "trial").rglob("*") if path.is_file()}
+    done = lab("resume", "trial", "seed=0,1", **there)
+    assert done.returncode == 2
+    assert "trial has Sessions of other code than what runs here: mine (commit" in done.stderr
+    assert f"commit {sha[:12]} there, commit {git(place, 'rev-parse', 'HEAD')[:12]} with changes here" in done.stderr
+    assert "seed 1 would be mixed with seed 0, so nothing was begun" in done.stderr
+    assert {path: path.read_bytes() for path in (place / "trial").rglob("*") if path.is_file()} == before
+    done = lab("resume", "trial", "seed=0,1", "mix_code=true", **there)
+    assert done.returncode == 0, done.stderr
+    assert "Warning: trial has Sessions of different code of mine." in done.stderr
