@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,7 +118,7 @@ def _explained(folder: Path, printed: str) -> GitError:
         if around is None or os.environ.get("GIT_CEILING_DIRECTORIES"):
             return NoRepositoryError(f"{folder} is in no git repository")
         return GitError(f"git takes {around / '.git'} for no repository, as when its HEAD is damaged ({reason})")
-    if "index file" in printed or "bad signature" in printed:
+    if re.search(r"\bindex (file|entry|uses)|bad signature", reason):
         return GitError(f"the index of git is damaged ({reason}); to make it again: rm .git/index && git reset")
     return GitError(f"git fails ({reason}): see `git -C {folder} status`")
 

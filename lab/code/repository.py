@@ -204,6 +204,14 @@ def submodules_of(root: Path) -> list[Path]:
     return [path for one in there for path in (one, *submodules_of(one))]
 
 
+def head(root: Path) -> str | None:
+    """Return the commit that is checked out; null if there is none, or it is not known."""
+    try:
+        return _head(root)[0]
+    except GitError:
+        return None
+
+
 def _head(root: Path) -> tuple[str | None, str | None]:
     """Return the commit and the branch that are checked out, null for either that there is none of."""
     try:
@@ -246,7 +254,8 @@ def _changed(root: Path, base: str, written: Sequence[str]) -> tuple[list[str], 
         name: facts.split()[2] for facts, name in pairs if facts.split()[0].lstrip(":") not in ("000000", SUBMODULE)
     }
     asked = "".join(f"{blob}\n" for blob in blobs.values()).encode()
-    answers = ask_git(root, "cat-file", "--batch-check=%(objectsize)", stdin=asked).decode().split("\n")
+    words = ("cat-file", "--batch-check=%(objectsize)")
+    answers = ask_git(root, *words, stdin=asked).decode().split("\n") if asked else []
     old = {name: int(size) if size.isdigit() else 0 for name, size in zip(blobs, answers, strict=False)}
     sizes = {}
     for _, name in pairs:
@@ -279,6 +288,8 @@ def _uncommitted(
     left = [name for name in (*changed, *new) if name not in omitted]
     fit, beyond = files.within_budget(root, left, whole)
     omitted |= dict.fromkeys(beyond, files.TOO_LARGE)
+    if not fit:
+        return b"", omitted
     added = set(new)
     patch = b""
     with _index(root, [name for name in fit if name in added], env) as index:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lab.code.digest import FROZEN, digest_of, is_frozen, package
+from lab.code.files import NO_CODE
 from lab.code.git import GitError, NoRepositoryError, ask_git, has, toplevel
 from lab.code.imports import INSTALLED, Imported, imported
 from lab.code.repository import LOOSE, PACKAGED, Repository, Request, read_folder, read_repository, submodules_of
 from lab.run_dir import read_json
 
-FEW = 5  # names of files left out that one line has
+FEW = 10  # names of files left out that one line has
 
 
 @dataclass(frozen=True)
@@ -60,25 +61,31 @@ class CodeSnapshot:
         """Return, in sentences, why a SHA or what was not committed is not known."""
         found = {}
         for one in self.repositories:
-            if one.note and one.in_git:
+            if one.note and (one.in_git or one is self.lab) and PACKAGED not in one.note:
                 name = "lab" if one is self.lab else one.name
                 found[one.note] = f"{name}: {one.note}" if one.sha else f"The code of {name} has no git SHA: {one.note}"
         return [f"{sentence}." for sentence in found.values()]
 
     def remarks(self) -> list[str]:
         """Return sentences for the log on what is otherwise remarkable: code without a repository, files left out."""
-        told = [f"The code of {one.name}: {one.note}." for one in self.repositories if not one.in_git]
+        told = [f"The code of {', '.join(one.modules)} is {one.note}." for one in self.others if not one.in_git]
+        if self.lab.note and PACKAGED in self.lab.note:
+            told.append(f"{self.lab.note}.")
         for one in self.repositories:
             if one.left_out:
-                names = [f"{name} ({reason})" for name, reason in one.left_out.items()]
-                more = [f"and {len(names) - FEW} more"] if len(names) > FEW else []
-                told.append(f"Left out of {patch_name(one, self.lab)}: {', '.join([*names[:FEW], *more])}.")
+                told.append(f"Left out of {patch_name(one, self.lab)}: {listed(one.left_out)}.")
         return told
+
+
+def listed(left_out: Mapping[str, str]) -> str:
+    """Write files that were left out and why, secrets before data, and of many only the first."""
+    names = [f"{name} ({why})" for name, why in sorted(left_out.items(), key=lambda pair: pair[1] == NO_CODE)]
+    return ", ".join([*names[:FEW], *([f"and {len(names) - FEW} more"] if len(names) > FEW else [])])
 
 
 def patch_name(repository: Repository, lab: Repository, stem: str = "uncommitted") -> str:
     """Return the name of the file for a repository's patch."""
-    return f"{stem}.patch" if repository.path == lab.path else f"{stem}.{repository.name}.patch"
+    return f"{stem}.patch" if repository.name == lab.name else f"{stem}.{repository.name}.patch"
 
 
 def take(outputs: Path, config_dirs: Iterable[Path] = ()) -> CodeSnapshot:
@@ -92,11 +99,10 @@ def take(outputs: Path, config_dirs: Iterable[Path] = ()) -> CodeSnapshot:
     if is_frozen():
         frozen, copy = read_frozen()
         elsewhere = [one for one in found if not any(file.is_relative_to(copy) for file in one.files)]
-        late = take_of(elsewhere, outputs, config_dirs, [one.path for one in frozen.repositories])
-        renamed = [_renamed(one, frozen.others) for one in late]
-        return CodeSnapshot(frozen.lab, (*frozen.others, *renamed), {**_digests(elsewhere), **frozen.digests})
-    lab, root = _of_lab(found, outputs)
-    others = take_of(found, outputs, config_dirs, [root] if root else [])
+        late = take_of(elsewhere, outputs, config_dirs, frozen.repositories)
+        return CodeSnapshot(frozen.lab, (*frozen.others, *late), {**_digests(elsewhere), **frozen.digests})
+    lab = _of_lab(found, outputs)
+    others = take_of(found, outputs, config_dirs, [lab])
     recorded = {one.path for one in others}
     apart = {name: why for name, why in lab.left_out.items() if lab.path / name not in recorded}
     lab = replace(lab, left_out=apart)
@@ -126,12 +132,8 @@ def _digests(found: Sequence[Imported]) -> dict[str, str | None]:
     return {one.name: digest_of(one.place) for one in found}
 
 
-def _renamed(one: Repository, others: Sequence[Repository]) -> Repository:
-    return replace(one, name=_unique(one.name, {other.name for other in others}))
-
-
-def _of_lab(found: Sequence[Imported], outputs: Path) -> tuple[Repository, Path | None]:
-    """Return the repository that tracks this package, and its root; what of the user's is in it belongs to it."""
+def _of_lab(found: Sequence[Imported], outputs: Path) -> Repository:
+    """Return the repository that tracks this package; what of the user's is in it belongs to it."""
     from lab import __version__
 
     beside = package().parent
@@ -139,21 +141,22 @@ def _of_lab(found: Sequence[Imported], outputs: Path) -> tuple[Repository, Path 
     try:
         root = root_of_lab()
     except GitError as error:
-        return absent.answer(note=str(error)), None
+        return absent.answer(note=str(error))
     if root is None:
         packaged = not {*INSTALLED}.isdisjoint(package().parts)
-        note = f"lab {__version__} {PACKAGED}" if packaged else f"lab is {LOOSE}, in {beside}"
-        return absent.answer(note=note), None
+        note = f"lab {__version__} {PACKAGED}" if packaged else f"it is {LOOSE} ({beside})"
+        return absent.answer(note=note)
     own = [one for one in found if _root_of(one) == root]
     request = _request(root, root.name, own, [beside])
     roots = tuple(dict.fromkeys([beside, *request.roots]))
-    return read_repository(replace(request, roots=roots), outputs), root
+    return read_repository(replace(request, roots=roots), outputs)
 
 
 def take_of(
-    found: Sequence[Imported], outputs: Path, config_dirs: Iterable[Path], known: Sequence[Path]
+    found: Sequence[Imported], outputs: Path, config_dirs: Iterable[Path], known: Sequence[Repository]
 ) -> list[Repository]:
     """Return the repositories of packages and config groups, with submodules, but for those that are known."""
+    apart = {one.path for one in known if one.in_git}
     groups: dict[Path, list[Imported]] = {}
     loose: dict[Path, list[Imported]] = {}
     refused: dict[Path, tuple[str, list[Imported]]] = {}
@@ -172,10 +175,10 @@ def take_of(
                 folders.setdefault(root, []).append(folder.resolve())
         except GitError:
             continue
-    for root in (*known, *groups):
+    for root in (*apart, *groups):
         for submodule in submodules_of(root):
             folders.setdefault(submodule, []).append(submodule)
-    names: set[str] = {"lab"}
+    names = {one.name for one in known}
 
     def request(root: Path, own: Sequence[Imported]) -> Request:
         name = _unique(root.name, names)
@@ -183,14 +186,14 @@ def take_of(
         return _request(root, name, own, folders.get(root, []))
 
     return [
-        *(read_repository(request(root, groups.get(root, [])), outputs) for root in _apart((*groups, *folders), known)),
+        *(
+            read_repository(request(root, groups.get(root, [])), outputs)
+            for root in dict.fromkeys((*groups, *folders))
+            if root not in apart
+        ),
         *(read_folder(request(root, own)) for root, own in loose.items()),
         *(request(root, own).answer(note=note) for root, (note, own) in refused.items()),
     ]
-
-
-def _apart(roots: Iterable[Path], known: Sequence[Path]) -> list[Path]:
-    return [root for root in dict.fromkeys(roots) if root not in known]
 
 
 def _request(root: Path, name: str, own: Sequence[Imported], folders: Sequence[Path]) -> Request:

@@ -180,12 +180,12 @@ def tell_differences(console: Console, completed: Sequence[RunDir]) -> dict[str,
 
 def tell_doubts(console: Console, path: Path, found: Sequence[RunDir], completed: Sequence[RunDir]) -> None:
     """Print what speaks against getting the same numbers, and which Sessions are not run again."""
+    from lab.code.snapshot import listed
     from lab.launch.worktree import left_out, other_code
 
     missing = {name: reason for session in completed for name, reason in left_out(session).items()}
     if missing:
-        names = ", ".join(f"{name} ({reason})" for name, reason in missing.items())
-        console.print(f"Not stored, and so not there: {names}", style="yellow", markup=False)
+        console.print(f"Not stored, and so not there: {listed(missing)}", style="yellow", markup=False)
     for session in completed:
         for entry in other_code(session):
             text = f"{session.path} was resumed with other code at frame {entry['frame']:,}: {entry['git']['sha']}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from lab.code.digest import changed_since, different, digest_here, package
 from lab.code.git import GitError, ask_git, has, toplevel
-from lab.code.repository import Repository, Request, read_repository
+from lab.code.repository import Repository, head
 from lab.code.snapshot import CodeSnapshot, patch_name, root_of_lab
 from lab.errors import LabError
 from lab.launch.frozen import Frozen, Tree, place
@@ -60,18 +60,16 @@ def differences(snapshot: CodeSnapshot) -> list[str]:
     for repository in snapshot.repositories:
         name = "lab" if repository is snapshot.lab else repository.name
         checkout = checkout_here(repository, snapshot)
-        if not repository.in_git:
-            changed = different(*_digests(repository, snapshot))
-            told += [f"{name}: the code of {', '.join(changed)} is another one now"] if changed else []
-        elif checkout is None:
-            told.append(f"{name}: its repository is not here any more ({repository.path})")
-        else:
-            below = tuple(checkout / root for root in repository.roots)
-            now = read_repository(Request(checkout, repository.name, below=below), checkout / ".none")
-            if now.sha != repository.sha:
-                told.append(f"{name}: it was {_commit(repository)} and is {_commit(now)} now")
-            elif now.patch != repository.patch:
-                told.append(f"{name}: what is not committed to {_commit(now)} is not what it was")
+        changed = different(*_digests(repository, snapshot))
+        parts = [f"the code of {', '.join(changed)} is not what it was"] if changed else []
+        if repository.in_git and checkout is None:
+            parts.insert(0, f"there is no checkout of it in {repository.path} any more")
+        elif repository.sha and checkout:
+            now = head(checkout)
+            if now != repository.sha:
+                parts.insert(0, f"it was {_commit(repository)}, and here is {f'commit {now[:12]}' if now else 'none'}")
+        if parts:
+            told.append(f"{name}: {'; '.join(parts)}")
     return told
 
 
@@ -84,21 +82,22 @@ def restored(snapshot: CodeSnapshot) -> Iterator[Frozen]:
     """
     with tempfile.TemporaryDirectory(prefix="lab-rerun-") as folder, ExitStack() as stack:
         path = Path(folder).resolve() / "code"
-        trees = []
+        trees: dict[str, Tree] = {}
         for repository in sorted(snapshot.repositories, key=lambda one: (one is not snapshot.lab, len(one.path.parts))):
             checkout = checkout_here(repository, snapshot)
             if repository.patch is None:
                 _require_same_here(repository, snapshot)
                 root = package().parent if repository is snapshot.lab else repository.path
-                trees.append(Tree(root, root, False, tuple(root / one for one in repository.roots)))
+                trees[repository.name] = Tree(root, root, False, tuple(root / one for one in repository.roots))
                 continue
             there = place(path, snapshot, repository)
             stack.enter_context(_restored(repository, checkout, there))
             roots = tuple(there / root for root in repository.roots)
-            trees.append(Tree(there, checkout or repository.path, repository.in_git, roots))
-        if not (trees[0].roots[0] / "lab" / "__init__.py").exists():
+            trees[repository.name] = Tree(there, checkout or repository.path, repository.in_git, roots)
+        whole = tuple(trees[repository.name] for repository in snapshot.repositories)
+        if not (whole[0].roots[0] / "lab" / "__init__.py").exists():
             raise LabError(f"{_commit(snapshot.lab)} has no {snapshot.lab.roots[0]}/lab, so nothing can be run{HERE}.")
-        yield Frozen(tuple(trees))
+        yield Frozen(whole)
 
 
 def working_directory(snapshot: CodeSnapshot, code: Frozen, recorded: Path) -> Path:

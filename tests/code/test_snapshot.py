@@ -212,7 +212,7 @@ def test_secrets_and_data_are_named_and_never_stored(checkout: Path) -> None:
         assert f"b/{name}".encode() in patch_of(found), name
     assert set(found.lab.files) == {"lab/__init__.py", "a.py", "gone.py", ".gitignore", *WANTED}
     (remark,) = found.remarks()
-    assert remark.startswith("Left out of uncommitted.patch: ") and remark.endswith("and 9 more.")
+    assert remark.startswith("Left out of uncommitted.patch: ") and remark.endswith("and 4 more.")
 
 
 def test_secrets_in_tracked_files_are_left_out_and_the_rest_is_not(checkout: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_repository_around_that_does_not_track_the_code_is_not_looked_at(
     own(monkeypatch, tmp_path / "own" / "mine.py")
     found = collect(checkout)
     assert (found.lab.sha, found.lab.patch) == (None, None)
-    assert found.lab.note == f"lab is in no git repository, in {checkout}"
+    assert found.problems() == [f"The code of lab has no git SHA: it is in no git repository ({checkout})."]
     (mine,) = found.others
     assert (mine.sha, mine.note, mine.modules, mine.roots) == (None, "in no git repository", ("mine",), (".",))
     assert b"b/mine.py" in found.patches()["uncommitted.own.patch"]

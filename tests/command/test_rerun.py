@@ -235,3 +235,29 @@ def test_ctrl_c_ends_it_and_leaves_no_worktree(tmp_path: Path) -> None:
     assert "nothing was compared" in output
     assert again.read_status()["state"] == "interrupted"
     assert len(git(tmp_path / "clone", "worktree", "list").splitlines()) == 1
+
+
+@pytest.mark.law
+def test_law_1_the_users_own_repository_is_brought_back_too(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    (project / "src").mkdir(parents=True)
+    (project / "src" / "mine.py").write_text(MINE)
+    git(project, "init", "--quiet")
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", "mine")
+    (project / "src" / "mine.py").write_text(MINE.replace("=40", "=30"))
+    there = clone(tmp_path / "clone")
+    there["env"]["PYTHONPATH"] += f":{project / 'src'}"
+    there["cwd"] = project
+    done = lab(*SMALL, *MY_ENV, "hydra.run.dir=../session", **there)
+    assert done.returncode == 0, done.stderr
+    (project / "src" / "mine.py").write_text("raise RuntimeError('the code of now')\n")
+    git(project, "commit", "--quiet", "--all", "--message", "moved on")
+    done = lab("rerun", "../session", "out=../again", **there)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Code: project: it was commit" in done.stdout
+    assert "1 of 1 Sessions are the same to the last bit" in done.stdout
+    assert (
+        read_json(tmp_path / "again" / "provenance.json")["code"]
+        == read_json(tmp_path / "session" / "provenance.json")["code"]
+    )
