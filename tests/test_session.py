@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from lab import record
+from lab import record, session
 from lab.agent import Agent
 from lab.checkpoint import read as read_checkpoint
 from lab.code.repository import Repository
@@ -298,3 +298,24 @@ def test_an_interrupted_session_of_another_spec_is_kept(tmp_path: Path) -> None:
     assert directory.episodes.read_text() == before
     train_specs(tmp_path, made)
     assert directory.read_status()["state"] == "completed"
+
+
+def test_what_is_not_known_of_the_code_and_other_code_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (directory,) = train(tmp_path, "frames=200", "algo.horizon=100", "eval.every=0")
+    facts = read_json(directory.provenance)
+    code = CodeSnapshot(Repository("lab", ROOT, note="git is not installed"), (), facts["code"])
+    session.warn_of_code(code, [directory])
+    assert capsys.readouterr().err == "Warning: The code of lab has no git SHA: git is not installed.\n"
+    write_json(directory.provenance, {**facts, "code": {"lab": "another", "mine": "x"}})
+    session.warn_of_code(code, [directory])
+    assert f"Warning: {directory.path} goes on with other code than it began with: lab." in capsys.readouterr().err
+    found = Provenance({**facts, "restore": "pickle"}, code)
+    record.Record(specs()[0], directory, found, (), 200, {"best": 0, "episodes": 0, "rows": 0, "row_frame": 0,
+                  "window": [], "sizes": {}}).finish("interrupted", 200)  # fmt: skip
+    log = directory.log.read_text()
+    assert "WARNING The code of lab has no git SHA: git is not installed." in log
+    assert "WARNING the code of lab is not what this Session was begun with: see provenance.json" in log
+    (resumed,) = read_json(directory.provenance)["resumed"]
+    assert resumed["code"] == facts["code"]

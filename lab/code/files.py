@@ -33,14 +33,16 @@ SECRET_WORDS = re.compile(
 )
 # What source code is called counts only as a whole word: tokenizer.py is code.
 SECRET_SOURCE = re.compile(r"(^|[._-])(secrets?|credentials?|passwords?|passwd|api_?keys?)([._-]|$)", re.IGNORECASE)
-SECRET_CONTENT = re.compile(
-    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    rb"|\b(AKIA|ASIA)[0-9A-Z]{16}\b"
-    rb"|\bgh[pousr]_[0-9A-Za-z]{30,}|\bgithub_pat_\w{30,}|\bglpat-[\w-]{20,}"
-    rb"|\bsk-[\w-]{20,}"
-    rb"|\bxox[abeoprs]-[\w-]{10,}"
-    rb"|\bhf_[0-9A-Za-z]{30,}|\bAIza[\w-]{35}\b|\bpypi-[\w-]{40,}"
-)
+# How keys and tokens of known forms begin, and what follows then.
+KEYS = {
+    b"-----BEGIN ": rb"[A-Z ]*PRIVATE KEY-----",
+    **dict.fromkeys((b"AKIA", b"ASIA"), rb"[0-9A-Z]{16}\b"),
+    **dict.fromkeys((b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"hf_"), rb"[0-9A-Za-z]{30}"),
+    **dict.fromkeys((b"github_pat_", b"glpat-", b"sk-", b"pypi-"), rb"[\w-]{20}"),
+    **dict.fromkeys((b"xoxa-", b"xoxb-", b"xoxe-", b"xoxp-", b"xoxr-", b"xoxs-"), rb"[\w-]{10}"),
+    b"AIza": rb"[\w-]{35}\b",
+}
+KEY_FORMS = {start: re.compile(rb"(?<!\w)" + re.escape(start) + rest) for start, rest in KEYS.items()}
 ASSIGNED = re.compile(
     rb"(?i)(passw(or)?d|secret|api_?key|token|credentials?)[\"']?[ \t]*[:=][ \t]*[\"']?[^\s\"'${<#]{8,}"
 )  # in config: a key with a value that could be the secret itself
@@ -82,9 +84,20 @@ def reason_to_omit(root: Path, name: str, tracked: bool, usual: int, wanted: boo
         content = path.read_bytes()
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
-    if SECRET_CONTENT.search(content) or (not source and ASSIGNED.search(content)):
+    if holds_secret(content) or (not source and ASSIGNED.search(content)):
         return HOLDS_SECRET
     return None
+
+
+def holds_secret(content: bytes) -> bool:
+    """Say whether a key or token of a known form is in the content of a file, or in a patch."""
+    for start, form in KEY_FORMS.items():
+        place = content.find(start)
+        while place >= 0:  # far faster than to let the expression search
+            if form.match(content, place):
+                return True
+            place = content.find(start, place + 1)
+    return False
 
 
 def has_secret_name(name: str, known: bool = False) -> bool:

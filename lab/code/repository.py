@@ -81,17 +81,19 @@ class Repository:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any], patch: bytes | None) -> Repository:
-        """Return what `to_dict` wrote, with its patch."""
+        """Return what `to_dict` wrote, with its patch; published results of earlier versions know less."""
+        known = facts.get("uncommitted") is not None
+        left_out = facts.get("left_out") or {}
         return cls(
-            facts["name"],
-            Path(facts["path"]),
-            facts["sha"],
-            facts["branch"],
-            patch=None if facts["uncommitted"] is None else patch or b"",
-            left_out=facts["left_out"],
-            note=facts["note"],
-            modules=tuple(facts["modules"]),
-            roots=tuple(facts["roots"]),
+            facts.get("name") or "lab",
+            Path(facts.get("path") or os.devnull),
+            facts.get("sha"),
+            facts.get("branch"),
+            patch=patch or b"" if known else None,
+            left_out=left_out if isinstance(left_out, dict) else dict.fromkeys(left_out, files.TOO_LARGE),
+            note=facts.get("note"),
+            modules=tuple(facts.get("modules") or ()),
+            roots=tuple(facts.get("roots", (".",))),
         )
 
 
@@ -295,9 +297,9 @@ def _uncommitted(
     with _index(root, [name for name in fit if name in added], env) as index:
         for names in batches(sorted(fit)):
             part = _diff(root, base, names, index)
-            if files.SECRET_CONTENT.search(part):  # in what was there before, as each file was looked at as it is now
+            if files.holds_secret(part):  # in what was there before, as each file was looked at as it is now
                 parts = {name: _diff(root, base, [name], index) for name in names}
-                secret = [name for name, one in parts.items() if files.SECRET_CONTENT.search(one)]
+                secret = [name for name, one in parts.items() if files.holds_secret(one)]
                 omitted |= dict.fromkeys(secret, files.HOLDS_SECRET)
                 part = b"".join(one for name, one in parts.items() if name not in secret)
             patch += part

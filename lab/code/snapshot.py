@@ -32,6 +32,15 @@ class CodeSnapshot:
     others: tuple[Repository, ...]
     digests: Mapping[str, str | None]
 
+    def __str__(self) -> str:
+        told = []
+        for one in self.repositories:
+            of = "" if one is self.lab else f" of {one.name}"
+            what = f"commit {one.sha[:12]}" if one.sha else "no commit" if one.in_git else "files"
+            changes = " and what was not committed" if one.patch and one.in_git else ""
+            told.append(f"{what if one.patch is not None else 'as it is here'}{of}{changes}")
+        return ", ".join(told)
+
     @property
     def repositories(self) -> tuple[Repository, ...]:
         """All of them, lab's first."""
@@ -52,19 +61,20 @@ class CodeSnapshot:
         """Return what `to_dict` and `patches` wrote into a folder; a patch that is missing is empty."""
         lab = Repository.from_dict(facts["git"], None)
         whole = []
-        for one in (facts["git"], *facts.get("repositories", ())):
+        for one in (facts["git"], *(facts.get("repositories") or ())):
             path = folder / patch_name(Repository.from_dict(one, None), lab, stem)
             whole.append(Repository.from_dict(one, path.read_bytes() if path.exists() else None))
         return cls(whole[0], tuple(whole[1:]), facts.get("code") or {})
 
     def problems(self) -> list[str]:
         """Return, in sentences, why a SHA or what was not committed is not known."""
-        found = {}
+        found: dict[str, list[str]] = {}
         for one in self.repositories:
             if one.note and (one.in_git or one is self.lab) and PACKAGED not in one.note:
                 name = "lab" if one is self.lab else one.name
-                found[one.note] = f"{name}: {one.note}" if one.sha else f"The code of {name} has no git SHA: {one.note}"
-        return [f"{sentence}." for sentence in found.values()]
+                sentence = f"{{}}: {one.note}." if one.sha else f"The code of {{}} has no git SHA: {one.note}."
+                found.setdefault(sentence, []).append(name)
+        return [sentence.replace("{}", " and ".join(names), 1) for sentence, names in found.items()]
 
     def remarks(self) -> list[str]:
         """Return sentences for the log on what is otherwise remarkable: code without a repository, files left out."""

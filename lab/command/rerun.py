@@ -137,13 +137,16 @@ def bring_back(stack: ExitStack, completed: Sequence[RunDir], here: bool) -> dic
     """
     from lab.launch.worktree import code_here, differences, read_code, restored, working_directory
 
-    read = {session: read_code(session) for session in completed}
-    for sentence in dict.fromkeys(sentence for code in _distinct(read).values() for sentence in differences(code)):
-        print(f"Code: {sentence}")
+    read = {session: read_code(session, whole=not here) for session in completed}
+    distinct = _distinct(read)
+    for code in distinct.values():
+        print(f"Code: {'as it is here, where it was ' if here else ''}{code}")
+    for sentence in dict.fromkeys(sentence for code in distinct.values() for sentence in differences(code)):
+        print(f"  {sentence}")
     if here:
         here_now = code_here()
         return {session: (here_now, Path.cwd()) for session in completed}
-    trees = {key: stack.enter_context(restored(code)) for key, code in _distinct(read).items()}
+    trees = {key: stack.enter_context(restored(code)) for key, code in distinct.items()}
     made = {}
     for session, code in read.items():
         tree = trees[_key(code)]
@@ -181,9 +184,10 @@ def tell_differences(console: Console, completed: Sequence[RunDir]) -> dict[str,
 def tell_doubts(console: Console, path: Path, found: Sequence[RunDir], completed: Sequence[RunDir]) -> None:
     """Print what speaks against getting the same numbers, and which Sessions are not run again."""
     from lab.code.snapshot import listed
-    from lab.launch.worktree import left_out, other_code
+    from lab.launch.worktree import other_code, read_code
 
-    missing = {name: reason for session in completed for name, reason in left_out(session).items()}
+    codes = _distinct({session: read_code(session, whole=False) for session in completed}).values()
+    missing = {name: why for code in codes for one in code.repositories for name, why in one.left_out.items()}
     if missing:
         console.print(f"Not stored, and so not there: {listed(missing)}", style="yellow", markup=False)
     for session in completed:

@@ -20,26 +20,20 @@ from lab.run_dir import RunDir, read_json
 HERE = "; code=here runs it with the code as it is now"
 
 
-def read_code(directory: RunDir) -> CodeSnapshot:
+def read_code(directory: RunDir, whole: bool = True) -> CodeSnapshot:
     """Read what code a Session was trained with.
 
     Raises:
-        LabError: it is not whole.
+        LabError: it cannot be read, or it is to be whole and a patch is missing.
     """
-    snapshot = CodeSnapshot.read(read_json(directory.provenance), directory.path)
     facts = read_json(directory.provenance)
-    for repository, known in zip(snapshot.repositories, (facts["git"], *facts.get("repositories", ())), strict=True):
-        if known["uncommitted"] and not repository.patch:
+    snapshot = CodeSnapshot.read(facts, directory.path)
+    recorded = (facts["git"], *(facts.get("repositories") or ()))
+    for repository, known in zip(snapshot.repositories, recorded, strict=True):
+        if whole and known["uncommitted"] and not repository.patch:
             path = directory.path / patch_name(repository, snapshot.lab)
             raise LabError(f"{path} is missing: with it went what was not committed to {_commit(repository)}{HERE}.")
     return snapshot
-
-
-def left_out(directory: RunDir) -> dict[str, str]:
-    """Return why files were not stored that were not committed, by their names."""
-    facts = read_json(directory.provenance)
-    known = (facts["git"], *facts.get("repositories", ()))
-    return {name: reason for one in known for name, reason in one["left_out"].items()}
 
 
 def other_code(directory: RunDir) -> list[dict[str, Any]]:
