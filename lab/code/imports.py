@@ -58,7 +58,10 @@ def _gather(top: str, root: Path, files: list[Path]) -> Imported:
 
 
 def _file(module: ModuleType | None) -> Path | None:
-    file = getattr(module, "__file__", None)
+    if not isinstance(module, ModuleType):
+        return None
+    # Not by getattr, which would import a module that is imported when it is first used.
+    file = object.__getattribute__(module, "__dict__").get("__file__")
     if not isinstance(file, str):
         return None
     path = Path(file)

@@ -58,12 +58,16 @@ class CodeSnapshot:
 
     @classmethod
     def read(cls, facts: Mapping[str, Any], folder: Path, stem: str = "uncommitted") -> CodeSnapshot:
-        """Return what `to_dict` and `patches` wrote into a folder; a patch that is missing is empty."""
+        """Return what `to_dict` and `patches` wrote into a folder; a patch that cannot be read is empty."""
         lab = Repository.from_dict(facts["git"], None)
         whole = []
         for one in (facts["git"], *(facts.get("repositories") or ())):
             path = folder / patch_name(Repository.from_dict(one, None), lab, stem)
-            whole.append(Repository.from_dict(one, path.read_bytes() if path.exists() else None))
+            try:
+                patch = path.read_bytes()
+            except (FileNotFoundError, PermissionError):
+                patch = None
+            whole.append(Repository.from_dict(one, patch))
         return cls(whole[0], tuple(whole[1:]), facts.get("code") or {})
 
     def problems(self) -> list[str]:

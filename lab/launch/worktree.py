@@ -32,7 +32,8 @@ def read_code(directory: RunDir, whole: bool = True) -> CodeSnapshot:
     for repository, known in zip(snapshot.repositories, recorded, strict=True):
         if whole and known["uncommitted"] and not repository.patch:
             path = directory.path / patch_name(repository, snapshot.lab)
-            raise LabError(f"{path} is missing: with it went what was not committed to {_commit(repository)}{HERE}.")
+            missing = "may be read by its owner alone" if path.exists() else "is missing"
+            raise LabError(f"{path} {missing}: with it went what was not committed to {_commit(repository)}{HERE}.")
     return snapshot
 
 

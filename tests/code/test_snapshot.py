@@ -421,3 +421,18 @@ def test_a_digest_changes_with_sources_alone(checkout: Path, tmp_path: Path) -> 
     assert now() == before
     write(tmp_path, {"mine/env.py": "2"})
     assert now() != before
+
+
+def test_the_repository_of_config_groups_counts_as_far_as_they_go(checkout: Path, tmp_path: Path) -> None:
+    commit(checkout)
+    mine = tmp_path / "settings"
+    write(mine, {"conf/algo/mine.yaml": "a: 1\n", "README.md": ""})
+    git(mine, "init", "-q")
+    git(mine, "add", "-A")
+    git(mine, "commit", "-qm", "settings")
+    write(mine, {"conf/algo/new.yaml": "a: 2\n", "elsewhere.py": "x = 1\n"})
+    found = take(checkout / "run", [mine / "conf", tmp_path / "nowhere", tmp_path])
+    (one,) = found.others
+    assert (one.name, one.sha, one.modules) == ("settings", git(mine, "rev-parse", "HEAD"), ())
+    patch = found.patches()["uncommitted.settings.patch"]
+    assert b"new.yaml" in patch and b"elsewhere" not in patch

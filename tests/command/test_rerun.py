@@ -238,6 +238,7 @@ def test_ctrl_c_ends_it_and_leaves_no_worktree(tmp_path: Path) -> None:
     assert len(git(tmp_path / "clone", "worktree", "list").splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.law
 def test_law_1_the_users_own_repository_is_brought_back_too(tmp_path: Path) -> None:
     project = tmp_path / "project"
