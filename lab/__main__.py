@@ -1,13 +1,22 @@
 """The command line: `python -m lab algo=a2c env=cartpole` trains, `python -m lab enjoy DIR` plays."""
 
-from __future__ import annotations
+import sys
+
+# Where Python looks first: with -m that is the working directory, in which a module of any name may lie. It is put back
+# once what is imported below was found elsewhere.
+FIRST = [] if sys.flags.safe_path or __name__ != "__main__" else [sys.path.pop(0)]
 
 import os
 import re
-import sys
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from lab.errors import LabError, did_you_mean, tell
+from lab.imports import installed_only
+
+sys.path[:0] = FIRST
 
 if TYPE_CHECKING:
     from hydra.errors import MissingConfigException
@@ -21,6 +30,7 @@ COMMANDS = (
     "resume",
     "status",
 )  # each a module in lab/command with a function main(words)
+READING = ("compare", "enjoy", "publish", "report", "status")  # those for which a run directory is data
 
 
 def config_path() -> str:
@@ -32,16 +42,14 @@ def config_path() -> str:
 
 def main() -> None:
     """Run what the command line asks for, and exit with 0, 1 (failed), 2 (a mistake) or 130 (interrupted)."""
-    from lab.errors import LabError, tell
-
     words = sys.argv[1:]
     try:
         if words and words[0] in COMMANDS:
-            import_module(f"lab.command.{words[0]}").main(words[1:])
+            asked = words[0] == "enjoy" and "code=here" in words[2:]
+            with installed_only() if words[0] in READING and not asked else nullcontext():
+                import_module(f"lab.command.{words[0]}").main(words[1:])
             sys.exit(0)
         if words and "=" not in words[0] and not words[0].startswith(("-", "+", "~")):
-            from lab.errors import did_you_mean
-
             raise LabError(
                 f"{words[0]!r} is not a command.{did_you_mean(words[0], COMMANDS)} Commands are: {', '.join(COMMANDS)};"
                 " to train, write key=value, for example algo=a2c env=cartpole."
@@ -59,7 +67,6 @@ def compose_and_run() -> None:
     from hydra.errors import CompactHydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
 
-    from lab.errors import LabError
     from lab.launch import job, register
 
     register()
@@ -106,8 +113,6 @@ def refused(message: str, cause: str) -> str:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from lab.errors import did_you_mean
-
     key = unknown[1]
     words = [word for word in sys.argv[1:] if re.match(r"[\w/]+=\w+$", word) and key not in word]
     with initialize_config_dir(config_path()):
@@ -138,10 +143,8 @@ def own_folder(words: list[str]) -> str:
     return ""
 
 
-def missing_option(error: MissingConfigException) -> str:
+def missing_option(error: "MissingConfigException") -> str:
     """Say which option a config group does not have, and which it has."""
-    from lab.errors import did_you_mean
-
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     options = list(error.options or [])
     if not group or not options:

@@ -8,12 +8,12 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 
 from lab.run_dir import read_json
 from lab.spec import Spec
+from lab.terminal import Terminal
 
 if TYPE_CHECKING:
     from lab.record import Record
@@ -29,13 +29,13 @@ class Display:
     def __init__(self, specs: list[Spec], show: bool = True, frame: int = 0) -> None:
         """Begin to show Sessions that have done so many frames."""
         self.specs, self._begun = specs, frame
-        self.console = Console(quiet=not show)
+        self.console = Terminal(quiet=not show)
         self._live: Progress | None = None
         if self.console.is_terminal and show:
-            columns: list[ProgressColumn] = [TextColumn("{task.description}")]
+            columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
             if self.console.width >= WIDE:
                 columns.append(BarColumn(bar_width=20))
-            columns.append(TextColumn("{task.percentage:>3.0f}% {task.fields[figures]}"))
+            columns.append(TextColumn("{task.percentage:>3.0f}% {task.fields[figures]}", markup=False))
             self._live = Progress(*columns, console=self.console, auto_refresh=False)
         self._tasks = []
         self._start = self._drawn = perf_counter()
@@ -46,7 +46,7 @@ class Display:
                 self._tasks.append(self._live.add_task(name, total=spec.frames, figures=""))
             else:
                 resumed = f", from frame {frame:,} on" if frame else ""
-                self.console.print(f"{spec.name} seed {spec.seed}: {spec.frames:,} frames{resumed}", highlight=False)
+                self.console.print(f"{spec.name} seed {spec.seed}: {spec.frames:,} frames{resumed}")
 
     def update(self, index: int, frame: int, mean_return: float | None, frames_per_second: float) -> None:
         """Show how far a Session has come."""
@@ -64,7 +64,7 @@ class Display:
         elif share >= 1 or share - self._shown[index] >= PLAIN_STEP:
             self._shown[index] = share
             line = f"{spec.name} seed {spec.seed} {min(share, 1):>4.0%} {figures}"
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
 
     def __enter__(self) -> Display:
         if self._live:
@@ -87,7 +87,7 @@ def duration(seconds: float) -> str:
 
 def show_results(records: list[Record]) -> None:
     """Print how each Session ended, its figures, its directory, and what to type next."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Session", no_wrap=True)
     for column in ("state", "frames", "return", "best", "evaluation", "strength", "frames to solve"):
@@ -107,11 +107,11 @@ def show_results(records: list[Record]) -> None:
     console.print(table)
     for record in records:
         if record.state == "failed":
-            console.print(f"\nFailed: {(record.error or '').strip().splitlines()[-1]}", style="red", markup=False)
-            console.print(f"More is in {record.dir.log}", markup=False)
+            console.print(f"\nFailed: {(record.error or '').strip().splitlines()[-1]}", style="red")
+            console.print(f"More is in {record.dir.log}")
     first = records[0].dir.path
     root = first if len(records) == 1 else first.parent
-    console.print(f"\nEverything is in {root}\n", markup=False)
+    console.print(f"\nEverything is in {root}\n")
     commands = {}
     if any(record.state == "interrupted" for record in records):
         commands[f"python -m lab resume {shlex.quote(str(root))}"] = "go on with what was interrupted"
@@ -124,14 +124,14 @@ def show_results(records: list[Record]) -> None:
     print_next(console, commands)
 
 
-def print_next(console: Console, commands: Mapping[str, str]) -> None:
+def print_next(console: Terminal, commands: Mapping[str, str]) -> None:
     """Print what to type next: commands with what each is for."""
     if not commands:
         return
     console.print("Next:")
     width = max(map(len, commands))
     for command, purpose in commands.items():
-        console.print(f"  {command:<{width}}  # {purpose}", markup=False)
+        console.print(f"  {command:<{width}}  # {purpose}")
 
 
 def number(value: float | None) -> str:

@@ -1,9 +1,14 @@
 """Errors that are sentences: what was wrong, the value, what is allowed, and which key or file."""
 
+import re
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
+
+# What may steer a terminal or make a text look like another: control characters but for tab and newline, Unicode's
+# changes of the writing direction, and bytes of a file name that are no text.
+UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class LabError(Exception):
@@ -21,6 +26,14 @@ def shown(value: Any) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def visible(text: object) -> str:
+    r"""Return a text as it may be shown on a terminal: control characters are written as escapes, as in \x1b.
+
+    Everything that is printed goes through this, as names, values and errors may come from a stranger's files.
+    """
+    return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 def require(holds: bool, key: str, value: Any, allowed: str) -> None:
@@ -60,5 +73,5 @@ def tell(error: BaseException, place: object = "a file") -> int:
         sentence = f"Error: there is not enough memory for this spec: {error}."
     elif isinstance(error, OSError):
         sentence = f"Error: {error.filename or place} cannot be written: {error.strerror or error}."
-    print(sentence, file=sys.stderr)
+    print(visible(sentence), file=sys.stderr)
     return next(code for kind, code in status.items() if isinstance(error, kind))

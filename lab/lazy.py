@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError, did_you_mean
+from lab.imports import import_named
 
 if TYPE_CHECKING:
     import torch as torch
@@ -39,7 +40,7 @@ def class_at(key: str, path: str, base: type[Any]) -> type[Any]:
     """
     module, _, name = path.rpartition(".")
     try:
-        found = import_module(module)
+        found = import_named(module)
     except (ImportError, ValueError) as error:
         raise LabError(f"{key}={path} cannot be imported: {error}.") from error
     cls = getattr(found, name, None)

@@ -15,6 +15,7 @@ from typing import Any
 
 from lab.code.snapshot import CodeSnapshot, take
 from lab.run_dir import now
+from lab.trust import user
 
 CONFIG_DIR = ("--config-dir", "-cd")  # Hydra's options for the folder of the user's own config groups
 
@@ -50,6 +51,7 @@ def collect(command: list[str], device: str, threads: int, stack: list[int], out
         "directory": str(Path.cwd()),
         **code.to_dict(),
         **machine(device),
+        "user": user(),
         "host": platform.node(),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "device": device,

@@ -331,7 +331,7 @@ def _write_provenance(directory: RunDir, provenance: Provenance, frame: int | No
         known = read_json(directory.provenance)
         changed = changed_since(directory, facts["code"])
         resumed = known.setdefault("resumed", [])
-        part = ("restore", "start", "command", "host", "device", "stack", "git", "repositories", "code")
+        part = ("restore", "start", "command", "user", "host", "device", "stack", "git", "repositories", "code")
         resumed.append({"frame": frame, **{name: facts[name] for name in part}})
         stem = f"uncommitted-{len(resumed)}"
     write_json(directory.provenance, known)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from lab.algo.base.algorithm import Algorithm
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, did_you_mean, require, require_one_of, shown
+from lab.imports import import_named
 from lab.net.module import Module
 from lab.net.net import Net
-from lab.run_dir import AGGREGATES, DIRECTIONS, FIGURES, LESS_IS_BETTER, flatten
+from lab.run_dir import AGGREGATES, DIRECTIONS, FIGURES, LESS_IS_BETTER, flatten, read_yaml
 
 T = TypeVar("T")
 
@@ -91,8 +93,7 @@ class Spec:
         require(self.seed >= 0, "seed", self.seed, "0 or a positive whole number")
         require(self.frames >= 1, "frames", self.frames, "1 or more")
         require(self.threads >= 1, "threads", self.threads, "1 or more")
-        inside = bool(self.name) and not self.name.startswith("/") and ".." not in self.name.split("/")
-        require(inside, "name", self.name, "the name of a directory as well: not empty, without '..', no '/' in front")
+        require_name(self.name)
         require_one_of("mode", self.mode, MODES)
         kind, _, index = self.device.partition(":")
         named = kind in ("auto", "cpu", "cuda") and (not index or (kind == "cuda" and index.isdigit()))
@@ -111,6 +112,12 @@ class Spec:
         plain["algo"] = {"_target_": f"{algo.__module__}.{algo.__qualname__}", **plain["algo"]}
         plain["net"] = self.net.to_dict()
         return plain
+
+
+def require_name(name: str) -> None:
+    """Raise LabError unless a run of this name stays below the directory of all output."""
+    inside = bool(name) and not name.startswith("/") and ".." not in name.split("/")
+    require(inside, "name", name, "the name of a directory as well: not empty, without '..', no '/' in front")
 
 
 @dataclass
@@ -258,17 +265,28 @@ def load(path: Path) -> Spec:
         LabError: the file is missing, is not YAML, or is not a spec.
     """
     try:
-        config = OmegaConf.load(path)
+        values = read_yaml(path)
     except FileNotFoundError as error:
         raise LabError(f"{path.parent} is not the run directory of a Session: it has no {path.name}.") from error
-    except Exception as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise LabError(f"{path} cannot be read as YAML: {error}.") from error
-    if not isinstance(config, DictConfig):
-        raise LabError(f"{path} is not a spec: it holds no keys.")
     try:
-        return read(config)[0]
+        spec = _build(Spec, values, "")  # its texts are literal: nothing in them is an interpolation
+        spec.check()
     except LabError as error:
-        raise LabError(f"{path} is not a spec of this version: {error}") from error
+        raise LabError(f"{path} cannot be used as a spec: {error}") from error
+    return spec
+
+
+def literal(value: Any) -> Any:
+    """Return plain data which, once it is resolved, is what it was: nothing in it is taken for an interpolation."""
+    if isinstance(value, dict):
+        return {key: literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [literal(item) for item in value]
+    if isinstance(value, str):  # backslashes before a brace count, and so each is doubled
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
+    return value
 
 
 def arguments(cls: type[T], words: list[str], command: str) -> T:
@@ -324,7 +342,7 @@ def _build(cls: type[T], values: Any, prefix: str, where: str = "the spec") -> T
 def _locate(base: type[Any], target: Any, prefix: str) -> type[Any]:
     module, _, name = str(target).rpartition(".")
     try:
-        cls = getattr(import_module(module), name)
+        cls = getattr(import_named(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise LabError(f"{prefix}_target_={target} cannot be imported: {error}.") from error
     if base is Net and _is_module(cls):
@@ -358,8 +376,8 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
         return value
     node = OmegaConf.structured(_one_field(kind))
     try:
-        node.value = value
-        return OmegaConf.to_container(node)["value"]  # type: ignore[call-overload, index]
+        node.value = literal(value)
+        return OmegaConf.to_container(node, resolve=True)["value"]  # type: ignore[call-overload, index]
     except (ValidationError, OmegaConfBaseException) as error:
         raise LabError(f"{key}={shown(value)} is not allowed: {key} must be {_words(kind)}.") from error
 

@@ -6,11 +6,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from lab.display import number, print_next
 from lab.run_dir import RunDir, SweepDir, TrialDir, level, read_json
+from lab.terminal import Terminal
 from lab.tree import value_of
 
 MOST_ROWS = 12  # Trials that the ranking on the terminal shows
@@ -28,7 +28,7 @@ def show(path: Path, unfinished: str | None = None) -> None:
     Raises:
         LabError: it is neither, or was not analysed yet.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
     console.width = max(console.width, 140)
     console.print()
@@ -41,11 +41,11 @@ def show(path: Path, unfinished: str | None = None) -> None:
         commands = {f"python -m lab resume {quoted(path)}": "go on with it", **commands}
     if any(session["state"] == "failed" for session in results["not_completed"]):
         commands[f"python -m lab resume {quoted(path)} retry=true"] = "run what failed again"
-    console.print(f"\nEverything is in {path}\n", markup=False)
+    console.print(f"\nEverything is in {path}\n")
     print_next(console, commands)
 
 
-def show_trial(console: Console, path: Path, results: dict[str, Any]) -> dict[str, str]:
+def show_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:
     """Print the figures of a Trial with their intervals; return what to type next, with what it is for."""
     directory = TrialDir(path)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -69,7 +69,7 @@ def show_trial(console: Console, path: Path, results: dict[str, Any]) -> dict[st
     return commands
 
 
-def show_experiment(console: Console, path: Path, results: dict[str, Any]) -> dict[str, str]:
+def show_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:
     """Print the ranking of an Experiment; return what to type next, with what it is for."""
     directory = SweepDir(path)
     objective, ranking = results["objective"], results["ranking"]
@@ -77,7 +77,7 @@ def show_experiment(console: Console, path: Path, results: dict[str, Any]) -> di
     if ranking:
         console.print(ranking_table(objective, ranking))
     if len(ranking) > MOST_ROWS:
-        console.print(f"and {len(ranking) - MOST_ROWS} more in {directory.table}", markup=False)
+        console.print(f"and {len(ranking) - MOST_ROWS} more in {directory.table}")
     if not ranking:
         console.print("No Trial can be ranked yet: all Sessions of one must have completed.")
     improvement = ranking[0]["improvement"] if ranking else None
@@ -86,11 +86,9 @@ def show_experiment(console: Console, path: Path, results: dict[str, Any]) -> di
         better, other = (f"trial-{entry['trial']:03}" for entry in ranking[:2])
         seeds = results["ranking"][0]["seeds"]
         few = f" ({seeds} seeds each: too few to be sure of anything)" if seeds < FEWEST_SEEDS else ""
-        console.print(
-            f"\nProbability that a seed of {better} does better than one of {other}: {sure}{few}", markup=False
-        )
+        console.print(f"\nProbability that a seed of {better} does better than one of {other}: {sure}{few}")
     for line in not_ranked(results["unranked"]):
-        console.print(line, markup=False)
+        console.print(line)
     list_failures(console, directory.path, results["not_completed"])
     commands = {}
     if ranking:
@@ -142,16 +140,16 @@ def stands_on(sessions: dict[str, int]) -> str:
     return f"{sessions['completed']} of {sessions['planned']} Sessions" + (f" ({', '.join(rest)})" if rest else "")
 
 
-def list_failures(console: Console, path: Path, sessions: list[dict[str, Any]]) -> None:
+def list_failures(console: Terminal, path: Path, sessions: list[dict[str, Any]]) -> None:
     """Print the Sessions that failed: the last line of the traceback, and where the log is."""
     failed = [session for session in sessions if session["state"] == "failed"]
     if failed:
         console.print(f"\n{len(failed)} failed:", style="red")
     for session in failed:
         trial = f"trial-{session['trial']:03} " if session.get("trial") is not None else ""
-        console.print(f"  {trial}seed {session['seed']}: {session['error']}", style="red", markup=False)
+        console.print(f"  {trial}seed {session['seed']}: {session['error']}", style="red")
         log = path / session["log"]
-        console.print(f"    {log if log.exists() else path / '.jobs'}", markup=False)
+        console.print(f"    {log if log.exists() else path / '.jobs'}")
 
 
 def interval(found: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as Branches
@@ -15,6 +15,7 @@ from rich.tree import Tree as Branches
 from lab.display import duration, number
 from lab.errors import shown
 from lab.progress import SessionProgress, TrialProgress, count, follow
+from lab.terminal import Terminal
 
 if TYPE_CHECKING:
     from lab.analysis.objective import Objective
@@ -44,7 +45,7 @@ class Tree:
             objective: what Trials are ranked by.
         """
         self.name, self.total, self.seeds, self.frames, self.objective = name, total, seeds, frames, objective
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Terminal(soft_wrap=True)
         self.trials: dict[int, TrialProgress] = {}
         self.best: tuple[TrialProgress, list[float]] | None = None
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
@@ -88,7 +89,7 @@ class Tree:
 
     def announce(self, line: str) -> None:
         """Print a line, above the live tree if there is one."""
-        self.console.print(line, markup=False)
+        self.console.print(line)
 
     def share(self, trial: Trial) -> float:
         """Return the share of its frames that the slowest Session of a Trial has done, from 0 to 1."""
@@ -109,7 +110,7 @@ class Tree:
             self._live.update(self.render(), refresh=True)
         elif not self._live and now - self._printed >= PLAIN_SECONDS:
             self._printed = now
-            self.console.print(self.header().plain, markup=False)
+            self.console.print(self.header().plain)
 
     def header(self) -> Text:
         """Return a line on the whole sweep."""

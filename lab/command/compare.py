@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lab import spec as specs
 from lab.display import number
 from lab.run_dir import LESS_IS_BETTER, write_atomically
+from lab.terminal import Terminal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,8 +48,6 @@ def main(words: list[str]) -> None:
     keys = [word for word in words if re.match(r"\w*=", word) and not Path(word).exists()]
     options = specs.arguments(Options, keys, "compare")
 
-    from rich.console import Console
-
     from lab.analysis.compare import compare, notes, plot_compare, read_entries, require_metric
 
     entries = read_entries([Path(word) for word in words if word not in keys])
@@ -57,15 +56,15 @@ def main(words: list[str]) -> None:
     picture = Path(options.out) / "compare.png"
     write_atomically(picture, plot_compare(entries, options.metric))
     # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
-    console = Console(highlight=False, soft_wrap=True, width=WIDTH)
+    console = Terminal(soft_wrap=True, width=WIDTH)
     console.print()
     console.print(table(entries, comparisons, options.metric))
     console.print()
     for comparison in comparisons:
-        console.print(conclusion(comparison), markup=False)
+        console.print(conclusion(comparison))
     for note in notes(entries):
-        console.print(f"Note: {note}", markup=False, style="yellow")
-    console.print(f"\nMade {picture}", markup=False)
+        console.print(f"Note: {note}", style="yellow")
+    console.print(f"\nMade {picture}")
 
 
 def table(entries: Sequence[Entry], comparisons: Sequence[Comparison], metric: str) -> Table:

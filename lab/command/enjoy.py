@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lab import spec as specs
-from lab.errors import LabError, require, require_one_of
+from lab.errors import LabError, require, require_one_of, visible
+from lab.imports import installed_only
 from lab.run_dir import RunDir, write_atomically
 
 USAGE = """Usage: python -m lab enjoy DIR [key=value ...]
@@ -21,7 +23,8 @@ USAGE = """Usage: python -m lab enjoy DIR [key=value ...]
   deterministic=true whether to take the likeliest action, or to draw one
   render=none        human: show a window while it plays
   video=DIR          film every episode into this directory
-  format=mp4         mp4 or gif"""
+  format=mp4         mp4 or gif
+  code=installed     what may be imported that the spec names: installed packages alone, or what lies here too (here)"""
 
 
 @dataclass
@@ -35,12 +38,14 @@ class Options:
     render: str = "none"
     video: str = ""
     format: str = "mp4"
+    code: str = "installed"
 
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""
         require_one_of("checkpoint", self.checkpoint, ("best", "last"))
         require_one_of("render", self.render, ("none", "human"))
         require_one_of("format", self.format, ("mp4", "gif"))
+        require_one_of("code", self.code, ("installed", "here"))
         require(self.episodes >= 1, "episodes", self.episodes, "1 or more")
         require(self.seed >= 0, "seed", self.seed, "0 or a positive whole number")
         require(not (self.video and self.render == "human"), "video", self.video, "left out with render=human")
@@ -58,8 +63,8 @@ def main(words: list[str]) -> None:
     options = specs.arguments(Options, words[1:], "enjoy")
     options.check()
     directory = find_session(Path(words[0]))
-    spec = specs.load(directory.spec)
-    play(directory, spec, options)
+    with installed_only(directory.path) if options.code == "installed" else nullcontext():
+        play(directory, specs.load(directory.spec), options)
 
 
 def find_session(path: Path, command: str = "enjoy") -> RunDir:
@@ -104,7 +109,7 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
     units = ActionUnits(env.action_space)
     seeds = np.random.SeedSequence(options.seed).generate_state(options.episodes)
     agent.streams[0].actions = np.random.default_rng(options.seed)
-    print(f"{spec.name} seed {spec.seed}, {options.checkpoint} checkpoint, at frame {state['frame']:,}")
+    print(visible(f"{spec.name} seed {spec.seed}, {options.checkpoint} checkpoint, at frame {state['frame']:,}"))
     progress = state["frame"] / spec.frames
     figures = []
     for episode in range(options.episodes):
@@ -127,7 +132,7 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
             path = video / f"episode-{episode}.{options.format}"
             film(path, frames, env.metadata.get("render_fps", 30))
             note = f"  {path}"
-        print(f"episode {episode:>3}  return {total:>10.2f}  length {length:>6}{note}", flush=True)
+        print(visible(f"episode {episode:>3}  return {total:>10.2f}  length {length:>6}{note}"), flush=True)
     env.close()
     returns, lengths = np.array(figures).T
     spread = f" ± {returns.std(ddof=1):.2f}" if len(returns) > 1 else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lab import spec as specs
 from lab.run_dir import write_atomically, write_json, write_text
+from lab.terminal import Terminal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,23 +45,21 @@ def main(words: list[str]) -> None:
         return
     options = specs.arguments(Options, words[1:], "publish")
 
-    from rich.console import Console
-
     from lab.analysis.published import notes, read_benchmark, read_publication, shortfalls
 
     against = read_benchmark(Path(options.against)) if options.against else None
     publication = read_publication(Path(words[0]), against)
     made = write(publication, Path(options.out))
     # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
-    console = Console(highlight=False, soft_wrap=True, width=WIDTH)
+    console = Terminal(soft_wrap=True, width=WIDTH)
     console.print()
     console.print(table(publication))
     console.print()
     for sentence in shortfalls(publication):
-        console.print(sentence, markup=False)
+        console.print(sentence)
     for note in notes(publication):
-        console.print(f"Note: {note}", markup=False, style="yellow")
-    console.print(f"\nMade {', '.join(map(str, made))}", markup=False)
+        console.print(f"Note: {note}", style="yellow")
+    console.print(f"\nMade {', '.join(map(str, made))}")
 
 
 def write(publication: Publication, out: Path) -> list[Path]:

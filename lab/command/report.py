@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lab.analysis import analyse
+from lab.errors import visible
 from lab.run_dir import level
 from lab.summary import show
 
@@ -30,4 +31,4 @@ def main(words: list[str]) -> None:
     made = analyse(path)
     if level(path) != "session":
         show(path)
-    print("\nMade " + ", ".join(map(str, made)))
+    print(visible("\nMade " + ", ".join(map(str, made))))

@@ -14,7 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +24,8 @@ from lab.display import number
 from lab.errors import LabError, require, require_one_of
 from lab.run_dir import RunDir, SweepDir, level, read_json, rerun_file, sessions, write_json
 from lab.summary import quoted
+from lab.terminal import Terminal
+from lab.trust import warn
 
 if TYPE_CHECKING:
     from lab.code.snapshot import CodeSnapshot
@@ -39,6 +40,9 @@ USAGE = """Usage: python -m lab rerun DIR [key=value ...]
   code=recorded  the code to run: recorded (its commit, and what was not committed), or here (the code as it is now)
   tolerance=0    the most by which the return of a Session may differ from before to count as reproduced
   slots=null     jobs at the same time; null for as many as there are cores
+
+rerun runs code that the directory holds or names: its commit, its patch, the modules of its spec. It says so if another
+user or another host made it, as far as that can be known: rerun only what you trust.
 
 Each Session that completed is trained again from its saved spec. The exit code is 0 if episodes.csv, metrics.csv and
 the final weights of all of them are the same to the last bit, or their returns within the tolerance, and 1 if not."""
@@ -78,13 +82,14 @@ def main(words: list[str]) -> None:
     out = Path(options.out) if options.out else default_out(completed[0])
     require_apart(out, path)
     # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     console.width = max(console.width, 140)
+    warn(path, "rerun")
     with ExitStack() as stack:
         codes = bring_back(stack, completed, here=options.code == "here")
         differs = tell_differences(console, completed)
         tell_doubts(console, path, found, completed)
-        console.print(f"Running {len(completed)} of {len(found)} Sessions of {path} again in {out}", markup=False)
+        console.print(f"Running {len(completed)} of {len(found)} Sessions of {path} again in {out}")
         slots = options.slots or max(1, len(os.sched_getaffinity(0)) // read_spec(completed[0])["threads"])
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-rerun-")))
         jobs = plan(path, out, completed, codes, slots, folder)
@@ -100,7 +105,9 @@ def main(words: list[str]) -> None:
 
 def default_out(session: RunDir) -> Path:
     """Return the directory that a run of this name would get now."""
-    return Path("outputs") / read_spec(session)["name"] / f"{datetime.now():%Y-%m-%d/%H-%M-%S}"
+    name = str(read_spec(session)["name"])
+    specs.require_name(name)
+    return Path("outputs") / name / f"{datetime.now():%Y-%m-%d/%H-%M-%S}"
 
 
 def require_apart(out: Path, path: Path) -> None:
@@ -162,7 +169,7 @@ def _key(code: CodeSnapshot) -> str:
     return json.dumps([code.to_dict(), {name: patch.hex() for name, patch in code.patches().items()}])
 
 
-def tell_differences(console: Console, completed: Sequence[RunDir]) -> dict[str, list[str | None]]:
+def tell_differences(console: Terminal, completed: Sequence[RunDir]) -> dict[str, list[str | None]]:
     """Print what of the machine and the packages is not as it was, and return it."""
     from lab.code.snapshot import root_of_lab
     from lab.reproduction import different
@@ -177,11 +184,11 @@ def tell_differences(console: Console, completed: Sequence[RunDir]) -> dict[str,
         return {}
     console.print("Not as it was, which may change the numbers:", style="yellow")
     for name, (then, now) in found.items():
-        console.print(f"  {name} was {then or 'absent'} and is {now or 'absent'} now", style="yellow", markup=False)
+        console.print(f"  {name} was {then or 'absent'} and is {now or 'absent'} now", style="yellow")
     return {name: list(pair) for name, pair in found.items()}
 
 
-def tell_doubts(console: Console, path: Path, found: Sequence[RunDir], completed: Sequence[RunDir]) -> None:
+def tell_doubts(console: Terminal, path: Path, found: Sequence[RunDir], completed: Sequence[RunDir]) -> None:
     """Print what speaks against getting the same numbers, and which Sessions are not run again."""
     from lab.code.snapshot import listed
     from lab.launch.worktree import other_code, read_code
@@ -189,16 +196,16 @@ def tell_doubts(console: Console, path: Path, found: Sequence[RunDir], completed
     codes = _distinct({session: read_code(session, whole=False) for session in completed}).values()
     missing = {name: why for code in codes for one in code.repositories for name, why in one.left_out.items()}
     if missing:
-        console.print(f"Not stored, and so not there: {listed(missing)}", style="yellow", markup=False)
+        console.print(f"Not stored, and so not there: {listed(missing)}", style="yellow")
     for session in completed:
         for entry in other_code(session):
             text = f"{session.path} was resumed with other code at frame {entry['frame']:,}: {entry['git']['sha']}"
-            console.print(text, style="yellow", markup=False)
+            console.print(text, style="yellow")
     for session in found:
         if session not in completed:
             status = session.read_status()
             text = f"{session.path.relative_to(path)} is not run again: it is {status['state']} at {status['frame']:,}"
-            console.print(f"{text} frames", style="yellow", markup=False)
+            console.print(f"{text} frames", style="yellow")
 
 
 def plan(
@@ -245,7 +252,7 @@ def plan(
     return jobs
 
 
-def train(console: Console, jobs: Sequence[Job], out: Path, slots: int) -> None:
+def train(console: Terminal, jobs: Sequence[Job], out: Path, slots: int) -> None:
     """Run jobs to their end, and show how far they are.
 
     Raises:
@@ -260,7 +267,7 @@ def train(console: Console, jobs: Sequence[Job], out: Path, slots: int) -> None:
     with stop_signals() as stop, closing(run(jobs, slots)) as steps:
         for _ in steps:
             if stop():
-                console.print(f"What was run so far is in {out}; nothing was compared.", markup=False)
+                console.print(f"What was run so far is in {out}; nothing was compared.")
                 raise KeyboardInterrupt
             if sum(job.status is not None for job in jobs) > ended:
                 ended = sum(job.status is not None for job in jobs)
@@ -286,7 +293,7 @@ def copy_plan(path: Path, out: Path) -> None:
 
 
 def conclude(
-    console: Console,
+    console: Terminal,
     path: Path,
     out: Path,
     completed: Sequence[RunDir],
@@ -322,13 +329,13 @@ def conclude(
     content: dict[str, Any] = {"of": str(path), "identical": same == len(verdicts), "tolerance": tolerance}
     content |= {"differs": differs, "sessions": [verdict.to_dict() for verdict in verdicts]}
     write_json(rerun_file(out), content)
-    console.print(f"Everything is in {out}, and this comparison in {rerun_file(out).name}", markup=False)
+    console.print(f"Everything is in {out}, and this comparison in {rerun_file(out).name}")
     if within < len(verdicts) and level(path) != "session":
         console.print(f"\nNext:\n  python -m lab compare {quoted(path)} {quoted(out)}  # what may be concluded")
     return verdicts
 
 
-def show(console: Console, verdicts: Sequence[Verdict]) -> None:
+def show(console: Terminal, verdicts: Sequence[Verdict]) -> None:
     """Print how each Session compares."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Session", no_wrap=True)

@@ -8,12 +8,16 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.run_dir import RunDir, SweepDir, TrialDir, level
 from lab.spec import load
+from lab.trust import warn
 
 USAGE = """Usage: python -m lab resume DIR [key=value ...]
 
   DIR          the run directory of a Session, a Trial or an Experiment that was interrupted
   key=value    for a sweep: what is to be different now, as in seed=0,1,2,3 (more seeds),
                search.n_trials=50 (more points), retry=true (failed Sessions again), plan=true (only say what would run)
+
+resume runs code that the directory holds or names: its own command, the modules of its spec, pickled environments. It
+says so if another user or another host made it, as far as that can be known: resume only what you trust.
 
 What completed is kept; what was interrupted goes on from its checkpoint, and tasks of a cluster are found again."""
 
@@ -29,6 +33,7 @@ def main(words: list[str]) -> None:
         return
     path = Path(words[0])
     kind = level(path)
+    warn(path, "resume")
     if SweepDir(path).multirun.exists():
         resume_sweep(SweepDir(path), words[1:])
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as Branches
@@ -13,6 +13,7 @@ from rich.tree import Tree as Branches
 from lab.display import number
 from lab.progress import TrialProgress, count, read_progress
 from lab.run_dir import SweepDir, read_json
+from lab.terminal import Terminal
 from lab.tree import add_trial, title
 
 USAGE = """Usage: python -m lab status DIR [--watch]
@@ -37,7 +38,7 @@ def main(words: list[str]) -> None:
         return
     path = Path(rest[0])
     trials = read_progress(path)
-    console = Console(highlight=False)
+    console = Terminal()
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     if not watch:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib
 import multiprocessing
 import re
 import signal
@@ -22,6 +21,7 @@ from lab.env.restore import Restorable, pickled, unpickled, way_for, way_for_vec
 from lab.env.side_by_side import SideBySide
 from lab.env.spec import EnvSpec
 from lab.errors import LabError
+from lab.imports import import_named
 
 # Namespaces that Gymnasium knows only once the module that registers them is imported.
 PACKAGES = {"ALE": "ale_py", "phys2d": "gymnasium.envs.phys2d"}
@@ -52,9 +52,9 @@ def make_single(spec: EnvSpec, render_mode: str | None = None) -> gym.Env[Any, A
     namespace, module = spec.id.split("/")[0], spec.id.rpartition(":")[0]
     try:
         if namespace in PACKAGES:
-            importlib.import_module(PACKAGES[namespace])
+            import_named(PACKAGES[namespace])
         if module:
-            importlib.import_module(module)
+            import_named(module)
         # The passive checker looks at every step of every environment; it is for those who write environments.
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         return gym.make(spec.id, disable_env_checker=True, **rendering, **spec.kwargs)

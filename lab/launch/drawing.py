@@ -8,6 +8,7 @@ from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from types import TracebackType
 
+from lab.errors import visible
 from lab.launch.local import PRELOADED, end_with_parent
 from lab.run_dir import TrialDir
 
@@ -26,7 +27,7 @@ class Drawing:
         try:
             self._drawings[self._pool.submit(draw, directory)] = directory
         except BrokenExecutor:  # its process was killed; `report` draws what is missing
-            print(f"{directory.plot} could not be drawn.", file=sys.stderr)
+            print(visible(f"{directory.plot} could not be drawn."), file=sys.stderr)
 
     def __enter__(self) -> Drawing:
         return self
@@ -38,7 +39,7 @@ class Drawing:
         for drawing, directory in self._drawings.items() if error is None else ():
             problem = drawing.exception()
             if problem:
-                print(f"{directory.plot} could not be drawn: {problem}", file=sys.stderr)
+                print(visible(f"{directory.plot} could not be drawn: {problem}"), file=sys.stderr)
 
 
 def begin() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lab.errors import LabError, did_you_mean, tell
+from lab.errors import LabError, did_you_mean, tell, visible
 from lab.lock import LOCK_SECONDS
 from lab.run_dir import ENDED, RunDir, SweepDir
 from lab.spec import Spec, read
@@ -71,7 +71,7 @@ def resume(specs: list[Spec], directories: list[RunDir]) -> int:
 def in_a_sentence(problem: threading.ExceptHookArgs) -> None:
     """Say what stopped a thread; TensorBoard's writer has one, which a full disk stops before it stops the Session."""
     if isinstance(problem.exc_value, OSError):
-        print(f"TensorBoard events cannot be written: {problem.exc_value.strerror}.", file=sys.stderr)
+        print(visible(f"TensorBoard events cannot be written: {problem.exc_value.strerror}."), file=sys.stderr)
     else:
         threading.__excepthook__(problem)
 
@@ -115,7 +115,12 @@ def train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]
             return []
 
     from lab import session
+    from lab.trust import warn
 
+    if not swept:  # a sweep has said it of its own directory
+        for directory in directories:
+            if directory.spec.exists():
+                warn(directory.path, "to go on with it")
     composed = [composition(config, spec.seed) for spec in specs]
     patience = HANDOVER_SECONDS if swept else LOCK_SECONDS
     return session.train(specs, directories, spaces, composed, not swept, patience)
@@ -129,7 +134,7 @@ def analyse(records: list[Record]) -> None:
         try:
             analyse_session(record.dir)
         except (OSError, LabError) as error:
-            print(f"The figures of {record.dir.path} could not be made: {error}", file=sys.stderr)
+            print(visible(f"The figures of {record.dir.path} could not be made: {error}"), file=sys.stderr)
 
 
 def conclude(records: list[Record]) -> int:

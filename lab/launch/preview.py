@@ -7,13 +7,13 @@ from collections import Counter
 from pathlib import Path
 from statistics import median
 
-from rich.console import Console
 from rich.table import Table
 
 from lab.display import duration
 from lab.experiment import Plan
 from lab.run_dir import ENDED, RunDir, read_json, sessions
 from lab.spec import Spec
+from lab.terminal import Terminal
 from lab.tree import value_of
 from lab.trial import Trial
 
@@ -23,14 +23,14 @@ MOST_SESSIONS = 20  # earlier ones that an estimate is made from
 
 def preview(plan: Plan, spec: Spec, outputs: Path = Path("outputs")) -> None:
     """Print the plan; run and write nothing."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     console.width = max(console.width, 140)
     begun = {trial.number: trial for trial in plan.begun()}
     left = sum(len(trial.left()) for trial in begun.values()) + (plan.total - len(begun)) * len(plan.seeds)
     done = plan.total * len(plan.seeds) - left
     what = "a Trial" if plan.alone else f"{plan.total} Trials"
     console.print(f"{spec.name}: {what} of {len(plan.seeds)} Sessions, {spec.frames:,} frames each", style="bold")
-    console.print(f"in {plan.directory.path}", markup=False)
+    console.print(f"in {plan.directory.path}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("Trial", "Sessions", "hyperparameters"):
         table.add_column(column, no_wrap=True)

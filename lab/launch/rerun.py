@@ -17,6 +17,7 @@ from lab.code.git import without_git
 from lab.launch.frozen import Frozen
 from lab.launch.points import quote
 from lab.run_dir import RunDir
+from lab.spec import literal
 
 POLL_SECONDS = 0.2  # between two looks at the processes
 QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null")  # as conf/config.yaml has it
@@ -78,15 +79,6 @@ class Quoting(yaml.SafeDumper):
 
 
 Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
-
-
-def literal(value: Any) -> Any:
-    """Return plain data in which nothing is taken for an interpolation."""
-    if isinstance(value, dict):
-        return {key: literal(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [literal(item) for item in value]
-    return value.replace("${", "\\${") if isinstance(value, str) else value
 
 
 def run(jobs: Sequence[Job], slots: int) -> Generator[None, None, None]:

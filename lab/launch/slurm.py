@@ -23,7 +23,7 @@ from hydra.types import HydraContext
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
 
-from lab.errors import LabError, require
+from lab.errors import LabError, require, visible
 from lab.launch.frozen import Frozen, freeze
 from lab.launch.launcher import SweepLauncher, failed
 from lab.launch.tasks import Queue, Task, ask, explained, ids_in_queue
@@ -124,7 +124,7 @@ class SlurmLauncher(SweepLauncher, SubmititLauncher):
             if alive:
                 ask("scancel", "--quiet", *options, *alive)
         except LabError as error:  # there is more to do than this
-            print(f"Tasks could not be cancelled: {error}", file=sys.stderr)
+            print(visible(f"Tasks could not be cancelled: {error}"), file=sys.stderr)
 
     def _submit(
         self, words: Sequence[list[str]], first: int, record: Callable[[int, Task], None] = lambda number, task: None

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lab.analysis.objective import Objective
 from lab.analysis.session import read_spec
 from lab.code.snapshot import CodeSnapshot, take
 from lab.display import print_next
-from lab.errors import LabError, shown
+from lab.errors import LabError, shown, visible
 from lab.experiment import INTERRUPTED, Experiment, Plan
 from lab.launch import job
 from lab.launch.context import Context
@@ -27,8 +26,10 @@ from lab.launch.search import grid_of, study_of, suggested
 from lab.provenance import command_line, config_dirs
 from lab.run_dir import RunDir, SweepDir, flatten, read_json, write_json
 from lab.spec import Spec, SweepSpec, differences
+from lab.terminal import Terminal
 from lab.tree import Tree
 from lab.trial import Point, Trial
+from lab.trust import user, warn
 
 
 def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
@@ -44,6 +45,8 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         raise LabError(f"A pruner needs one objective; objective.metric names {len(objective.metrics)}.")
     if RunDir(directory.path).status.exists():
         raise LabError(f"{directory.path} holds a Session: choose another hydra.sweep.dir for a sweep.")
+    if directory.sweep.exists():
+        warn(directory.path, "to go on with it")
     plan = make_plan(context, directory, settings, words, pruning)
     spec = check(context, plan, settings, words)
     code = take(directory.path, config_dirs(command_line()))
@@ -84,7 +87,8 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
             experiment.run()
     except KeyboardInterrupt:  # again, before all had ended
         context.jobs.kill_all()
-        print(f"\nStopped at once. To go on: python -m lab resume {shlex.quote(str(directory.path))}", file=sys.stderr)
+        again = f"python -m lab resume {shlex.quote(str(directory.path))}"
+        print(visible(f"\nStopped at once. To go on: {again}"), file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # as threads would keep this process that wait for jobs, or train in it
@@ -128,13 +132,13 @@ def detach(directory: SweepDir, options: list[str]) -> None:
 def tell_detached(directory: SweepDir, pid: int | None = None) -> None:
     """Say how to follow a sweep that goes on without this process, and that another one controls if it has a number."""
     path = shlex.quote(str(directory.path))
-    print(f"The sweep goes on in {directory.path}.")
+    print(visible(f"The sweep goes on in {directory.path}."))
     more = {f"python -m lab resume {path}": "wait for it here, and finish what is left"}
     if pid is not None:
         log = shlex.quote(str(directory.jobs / "controller.log"))
         more = {f"tail -f {log}": "what it says", f"kill -INT {pid}": "end it, with everything written"}
     print_next(
-        Console(highlight=False, soft_wrap=True),
+        Terminal(soft_wrap=True),
         {
             f"python -m lab status {path} --watch": "how far it is",
             **more,
@@ -291,6 +295,8 @@ def description(context: Context, plan: Plan, words: Sweep, objective: Objective
         "seeds": sorted(plan.seeds),
         "trials": plan.total,
         "command": shlex.join(command_line()),
+        "user": user(),
+        "host": platform.node(),
     }
     if directory.sweep.exists():
         earlier = read_json(directory.sweep)
@@ -364,7 +370,8 @@ def conclude(experiment: Experiment) -> int:
         show(path, f"The sweep {why}." if unfinished else None)
     except KeyboardInterrupt:
         command = "resume" if unfinished else "report"
-        print(f"\nStopped while analysing. To go on: python -m lab {command} {shlex.quote(str(path))}", file=sys.stderr)
+        again = f"python -m lab {command} {shlex.quote(str(path))}"
+        print(visible(f"\nStopped while analysing. To go on: {again}"), file=sys.stderr)
         return 130
     for trial in begun:
         names = mixed(trial.sessions().values())

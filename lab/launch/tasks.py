@@ -15,7 +15,7 @@ from pathlib import Path
 import cloudpickle
 from hydra.core.utils import JobReturn
 
-from lab.errors import LabError
+from lab.errors import LabError, visible
 from lab.launch.launcher import failed, reason
 
 ANSWER_SECONDS = 60.0  # that SLURM may take to answer a question
@@ -103,7 +103,7 @@ class Queue:
             try:
                 self._look(followed)
             except Exception as error:  # a file system or a cluster that will answer later
-                print(f"Tasks could not be looked at: {type(error).__name__}: {error}", file=sys.stderr)
+                print(visible(f"Tasks could not be looked at: {type(error).__name__}: {error}"), file=sys.stderr)
 
     def _look(self, followed: dict[Task, Future[str | None]]) -> None:
         left = [task for task in followed if not task.has_result()]
