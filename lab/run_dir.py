@@ -348,8 +348,8 @@ def write_atomically(path: Path, content: bytes, private: bool = False) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8."""
-    write_atomically(path, text.encode())
+    """Write a text file atomically, in UTF-8; bytes of a file name that are no text are written as escapes."""
+    write_atomically(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

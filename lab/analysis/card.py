@@ -11,7 +11,7 @@ import yaml
 from lab.analysis.plotting import reference_of, written
 from lab.analysis.session import WINDOW, Session, read_spec
 from lab.analysis.trial import Trial, of_seeds, standing, summaries
-from lab.analysis.wording import interval, markdown, markdown_table, number, of_sessions
+from lab.analysis.wording import fenced, interval, markdown, markdown_table, number, of_sessions
 from lab.errors import LabError
 from lab.run_dir import read_json
 
@@ -42,15 +42,19 @@ def write_card(trial: Trial) -> str:
         lines += [
             "<details><summary>spec.yaml</summary>",
             "",
-            "```yaml",
-            dumped(spec).rstrip(),
-            "```",
+            *fenced([dumped(spec).rstrip()], "yaml"),
             "",
             "</details>",
         ]
         lines += ["", "## Origin", "", *_origin(trial), ""]
-    lines += ["## Use", "", "With `DIR` for the directory of this card:", "", "```"]
-    lines += [*commands(trial, "DIR"), "```", "", "## Limits", "", *(f"- {markdown(limit)}" for limit in limits(trial))]
+    lines += ["## Use", "", "With `DIR` for the directory of this card:", ""]
+    lines += [
+        *fenced(commands(trial, "DIR")),
+        "",
+        "## Limits",
+        "",
+        *(f"- {markdown(limit)}" for limit in limits(trial)),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -220,12 +224,12 @@ def _figures(trial: Trial) -> list[str]:
         )
         if reference.get(key) is not None
     ]
-    after = ["", f"On {reference['id']}, {' and '.join(known)}."] if known else []
+    after = ["", f"On {markdown(str(reference['id']))}, {' and '.join(known)}."] if known else []
     return [*markdown_table(FIGURE_HEAD, figure_rows(trial)), *after]
 
 
 def _seeds(trial: Trial) -> list[str]:
-    return markdown_table(SEED_HEAD, seed_rows(trial))
+    return markdown_table(SEED_HEAD, [[*map(markdown, row)] for row in seed_rows(trial)])
 
 
 def _origin(trial: Trial) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from lab.analysis.trial import Trial
+from lab.errors import visible
 
 WHOLE = ("frames_to_solve",)  # figures of which no decimal is written
 
@@ -35,11 +37,21 @@ def of_sessions(trial: Trial) -> str:
     return f"{len(trial.completed)} of {len(trial.sessions)} Session{'s' if len(trial.sessions) > 1 else ''}"
 
 
+# An interval in brackets is no link, and an underscore within a word no mark: they are left as they are.
+MARKS = re.compile(r"(?P<interval>\[[-\d.,e+ ]*\](?![(\[:]))|[\\|*`~\[\]]|(?<!\w)_|_(?!\w)")
+
+
 def markdown(text: str) -> str:
     """Return text that Markdown shows as it is, on one line and in one cell of a table."""
-    for letter, shown in {"\\": "\\\\", "|": "\\|", "<": "&lt;", "*": "\\*", "`": "\\`"}.items():
-        text = text.replace(letter, shown)
-    return " ".join(text.split())
+    text = MARKS.sub(lambda mark: mark["interval"] or f"\\{mark[0]}", visible(text))
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
+
+
+def fenced(lines: list[str], language: str = "") -> list[str]:
+    """Return lines as a block of code in Markdown, which nothing in them ends."""
+    longest = max(map(len, re.findall("`+", "\n".join(lines))), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}{language}", *map(visible, lines), fence]
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:

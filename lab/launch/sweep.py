@@ -24,7 +24,7 @@ from lab.launch.points import Sweep, choices, corners, quote, searched
 from lab.launch.same_code import mixed, require_same_code
 from lab.launch.search import grid_of, study_of, suggested
 from lab.provenance import command_line, config_dirs
-from lab.run_dir import RunDir, SweepDir, flatten, read_json, write_json
+from lab.run_dir import RunDir, SweepDir, flatten, read_json, read_yaml, write_json
 from lab.spec import Spec, SweepSpec, differences
 from lab.terminal import Terminal
 from lab.tree import Tree
@@ -322,13 +322,11 @@ def command_of(directory: SweepDir, words: list[str]) -> list[str]:
     Raises:
         LabError: what the sweep left there cannot be read.
     """
-    from omegaconf import OmegaConf
-
     try:
-        hydra = OmegaConf.load(directory.multirun).hydra
-        began = [*hydra.overrides.hydra, *hydra.overrides.task]
-        sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-        name = hydra.job.config_name
+        hydra = read_yaml(directory.multirun)["hydra"]
+        began = [*hydra["overrides"]["hydra"], *hydra["overrides"]["task"]]
+        sources = [each["path"] for each in hydra["runtime"]["config_sources"] if each["provider"] == "command-line"]
+        name = hydra["job"]["config_name"]
     except Exception as error:
         raise LabError(f"{directory.multirun} cannot be read: {error}.") from error
     # What was asked for once is not asked for again.
