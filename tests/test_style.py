@@ -48,3 +48,16 @@ def test_imports_point_one_way(path: Path) -> None:
         assert not ours & set(ORDER) - {room}
     if room not in ("__main__.py", "command", "launch"):
         assert not ours & {"command", "launch"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_printed_is_made_visible(path: Path) -> None:
+    """Names and errors may be a stranger's: print takes constants or `visible(...)`, and rich is a Terminal."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    for call in calls:
+        text, name = ast.unparse(call), ast.unparse(call.func)
+        assert name != "Console" and not name.endswith((".stdout.write", ".stderr.write")), text
+        assert name != "TextColumn" or "markup=False" in text, text
+        if name == "print":
+            shown = [ast.unparse(each) for each in call.args if not isinstance(each, ast.Constant)]
+            assert all(each.startswith("visible(") or each == "USAGE" for each in shown), text

@@ -136,11 +136,13 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
     env.close()
     returns, lengths = np.array(figures).T
     spread = f" ± {returns.std(ddof=1):.2f}" if len(returns) > 1 else ""
-    print(f"\nreturn {returns.mean():.2f}{spread} (from {returns.min():.2f} to {returns.max():.2f})")
     plural = "s" if len(returns) > 1 else ""
-    print(
+    said = f"return {returns.mean():.2f}{spread} (from {returns.min():.2f} to {returns.max():.2f})"
+    print(visible(f"\n{said}"))
+    said = (
         f"length {lengths.mean():.1f} (from {lengths.min():.0f} to {lengths.max():.0f}), {len(returns)} episode{plural}"
     )
+    print(visible(said))
 
 
 def film(path: Path, frames: list[Any], frames_per_second: float) -> None:

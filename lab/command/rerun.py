@@ -21,7 +21,7 @@ from lab import provenance
 from lab import spec as specs
 from lab.analysis.session import read_spec  # not lab.spec's: an earlier spec may have had other keys
 from lab.display import number
-from lab.errors import LabError, require, require_one_of
+from lab.errors import LabError, require, require_one_of, visible
 from lab.run_dir import RunDir, SweepDir, level, read_json, rerun_file, sessions, write_json
 from lab.summary import quoted
 from lab.terminal import Terminal
@@ -147,9 +147,9 @@ def bring_back(stack: ExitStack, completed: Sequence[RunDir], here: bool) -> dic
     read = {session: read_code(session, whole=not here) for session in completed}
     distinct = _distinct(read)
     for code in distinct.values():
-        print(f"Code: {'as it is here, where it was ' if here else ''}{code}")
+        print(visible(f"Code: {'as it is here, where it was ' if here else ''}{code}"))
     for sentence in dict.fromkeys(sentence for code in distinct.values() for sentence in differences(code)):
-        print(f"  {sentence}")
+        print(visible(f"  {sentence}"))
     if here:
         here_now = code_here()
         return {session: (here_now, Path.cwd()) for session in completed}
