@@ -47,7 +47,7 @@ def import_named(name: str) -> ModuleType:
     if not top:
         raise ImportError(f"{name!r} is not the name of a module")
     if _guarded and (top in sys.stdlib_module_names or "__main__" in below):
-        raise ImportError(f"{name} belongs to Python, or is a program: to import it may do anything")
+        raise ImportError(f"{name} is part of Python or a program, and to import it may do anything")
     try:
         return import_module(name)
     except ModuleNotFoundError as error:

@@ -37,11 +37,14 @@ NUMBERLESS = {
     "lab/checkpoint.py",  # a Session that is resumed is, to the last bit, one that was not
     "lab/display.py",
     "lab/errors.py",
+    "lab/imports.py",
     "lab/interruption.py",
     "lab/lazy.py",
     "lab/lock.py",
     "lab/provenance.py",
     "lab/run_dir.py",
+    "lab/terminal.py",
+    "lab/trust.py",
 }
 PUBLISHED = ("a2c", "crossq", "ddqn_per", "dqn", "ppo", "reinforce", "sac", "sarsa")
 TRAINING = ("train", "quick", "search")  # stages of pairs of algorithm and environment

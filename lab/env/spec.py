@@ -16,6 +16,7 @@ class Reference:
     id: str | None  # the environment that the figures are of; they are left out for any other
     random_return: float | None  # mean return of uniformly random actions
     solved: float | None  # 100-episode mean return at which it counts as solved
+    random_return_error: float | None = None  # standard error of random_return
 
 
 @dataclass
