@@ -12,7 +12,7 @@ from lab.checkpoint import generations, together, unusable
 from lab.code.digest import changed_since
 from lab.code.snapshot import CodeSnapshot
 from lab.env.vector import Spaces
-from lab.errors import LabError
+from lab.errors import LabError, visible
 from lab.interruption import stop_signals
 from lab.lock import LOCK_SECONDS
 from lab.provenance import collect, command_line
@@ -83,12 +83,13 @@ def train(
 def warn_of_code(code: CodeSnapshot, resumed: Sequence[RunDir]) -> None:
     """Say on the terminal what is not known of the code, and which Sessions go on with other code."""
     for problem in code.problems():
-        print(f"Warning: {problem}", file=sys.stderr)
+        print(visible(f"Warning: {problem}"), file=sys.stderr)
     for directory in resumed:
         changed = changed_since(directory, code.digests)
         if changed:
             names = ", ".join(changed)
-            print(f"Warning: {directory.path} goes on with other code than it began with: {names}.", file=sys.stderr)
+            warning = f"Warning: {directory.path} goes on with other code than it began with: {names}."
+            print(visible(warning), file=sys.stderr)
 
 
 def claim(directories: list[RunDir], specs: list[Spec], patience: float) -> None:

@@ -114,7 +114,7 @@ def tell_of_code(context: Context, plan: Plan, settings: SweepSpec, code: CodeSn
     begun = plan.begun()
     told = require_same_code(begun, len(begun) < plan.total, settings.mix_code, code, in_jobs)
     for sentence in (*code.problems(), *told):
-        print(f"Warning: {sentence}", file=sys.stderr)
+        print(visible(f"Warning: {sentence}"), file=sys.stderr)
 
 
 def detach(directory: SweepDir, options: list[str]) -> None:
@@ -374,10 +374,8 @@ def conclude(experiment: Experiment) -> int:
     for trial in begun:
         names = mixed(trial.sessions().values())
         if names:
-            print(
-                f"Warning: {trial.directory.path} has Sessions of different code of {', '.join(names)}.",
-                file=sys.stderr,
-            )
+            warning = f"Warning: {trial.directory.path} has Sessions of different code of {', '.join(names)}."
+            print(visible(warning), file=sys.stderr)
     if experiment.stopped == INTERRUPTED:
         return 130
     return int(bool(unfinished or any("failed" in trial.states().values() for trial in begun)))

@@ -41,7 +41,7 @@ def test_it_prints_the_table_and_where_everything_is(
     row = lines[2]
     assert row.startswith("CartPole-v1 a2c 200,000 3 of 4 Sessions 456.7 [400.0, 490.0] ")
     assert row.endswith("(2 of 3) 475.0 -18.3 worse")
-    assert any(line.startswith("a2c on CartPole-v1 is 18.3 below Peer 1.0's 475.0, 4.1 % of the way") for line in lines)
+    assert any(line.startswith("a2c on CartPole-v1 is 18.3 below Peer 1.0's 475.0, 4.0 % of the way") for line in lines)
     assert "Note: Of a2c on CartPole-v1, seed 2 failed: what did not complete is in no figure." in lines
     names = ["results.json", "results.csv", "results.md", "report.html", "cartpole.png"]
     assert lines[-1] == "Made " + ", ".join(str(out / name) for name in names)
