@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,9 +10,11 @@ import numpy as np
 import torch
 
 from lab.agent import Agent
+from lab.env.generators import Watch, shared_draws
 from lab.env.normalise import RewardScale
 from lab.env.vector import Environments
 from lab.episode import Episode
+from lab.errors import explain_error
 from lab.memory.rollout import Raw, Rollout
 from lab.spec import EvalSpec
 
@@ -22,7 +23,7 @@ class Collector:
     """Steps the environments of a stack with its agents.
 
     Attributes:
-        failures: tracebacks by index of Sessions whose environment raised; they are stepped no more.
+        failures: by index of Sessions whose environment raised, the frame and why; they are stepped no more.
         episodes: of each Session, those that ended in the last horizon.
         frame: frames each Session has done.
     """
@@ -31,7 +32,7 @@ class Collector:
         self.agent, self.envs = agent, envs
         spec, algorithm = agent.spec, agent.algorithm
         self.horizon, self.num_envs, self.stack = algorithm.horizon, spec.env.num_envs, len(envs)
-        self.failures: dict[int, str] = {}
+        self.failures: dict[int, tuple[int, str]] = {}
         self.alive = list(range(self.stack))
         self.frame = 0
         self.episodes: list[list[Episode]] = [[] for _ in envs]
@@ -47,8 +48,9 @@ class Collector:
         for s, env in enumerate(envs):
             try:
                 self._raw[-1, s] = env.reset()
-            except Exception:
-                self.fail(s, traceback.format_exc())
+            except Exception as error:
+                self.fail(s, explain_error(error))
+        self._exposed = {name for env in envs for name in env.exposed}
         self._reward = np.zeros(steps)
         self._terminated, self._truncated = np.zeros(steps, bool), np.zeros(steps, bool)
         self._done_before = np.zeros(steps[1:], bool)
@@ -63,6 +65,7 @@ class Collector:
         self._raw[0] = self._raw[-1]
         raw = torch.from_numpy(self._raw)
         seen, actions, carry = [], [], self._carry
+        watch = Watch(self._exposed)
         for t in range(self.horizon):
             seen.append(agent.observe(raw[t]))
             action, self._carry = algorithm.act(seen[t], noise[t], self._carry)
@@ -73,6 +76,7 @@ class Collector:
                 self._carry = self._carry.masked_fill(torch.from_numpy(reset).to(agent.device).unsqueeze(-1), 0.0)
             beat()
         seen.append(agent.observe(raw[self.horizon]))
+        self._fail_if_shared(watch)
 
         done = self._terminated | self._truncated
         valid = ~np.concatenate([self._done_before[None], done[:-1]])
@@ -116,17 +120,24 @@ class Collector:
         for s in self.alive[:]:
             try:
                 raw, reward, terminated, truncated = self.envs[s].step(actions[s])
-            except Exception:
-                self.fail(s, traceback.format_exc())
+            except Exception as error:
+                self.fail(s, explain_error(error), self.frame + (t + 1) * self.num_envs)
                 continue
             self._raw[t + 1, s] = raw
             self._reward[t, s] = reward
             self._terminated[t, s] = terminated
             self._truncated[t, s] = truncated
 
-    def fail(self, index: int, reason: str) -> None:
-        """Leave a Session out from here on, for a reason (a traceback)."""
-        self.failures[index] = reason
+    def _fail_if_shared(self, watch: Watch) -> None:
+        """Fail the Sessions whose environments drew from what other Sessions draw from, too."""
+        changed = watch.changed()
+        for s in self.alive[:] if changed else ():
+            reason = shared_draws(f"env.id={self.agent.spec.env.id}", changed)
+            self.fail(s, reason, self.frame + self.horizon * self.num_envs)
+
+    def fail(self, index: int, reason: str, frame: int | None = None) -> None:
+        """Leave a Session out from here on, for a reason (a sentence or a traceback), at a frame if not at this one."""
+        self.failures[index] = self.frame if frame is None else frame, reason
         self.leave_out(index)
 
     def leave_out(self, index: int) -> None:
@@ -144,8 +155,8 @@ class Collector:
             self.scales[index].discounted[:] = 0.0
         try:
             self._raw[-1, index] = self.envs[index].renew()
-        except Exception:
-            self.fail(index, traceback.format_exc())
+        except Exception as error:
+            self.fail(index, explain_error(error))
 
     def state(self, index: int) -> dict[str, Any]:
         """Return where one Session's environments and their episodes are, as tensors and plain data."""
@@ -190,7 +201,7 @@ class Evaluation:
     Attributes:
         going: by index of the Session, which of its episodes still go on; Sessions that are done are left out.
         figures: returns and lengths [2, episodes] by index of the Session.
-        failures: the traceback of any Session whose environment raised.
+        failures: why those Sessions failed whose environment raised.
     """
 
     def __init__(self, agent: Agent, envs: dict[int, Environments], spec: EvalSpec) -> None:
@@ -203,11 +214,12 @@ class Evaluation:
         seen = agent.observations
         self._raw = np.zeros((len(agent.streams), spec.episodes, *seen.shape), seen.dtype)
         self._carry = torch.zeros(*self._raw.shape[:2], agent.algorithm.carry_size, device=agent.device)
+        self._watch = Watch({name for env in envs.values() for name in env.exposed})
         for s, env in envs.items():
             try:
                 self._raw[s] = env.reset()
-            except Exception:
-                self.failures[s] = traceback.format_exc()
+            except Exception as error:
+                self.failures[s] = explain_error(error)
                 continue
             self.figures[s] = np.zeros((2, spec.episodes))
             self.going[s] = np.ones(spec.episodes, bool)
@@ -222,11 +234,20 @@ class Evaluation:
         for s, going in list(self.going.items()):
             try:
                 self._raw[s], reward, terminated, truncated = self.envs[s].step(action[s])
-            except Exception:
-                self.failures[s] = traceback.format_exc()
+            except Exception as error:
+                self.failures[s] = explain_error(error)
                 del self.going[s], self.figures[s]
                 continue
             self.figures[s] += np.stack([np.where(going, reward, 0.0), going])
             going &= ~(terminated | truncated)
             if not going.any() or self._steps >= self.spec.max_steps:
                 del self.going[s]
+        if not self.going:
+            self._fail_if_shared()
+
+    def _fail_if_shared(self) -> None:
+        changed = self._watch.changed()
+        if changed:
+            reason = shared_draws(f"env.id={self.agent.spec.env.id}", changed)
+            self.failures |= dict.fromkeys(self.figures, reason)
+            self.figures.clear()

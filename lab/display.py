@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -47,6 +47,11 @@ class Display:
             else:
                 resumed = f", from frame {frame:,} on" if frame else ""
                 self.console.print(f"{spec.name} seed {spec.seed}: {spec.frames:,} frames{resumed}")
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Print warnings."""
+        for text in warnings:
+            self.console.print(f"Warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def update(self, index: int, frame: int, mean_return: float | None, frames_per_second: float) -> None:
         """Show how far a Session has come."""

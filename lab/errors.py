@@ -2,6 +2,7 @@
 
 import re
 import sys
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -13,6 +14,11 @@ UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e
 
 class LabError(Exception):
     """A mistake that its reader can mend; shown as its message alone, without a traceback."""
+
+
+def explain_error(error: BaseException) -> str:
+    """Return the sentence of a LabError, or the traceback of any other error."""
+    return str(error) if isinstance(error, LabError) else "".join(traceback.format_exception(error))
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

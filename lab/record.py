@@ -47,6 +47,7 @@ class Record:
         state: how the Session stands.
         error: why it failed, if it did.
         frame: the frame at which it ended.
+        warnings: what a user should know of it, each once.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Record:
         self.state = "running"
         self.error: str | None = None
         self.frame = 0
+        self.warnings: list[str] = []
         self._window: deque[Episode] = deque(maxlen=WINDOW)
         self._episodes = 0
         self._rows = 0
@@ -88,6 +90,7 @@ class Record:
             self.best, self._episodes = state["best"], state["episodes"]
             self._rows, self._row_frame = state["rows"], state["row_frame"]
             self._window.extend(map(Episode._make, state["window"]))
+            self.warnings = state["warnings"]
             sizes = state["sizes"]
         self._facts, changed = _write_provenance(directory, provenance, None if state is None else frame)
         self._log = logging.getLogger(f"lab.session.{directory.path}")
@@ -125,8 +128,10 @@ class Record:
         self._log.info(text)
 
     def warn(self, text: str) -> None:
-        """Write a warning into the log."""
+        """Write a warning into the log and, from its next writing on, into the status."""
         self._log.warning(text)
+        if text not in self.warnings:
+            self.warnings.append(text)
 
     def sync(self) -> dict[str, Any]:
         """Put on the disk what the files of this Session hold by now, and return what goes on from there."""
@@ -137,6 +142,7 @@ class Record:
             "episodes": self._episodes,
             "rows": self._rows,
             "row_frame": self._row_frame,
+            "warnings": list(self.warnings),
             "window": [tuple(episode) for episode in self._window],
             "sizes": {name: table.sync() for name, table in self._tables.items()},
         }
@@ -144,7 +150,9 @@ class Record:
     def beat(self, frame: int, at_once: bool = False) -> None:
         """Say in the status that the Session goes on, if that was not said for a while."""
         if at_once or perf_counter() - self._status_time >= BEAT_SECONDS:
-            self.dir.write_status("running", frame, self.spec.frames, None, self.mean_return, self._speed)
+            self.dir.write_status(
+                "running", frame, self.spec.frames, None, self.mean_return, self._speed, warnings=self.warnings
+            )
             self._status_time = perf_counter()
 
     def add_episodes(self, episodes: list[Episode]) -> None:
@@ -252,7 +260,9 @@ class Record:
         with suppress(OSError):
             write_json(self.dir.provenance, self._facts)
         with suppress(OSError):
-            self.dir.write_status(state, frame, self.spec.frames, error, self.mean_return, lost=lost)
+            self.dir.write_status(
+                state, frame, self.spec.frames, error, self.mean_return, lost=lost, warnings=self.warnings
+            )
         self.dir.release()
 
     def _close_events(self) -> None:

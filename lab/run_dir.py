@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,7 @@ class RunDir:
         mean_return: float | None = None,
         frames_per_second: float | None = None,
         lost: bool = False,
+        warnings: Sequence[str] = (),
     ) -> None:
         """Say in status.json how the Session stands.
 
@@ -125,6 +126,7 @@ class RunDir:
             mean_return: mean return of the last 100 episodes.
             frames_per_second: over the last log interval.
             lost: whether it failed through no fault of its own, as when its process was killed or the disk was full.
+            warnings: what a user should know of it.
         """
         assert state in STATES, state
         content = {
@@ -135,6 +137,7 @@ class RunDir:
             "frames_per_second": frames_per_second,
             "error": error,
             "lost": lost,
+            "warnings": list(warnings),
             "updated": now(),
             "host": platform.node(),
             "pid": os.getpid(),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -18,8 +17,8 @@ from lab.agent import Agent
 from lab.collect import Collector, Evaluation
 from lab.device import prepare
 from lab.display import Display
-from lab.env.vector import Environments, Spaces, way_of
-from lab.errors import LabError
+from lab.env.vector import Environments, Spaces, close_quietly, warnings_of, way_of
+from lab.errors import explain_error
 from lab.provenance import Provenance
 from lab.record import BEAT_SECONDS, Averages, Record
 from lab.run_dir import RunDir, write_text
@@ -105,7 +104,7 @@ class Stack:
             for spec, directory, state in zip(self.specs, self.directories, parts, strict=True)
         ]
         for record in self.records:
-            for warning in warnings:
+            for warning in (*warnings_of(self.spec.env), *warnings):
                 record.warn(warning)
             if self.agent.algorithm.replay:
                 record.note(self.agent.algorithm.replay.described)
@@ -114,6 +113,7 @@ class Stack:
                 write_text(directory.hydra / name, text)
         try:
             with Display(self.specs, show, self.frame) as self.display:
+                self.display.warn(dict.fromkeys(text for record in self.records for text in record.warnings))
                 self.loop()
             done = self.frame >= self.spec.frames and not self.pending
             ending, reason = "completed" if done else "interrupted", None
@@ -230,8 +230,8 @@ class Stack:
         for s in self.collector.alive[:]:
             try:
                 envs[s] = Environments(self.specs[s].env, self.spec.eval.episodes, self.agent.streams[s].evaluation)
-            except Exception:
-                self.collector.fail(s, traceback.format_exc())
+            except Exception as error:
+                self.collector.fail(s, explain_error(error))
         evaluation = Evaluation(self.agent, envs, self.spec.eval)
         while evaluation.going and not self.stop():
             evaluation.step()
@@ -314,9 +314,9 @@ class Stack:
 
     def end_failed(self) -> None:
         """Close the records of Sessions that failed; the others go on."""
-        for s, reason in self.collector.failures.items():
+        for s, (frame, reason) in self.collector.failures.items():
             if self.records[s].state == "running":
-                self.records[s].finish("failed", self.frame, reason)
+                self.records[s].finish("failed", frame, reason)
 
     def end_asked(self) -> None:
         """End the Sessions whose directories ask for it, with everything written; the others go on."""
@@ -353,9 +353,7 @@ class Stack:
 
 def explain(error: BaseException, directory: RunDir) -> str:
     """Return the text for status.json: the sentence of a known mistake, or else the traceback."""
-    if isinstance(error, LabError):
-        return str(error)
-    text = "".join(traceback.format_exception(error))
+    text = explain_error(error)
     if isinstance(error, OSError):
         advice = " Free some space, and resume from the last checkpoint." if error.errno == errno.ENOSPC else ""
         text += f"{error.filename or directory.path} cannot be written: {error.strerror}.{advice}"
@@ -365,5 +363,4 @@ def explain(error: BaseException, directory: RunDir) -> str:
 def close(environments: Iterable[Environments]) -> None:
     """Close environments; a broken one may fail to, which changes no result."""
     for envs in environments:
-        with suppress(Exception):
-            envs.close()
+        close_quietly(envs)

@@ -36,6 +36,8 @@ def show(path: Path, unfinished: str | None = None) -> None:
     results = read_json(TrialDir(path).results if alone else SweepDir(path).results)
     show_level = show_trial if alone else show_experiment
     commands = show_level(console, path, results)
+    for text in warnings_in(path, alone):
+        console.print(f"\nWarning: {text}", style="yellow", markup=False)
     if unfinished:
         console.print(f"\n{unfinished}", style="magenta")
         commands = {f"python -m lab resume {quoted(path)}": "go on with it", **commands}
@@ -43,6 +45,14 @@ def show(path: Path, unfinished: str | None = None) -> None:
         commands[f"python -m lab resume {quoted(path)} retry=true"] = "run what failed again"
     console.print(f"\nEverything is in {path}\n")
     print_next(console, commands)
+
+
+def warnings_in(path: Path, alone: bool) -> list[str]:
+    """Return what the Sessions of a Trial that stands alone, or of an Experiment, warn of, each once."""
+    trials = [TrialDir(path)] if alone else SweepDir(path).trials()
+    sessions = [trial.session(seed) for trial in trials for seed in trial.seeds()]
+    statuses = [session.read_status_if_any() or {} for session in sessions]
+    return list(dict.fromkeys(text for status in statuses for text in status.get("warnings", [])))
 
 
 def show_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,9 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
 
     from lab.agent import Agent
     from lab.checkpoint import read
-    from lab.env.vector import ActionUnits, flatten, make_single, probe
+    from lab.env.making import isolate, make_single
+    from lab.env.side_by_side import flatten
+    from lab.env.vector import ActionUnits, isolated_generators, probe
 
     torch.set_num_threads(spec.threads)
     state = read(directory.checkpoint(options.checkpoint))
@@ -103,7 +105,8 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
     mode = "rgb_array" if video else "human" if options.render == "human" else None
     if mode != "human":
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    env = make_single(spec.env, mode)
+    generators = isolated_generators(replace(spec.env, vectorise="sync"))
+    env = isolate(make_single(spec.env, mode, options.seed), generators)
     if mode and mode not in env.metadata.get("render_modes", []):
         raise LabError(f"{spec.env.id} cannot be shown: it has no render mode {mode!r}.")
     units = ActionUnits(env.action_space)

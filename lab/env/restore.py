@@ -12,6 +12,8 @@ import gymnasium as gym
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import VectorEnv
 
+from lab.env.generators import Isolated
+
 HISTORY_STEPS = 120  # steps before a trial, so that environments that remember earlier episodes show it
 TRIAL_STEPS = 20  # steps of each part of the trial by which a way of restoring is found
 TRIAL_SEEDS = 3  # trials, as an environment may raise for reasons of its own, and one may come out right by chance
@@ -28,7 +30,7 @@ class Restorable(gym.Wrapper[Any, Any, Any, Any]):
         """Wrap an environment; `way` is `pickle`, or `replay`: the random state at its reset, and its actions since."""
         super().__init__(env)
         self._way = way
-        self._origin: Any = None  # the seed that the episode began with, or else the random state
+        self._origin: Any = None  # the seed that the episode began with, or else the random states
         self._options: dict[str, Any] | None = None
         self._actions: list[Any] = []
         self._ended = False
@@ -38,7 +40,7 @@ class Restorable(gym.Wrapper[Any, Any, Any, Any]):
         """Begin an episode, and remember how it began."""
         self._ended = self._restored = False
         if self._way == "replay":
-            self._origin = self.env.unwrapped.np_random.bit_generator.state if seed is None else seed
+            self._origin = self._random_states() if seed is None else seed
             self._options, self._actions = options, []
         return self.env.reset(seed=seed, options=options)
 
@@ -53,6 +55,11 @@ class Restorable(gym.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._ended = bool(terminated or truncated)
         return observation, float(reward), terminated, truncated, info
+
+    def _random_states(self) -> tuple[Any, Any]:
+        """Return the state of the environment's own generator, and those of the shared ones that it has for itself."""
+        generators = copy.deepcopy(self.env.generators) if isinstance(self.env, Isolated) else None
+        return self.env.unwrapped.np_random.bit_generator.state, generators
 
     @property
     def snapshot(self) -> bytes:
@@ -75,7 +82,9 @@ class Restorable(gym.Wrapper[Any, Any, Any, Any]):
             self.reset(seed=origin, options=options)
         else:
             self.env.reset(seed=0)  # makes what carries the random state
-            self.env.unwrapped.np_random.bit_generator.state = origin
+            self.env.unwrapped.np_random.bit_generator.state, generators = origin
+            if isinstance(self.env, Isolated):
+                self.env.generators = generators
             self.reset(options=options)
         for action in actions:
             self.step(action)

@@ -10,19 +10,32 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 
+def is_image(space: gym.Space[Any]) -> bool:
+    """Say whether observations have rows, columns and channels, which are kept for networks that look at them."""
+    return isinstance(space, gym.spaces.Box) and len(space.shape or ()) == 3
+
+
+def flatten(space: gym.Space[Any], observation: Any) -> np.ndarray:
+    """Return one observation as the networks take it: an image as it is, anything else flat."""
+    if is_image(space):
+        return np.asarray(observation, np.uint8 if space.dtype == np.uint8 else np.float32)
+    if isinstance(space, gym.spaces.Box):
+        return np.asarray(observation, np.float32).ravel()
+    return np.asarray(gym.spaces.flatten(space, observation), np.float32)
+
+
 class SideBySide(VectorEnv[Any, Any, Any]):
     """What Gymnasium's SyncVectorEnv does with next-step autoreset, with less beside it.
 
     Observations are those that the networks take, and nothing is asked of what else environments tell of a step.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]], flatten: Callable[[Any, Any], Any]) -> None:
-        """Make the environments; `flatten` gives, of an observation space and an observation, a row or an image."""
+    def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
+        """Make the environments."""
         self.envs = [make() for make in makers]
         self.num_envs = len(self.envs)
         self.inner_space = self.envs[0].observation_space
         self.single_action_space = self.envs[0].action_space
-        self._flatten = flatten
         self._done = [False] * self.num_envs
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -47,7 +60,7 @@ class SideBySide(VectorEnv[Any, Any, Any]):
         return self._rows(found), reward, terminated, truncated, {}
 
     def _rows(self, observations: list[Any]) -> np.ndarray:
-        return np.array([self._flatten(self.inner_space, observation) for observation in observations])
+        return np.array([flatten(self.inner_space, observation) for observation in observations])
 
     def close(self, **_: Any) -> None:
         """Close every environment."""

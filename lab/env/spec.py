@@ -6,6 +6,7 @@ from typing import Any
 from lab.errors import require, require_one_of
 
 VECTORISE = ("auto", "native", "sync", "async")
+ISOLATE_RNG = ("auto", "always", "never")
 RESTORE = ("auto", "pickle", "replay", "reset")
 
 
@@ -33,6 +34,7 @@ class EnvSpec:
     normalise_rewards: bool  # whether to scale rewards by the running deviation of the discounted return
     normalise_clip: float  # bound on normalised observations and rewards, in deviations
     reference: Reference
+    isolate_rng: str = "auto"  # one of ISOLATE_RNG
 
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""
@@ -40,6 +42,7 @@ class EnvSpec:
         require(self.normalise_clip > 0, "env.normalise_clip", self.normalise_clip, "above 0")
         require_one_of("env.vectorise", self.vectorise, VECTORISE)
         require_one_of("env.restore", self.restore, RESTORE)
+        require_one_of("env.isolate_rng", self.isolate_rng, ISOLATE_RNG)
         reserved = {"num_envs", "render_mode", "vectorization_mode"}
         free = not reserved & set(self.kwargs)
         require(free, "env.kwargs", self.kwargs, f"free of {', '.join(sorted(reserved))}: those are set elsewhere")

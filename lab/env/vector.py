@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
-import multiprocessing
-import re
-import signal
+import copy
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, VectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.wrappers.vector import FlattenObservation
 
+from lab.env.generators import SHARED, Generators
+from lab.env.making import is_native, isolate, make_single, sentence, vectorise
 from lab.env.restore import Restorable, pickled, unpickled, way_for, way_for_vector
-from lab.env.side_by_side import SideBySide
+from lab.env.side_by_side import SideBySide, is_image
 from lab.env.spec import EnvSpec
+from lab.env.trial import Draws, find_draws
 from lab.errors import LabError
-from lab.imports import import_named
 
-# Namespaces that Gymnasium knows only once the module that registers them is imported.
-PACKAGES = {"ALE": "ale_py", "phys2d": "gymnasium.envs.phys2d"}
-
-DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+HIGHEST_SEED = 2**31  # above those that environments are reset with
 
 
 @dataclass
@@ -43,47 +38,51 @@ class Spaces:
     action: gym.Space[Any]
 
 
-def make_single(spec: EnvSpec, render_mode: str | None = None) -> gym.Env[Any, Any]:
-    """Make one environment as Gymnasium makes it.
-
-    Raises:
-        LabError: the id does not exist, its package is not installed, or its constructor refuses the arguments.
-    """
-    namespace, module = spec.id.split("/")[0], spec.id.rpartition(":")[0]
-    try:
-        if namespace in PACKAGES:
-            import_named(PACKAGES[namespace])
-        if module:
-            import_named(module)
-        # The passive checker looks at every step of every environment; it is for those who write environments.
-        rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-        return gym.make(spec.id, disable_env_checker=True, **rendering, **spec.kwargs)
-    except gym.error.DependencyNotInstalled as error:
-        raise LabError(f"env.id={spec.id} needs a package that is not installed: {_pip_command(error)}") from error
-    except gym.error.UnregisteredEnv as error:
-        raise LabError(f"env.id={spec.id} does not exist: {_sentence(error)}") from error
-    except ModuleNotFoundError as error:
-        package = str(error.name or module).split(".")[0]
-        raise LabError(
-            f"env.id={spec.id} needs the module {package!r}, which is not installed: pip install"
-            f" {package.replace('_', '-')}"
-        ) from error
-    except Exception as error:
-        arguments = f" with env.kwargs={spec.kwargs}" if spec.kwargs else ""
-        raise LabError(f"env.id={spec.id} cannot be made{arguments}: {_sentence(error)}") from error
-
-
 def probe(spec: EnvSpec) -> Spaces:
-    """Make one environment, look at its spaces, and close it.
+    """Make one environment, look at its spaces, reset it, take one step, and close it.
 
     Raises:
-        LabError: it cannot be made, or it has a space that no policy here can serve.
+        LabError: it cannot be made, has a space that no policy here can serve, or breaks in the reset or the step.
     """
     env = make_single(spec)
     try:
-        observation, action = env.observation_space, env.action_space
+        spaces = _find_spaces(spec, env)
+        _try_out(spec, env)
     finally:
+        close_quietly(env)
+    if spec.vectorise in ("auto", "native"):
+        envs = vectorise(spec, 2, None)
+        try:
+            if not isinstance(envs, SideBySide):
+                _try_out(spec, envs)
+        finally:
+            close_quietly(envs)
+    return spaces
+
+
+def close_quietly(env: Any) -> None:
+    """Close an environment; a broken one may fail to, which changes no result."""
+    with contextlib.suppress(Exception):
         env.close()
+
+
+def _try_out(spec: EnvSpec, env: Any) -> None:
+    """Reset an environment and take a step, to find mistakes in it before the first frame."""
+    method = "reset"
+    try:
+        with Generators(SHARED, 0):
+            env.reset(seed=0)
+            method = "step"
+            env.action_space.seed(0)
+            env.step(env.action_space.sample())
+    except LabError:
+        raise
+    except Exception as error:
+        raise LabError(f"env.id={spec.id} raised {type(error).__name__} in {method}: {sentence(error)}") from error
+
+
+def _find_spaces(spec: EnvSpec, env: gym.Env[Any, Any]) -> Spaces:
+    observation, action = env.observation_space, env.action_space
     try:
         flat = gym.spaces.flatten_space(observation)
     except NotImplementedError as error:
@@ -103,20 +102,6 @@ def probe(spec: EnvSpec) -> Spaces:
         return Spaces(gym.spaces.Box(0, 255, observation.shape, kind), action)
     size = int(np.prod(flat.shape))
     return Spaces(gym.spaces.Box(-np.inf, np.inf, (size,), np.float32), action)
-
-
-def is_image(space: gym.Space[Any]) -> bool:
-    """Say whether observations have rows, columns and channels, which are kept for networks that look at them."""
-    return isinstance(space, gym.spaces.Box) and len(space.shape or ()) == 3
-
-
-def flatten(space: gym.Space[Any], observation: Any) -> np.ndarray:
-    """Return one observation as the networks take it: an image as it is, anything else flat."""
-    if is_image(space):
-        return np.asarray(observation, np.uint8 if space.dtype == np.uint8 else np.float32)
-    if isinstance(space, gym.spaces.Box):
-        return np.asarray(observation, np.float32).ravel()
-    return np.asarray(gym.spaces.flatten(space, observation), np.float32)
 
 
 class ActionUnits:
@@ -169,8 +154,20 @@ class Environments:
         self.num_envs = num_envs
         self._rng, self._way, self._spec = rng, way, spec
         self._origin = rng.bit_generator.state  # of the last reset
-        self._envs = self._base = _vectorise(spec, num_envs, way)
+        self._envs = self._base = self._make()
         self._flatten()
+
+    @property
+    def exposed(self) -> tuple[str, ...]:
+        """Generators that all of this process share, and these environments among others, though they are not to."""
+        if self._spec.isolate_rng == "never":
+            return ()
+        return tuple(name for name in SHARED if name not in isolated_generators(self._spec))
+
+    def _make(self) -> VectorEnv[Any, Any, Any]:
+        # What constructors draw from shared generators is seeded as the next reset will be; no stream goes on by it.
+        seeds = copy.deepcopy(self._rng).integers(HIGHEST_SEED, size=self.num_envs)
+        return vectorise(self._spec, self.num_envs, self._way, seeds.tolist(), isolated_generators(self._spec))
 
     def _flatten(self) -> None:
         self._units = ActionUnits(self._envs.single_action_space)
@@ -183,11 +180,10 @@ class Environments:
     def reset(self) -> np.ndarray:
         """Seed and reset every environment; return their observations [E, ...]."""
         self._origin = self._rng.bit_generator.state
-        high = 2**31
         if isinstance(self._base, (SideBySide, AsyncVectorEnv)):
-            seeds: Any = [int(seed) for seed in self._rng.integers(high, size=self.num_envs)]
+            seeds: Any = [int(seed) for seed in self._rng.integers(HIGHEST_SEED, size=self.num_envs)]
         else:
-            seeds = int(self._rng.integers(high))
+            seeds = int(self._rng.integers(HIGHEST_SEED))
         return self._envs.reset(seed=seeds)[0]
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -204,7 +200,7 @@ class Environments:
     def renew(self) -> np.ndarray:
         """Make the environments anew and reset them, so that nothing is left of what they were; return observations."""
         self.close()
-        self._envs = self._base = _vectorise(self._spec, self.num_envs, self._way)
+        self._envs = self._base = self._make()
         self._flatten()
         return self.reset()
 
@@ -257,74 +253,40 @@ def way_of(spec: EnvSpec) -> str:
         LabError: the spec asks for a way that does not serve them.
     """
     if spec.restore != "auto":
-        if spec.restore == "replay" and _is_native(spec):
+        if spec.restore == "replay" and is_native(spec):
             raise LabError(
                 f"env.restore=replay is not possible: {spec.id} is stepped by its own vector implementation."
                 " Try env.vectorise=sync."
             )
         return spec.restore
-    if _is_native(spec):
-        return way_for_vector(lambda: _vectorise(spec, 2, None))
-    return way_for(lambda: make_single(spec))
+    names = () if spec.isolate_rng == "never" else SHARED
+    if is_native(spec):
+        return way_for_vector(lambda: vectorise(spec, 2, None, names=names))
+    return way_for(lambda: isolate(make_single(spec), names))
 
 
-def _is_native(spec: EnvSpec) -> bool:
-    """Say whether the environments are stepped by a vector implementation of their own."""
-    return spec.vectorise in ("auto", "native") and not isinstance(_vectorise(spec, 1, None), SideBySide)
+_draws: dict[str, Draws] = {}  # by the spec; a process makes environments of few, and again and again
 
 
-def _vectorise(spec: EnvSpec, num_envs: int, way: str | None) -> VectorEnv[Any, Any, Any]:
-    single = make_single(spec)
-    registered = single.spec
-    single.close()
-    assert registered is not None
-    native = registered.vector_entry_point is not None and not registered.additional_wrappers
-    if spec.vectorise == "native" and not native:
-        raise LabError(f"env.vectorise=native is not possible: {spec.id} has no vector implementation of its own.")
-    # For one environment, what steps arrays of them takes longer than the environment itself.
-    if spec.vectorise == "native" or (spec.vectorise == "auto" and native and spec.num_envs > 1):
-        try:
-            envs = gym.make_vec(spec.id, num_envs, vectorization_mode="vector_entry_point", **spec.kwargs)
-        except Exception as error:
-            raise LabError(
-                f"env.id={spec.id} cannot be made by its own vector implementation with env.kwargs={spec.kwargs}:"
-                f" {_sentence(error)} Try env.vectorise=sync."
-            ) from error
-        if envs.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
-            return envs
-        envs.close()
-        if spec.vectorise == "native":
-            raise LabError(
-                f"env.vectorise=native is not possible: {spec.id}'s own vector implementation does not reset at the"
-                " step after an episode's last (next-step autoreset)."
-            )
-    if spec.vectorise == "async":
-        # Forked from this process, and so killed with it where its group is.
-        return AsyncVectorEnv([functools.partial(_make_in_worker, spec, way)] * num_envs, context="fork")
-    return SideBySide([functools.partial(_make_restorable, spec, way)] * num_envs, flatten)
+def draws_of(spec: EnvSpec) -> Draws:
+    """Return where the environments' random numbers come from, as a short play shows."""
+    key = repr(spec)
+    if key not in _draws:
+        native = is_native(spec)
+        _draws[key] = find_draws(
+            lambda: vectorise(spec, 2, None, [None, None]) if native else make_single(spec, seed=None)
+        )
+    return _draws[key]
 
 
-def _make_restorable(spec: EnvSpec, way: str | None) -> gym.Env[Any, Any]:
-    single = make_single(spec)
-    return Restorable(single, way) if way in ("pickle", "replay") else single
+def warnings_of(spec: EnvSpec) -> list[str]:
+    """Return what a user should know of the environments' random numbers."""
+    return draws_of(spec).warnings(f"env.id={spec.id}") if spec.isolate_rng == "auto" else []
 
 
-def _make_in_worker(spec: EnvSpec, way: str | None) -> gym.Env[Any, Any]:
-    # Ctrl-C reaches every process of a terminal, and a signal to a cluster's job every process of the job; it is for
-    # the one that trains to say when its workers end, and they end with it.
-    if multiprocessing.parent_process() is not None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)
-        with contextlib.suppress(AttributeError, OSError):  # of Linux alone
-            ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
-    return _make_restorable(spec, way)
-
-
-def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).replace("`", "'").split()) or type(error).__name__
-    return text if text.endswith((".", "?", "!")) else f"{text}."
-
-
-def _pip_command(error: Exception) -> str:
-    commands = re.findall(r"pip install [^`\n]+", str(error).replace('\\"', '"'))
-    return " && ".join(command.rstrip(". ") for command in commands) or _sentence(error)
+def isolated_generators(spec: EnvSpec) -> tuple[str, ...]:
+    """Return the shared generators of which each environment gets states of its own."""
+    if spec.isolate_rng == "never":
+        return ()
+    # Where environments are in processes of their own, it costs no time that matters.
+    return SHARED if spec.isolate_rng == "always" or spec.vectorise == "async" else draws_of(spec).shared
