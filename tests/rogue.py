@@ -22,8 +22,8 @@ class Dice(gym.Env[np.ndarray, int]):
     observation_space = gym.spaces.Box(0, 1, (3,), np.float32)
     action_space = gym.spaces.Discrete(2)
 
-    def __init__(self, kind: str = "numpy", at: str = "always") -> None:
-        self.kind, self.at, self.steps, self.total = kind, at, 0, 0
+    def __init__(self, kind: str = "numpy", at: str = "always", length: int = LAST) -> None:
+        self.kind, self.at, self.length, self.steps, self.total = kind, at, length, 0, 0
         self.level = self.throw() if at == "made" else 0.0
 
     def throw(self) -> float:
@@ -39,7 +39,7 @@ class Dice(gym.Env[np.ndarray, int]):
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.steps, self.total = self.steps + 1, self.total + 1
         observation = self.observe()
-        return observation, float(observation[0]), self.steps == LAST, False, {}
+        return observation, float(observation[0]), self.steps == self.length, False, {}
 
     def observe(self) -> np.ndarray:
         thrown = self.at == "always" or (self.at == "rare" and self.total == 150)
@@ -73,7 +73,7 @@ class DiceVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         reward = observation[:, 0].astype(float)
         if self.wrong == "rewards":
             reward = reward[:1]
-        elif self.wrong == "nan":
+        elif self.wrong == "one reward":
             reward[-1] = np.nan
         elif self.wrong == "observations":
             observation = observation[:, 0]
