@@ -1,1 +1,1 @@
-"""Making, vectorising and normalising environments."""
+"""Making, vectorising, checking and normalising environments."""
