@@ -92,6 +92,13 @@ class OneDie(Dice):
         return super().observe()[:1]
 
 
+class Sampled(Dice):
+    """Draws its observations from their space, which all environments of the class share."""
+
+    def observe(self) -> np.ndarray:
+        return self.observation_space.sample()
+
+
 class Unseeded(Dice):
     """Draws from a generator of its own, which no seed reaches."""
 
@@ -99,7 +106,6 @@ class Unseeded(Dice):
         return float(np.random.default_rng().random())
 
 
-NOTHING = object()
 SPACES = {
     "box": gym.spaces.Box(-1, 1, (4,), np.float32),
     "image": gym.spaces.Box(0, 255, (4, 4, 3), np.uint8),
@@ -211,6 +217,6 @@ class Wrong(gym.Env[Any, int]):
 
 
 gym.register("OneDie-v0", entry_point=OneDie, vector_entry_point=DiceVector)
-for made in (Dice, Unseeded):
+for made in (Dice, Sampled, Unseeded):
     gym.register(f"{made.__name__}-v0", entry_point=made)
 gym.register("Wrong-v0", entry_point=Wrong, max_episode_steps=25)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -41,6 +43,7 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
         super().__init__(env)
+        self._spaces = _own_spaces(env.unwrapped)
         self._name, self._space = name, env.observation_space
         self._is_usual = usual_observations(self._space)
 
@@ -50,11 +53,14 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
         return self.env.spec
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode.
+        """Begin an episode; a seed is that of the environment's spaces, too, from which some draw what they return.
 
         Raises:
             LabError: what the environment returned is no observation of its space and a dict.
         """
+        if seed is not None:
+            for space in self._spaces:
+                space.seed(seed)
         return check_reset(self._name, self._space, self.env.reset(seed=seed, options=options))
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -76,6 +82,16 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
             ):
                 return observation, float(reward), bool(terminated), bool(truncated), {}
         return check_step(self._name, self._space, returned)
+
+
+def _own_spaces(env: gym.Env[Any, Any]) -> list[gym.Space[Any]]:
+    """Give an environment spaces of its own, as those of a class are shared by all of its environments; return them."""
+    spaces = []
+    for name in ("observation_space", "action_space"):
+        with suppress(Exception):  # an attribute that it does not have, or that cannot be set
+            setattr(env, name, copy.deepcopy(getattr(env, name)))
+            spaces.append(getattr(env, name))
+    return spaces
 
 
 class CheckedVector(VectorWrapper[Any, Any, Any, Any, Any]):

@@ -30,6 +30,7 @@ CASES = {
     "made, replayed": (*DICE, "+env.kwargs.at=made", "env.restore=replay"),
     "native": NATIVE,
     "always": (*DICE, "+env.kwargs.at=rare", "env.isolate_rng=always"),
+    "sampled": ("env=gymnasium", "env.id=tests.rogue:Sampled-v0", "name=sampled"),
     "async": (*DICE, "env.vectorise=async"),
 }
 
