@@ -90,7 +90,7 @@ class Record:
             self.best, self._episodes = state["best"], state["episodes"]
             self._rows, self._row_frame = state["rows"], state["row_frame"]
             self._window.extend(map(Episode._make, state["window"]))
-            self.warnings = state["warnings"]
+            self.warnings = list(state.get("warnings", []))
             sizes = state["sizes"]
         self._facts, changed = _write_provenance(directory, provenance, None if state is None else frame)
         self._log = logging.getLogger(f"lab.session.{directory.path}")
