@@ -3,9 +3,11 @@
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
+
+from lab.plain import looks_like_another_value, quote
 
 # What may steer a terminal or make a text look like another: control characters but for tab and newline, Unicode's
 # changes of the writing direction, and bytes of a file name that are no text.
@@ -28,10 +30,21 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Write a value as it is typed on the command line."""
+    """Write a value as it is typed on the command line; a text that looks like another value is in quotes."""
     if value is None:
         return "null"
+    if isinstance(value, str):
+        return quote(value) if looks_like_another_value(value) else value
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_item(item)}' for key, item in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_item, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _item(value: Any) -> str:
+    """Write a value within a list or a mapping, where some letters have a meaning."""
+    return quote(value) if isinstance(value, str) and re.search(r"[^\w./-]", value) else shown(value)
 
 
 def visible(text: object) -> str:

@@ -17,7 +17,7 @@ from lab.errors import LabError
 from lab.launch.frozen import Frozen, freeze
 from tests.helpers import ROOT, git
 
-PARTS = ("provenance.py", "run_dir.py", "lock.py", "errors.py")
+PARTS = ("provenance.py", "run_dir.py", "lock.py", "errors.py", "plain.py")
 NAME = "a, 'check=out' [ü]"
 PROBE = """
 import lab, mine, tests.envs
