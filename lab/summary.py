@@ -89,7 +89,7 @@ def show_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> d
     if len(ranking) > MOST_ROWS:
         console.print(f"and {len(ranking) - MOST_ROWS} more in {directory.table}")
     if not ranking:
-        console.print("No Trial can be ranked yet: all Sessions of one must have completed.")
+        console.print(why_none_is_ranked(results))
     improvement = ranking[0]["improvement"] if ranking else None
     if improvement and improvement["low"] is not None and len(ranking) > 1:
         sure = f"{improvement['value']:.2f} {interval(improvement)}"
@@ -110,6 +110,17 @@ def show_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> d
     commands[directory.report.resolve().as_uri()] = "the whole Experiment in a browser: curves, table, specs, failures"
     commands[f"tensorboard --logdir {quoted(directory.path)}"] = "every Session, and its hyperparameters"
     return commands
+
+
+def why_none_is_ranked(results: dict[str, Any]) -> str:
+    """Say whether a Trial may still be ranked."""
+    waiting = [entry for entry in results["unranked"] if entry["state"] in ("pending", "running", "interrupted")]
+    if waiting or len(results["unranked"]) < results["trials"]["planned"]:
+        return "No Trial can be ranked yet: all Sessions of one must have completed."
+    if any(entry["state"] == "completed" for entry in results["unranked"]):
+        named = " and ".join(results["objective"]["metrics"])
+        return f"No Trial can be ranked: none in which all Sessions completed has {named} of each."
+    return "No Trial can be ranked: in none did all Sessions complete."
 
 
 def ranking_table(objective: dict[str, Any], ranking: list[dict[str, Any]]) -> Table:
