@@ -12,6 +12,7 @@ from lab.algo.base.algorithm import stack
 from lab.env.normalise import RunningMoments
 from lab.env.vector import Spaces
 from lab.errors import LabError
+from lab.lockstep import settings
 from lab.memory.statistics import Statistics
 from lab.spec import Spec
 from lab.streams import Streams
@@ -37,12 +38,10 @@ class Agent:
                 " last bits of a result depend on how many Sessions share them. Use threads=1, or one seed."
             )
         for spec in specs[1:]:
-            for part in ("frames", "mode", "device", "threads", "env", "net", "eval", "log", "checkpoint"):
-                one, other = getattr(first, part), getattr(spec, part)
-                if one != other:
-                    raise LabError(f"{part} differs between Sessions of one stack: {one} and {other}.")
-            if type(spec.algo) is not type(first.algo):
-                raise LabError(f"algo differs between Sessions of one stack: {first.algo.name} and {spec.algo.name}.")
+            one, other = settings(first), settings(spec)
+            for key in dict.fromkeys((*one, *other)):
+                if one.get(key) != other.get(key):
+                    raise LabError(f"{key} differs between Sessions of one stack: {one.get(key)} and {other.get(key)}.")
         self.spec, self.device = first, device
         self.observations = spaces.observation
         self.streams = [Streams.spawn(spec.seed) for spec in specs]

@@ -65,6 +65,7 @@ class Plan:
         retry: whether Sessions that failed are run again.
         hung_after: minutes without a step after which a job is killed; null for never.
         detach: whether to launch all that there is room for, and not to wait for it.
+        note: what is to be said of the points before they are run.
     """
 
     directory: SweepDir
@@ -82,6 +83,7 @@ class Plan:
     retry: bool = False
     hung_after: float | None = None
     detach: bool = False
+    note: str = ""
 
     def trial(self, number: int, point: Point) -> Trial:
         """Return the Trial at a point."""

@@ -9,10 +9,10 @@ from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from lab.code.digest import changed_since
 from lab.episode import Episode
+from lab.errors import shown
+from lab.plain import dump_yaml
 from lab.provenance import Provenance
 from lab.run_dir import RunDir, flatten, now, read_json, write_atomically, write_json, write_text
 from lab.table import Table
@@ -84,7 +84,7 @@ class Record:
         sizes: dict[str, int] = {}
         if state is None:
             directory.clear()
-            write_text(directory.spec, yaml.safe_dump(spec.to_dict(), sort_keys=False, allow_unicode=True))
+            write_text(directory.spec, dump_yaml(spec.to_dict()))
         else:
             directory.stop.unlink(missing_ok=True)
             self.best, self._episodes = state["best"], state["episodes"]
@@ -274,7 +274,7 @@ class Record:
         from torch.utils.tensorboard.summary import hparams
 
         flat = {
-            key: value if isinstance(value, (bool, int, float, str)) else str(value)
+            key: value if isinstance(value, (bool, int, float, str)) else shown(value)
             for key, value in flatten(self.spec.to_dict()).items()
         }
         # Written into this Session's own events; SummaryWriter.add_hparams would make a directory of its own for them.

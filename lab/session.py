@@ -15,6 +15,7 @@ from lab.env.vector import Spaces
 from lab.errors import LabError, visible
 from lab.interruption import stop_signals
 from lab.lock import LOCK_SECONDS
+from lab.lockstep import group_in_lockstep
 from lab.provenance import collect, command_line
 from lab.record import Record
 from lab.run_dir import RunDir, read_yaml
@@ -32,12 +33,13 @@ def train(
 ) -> list[Record]:
     """Train Sessions in lockstep, or go on with those that were interrupted.
 
-    Those that are at different points, and so cannot share their steps, are trained one group after the other.
+    Those that cannot share their steps are trained one group after the other: they are at different points, or their
+    specs differ in more than the seed, numbers with a decimal point and the arguments of environments.
 
     Args:
-        specs: one for each Session; they differ in seeds, or in numbers with a decimal point.
+        specs: one for each Session.
         directories: where each of them writes.
-        spaces: what `lab.env.vector.probe` found.
+        spaces: what `lab.env.vector.probe` found of the first one's environment.
         compositions: how each spec was composed, texts by the names of their files.
         show: whether to show progress on the terminal.
         patience: seconds to wait for a directory that another process has.
@@ -56,10 +58,14 @@ def train(
             directory.write_status("running", status["frame"] if status else 0, spec.frames)
         found = [generations(directory) for directory in directories]
         damaged = [unusable(directory, states) for directory, states in zip(directories, found, strict=True)]
-        groups = together(found)
+        groups = [
+            ([members[i] for i in group], states, shared)
+            for members, shared in group_in_lockstep(specs, spaces)
+            for group, states in together([found[i] for i in members])
+        ]
         stacks = [
-            (group, states, Stack([specs[i] for i in group], [directories[i] for i in group], spaces))
-            for group, states in groups
+            (group, states, Stack([specs[i] for i in group], [directories[i] for i in group], shared))
+            for group, states, shared in groups
         ]
     except BaseException:
         for directory in directories:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
-from collections.abc import Iterable
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -19,8 +17,10 @@ from lab.algo.base.algorithm import Algorithm
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, did_you_mean, require, require_one_of, shown
 from lab.imports import import_named
+from lab.interpolation import literal, resolve, resolve_but_seed, resolve_by_seed
 from lab.net.module import Module
 from lab.net.net import Net
+from lab.plain import canonical
 from lab.run_dir import AGGREGATES, DIRECTIONS, FIGURES, LESS_IS_BETTER, flatten, read_yaml
 
 T = TypeVar("T")
@@ -194,7 +194,7 @@ def read_sweep(config: DictConfig) -> SweepSpec:
     Raises:
         LabError: an unknown or missing key, a value of the wrong type, or one that is not allowed.
     """
-    values = _plain(config, [key for key in SWEEP_KEYS if key in config])
+    values = resolve(config, [str(key) for key in SWEEP_KEYS if key in config])
     objective = values.get("objective")
     if isinstance(objective, dict):  # one figure is what there usually is, so that a list is asked of nobody
         for key in ("metric", "direction"):
@@ -204,10 +204,9 @@ def read_sweep(config: DictConfig) -> SweepSpec:
             objective["direction"] = [
                 "minimize" if metric in LESS_IS_BETTER else "maximize" for metric in objective["metric"]
             ]
-    search = values.pop("search", None)
     sweep = _build(SweepSpec, {**values, "search": None}, "")
-    if search is not None:
-        sweep.search = _build(SearchSpec, search, "search.")
+    if values.get("search") is not None:
+        sweep.search = _build(SearchSpec, resolve_but_seed(config, "search"), "search.")
     sweep.check()
     return sweep
 
@@ -218,44 +217,46 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [
         f"{key} is {shown(before.get(key))} there and {shown(after.get(key))} here"
         for key in dict.fromkeys((*before, *after))
-        if before.get(key) != after.get(key)
+        if canonical(before.get(key)) != canonical(after.get(key))
     ]
-
-
-def _plain(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
-    """Return some of the keys at the top of a config as plain data."""
-    plain = {}
-    for key in keys:
-        try:
-            value = config[key]
-            container = OmegaConf.is_config(value)
-            plain[key] = OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if container else value
-        except OmegaConfBaseException as error:
-            raise LabError(f"{error.full_key or key}: {str(error).splitlines()[0]}.") from error
-    return plain
 
 
 def read(config: DictConfig) -> list[Spec]:
     """Turn a composed config into one checked Spec for each seed that it names.
 
+    Interpolations are resolved for each Session by itself, so that ${seed} is its own seed.
+
     Raises:
         LabError: an unknown or missing key, a value of the wrong type, or one that is not allowed.
     """
-    values = _plain(config, [str(key) for key in config if key not in (*SWEEP_KEYS, "hydra")])
-    seeds = values.get("seed")
+    keys = [str(key) for key in config if key not in (*SWEEP_KEYS, "hydra")]
+    seeds = resolve(config, [key for key in keys if key == "seed"]).get("seed")
     listed = seeds if isinstance(seeds, list) else [seeds]
     require(bool(listed), "seed", seeds, "a whole number, or a list of one or more of them")
     repeated = len(set(map(str, listed))) < len(listed)
     require(not repeated, "seed", seeds, "a list in which no seed stands twice")
-    values["seed"] = 0
-    spec = _build(Spec, values, "")
-    specs = []
     for seed in listed:
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise LabError(f"seed={shown(seed)} is not allowed: seed must be a whole number or a list of them.")
-        specs.append(replace(spec, seed=seed))
-        specs[-1].check()
+    specs: list[Spec] = []
+    before: dict[str, Any] | None = None
+    for seed, values in resolve_by_seed(config, keys, listed):
+        spec = replace(specs[-1], seed=seed) if values is before else _build(Spec, {**values, "seed": seed}, "")
+        spec.check()
+        specs.append(spec)
+        before = values
+    _require_same_frames(specs)
     return specs
+
+
+def _require_same_frames(specs: list[Spec]) -> None:
+    """Raise LabError if Sessions of different seeds have different lengths: there would be no curve over them."""
+    frames = {spec.frames: spec.seed for spec in specs}
+    if len(frames) > 1:
+        (one, first), (two, second) = list(frames.items())[:2]
+        raise LabError(
+            f"frames is {one} with seed={first} and {two} with seed={second}: it must be the same for all seeds."
+        )
 
 
 def load(path: Path) -> Spec:
@@ -276,17 +277,6 @@ def load(path: Path) -> Spec:
     except LabError as error:
         raise LabError(f"{path} cannot be used as a spec: {error}") from error
     return spec
-
-
-def literal(value: Any) -> Any:
-    """Return plain data which, once it is resolved, is what it was: nothing in it is taken for an interpolation."""
-    if isinstance(value, dict):
-        return {key: literal(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [literal(item) for item in value]
-    if isinstance(value, str):  # backslashes before a brace count, and so each is doubled
-        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
-    return value
 
 
 def arguments(cls: type[T], words: list[str], command: str) -> T:

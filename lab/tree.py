@@ -193,7 +193,10 @@ def title(trial: TrialProgress) -> str:
 
 def value_of(value: Any) -> str:
     """Write a hyperparameter's value, a number with at most four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else shown(value)
+    if not isinstance(value, float):
+        return shown(value)
+    text = f"{value:.4g}"
+    return f"{text}.0" if text.lstrip("-").isdigit() else text  # 1.0 is not 1
 
 
 def line(name: str, state: str, rest: str) -> Text:

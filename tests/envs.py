@@ -317,6 +317,18 @@ class Recall(Base):
         return asked, float(last and action == self.shown), last, False, {}
 
 
+class Level(Base):
+    """Is given a level, which adds to its rewards, a table that it leaves alone, and how many numbers it shows."""
+
+    def __init__(self, level: int = 0, table: Any = None, size: int = 3) -> None:
+        assert isinstance(level, int), f"a level must be a whole number, not {level}"
+        self.level = level
+        self.observation_space = gym.spaces.Box(-1, 1, (size,), np.float32)
+
+    def reward(self, action: Any) -> float:
+        return self.level + float(action == (self.observation[0] > 0))
+
+
 class Text(Base):
     """Has actions that nothing here can give."""
 
@@ -326,7 +338,7 @@ class Text(Base):
 gym.register("Endless-v0", entry_point=Endless)
 for kind in (
     Target, Shown, Highest, Single, Pair, Buttons, Corridor, Raises, RaisesInReset, Brittle, NotANumber, Killed, Fated,
-    Remembering, Picture, Recall, Text,
+    Remembering, Picture, Recall, Text, Level,
     Unrepeatable, Unpicklable, Forgetful, HalfForgetful, Slow, SlowAtFirst, Hungry,
 ):  # fmt: skip
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

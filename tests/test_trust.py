@@ -24,7 +24,7 @@ from lab import trust
 from lab.command import compare, enjoy, publish, report, rerun, resume, status
 from lab.errors import UNSAFE, LabError, tell
 from lab.imports import import_named, installed_only
-from lab.launch.rerun import literal
+from lab.interpolation import literal
 from lab.run_dir import RunDir, SweepDir, read_json, write_json
 from tests import synthetic
 from tests.helpers import ROOT, lab, train

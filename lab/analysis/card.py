@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from lab.analysis.plotting import reference_of, written
-from lab.analysis.session import WINDOW, Session, read_spec
+from lab.analysis.session import WINDOW, Session
 from lab.analysis.trial import Trial, of_seeds, standing, summaries
 from lab.analysis.wording import fenced, interval, markdown, markdown_table, number, of_sessions
 from lab.errors import LabError
@@ -36,13 +36,12 @@ def write_card(trial: Trial) -> str:
     lines = [f"# {markdown(title(trial))}", "", lead(trial), ""]
     if trial.completed:
         lines += ["## Figures", "", *_figures(trial), "", *_seeds(trial), ""]
-    spec = spec_of(trial)
-    if spec:
+    if trial.common:
         lines += ["## Training", "", "The spec of each Session, but for its seed:", ""]
         lines += [
             "<details><summary>spec.yaml</summary>",
             "",
-            *fenced([dumped(spec).rstrip()], "yaml"),
+            *fenced([dumped(trial.common).rstrip()], "yaml"),
             "",
             "</details>",
         ]
@@ -73,7 +72,9 @@ def environment(spec: dict[str, Any]) -> str:
 
 def lead(trial: Trial) -> str:
     """Say in a few sentences what the Trial is and came to."""
-    frames = f"Trained for {trial.spec['frames']:,} frames; {of_sessions(trial)} completed." if trial.spec else ""
+    count = trial.spec.get("frames")
+    trained = f"Trained for {count:,} frames" if isinstance(count, int) else "Trained for different numbers of frames"
+    frames = f"{trained}; {of_sessions(trial)} completed." if trial.spec else ""
     found = trial.values("return")
     if not len(found):
         return f"{frames} There is no result yet.".strip()
@@ -107,18 +108,6 @@ def seed_rows(trial: Trial) -> list[list[str]]:
         figures = [number(session.figure(name), name) if done else "-" for name in SEED_HEAD[2:]]
         rows.append([str(session.seed), state, *figures])
     return rows
-
-
-def spec_of(trial: Trial) -> dict[str, Any]:
-    """Return the spec that the Sessions share, nested and without the seed; empty if none has begun.
-
-    Raises:
-        LabError: it cannot be read.
-    """
-    for session in trial.sessions:
-        if session.directory.spec.exists():
-            return {key: value for key, value in read_spec(session.directory).items() if key != "seed"}
-    return {}
 
 
 def dumped(spec: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from lab.analysis.session import WINDOW, read_session, read_spec
 from lab.analysis.statistics import LEAST, difference, probability_of_improvement
 from lab.analysis.trial import Trial, read_trial, standing
 from lab.errors import LabError, require_one_of
+from lab.plain import canonical
 from lab.run_dir import LESS_IS_BETTER, RunDir, SweepDir, TrialDir, level
 
 # Seeds on either side below which nothing is concluded. Of two equal agents one is called better, by both intervals, in
@@ -123,7 +124,7 @@ def differing(trials: Sequence[Trial]) -> list[str]:
     """Return the keys of the spec in which some sides differ, without the seed and the name."""
     specs = [trial.spec for trial in trials]
     keys = dict.fromkeys(key for spec in specs for key in spec if key != "name")
-    return [key for key in keys if any(spec.get(key) != specs[0].get(key) for spec in specs)]
+    return [key for key in keys if len({canonical(spec.get(key)) for spec in specs}) > 1]
 
 
 def compare(entry: Entry, other: Entry, metric: str) -> Comparison:
@@ -154,7 +155,7 @@ def notes(entries: Sequence[Entry]) -> list[str]:
             found.append(f"In {entry.name}, {rest}: what did not complete counts for nothing.")
     for entry in entries[1:]:
         frames = [side.trial.spec.get("frames") for side in (first, entry)]
-        if None not in frames and frames[0] != frames[1]:
+        if all(isinstance(count, int) for count in frames) and frames[0] != frames[1]:
             found.append(
                 f"{first.name} was trained for {frames[0]:,} frames and {entry.name} for {frames[1]:,}:"
                 " that alone can make a difference."

@@ -15,7 +15,8 @@ import pandas as pd
 from lab.analysis.objective import Objective
 from lab.analysis.statistics import STATISTICS, probability_of_improvement
 from lab.analysis.trial import Trial, counts, not_completed, read_trial
-from lab.errors import LabError
+from lab.errors import LabError, shown
+from lab.plain import canonical
 from lab.run_dir import SweepDir, read_json
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Experiment:
         swept = dict.fromkeys(key for trial in self.trials for key in trial.hyperparameters)
         keys = swept or dict.fromkeys(key for trial in self.trials for key in trial.spec)
         known = [trial for trial in self.trials if trial.hyperparameters or trial.spec]
-        return [key for key in keys if any(trial.value(key) != known[0].value(key) for trial in known)]
+        return [key for key in keys if len({canonical(trial.value(key)) for trial in known}) > 1]
 
     def point(self, trial: Trial) -> dict[str, Any]:
         """Return the hyperparameters of a Trial that differ between Trials, by key."""
@@ -123,7 +124,7 @@ class Experiment:
         """
         points = [self.point(ranked.trial) for ranked in self.ranking]
         columns = {key: [point[key] for point in points] for key in self.hyperparameters}
-        varying = {key: column for key, column in columns.items() if any(value != column[0] for value in column)}
+        varying = {key: column for key, column in columns.items() if len(set(map(canonical, column))) > 1}
         values = np.array([ranked.values[0] for ranked in self.ranking]) * self.objective.signs[0]
         if len(values) < FEWEST or not varying or values.min() == values.max():
             return {}
@@ -178,7 +179,7 @@ def ped_anova(columns: dict[str, list[Any]], values: np.ndarray) -> dict[str, fl
     distributions = {key: distribution(column) for key, column in columns.items()}
     categorical = optuna.distributions.CategoricalDistribution
     cells = {
-        key: [str(value) for value in column] if isinstance(distributions[key], categorical) else column
+        key: [shown(value) for value in column] if isinstance(distributions[key], categorical) else column
         for key, column in columns.items()
     }
     good = min(max(int(np.ceil(TOP * len(values))), FEWEST_TOP), len(values) // 2)
@@ -207,8 +208,8 @@ def distribution(column: Sequence[Any]) -> BaseDistribution:
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in column):
-        return CategoricalDistribution(sorted({str(value) for value in column}))
+    if not all(map(_is_number, column)):
+        return CategoricalDistribution(sorted(set(map(shown, column))))
     low, high = min(column), max(column)
     log = low > 0 and high / low > 10**DECADES
     whole = all(isinstance(value, int) for value in column)
@@ -256,7 +257,8 @@ def trials_table(experiment: Experiment) -> pd.DataFrame:
     """Return what trials.csv holds: a row for each Trial by number, with what it is, its rank and its main figures.
 
     Columns: trial, state, completed and planned (Sessions), rank, `objective_<metric>` with `_low` and `_high`, the
-    hyperparameters that differ, and `<figure>_mean` and `<figure>_iqm` over the Sessions that completed.
+    hyperparameters that differ, as they are typed on the command line, and `<figure>_mean` and `<figure>_iqm` over the
+    Sessions that completed.
     """
     ranked = {entry.trial.number: entry for entry in experiment.ranking}
     rows = [_row(experiment, trial, ranked.get(trial.number)) for trial in experiment.trials]
@@ -296,9 +298,14 @@ def _row(experiment: Experiment, trial: Trial, ranked: Ranked | None) -> dict[st
         row[f"objective_{metric}"] = ranked and ranked.values[index]
         row[f"objective_{metric}_low"] = ranked and ranked.lows[index]
         row[f"objective_{metric}_high"] = ranked and ranked.highs[index]
-    row |= experiment.point(trial)
+    point = experiment.point(trial)
+    row |= {key: value if _is_number(value) else shown(value) for key, value in point.items()}
     for figure in MAIN:
         values = np.sort(trial.values(figure))
         for name in ("mean", "iqm"):
             row[f"{figure}_{name}"] = float(STATISTICS[name](values)) if len(values) else None
     return row
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

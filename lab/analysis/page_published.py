@@ -182,7 +182,7 @@ def _trial(publication: Publication, result: Result) -> str:
     if not found:
         parts.append(_paragraph("Nothing is known of it: provenance.json is missing.", "note"))
     typed = html.escape("\n".join(card.commands(trial, where)))
-    spec = html.escape(card.dumped(card.spec_of(trial)))
+    spec = html.escape(card.dumped(trial.common))
     parts += [
         f"<h3>Use</h3><pre>{typed}</pre>",
         f"<details><summary>The spec of each Session, but for its seed</summary><pre>{spec}</pre></details>",

@@ -29,7 +29,7 @@ from lab.analysis.plotting import (
 )
 from lab.analysis.session import WINDOW, Session
 from lab.analysis.statistics import STATISTICS, interval
-from lab.analysis.trial import Trial, not_completed
+from lab.analysis.trial import VARIES, Trial, not_completed
 
 CUT = "0.5"  # colour of Sessions that did not complete
 MARKS = {"failed": "X", "pruned": "s", "interrupted": "D", "running": ">"}  # where their curves end
@@ -55,8 +55,8 @@ def plot_trial(trial: Trial) -> bytes:
 
 
 def _title(trial: Trial) -> str:
-    spec = next((session.tables.spec for session in trial.sessions if session.tables), None)
-    what = f"{spec['name']}: {spec['env']['id']}" if spec else trial.directory.path.name
+    parts = [trial.spec[key] for key in ("name", "env.id") if trial.spec.get(key, VARIES) != VARIES]
+    what = ": ".join(parts) or trial.directory.path.resolve().name
     which = "" if trial.number is None else f", trial {trial.number}"
     return f"{what}{which}, {len(trial.completed)} of {len(trial.sessions)} sessions completed"
 

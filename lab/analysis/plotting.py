@@ -20,6 +20,7 @@ from PIL import Image
 from lab.analysis.session import Session, Tables
 from lab.analysis.statistics import STATISTICS, interval
 from lab.analysis.trial import Trial
+from lab.errors import shown
 
 FAINT, STRONG, SECOND, THIRD = "#85a8cb", "#1f5f9e", "#d1662c", "#3b8f5a"
 RIGHT = "right axis"  # label of axes that keep their right edge
@@ -155,7 +156,7 @@ def written(value: Any) -> str:
         return _number(value)
     if isinstance(value, list):
         return f"[{','.join(map(written, value))}]"
-    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+    return shown(value)
 
 
 def _number(value: float) -> str:

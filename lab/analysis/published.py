@@ -14,7 +14,7 @@ from typing import Any
 from lab.analysis.card import environment, title
 from lab.analysis.experiment import Experiment, read_experiment
 from lab.analysis.plotting import reference_of, written
-from lab.analysis.trial import Trial, read_trial, standing, summaries
+from lab.analysis.trial import VARIES, Trial, read_trial, standing, summaries
 from lab.analysis.wording import estimated, interval, number
 from lab.errors import LabError
 from lab.run_dir import FIGURES, SweepDir, TrialDir, level
@@ -333,6 +333,8 @@ def _result(trial: Trial, against: Benchmark | None) -> Result:
     for key in ("algo.name", "env.name", "env.id", "frames"):
         if key not in trial.spec:
             raise LabError(f"{trial.directory.path} cannot be published: the spec of its Sessions has no {key}.")
+        if trial.spec[key] == VARIES:
+            raise LabError(f"{trial.directory.path} cannot be published: {key} is not the same in all of its Sessions.")
     result = Result(trial, None)
     # A peer's figure is of the environment as conf/env has it, and of no other under its name.
     known = trial.spec.get("env.reference.id") == environment(trial.spec)

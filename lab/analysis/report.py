@@ -25,6 +25,7 @@ from lab.analysis.session import Session
 from lab.analysis.statistics import STATISTICS, interval
 from lab.analysis.trial import Trial, trial_results
 from lab.errors import LabError
+from lab.plain import canonical
 from lab.run_dir import FIGURES, read_json
 
 POINTS = 120  # most points of a curve
@@ -146,7 +147,11 @@ def _name(experiment: Experiment) -> str:
 
 def _common(specs: list[dict[str, Any]]) -> dict[str, Any]:
     first, *others = specs or [{}]
-    return {key: value for key, value in first.items() if all(key in spec and spec[key] == value for spec in others)}
+    return {
+        key: value
+        for key, value in first.items()
+        if all(key in spec and canonical(spec[key]) == canonical(value) for spec in others)
+    }
 
 
 def _plain(value: Any) -> Any:

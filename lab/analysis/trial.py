@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from lab.analysis.session import Session, read_session, read_spec
+from lab.analysis.session import Session, Tables, read_session, read_spec
 from lab.analysis.statistics import std, summarise_columns
 from lab.errors import LabError
+from lab.plain import canonical
 from lab.run_dir import TrialDir, flatten, read_json, trial_state
 
+VARIES = "varies with the seed"  # in place of a value of a spec
 # What is said of one seed that did not complete, and of several.
 STANDING = {
     "pending": ("has not begun", "have not begun"),
@@ -52,14 +54,25 @@ class Trial:
         return trial_state(session.state for session in self.sessions)
 
     @cached_property
+    def common(self) -> dict[str, Any]:
+        """The spec that its Sessions share, without the seed; empty if none has written it.
+
+        VARIES stands for what is not the same in all of them, as a value that is interpolated from the seed.
+
+        Raises:
+            LabError: a spec cannot be read.
+        """
+        specs = [
+            session.tables.spec if session.tables is not None else read_spec(session.directory)
+            for session in self.sessions
+            if session.tables is not None or session.directory.spec.exists()
+        ]
+        return common_spec([{key: value for key, value in spec.items() if key != "seed"} for spec in specs])
+
+    @cached_property
     def spec(self) -> dict[str, Any]:
-        """The spec that its Sessions share, by dotted key and without the seed; empty if none has written it."""
-        for session in self.sessions:
-            if session.tables is not None:
-                return {key: value for key, value in flatten(session.tables.spec).items() if key != "seed"}
-            if session.directory.spec.exists():
-                return {key: value for key, value in flatten(read_spec(session.directory)).items() if key != "seed"}
-        return {}
+        """The same by dotted key."""
+        return flatten(self.common)
 
     def value(self, key: str) -> Any:
         """Return the value of a hyperparameter by its dotted key: what the sweep set, or else what the spec has."""
@@ -71,13 +84,45 @@ class Trial:
         return np.array([value for value in found if value is not None], float)
 
     def curve(self, column: str = "return") -> tuple[np.ndarray, np.ndarray]:
-        """Return frames [T] and a column of metrics.csv by completed Session [n, T], up to the shortest of them."""
+        """Return frames [T] and a column of metrics.csv by completed Session [n, T], up to the shortest of them.
+
+        Where Sessions log at other frames than the first, as their horizons depend on the seed, what they logged last
+        by each of its frames is taken.
+        """
         tables = [session.tables for session in self.completed if session.tables is not None]
         if not tables or any(column not in table.metrics for table in tables):
             return np.empty(0), np.empty((len(tables), 0))
         length = min(len(table.metrics) for table in tables)
         frames = tables[0].metrics["frame"].to_numpy()[:length]
+        if any((table.metrics["frame"].to_numpy()[:length] != frames).any() for table in tables):
+            return _curve_by_frame(tables, column)
         return frames, np.stack([table.metrics[column].to_numpy(float)[:length] for table in tables])
+
+
+def _curve_by_frame(tables: Sequence[Tables], column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the frames [T] of the first Session, and what each had logged last by then [n, T], as long as all log."""
+    logged = [table.metrics["frame"].to_numpy() for table in tables]
+    frames = logged[0][logged[0] <= min(each[-1] for each in logged)] if all(map(len, logged)) else np.empty(0)
+    rows = []
+    for table, each in zip(tables, logged, strict=True):
+        places = np.searchsorted(each, frames, side="right") - 1
+        values = np.append(table.metrics[column].to_numpy(float), np.nan)
+        rows.append(values[places])  # of -1, where nothing is logged yet, the NaN at the end
+    return frames, np.stack(rows)
+
+
+def common_spec(specs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what specs share, with VARIES for the values that differ between them; empty if there are none."""
+    if not specs or all(canonical(spec) == canonical(specs[0]) for spec in specs):
+        return specs[0] if specs else {}
+    common: dict[str, Any] = {}
+    for key in dict.fromkeys(key for spec in specs for key in spec):
+        values = [spec.get(key, VARIES) for spec in specs]
+        if all(isinstance(value, dict) and value for value in values):
+            common[key] = common_spec(values)
+        else:
+            common[key] = values[0] if all(canonical(value) == canonical(values[0]) for value in values) else VARIES
+    return common
 
 
 def read_trial(directory: TrialDir) -> Trial:
@@ -165,7 +210,8 @@ def consistency(trial: Trial) -> float | None:
         Null with fewer than two Sessions, if the return of random actions is unknown, or if the mean strength is 0.
     """
     tables = [session.tables for session in trial.completed if session.tables is not None]
-    if len(tables) < 2 or tables[0].reference["random_return"] is None:
+    known = {table.reference["random_return"] for table in tables}
+    if len(tables) < 2 or len(known) > 1 or None in known:
         return None
     strengths = trial.curve("return")[1] - tables[0].reference["random_return"]
     strengths = strengths[:, np.isfinite(strengths).all(axis=0)]

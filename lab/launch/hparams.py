@@ -24,7 +24,7 @@ def write_hparams(folder: Path, keys: Sequence[str], spec: dict[str, Any]) -> No
     """
     if any(folder.glob("events.out.tfevents.*")):
         return
-    named = [key if key in spec else f"{key}.name" for key in keys]
+    named = [name for key in keys for name in leaves_of(key, spec)]
     experiment = api_pb2.Experiment(
         hparam_infos=[api_pb2.HParamInfo(name=key, type=kind(spec[key])) for key in (*named, "seed") if key in spec],
         metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in METRICS],
@@ -37,6 +37,13 @@ def write_hparams(folder: Path, keys: Sequence[str], spec: dict[str, Any]) -> No
     writer = EventFileWriter(str(folder))
     writer.add_event(Event(summary=Summary(value=[value])))
     writer.close()
+
+
+def leaves_of(key: str, spec: dict[str, Any]) -> list[str]:
+    """Return the keys of a flat spec that a swept key stands for: itself, the name of a config group, or all in it."""
+    if key in spec or f"{key}.name" in spec:
+        return [key if key in spec else f"{key}.name"]
+    return [leaf for leaf in spec if leaf.startswith(f"{key}.")]
 
 
 def kind(value: Any) -> Any:

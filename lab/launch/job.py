@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lab.errors import LabError, did_you_mean, tell, visible
+from lab.launch.naming import run_directory
 from lab.lock import LOCK_SECONDS
 from lab.run_dir import ENDED, RunDir, SweepDir
 from lab.spec import Spec, read
@@ -44,6 +45,7 @@ def run(config: DictConfig) -> None:
     if is_swept():
         analyse(train(config, output, swept=True))
         return
+    made, output = output, run_directory(config, HydraConfig.get())
     try:
         refuse_sweep(config, output)
         records = train(config, output)
@@ -51,7 +53,8 @@ def run(config: DictConfig) -> None:
         status = tell(error, output)
     else:
         status = conclude(records)
-    remove_empty(output)
+    for folder in {made, output}:
+        remove_empty(folder)
     if status:
         sys.exit(status)
 
@@ -96,13 +99,10 @@ def train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]
     In a sweep, those that have ended are left alone: a cluster may run a job again of which some had.
     """
     specs = read(config)
-    check_tuned(HydraConfig.get().overrides.task, HydraConfig.get().runtime.config_sources)
-    from lab.env.vector import probe
+    check_tuned(overrides(), HydraConfig.get().runtime.config_sources)
+    from lab.lockstep import check_spaces
 
-    spaces = probe(specs[0].env)
-    for spec in specs:
-        spec.algo.check_spaces(spaces, spec.env)
-        spec.net.check_observations(spaces.observation)
+    spaces = check_spaces(specs)
     directories = [RunDir(output)]
     if len(specs) > 1:
         directories = [RunDir(output / f"seed-{spec.seed}") for spec in specs]
@@ -111,6 +111,7 @@ def train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]
         states = states_of(dict(enumerate(directories)))
         left = [index for index, state in states.items() if state not in ENDED]
         specs, directories = [specs[index] for index in left], [directories[index] for index in left]
+        spaces = [spaces[index] for index in left]
         if not specs:
             return []
 
@@ -123,7 +124,7 @@ def train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]
                 warn(directory.path, "to go on with it")
     composed = [composition(config, spec.seed) for spec in specs]
     patience = HANDOVER_SECONDS if swept else LOCK_SECONDS
-    return session.train(specs, directories, spaces, composed, not swept, patience)
+    return session.train(specs, directories, spaces[0], composed, not swept, patience)
 
 
 def analyse(records: list[Record]) -> None:
@@ -169,15 +170,20 @@ def check_tuned(words: Iterable[str], sources: Iterable[Any]) -> None:
             )
 
 
+def overrides() -> list[str]:
+    """Return the overrides of this job, with their interpolations as they were written."""
+    return list(OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))  # type: ignore[arg-type]
+
+
 def composition(config: DictConfig, seed: int) -> dict[str, str]:
     """Return what Hydra records of a composition, by the names of its files, as for one Session alone."""
     alone = OmegaConf.merge(config, {"seed": seed})
     hydra_config = HydraConfig.get()
-    words = [word for word in hydra_config.overrides.task if not word.startswith("seed=")]
+    words = [word for word in overrides() if not word.startswith("seed=")]
     return {
         "config.yaml": OmegaConf.to_yaml(alone),
         "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra_config})),
-        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create([*words, f"seed={seed}"])),
+        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create([*words, f"seed={seed}"]), resolve=False),
     }
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 
 from lab.code.git import without_git
+from lab.interpolation import literal
 from lab.launch.frozen import Frozen
-from lab.launch.points import quote
+from lab.plain import quote
 from lab.run_dir import RunDir
-from lab.spec import literal
 
 POLL_SECONDS = 0.2  # between two looks at the processes
 QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null")  # as conf/config.yaml has it

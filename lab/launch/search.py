@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, flag_override
 
 from lab.analysis.objective import Objective
 from lab.errors import LabError
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 
 def grid_of(values: dict[str, list[Any]]) -> list[Point]:
-    """Return the points of a grid; the last key changes fastest."""
-    return [searched(dict(zip(values, row, strict=True))) for row in itertools.product(*values.values())]
+    """Return the points of a grid, values by key; the last key changes fastest."""
+    return [searched(dict(zip(values, row, strict=True)), values) for row in itertools.product(*values.values())]
 
 
 def suggested(context: Context, settings: SweepSpec, words: Sweep) -> Point:
@@ -48,10 +49,10 @@ def suggested(context: Context, settings: SweepSpec, words: Sweep) -> Point:
             "There is nothing to search: neither search.params nor the command line has a distribution, as in"
             " algo.lr=tag(log,interval(1e-4,1e-1))."
         )
-    extend = extension(context.config, settings.search.custom)
+    extend = extension(context.config, settings.search.custom, words.seeds)
     trying = Study(["maximize"], NopPruner(), lambda number: RandomSampler(number), words.space, extend)
     trying.open({})
-    return searched(trying.ask()[1])
+    return searched(trying.ask()[1], words.space)
 
 
 def study_of(context: Context, plan: Plan, words: Sweep, objective: Objective, settings: SweepSpec) -> Study | None:
@@ -66,7 +67,7 @@ def study_of(context: Context, plan: Plan, words: Sweep, objective: Objective, s
         made(context.pruner),
         lambda number: sampler(context.sampler, number),
         words.space if searching else {},
-        extension(context.config, settings.search.custom) if settings.search and searching else None,
+        extension(context.config, settings.search.custom, words.seeds) if settings.search and searching else None,
         plan.directory.study if searching else None,
     )
 
@@ -93,8 +94,13 @@ def made(config: DictConfig, **changes: Any) -> Any:
         return instantiate(config, **changes, _execution_whitelist_=allowed)
 
 
-def extension(config: DictConfig, name: str | None) -> Callable[[Any], None] | None:
+def extension(config: DictConfig, name: str | None, seeds: Sequence[int]) -> Callable[[Any], None] | None:
     """Return the function that makes a search space conditional, if there is one.
+
+    Args:
+        config: what it is given, in which `seed` is the list of seeds of a Trial.
+        name: of the function; null for none.
+        seeds: of a Trial.
 
     Raises:
         LabError: it cannot be imported.
@@ -106,6 +112,9 @@ def extension(config: DictConfig, name: str | None) -> Callable[[Any], None] | N
         extend = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise LabError(f"search.custom={name} cannot be imported: {error}.") from error
+    config = copy.deepcopy(config)
+    with flag_override(config, ["readonly", "struct"], False):
+        config["seed"] = list(seeds)
 
     def suggest(trial: Any) -> None:
         try:

@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from lab.experiment import INTERRUPTED, Experiment, Plan
 from lab.launch import job
 from lab.launch.context import Context
 from lab.launch.drawing import Drawing
-from lab.launch.points import Sweep, choices, corners, quote, searched
+from lab.launch.naming import select_for_all
+from lab.launch.points import Sweep, choices, corners, searched
+from lab.launch.recorded import distinct, numbered, recorded
 from lab.launch.same_code import mixed, require_same_code
 from lab.launch.search import grid_of, study_of, suggested
+from lab.plain import quote
 from lab.provenance import command_line, config_dirs
 from lab.run_dir import RunDir, SweepDir, flatten, read_json, read_yaml, write_json
 from lab.spec import Spec, SweepSpec, differences
@@ -48,9 +52,11 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
     if directory.sweep.exists():
         warn(directory.path, "to go on with it")
     plan = make_plan(context, directory, settings, words, pruning)
-    spec = check(context, plan, settings, words)
+    spec = check(context, plan, settings, words, objective)
     code = take(directory.path, config_dirs(command_line()))
     tell_of_code(context, plan, settings, code)
+    if plan.note:
+        print(visible(plan.note))
     if settings.plan:
         from lab.launch.preview import preview
 
@@ -182,7 +188,7 @@ def make_plan(context: Context, directory: SweepDir, settings: SweepSpec, words:
         seeds=words.seeds,
         points=points,
         total=settings.search.n_trials if settings.search and points is None else len(points or []),
-        searched=searched,
+        searched=lambda values: recorded(context, words.fixed, searched(values, words.space), words.seeds),
         stack=1,
         parallel=1,
         rungs=settings.rungs,
@@ -200,7 +206,7 @@ def make_plan(context: Context, directory: SweepDir, settings: SweepSpec, words:
             " that it began. Put it back, or begin in another directory."
         )
     if points is not None:
-        plan.points = numbered(points, begun)
+        plan.points, plan.note = numbered(context, words.fixed, points, begun, words.seeds)
         plan.total = len(plan.points)
     elif len(begun) > plan.total:
         plan.total = len(begun)
@@ -225,15 +231,8 @@ def pack(left: int, seeds: int, room: int, pruning: bool) -> int:
     return seeds if pruning else max(1, min(seeds, -(-left // room)))
 
 
-def numbered(points: list[Point], begun: list[Trial]) -> list[Point]:
-    """Return points by number: those of Trials begun earlier keep theirs, new ones follow."""
-    known = [trial.point for trial in begun]
-    seen = [one.hyperparameters for one in known]
-    return known + [point for point in points if point.hyperparameters not in seen]
-
-
-def check(context: Context, plan: Plan, settings: SweepSpec, words: Sweep) -> Spec:
-    """Check, before anything is begun, that every point makes a spec and that earlier Sessions have the same.
+def check(context: Context, plan: Plan, settings: SweepSpec, words: Sweep, objective: Objective) -> Spec:
+    """Check, before anything is begun, that every point can be trained and ranked, and that earlier Sessions are so.
 
     Of a search, points at which every end and every choice of its space occurs are checked, and one that it suggests.
 
@@ -241,34 +240,37 @@ def check(context: Context, plan: Plan, settings: SweepSpec, words: Sweep) -> Sp
         The spec of one of the points.
 
     Raises:
-        LabError: a point makes no spec, or Sessions in the directory were trained with another one.
+        LabError: a point makes no spec, it cannot have the objective, or Sessions in the directory were trained with
+            another spec.
     """
-    from lab.env.vector import probe
+    from lab.launch.possible import require_possible
+    from lab.lockstep import check_spaces
 
     begun = {trial.number: trial for trial in plan.begun()}
     points = plan.points if plan.points is not None else [*corners(words.space), suggested(context, settings, words)]
-    spaces: dict[str, Any] = {}
+    environments: dict[str, Any] = {}
     spec: Spec | None = None
     for number, point in enumerate(points):
-        spec = context.spec([*plan.fixed, *point.words])
-        env = repr(spec.env)
-        spaces[env] = spaces.get(env) or probe(spec.env)
-        spec.algo.check_spaces(spaces[env], spec.env)
-        spec.net.check_observations(spaces[env].observation)
+        specs = context.specs([*plan.fixed, *point.words], plan.seeds)
+        check_spaces(distinct(specs), environments)
+        for spec in distinct(specs):
+            require_possible(objective, spec, plan.rungs if plan.prune else None)
         if plan.points is not None:
-            refuse_other(begun.get(number) or plan.trial(number, point), spec)
+            refuse_other(begun.get(number) or plan.trial(number, point), specs)
     if plan.points is None:
         for trial in begun.values():
-            refuse_other(trial, context.spec(trial.words))
+            refuse_other(trial, context.specs(trial.words, plan.seeds))
     assert spec is not None
+    if len({one.name for one in specs}) > 1:  # none of them is that of all
+        spec = replace(spec, name=select_for_all(context.config, "name", plan.seeds) or spec.name)
     return spec
 
 
-def refuse_other(trial: Trial, spec: Spec) -> None:
-    """Raise LabError if a Session of a Trial was trained with another spec."""
-    for seed, session in trial.sessions().items():
+def refuse_other(trial: Trial, specs: list[Spec]) -> None:
+    """Raise LabError if a Session of a Trial was trained with another spec than that of its seed."""
+    for session, spec in zip(trial.sessions().values(), specs, strict=True):
         if session.spec.exists():
-            changed = differences(read_spec(session), {**spec.to_dict(), "seed": seed})
+            changed = differences(read_spec(session), spec.to_dict())
             if changed:
                 raise LabError(
                     f"{session.path} holds a Session of another spec: {'; '.join(changed)}."
@@ -294,6 +296,7 @@ def description(context: Context, plan: Plan, words: Sweep, objective: Objective
         "space": words.texts,
         "seeds": sorted(plan.seeds),
         "trials": plan.total,
+        "now": context.times,
         "command": shlex.join(command_line()),
         "user": user(),
         "host": platform.node(),
@@ -330,15 +333,9 @@ def command_of(directory: SweepDir, words: list[str]) -> list[str]:
     except Exception as error:
         raise LabError(f"{directory.multirun} cannot be read: {error}.") from error
     # What was asked for once is not asked for again.
-    changed = {word.partition("=")[0] for word in words} | {
-        "hydra.sweep.dir",
-        "hydra.mode",
-        "retry",
-        "mix_code",
-        "plan",
-        "detach",
-    }
-    kept = [word for word in began if word.partition("=")[0] not in changed]
+    once = {"hydra.sweep.dir", "hydra.mode", "retry", "mix_code", "plan", "detach"}
+    changed = {key_of(word) for word in words} | once
+    kept = [word for word in began if key_of(word) not in changed]
     folders = [word for path in sources for word in ("--config-dir", path)]
     return [
         "--multirun",
@@ -348,6 +345,11 @@ def command_of(directory: SweepDir, words: list[str]) -> list[str]:
         *words,
         f"hydra.sweep.dir={quote(str(directory.path))}",
     ]
+
+
+def key_of(word: str) -> str:
+    """Return the key of an override; +key, ++key and key are one."""
+    return word.partition("=")[0].lstrip("+")
 
 
 def conclude(experiment: Experiment) -> int:

@@ -9,9 +9,11 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from lab.interpolation import resolve
 from lab.launch.context import Context
+from lab.launch.naming import name_directory
 from lab.launch.points import parse
 from lab.spec import read_sweep
 
@@ -43,7 +45,9 @@ class LabSweeper(Sweeper):
         if "algo" not in self.config:  # the config of another application, for which seeds mean nothing
             return self._grid(arguments)
         settings = read_sweep(self.config)
-        words = parse(arguments, settings.search, OmegaConf.select(self.config, "seed"))
+        seed = resolve(self.config, ["seed"])["seed"] if "seed" in self.config else None
+        words = parse(arguments, settings.search, seed, self.hydra_context.config_loader)
+        name_directory(self.config, "hydra.sweep.dir", words.seeds)
         from lab.launch.sweep import run
 
         context = Context(self.config, self.hydra_context, self.launcher, self.sampler, self.pruner)

@@ -245,7 +245,7 @@ def test_distributions_are_read_off_the_values() -> None:
     assert distribution([1, 2.5]) == FloatDistribution(1.0, 2.5)
     assert distribution([3, 5]) == IntDistribution(3, 5)
     assert distribution([1, 1024]) == IntDistribution(1, 1024, log=True)
-    assert distribution([True, False]) == CategoricalDistribution(["False", "True"])
+    assert distribution([True, False]) == CategoricalDistribution(["false", "true"])
     assert distribution(["ppo", "a2c", "ppo"]) == CategoricalDistribution(["a2c", "ppo"])
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from lab.analysis.session import Session, Tables
 from lab.analysis.statistics import summarise
-from lab.analysis.trial import Trial, consistency, counts, read_trial, standing, trial_results
+from lab.analysis.trial import VARIES, Trial, common_spec, consistency, counts, read_trial, standing, trial_results
 from lab.errors import LabError
 from lab.run_dir import RunDir, SweepDir, TrialDir, write_json
 from tests import synthetic
@@ -207,3 +207,35 @@ def test_the_same_files_give_the_same_bytes_wherever_they_are(tmp_path: Path) ->
 def test_a_directory_without_sessions_is_no_trial(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="holds no Session"):
         read_trial(TrialDir(tmp_path))
+
+
+def test_a_value_that_differs_between_sessions_is_not_stated_as_that_of_the_trial() -> None:
+    made = trial(
+        session(0, spec={"name": "x_0", "env": {"id": "E-v0", "kwargs": {"level": 0, "size": 3}}}),
+        session(1, spec={"name": "x_1", "env": {"id": "E-v0", "kwargs": {"level": True, "size": 3}}}),
+    )
+    assert made.common == {
+        "name": VARIES,
+        "frames": 1000,
+        "env": {"id": "E-v0", "kwargs": {"level": VARIES, "size": 3}},
+    }
+    assert made.spec["env.kwargs.level"] == VARIES
+    assert made.value("env.kwargs.size") == 3
+    assert common_spec([]) == {}
+    assert common_spec([{"a": {}}, {"a": {"b": 1}}, {}]) == {"a": VARIES}
+
+
+def test_curves_of_sessions_that_log_at_other_frames() -> None:
+    first, second = session(0, returns=[1.0, 2.0, 3.0]), session(1, returns=[10.0, 20.0, 30.0])
+    assert second.tables is not None
+    second.tables.metrics["frame"] = [150, 200, 280]
+    frames, values = trial(first, second).curve()
+    assert frames.tolist() == [100, 200]
+    assert values[0].tolist() == [1.0, 2.0]
+    assert math.isnan(values[1][0])
+    assert values[1][1] == 20.0
+
+
+def test_consistency_needs_one_reference() -> None:
+    one, other = session(0, returns=[20.0, 30.0]), session(1, returns=[25.0, 35.0], random_return=5.0)
+    assert consistency(trial(one, other)) is None

@@ -35,6 +35,8 @@ def context(launcher: Any = None) -> Context:
         ["algo.value_clip=0.3", "algo.gamma=0.5"],
         ["algo=reinforce", "algo.baseline=false"],
         ["algo.lr=0.1", "++algo.lr=0.2"],
+        ["+env.kwargs.g=9.0", "env.kwargs.g=8.0", "++env.kwargs.h={a:1}", "+env.kwargs.i.j=[1]"],
+        ["+env.kwargs={g:1}", "net.hidden=[4]", "algo.sil={updates:2}"],
     ],
 )
 def test_a_spec_is_as_if_composed_anew(words: list[str]) -> None:
@@ -45,8 +47,8 @@ def test_a_spec_is_as_if_composed_anew(words: list[str]) -> None:
     with initialize_config_dir(str(CONF)):
         found = context()
         for _ in range(2):  # the second time from what was composed before, which the first must not have changed
-            assert found.spec(every).to_dict() == expected
-        assert found.spec(base).to_dict() == plain
+            assert found.specs(every, [0])[0].to_dict() == expected
+        assert found.specs(base, [0])[0].to_dict() == plain
 
 
 def test_what_jobs_return_becomes_a_reason() -> None:

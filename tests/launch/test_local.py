@@ -13,7 +13,7 @@ from statistics import median
 
 import pytest
 
-from lab.launch.points import quote
+from lab.plain import quote
 from lab.run_dir import RunDir, SweepDir, read_json
 from tests.helpers import lab
 

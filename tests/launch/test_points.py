@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lab.errors import LabError
-from lab.launch.points import choices, corners, parse, plain, searched
+from lab.launch.points import choices, corners, exact, parse, searched, value_of
+from lab.plain import canonical
 from lab.spec import SearchSpec
 from tests.helpers import ALGORITHMS, CONF, serves, specs
 
@@ -87,7 +92,7 @@ def test_a_searched_value_is_written_as_hydra_reads_it() -> None:
     assert searched({"a": None, "b": True, "c": 1e-05, "d": 0.1 + 0.2}).words == [
         "a=null", "b=true", "c=1e-05", "d=0.30000000000000004",
     ]  # fmt: skip
-    assert plain("1e-05") == 1e-05
+    assert value_of("1e-05") == 1e-05
 
 
 @pytest.mark.parametrize(
@@ -103,6 +108,13 @@ def test_a_searched_value_is_written_as_hydra_reads_it() -> None:
         (["++stack=1,2"], "stack cannot be swept"),
         (["++seed=1,1"], "each once"),
         (["algo.horizon=range(5,5)"], "gives algo.horizon no value to sweep"),
+        (["algo.lr=1,2", "algo.lr=3,4"], "algo.lr=1,2 and algo.lr=3,4 both set algo.lr: leave one of them out"),
+        (["algo.lr=1,2", "++algo.lr=3"], r"algo.lr=1,2 and \+\+algo.lr=3 both set algo.lr"),
+        (["algo.lr=3", "algo.lr=1,2"], "algo.lr=3 and algo.lr=1,2 both set algo.lr"),
+        (["algo=a2c,ppo", "algo=ppo"], "algo=a2c,ppo and algo=ppo both set algo"),
+        (["algo.sil={updates:1},{updates:2}", "algo.sil.updates=3"], "both set algo.sil.updates"),
+        (["seed=0,1", "seed=2"], "seed=0,1 and seed=2 both set seed"),
+        (["seed=${env.num_envs}", "algo.lr=1,2"], "is not allowed in a sweep of other keys"),
     ],
 )
 def test_mistakes_are_sentences(words: list[str], sentence: str) -> None:
@@ -117,9 +129,78 @@ def test_a_grid_of_a_range_without_steps_is_refused() -> None:
 
 def test_choices_of_a_search_come_back_as_they_were_written() -> None:
     sweep = parse(["a='x, y',null,true,0.5,[8,8]"], SEARCH)
-    found = [searched({"a": text}) for text in choices(sweep.space["a"], "a")]
+    found = [searched({"a": text}, sweep.space) for text in choices(sweep.space["a"], "a")]
     assert [point.hyperparameters["a"] for point in found] == ["x, y", None, True, 0.5, [8, 8]]
     assert found[0].words == ["a='x, y'"]
+
+
+def test_what_is_set_twice_and_swept_by_no_word_is_hydras_to_decide() -> None:
+    assert parse(["algo.lr=1", "algo.lr=2", "seed=0", "seed=4"], None).fixed == ["algo.lr=1", "algo.lr=2"]
+    assert parse(["seed=0", "seed=4"], None).seeds == [4]
+    assert list(parse(["algo.sil={updates:1},{}", "algo.sil.minibatch=1,2"], None).axes) == [
+        "algo.sil",
+        "algo.sil.minibatch",
+    ]
+
+
+def test_the_command_line_counts_before_a_space_however_its_key_is_written() -> None:
+    assert set(parse(["++algo.lr=0.1"], SEARCH).space) == {"algo.n"}
+    twice = SearchSpec(params={"algo.lr": "choice(1,2)", "+algo.lr": "choice(3,4)"})
+    with pytest.raises(LabError, match=r"both set algo\.lr"):
+        parse([], twice)
+
+
+def test_seeds_that_are_interpolated_are_those_of_the_config() -> None:
+    assert parse(["seed=${env.num_envs}"], None, 8).seeds == [8]
+    assert parse([], None, [4, 6]).seeds == [4, 6]
+
+
+def test_equal_choices_of_a_search_are_one() -> None:
+    found = parse(["a=1e-3,0.001,'x',x,1,true"], SEARCH).space["a"]
+    assert found == CategoricalDistribution(["0.001", "'x'", "1", "True"])
+
+
+def test_a_text_that_a_search_suggests_may_be_any_text() -> None:
+    values = {"a": "x,y", "b": "[64,64]", "c": "a b", "d": "it's", "e": "", "f": [1, "1", {"k": None}]}
+    found = searched(values).hyperparameters
+    assert found == {"a": "x,y", "b": [64, 64], "c": "a b", "d": "it's", "e": "", "f": [1, "1", {"k": None}]}
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=8).filter(
+    lambda text: "${" not in text and text != "???"  # an interpolation, and what Hydra takes for missing
+)
+PLAIN = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**12), 10**12),
+    st.floats(allow_nan=False, allow_infinity=False),
+    TEXTS,
+    st.sampled_from(
+        ["007", "7", "true", "null", "1e-3", ".5", "1_000", "inf", "a,b", "{a: b}", "[", "k=v", "x: y", "#"]
+    ),
+)
+VALUES = st.recursive(
+    PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), inner),
+    max_leaves=5,
+)
+
+
+@given(st.lists(VALUES, min_size=2, max_size=4))
+def test_any_value_is_written_so_that_hydra_reads_it_again(values: list[Any]) -> None:
+    sweep = parse([f"a={','.join(map(exact, values))}"], None)
+    assert [canonical(point.hyperparameters["a"]) for point in sweep.grid()] == [*map(canonical, values)]
+    assert [canonical(value_of(word.partition("=")[2])) for word in sweep.axes["a"]] == [*map(canonical, values)]
+
+
+@pytest.mark.parametrize(
+    "written", ["1e-3", ".5", "1_000", "007", "'007'", "True", "null", "'null'", "a b", r"a\,b", "{a: 1}", "[1,'x, y']",
+                "str(1)", "int(3.5)", "é", '"q"', "''", r"'a\\'", "{x y:1}", "x:y", "-.5", "+1", "1."],
+)  # fmt: skip
+def test_what_is_written_keeps_its_value_in_a_sweep(written: str) -> None:
+    single = parse([f"a={written}"], None).fixed if written != "é" else ["a='é'"]
+    swept = parse([f"{single[0]},other"], None)
+    assert canonical(swept.grid()[0].hyperparameters["a"]) == canonical(value_of(single[0].partition("=")[2]))
 
 
 def test_an_unknown_tag_is_refused() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 from omegaconf import OmegaConf
 
-from lab.launch.rerun import Quoting, literal
+from lab.interpolation import literal
+from lab.launch.rerun import Quoting
 
 
 def test_what_a_job_reads_is_what_the_session_had(tmp_path: Path) -> None:

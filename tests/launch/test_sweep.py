@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -15,10 +16,11 @@ from optuna.distributions import FloatDistribution
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 
-from lab.launch.points import quote
+from lab.launch.points import value_of
 from lab.launch.search import made, sampler
 from lab.launch.sweep import pack
-from lab.run_dir import RunDir, SweepDir, read_json, sessions, write_json
+from lab.plain import canonical, quote
+from lab.run_dir import RunDir, SweepDir, read_json, read_yaml, sessions, write_json
 from lab.study import Outcome, Study
 from tests.helpers import CONF, ROOT, git, lab, result, train
 
@@ -126,6 +128,9 @@ def test_a_plan_runs_nothing(tmp_path: Path) -> None:
         (["search=command_line", "search.custom=tests.launch.test_sweep.broken"], "raised ZeroDivisionError"),
         (["search=command_line"], "There is nothing to search"),
         (["hydra.launcher.slots=0"], "hydra.launcher.slots=0 is not allowed"),
+        (["algo.lr=1e-3,1e-2", "algo.lr=1e-4,1e-5"], "algo.lr=1e-3,1e-2 and algo.lr=1e-4,1e-5 both set algo.lr"),
+        (["eval.every=0", "objective.metric=[return,eval_best]"], "eval_best is not possible with eval.every=0"),
+        (["search=a2c", "objective.metric=strength", "env.reference.id=null"], "strength is not possible with env.id="),
     ],
 )  # fmt: skip
 def test_law_6_mistakes_stop_before_anything_is_begun(tmp_path: Path, words: list[str], sentence: str) -> None:
@@ -135,6 +140,43 @@ def test_law_6_mistakes_stop_before_anything_is_begun(tmp_path: Path, words: lis
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_what_is_recorded_of_values_of_all_kinds_is_what_was_trained(tmp_path: Path) -> None:
+    small = tuple(word for word in SMALL if word != "env=cartpole")
+    words = (
+        "env=gymnasium",
+        "env.id=tests.envs:Level-v0",
+        "objective.metric=best",
+        "name=kinds",
+        "hydra/launcher=basic",
+    )
+    texts = ["{a:1}", "{a:2}", "'007'", "7", "true", "'true'", "null", "1e-3", "[1,'x, y']", "'{b: 1}'"]
+    done = sweep(tmp_path, *words, f"+env.kwargs.table={','.join([*texts, '0.001', '{ a: 1 }'])}", small=small)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Of the 12 points, 10 are different" in done.stdout
+    trials = SweepDir(tmp_path).trials()
+    values = [{"a": 1}, {"a": 2}, "007", 7, True, "true", None, 0.001, [1, "x, y"], "{b: 1}"]
+    for trial, value in zip(trials, values, strict=True):
+        held = read_yaml(trial.session(0).spec)["env"]["kwargs"]["table"]
+        assert canonical(read_json(trial.point)["hyperparameters"]["env.kwargs.table"]) == canonical(held)
+        assert canonical(held) == canonical(value)
+    ranking = read_json(tmp_path / "experiment.json")["ranking"]
+    assert [canonical(entry["hyperparameters"]["env.kwargs.table"]) for entry in ranking] == [*map(canonical, values)]
+    with (tmp_path / "trials.csv").open(newline="") as file:
+        cells = [row["env.kwargs.table"] for row in csv.DictReader(file)]
+    assert [canonical(value_of(cell)) for cell in cells] == [*map(canonical, values)]
+    again = sweep(tmp_path, *words, "+env.kwargs.table={a:2},{a:1},8", small=small)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(SweepDir(tmp_path).trials()) == 11
+
+
+@pytest.mark.slow
+def test_what_is_said_where_no_trial_can_be_ranked_is_true(tmp_path: Path) -> None:
+    done = sweep(tmp_path, "algo.lr=1e-2,1e-3", "objective.metric=frames_to_solve")
+    assert "No Trial can be ranked: none in which all Sessions completed has frames_to_solve of each." in done.stdout
+    assert "Not ranked: trial-000: seed 0 has no frames_to_solve" in done.stdout
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.launch.points import quote
+from lab.plain import quote
 from lab.run_dir import RunDir, SweepDir, read_json, sessions
 from tests.helpers import clone, lab, result, train
 from tests.launch.test_sweep import states
