@@ -7,6 +7,18 @@ import sys
 FIRST = [] if sys.flags.safe_path or __name__ != "__main__" else [sys.path.pop(0)]
 
 import os
+import signal
+
+
+def _end_at_once(*_: object) -> None:
+    """End this process, which has nothing to lose yet."""
+    os.write(2, b"\nInterrupted.\n")
+    os._exit(130)
+
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _end_at_once)  # in the midst of an import, KeyboardInterrupt can become anything
+
 import re
 from contextlib import nullcontext
 from importlib import import_module
@@ -15,11 +27,15 @@ from typing import TYPE_CHECKING
 
 from lab.errors import LabError, did_you_mean, tell
 from lab.imports import installed_only
+from lab.interruption import was_asked_to_stop
+from lab.launch.supervise import ProcessEndedError, supervise
+from lab.output import keep_going
 
 sys.path[:0] = FIRST
 
 if TYPE_CHECKING:
     from hydra.errors import MissingConfigException
+
 
 COMMANDS = (
     "compare",
@@ -31,6 +47,7 @@ COMMANDS = (
     "status",
 )  # each a module in lab/command with a function main(words)
 READING = ("compare", "enjoy", "publish", "report", "status")  # those for which a run directory is data
+UNWATCHED = ("compare", "publish", "report", "rerun", "status")  # those that run no environment in their own process
 
 
 def config_path() -> str:
@@ -40,25 +57,55 @@ def config_path() -> str:
     return str(inside if inside.is_dir() else beside)
 
 
+def start() -> None:
+    """Run what the command line asks for, what may run an environment in a process that is watched, and exit."""
+    keep_going()
+    if sys.argv[1:2] and sys.argv[1] in UNWATCHED:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        status = run()
+    else:
+        try:
+            status = supervise(run)
+        except KeyboardInterrupt as error:
+            status = tell(error)
+        except ProcessEndedError as end:
+            with installed_only() if sys.argv[1:2] == ["enjoy"] else nullcontext():
+                status = import_module("lab.launch.aftermath").conclude(end)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is written, and it ends without a word
+    sys.exit(status)
+
+
 def main() -> None:
-    """Run what the command line asks for, and exit with 0, 1 (failed), 2 (a mistake) or 130 (interrupted)."""
+    """Run what the command line asks for in this process, and exit."""
+    sys.exit(run())
+
+
+def run() -> int:
+    """Run what the command line asks for; return 0, 1 (failed), 2 (a mistake) or 130 (interrupted)."""
     words = sys.argv[1:]
     try:
         if words and words[0] in COMMANDS:
             asked = words[0] == "enjoy" and "code=here" in words[2:]
             with installed_only() if words[0] in READING and not asked else nullcontext():
                 import_module(f"lab.command.{words[0]}").main(words[1:])
-            sys.exit(0)
+            return 0
         if words and "=" not in words[0] and not words[0].startswith(("-", "+", "~")):
             raise LabError(
                 f"{words[0]!r} is not a command.{did_you_mean(words[0], COMMANDS)} Commands are: {', '.join(COMMANDS)};"
                 " to train, write key=value, for example algo=a2c env=cartpole."
             )
         compose_and_run()
-        status = 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (LabError, OSError, KeyboardInterrupt) as error:
-        status = tell(error)
-    sys.exit(status)
+        return tell(KeyboardInterrupt() if was_asked_to_stop() else error)
+    except Exception:
+        if was_asked_to_stop():  # what interrupts an import can come out of it as any error
+            return tell(KeyboardInterrupt())
+        raise
+    return 0
 
 
 def compose_and_run() -> None:
@@ -154,4 +201,4 @@ def missing_option(error: "MissingConfigException") -> str:
 
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -28,6 +28,7 @@ class Agent:
         statistics: what observations are normalized by now.
         device: where the networks are.
         observations: one environment's observations, as the networks take them.
+        spaces: the environment's observations and actions, as texts.
     """
 
     def __init__(self, specs: list[Spec], spaces: Spaces, device: torch.device) -> None:
@@ -44,6 +45,7 @@ class Agent:
                     raise LabError(f"{key} differs between Sessions of one stack: {one.get(key)} and {other.get(key)}.")
         self.spec, self.device = first, device
         self.observations = spaces.observation
+        self.spaces = {"observations": str(spaces.original), "actions": str(spaces.action)}
         self.streams = [Streams.spawn(spec.seed) for spec in specs]
         self.algorithm = stack([spec.algo for spec in specs], device, "algo")
         self.algorithm.build(spaces, self.algorithm.normed(first.net), self.streams, device)
@@ -82,12 +84,39 @@ class Agent:
             **self.algorithm.state(index),
             "streams": self.streams[index].state(),
             "observations": self.moments[index].state() if self.moments else None,
+            "spaces": dict(self.spaces),
         }
 
     def restore(self, index: int, state: dict[str, Any]) -> None:
-        """Set one Session's agent to what `state` returned."""
-        self.algorithm.restore(index, state)
-        self.streams[index].restore(state["streams"])
-        if self.moments:
-            self.moments[index].restore(state["observations"])
-            self._update_scale()
+        """Set one Session's agent to what `state` returned.
+
+        Raises:
+            LabError: it was the state of an agent for other spaces, or with other parameters.
+        """
+        name = f"the checkpoint at frame {state['frame']:,}" if "frame" in state else "the checkpoint"
+        for what, there in state.get("spaces", {}).items():
+            if there != self.spaces[what]:
+                now = f"env.id={self.spec.env.id} has {what} {self.spaces[what]} now"
+                raise LabError(f"{now}, and {name} was written with {there}.")
+        parameters = self.algorithm.state(index)["parameters"]
+        change = _find_change(state["parameters"], parameters)
+        if change:
+            raise LabError(f"The agent is another one than that of {name}: {change}. Did its code change?")
+        try:
+            self.algorithm.restore(index, state)
+            self.streams[index].restore(state["streams"])
+            if self.moments:
+                self.moments[index].restore(state["observations"])
+                self._update_scale()
+        except Exception as error:  # whatever an optimiser or a schedule raises that is another one now
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise LabError(f"The agent is another one than that of {name} ({text}). Did its code change?") from error
+
+
+def _find_change(before: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) -> str | None:
+    """Say which parameters are not the same in name and shape, if some are not."""
+    for name in dict.fromkeys((*before, *now)):
+        shapes = [list(values[name].shape) if name in values else "absent" for values in (before, now)]
+        if shapes[0] != shapes[1]:
+            return f"{name} is {shapes[0]} there and {shapes[1]} now"
+    return None

@@ -12,6 +12,7 @@ import torch
 from lab.agent import Agent
 from lab.env.generators import Watch, shared_draws
 from lab.env.normalise import RewardScale
+from lab.env.settings import Settings
 from lab.env.vector import Environments
 from lab.episode import Episode
 from lab.errors import explain_error
@@ -32,6 +33,7 @@ class Collector:
         self.agent, self.envs = agent, envs
         spec, algorithm = agent.spec, agent.algorithm
         self.horizon, self.num_envs, self.stack = algorithm.horizon, spec.env.num_envs, len(envs)
+        self.settings = Settings(flush_denormal=True)  # of the process, as they are to stay
         self.failures: dict[int, tuple[int, str]] = {}
         self.alive = list(range(self.stack))
         self.frame = 0
@@ -75,6 +77,7 @@ class Collector:
                 reset = self._terminated[t - 1] | self._truncated[t - 1] if t else self._done_before
                 self._carry = self._carry.masked_fill(torch.from_numpy(reset).to(agent.device).unsqueeze(-1), 0.0)
             beat()
+        self.settings.keep()
         seen.append(agent.observe(raw[self.horizon]))
         self._fail_if_shared(watch)
 
@@ -123,6 +126,8 @@ class Collector:
             except Exception as error:
                 self.fail(s, explain_error(error), self.frame + (t + 1) * self.num_envs)
                 continue
+            finally:
+                self.settings.keep_of_step()
             self._raw[t + 1, s] = raw
             self._reward[t, s] = reward
             self._terminated[t, s] = terminated
@@ -207,6 +212,7 @@ class Evaluation:
     def __init__(self, agent: Agent, envs: dict[int, Environments], spec: EvalSpec) -> None:
         """Reset the environments, which are given by index of the Session."""
         self.agent, self.envs, self.spec = agent, envs, spec
+        self.settings = Settings(flush_denormal=True)
         self.going: dict[int, np.ndarray] = {}
         self.figures: dict[int, np.ndarray] = {}
         self.failures: dict[int, str] = {}
@@ -238,11 +244,14 @@ class Evaluation:
                 self.failures[s] = explain_error(error)
                 del self.going[s], self.figures[s]
                 continue
+            finally:
+                self.settings.keep_of_step()
             self.figures[s] += np.stack([np.where(going, reward, 0.0), going])
             going &= ~(terminated | truncated)
             if not going.any() or self._steps >= self.spec.max_steps:
                 del self.going[s]
         if not self.going:
+            self.settings.keep()
             self._fail_if_shared()
 
     def _fail_if_shared(self) -> None:

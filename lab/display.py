@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from lab.spec import Spec
 from lab.terminal import Terminal
 
 if TYPE_CHECKING:
-    from lab.record import Record
+    from lab.record import Ended, Record
 
 PLAIN_STEP = 0.1  # share of a Session between two plain lines, where the output is no terminal
 REFRESH = 0.25  # seconds between redraws of the live lines
@@ -90,7 +90,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def show_results(records: list[Record]) -> None:
+def show_results(records: Sequence[Record | Ended]) -> None:
     """Print how each Session ended, its figures, its directory, and what to type next."""
     console = Terminal(soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -118,7 +118,7 @@ def show_results(records: list[Record]) -> None:
     root = first if len(records) == 1 else first.parent
     console.print(f"\nEverything is in {root}\n")
     commands = {}
-    if any(record.state == "interrupted" for record in records):
+    if any(record.state == "interrupted" or record.lost for record in records):
         commands[f"python -m lab resume {shlex.quote(str(root))}"] = "go on with what was interrupted"
     playable = [record.dir for record in records if record.dir.checkpoint("best").exists()]
     if playable:

@@ -1,6 +1,7 @@
 """Errors that are sentences: what was wrong, the value, what is allowed, and which key or file."""
 
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
@@ -94,3 +95,15 @@ def tell(error: BaseException, place: object = "a file") -> int:
         sentence = f"Error: {error.filename or place} cannot be written: {error.strerror or error}."
     print(visible(sentence), file=sys.stderr)
     return next(code for kind, code in status.items() if isinstance(error, kind))
+
+
+def describe_exit(code: int | None) -> str:
+    """Say how a process ended, to follow its name: "ended with exit code 3", "was killed by SIGKILL, ..."."""
+    if code is None or code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    causes = {"SIGKILL": ", as when memory runs out", "SIGSEGV": ", a fault in compiled code"}
+    return f"was killed by {name}{causes.get(name, '')}"

@@ -3,43 +3,123 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 ALWAYS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SIGNALS = (*ALWAYS, signal.SIGUSR1, signal.SIGUSR2)
 
+handled: Any = None  # by number, how often a signal was, for a process that supervises this one
+_current: list[Requests] = []  # those whose handlers are set, the last one first asked
+
+
+class Requests:
+    """Requests to stop that come as signals. Called, it says whether there was one.
+
+    Attributes:
+        at_once: whether the first one raises KeyboardInterrupt, as where there is nothing to lose yet.
+        held: whether none raises it.
+    """
+
+    def __init__(self, at_once: bool = False) -> None:
+        self.at_once, self.held = at_once, False
+        self._received: list[int] = []
+        self._previous: dict[Any, Any] = {}
+
+    def __call__(self) -> bool:
+        """Say whether this process was asked to stop."""
+        return bool(self._received)
+
+    def set(self) -> None:
+        """Handle the signals."""
+        with suppress(ValueError):  # not in the main thread, where signals do not arrive anyway
+            for number in SIGNALS:
+                before = signal.getsignal(number)
+                expected = number in ALWAYS or callable(before)
+                if expected and not (number == signal.SIGHUP and before == signal.SIG_IGN):  # nohup
+                    self._previous[number] = signal.signal(number, self._handle)
+            _current.append(self)
+
+    def reset(self) -> None:
+        """Leave the signals to whom they were left before, who is handed those that came."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if self._previous:
+            _current.remove(self)
+        for taken in dict.fromkeys(self._received):
+            handler = self._previous[taken]
+            ours = isinstance(getattr(handler, "__self__", None), Requests)
+            if callable(handler) and not ours and handler is not signal.default_int_handler:
+                signal.raise_signal(signal.Signals(taken))
+
+    def keep(self) -> bool:
+        """Handle the signals again if somebody else does by now; say whether that was so."""
+        changed = [number for number in self._previous if signal.getsignal(number) != self._handle]
+        for number in changed:
+            signal.signal(number, self._handle)
+        return bool(changed)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._received.append(number)
+        if handled is not None:
+            handled[number] = (handled[number] + 1) % 256
+        first = len(self._received) == 1  # others may come together, or twice, without being more urgent
+        if self.held:
+            return
+        if (self.at_once and first) or (number == signal.SIGINT and self._received.count(number) > 1):
+            raise KeyboardInterrupt
+
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
+def stop_signals() -> Iterator[Requests]:
     """Let Ctrl-C and other requests to stop end training after the horizon in progress; a second one ends it at once.
 
     Once all is written, a signal is handed on to whoever had asked for it before, as one by which SLURM says that a
     task is to make room.
     """
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if received.count(signal.SIGINT) > 1:  # others may come together, or twice, without being more urgent
-            raise KeyboardInterrupt
-
-    previous: dict[Any, Any] = {}
+    requests = Requests()
+    requests.set()
     try:
-        for number in SIGNALS:
-            before = signal.getsignal(number)
-            expected = number in ALWAYS or callable(before)
-            if expected and not (number == signal.SIGHUP and before == signal.SIG_IGN):  # nohup
-                previous[number] = signal.signal(number, handle)
-    except ValueError:  # not in the main thread, where signals do not arrive anyway
-        pass
-    try:
-        yield lambda: bool(received)
+        yield requests
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        for taken in dict.fromkeys(received):
-            if callable(previous[taken]) and previous[taken] is not signal.default_int_handler:
-                signal.raise_signal(signal.Signals(taken))
+        requests.reset()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let no request to stop interrupt what is written meanwhile."""
+    requests = list(_current)
+    for one in requests:
+        one.held = True
+    try:
+        yield
+    finally:
+        for one in requests:
+            one.held = False
+
+
+def ignore_requests() -> None:
+    """Leave requests to stop to the process from which this one was forked, which is sent them as well."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    _current[:] = [Requests()]  # which none reaches
+
+
+def requested() -> bool:
+    """Say whether a KeyboardInterrupt may come from outside: a request to stop came, or nobody would know of one."""
+    return not _current or any(requests() for requests in _current)
+
+
+def was_asked_to_stop() -> bool:
+    """Say whether a request to stop came that was to end this process at once."""
+    return any(requests() and requests.at_once for requests in _current)
+
+
+def keep_handlers() -> bool:
+    """Set the handlers of requests to stop again if they were changed; say whether that was so."""
+    try:
+        return bool(_current) and _current[-1].keep()
+    except ValueError:  # not in the main thread
+        return False

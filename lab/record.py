@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,53 @@ class QuietFileHandler(logging.FileHandler):
         """Do nothing, where logging would print a traceback."""
 
 
+@dataclass
+class Ended:
+    """How a Session ended, as its directory says; of a Session in this process, the record says the same.
+
+    Attributes:
+        spec: of the Session.
+        dir: of the Session.
+        state: one of lab.run_dir.STATES.
+        frame: the frame at which it ended.
+        error: why it failed, if it did.
+        lost: whether it failed through no fault of its own.
+    """
+
+    spec: Spec
+    dir: RunDir
+    state: str
+    frame: int
+    error: str | None
+    lost: bool
+
+    @classmethod
+    def read(cls, directory: RunDir) -> Ended:
+        """Read it from the directory.
+
+        Raises:
+            LabError: the directory does not say.
+        """
+        from lab.spec import load
+
+        status = directory.read_status()
+        return cls(load(directory.spec), directory, status["state"], status["frame"], status["error"], status["lost"])
+
+
+def write_late(directory: RunDir, level: int, text: str) -> None:
+    """Write a line into the log of a Session that has ended."""
+    handler = _handler(directory)
+    handler.emit(logging.makeLogRecord({"levelno": level, "levelname": logging.getLevelName(level), "msg": text}))
+    handler.close()
+
+
+def _handler(directory: RunDir) -> logging.Handler:
+    # Opened anew and appended to where something closed it, as logging.config does with all handlers.
+    handler = QuietFileHandler(directory.log, mode="a", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return handler
+
+
 class Record:
     """The files of one Session, and the figures that it shows while it trains.
 
@@ -46,6 +94,7 @@ class Record:
         best: the highest return at which a checkpoint was called the best so far.
         state: how the Session stands.
         error: why it failed, if it did.
+        lost: whether it failed through no fault of its own.
         frame: the frame at which it ended.
         warnings: what a user should know of it, each once.
     """
@@ -73,6 +122,7 @@ class Record:
         self.best = float("-inf")
         self.state = "running"
         self.error: str | None = None
+        self.lost = False
         self.frame = 0
         self.warnings: list[str] = []
         self._window: deque[Episode] = deque(maxlen=WINDOW)
@@ -93,11 +143,8 @@ class Record:
             self.warnings = list(state.get("warnings", []))
             sizes = state["sizes"]
         self._facts, changed = _write_provenance(directory, provenance, None if state is None else frame)
-        self._log = logging.getLogger(f"lab.session.{directory.path}")
-        self._log.setLevel(logging.INFO)
-        self._log.propagate = False
-        self._handler = QuietFileHandler(directory.log, mode="w" if state is None else "a", encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._log = logging.Logger(f"lab.session.{directory.path}", logging.INFO)  # known to nobody who disables others
+        self._handler = _handler(directory)
         self._log.addHandler(self._handler)
         columns = {
             "episodes": ("frame", "return", "length"),
@@ -128,10 +175,13 @@ class Record:
         self._log.info(text)
 
     def warn(self, text: str) -> None:
-        """Write a warning into the log and, from its next writing on, into the status."""
-        self._log.warning(text)
+        """Write a warning into the log, also after the end, and from its next writing on into the status."""
         if text not in self.warnings:
             self.warnings.append(text)
+        if self.state == "running":
+            self._log.warning(text)
+        else:
+            write_late(self.dir, logging.WARNING, text)
 
     def sync(self) -> dict[str, Any]:
         """Put on the disk what the files of this Session hold by now, and return what goes on from there."""
@@ -255,7 +305,7 @@ class Record:
                 lost = lost or state != "failed"
                 state, error = "failed", error or f"{self.dir.path} cannot be written: {problem.strerror}."
         self._log.removeHandler(self._handler)
-        self.state, self.error, self.frame = state, error, frame
+        self.state, self.error, self.frame, self.lost = state, error, frame, lost
         self._facts["end"] = now()
         with suppress(OSError):
             write_json(self.dir.provenance, self._facts)

@@ -72,7 +72,7 @@ class RunDir:
             LabError: it holds a Session that ended or that another process runs.
         """
         if not self.lock.acquire(patience):
-            raise LabError(f"{self.path} is in use: another process trains a Session there.")
+            raise LabError(f"{self.path} is in use: {self.lock.holder()} trains a Session there.")
         status = self.read_status_if_any()
         if status is None or status["state"] not in ENDED:
             self._before = self.status.read_bytes() if status else None

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from lab.checkpoint import generations, together, unusable
 from lab.code.digest import changed_since
 from lab.code.snapshot import CodeSnapshot
 from lab.env.vector import Spaces
 from lab.errors import LabError, visible
-from lab.interruption import stop_signals
+from lab.interruption import stop_signals, was_asked_to_stop
 from lab.lock import LOCK_SECONDS
 from lab.lockstep import group_in_lockstep
 from lab.provenance import collect, command_line
@@ -52,26 +53,31 @@ def train(
     """
     claim(directories, specs, patience)
     records: dict[int, Record] = {}
-    try:
-        for directory, spec in zip(directories, specs, strict=True):  # from here on it shows if the Session hangs
-            status = directory.read_status_if_any()
-            directory.write_status("running", status["frame"] if status else 0, spec.frames)
-        found = [generations(directory) for directory in directories]
-        damaged = [unusable(directory, states) for directory, states in zip(directories, found, strict=True)]
-        groups = [
-            ([members[i] for i in group], states, shared)
-            for members, shared in group_in_lockstep(specs, spaces)
-            for group, states in together([found[i] for i in members])
-        ]
-        stacks = [
-            (group, states, Stack([specs[i] for i in group], [directories[i] for i in group], shared))
-            for group, states, shared in groups
-        ]
-    except BaseException:
-        for directory in directories:
-            directory.let_go()
-        raise
-    with stop_signals() as stop:
+    with ExitStack() as context:
+        try:
+            for directory, spec in zip(directories, specs, strict=True):  # from here on it shows if the Session hangs
+                status = directory.read_status_if_any()
+                directory.write_status("running", status["frame"] if status else 0, spec.frames)
+            found = [generations(directory) for directory in directories]
+            damaged = [unusable(directory, states) for directory, states in zip(directories, found, strict=True)]
+            groups = [
+                ([members[i] for i in group], states, shared)
+                for members, shared in group_in_lockstep(specs, spaces)
+                for group, states in together([found[i] for i in members])
+            ]
+            stacks = [
+                (group, states, Stack([specs[i] for i in group], [directories[i] for i in group], shared))
+                for group, states, shared in groups
+            ]
+            for _, states, stack in stacks:
+                stack.restore(states or [])
+            stop = context.enter_context(stop_signals())
+            if was_asked_to_stop():  # but the KeyboardInterrupt was lost, as in a destructor
+                raise KeyboardInterrupt
+        except BaseException:
+            for directory in directories:
+                directory.let_go()
+            raise
         for group, states, stack in stacks:
             seeds = [specs[i].seed for i in group]
             provenance = collect(
@@ -110,7 +116,7 @@ def claim(directories: list[RunDir], specs: list[Spec], patience: float) -> None
             directory.claim(patience)
             claimed.append(directory)
             refuse_other(directory, spec)
-    except LabError:
+    except BaseException:
         for directory in claimed:
             directory.let_go()
         raise

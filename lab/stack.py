@@ -17,8 +17,10 @@ from lab.agent import Agent
 from lab.collect import Collector, Evaluation
 from lab.device import prepare
 from lab.display import Display
-from lab.env.vector import Environments, Spaces, close_quietly, warnings_of, way_of
+from lab.env import notices
+from lab.env.vector import Environments, Spaces, warnings_of, way_of
 from lab.errors import explain_error
+from lab.interruption import uninterrupted
 from lab.provenance import Provenance
 from lab.record import BEAT_SECONDS, Averages, Record
 from lab.run_dir import RunDir, write_text
@@ -72,6 +74,7 @@ class Stack:
         self.seconds = dict.fromkeys(("collect", "learn", "evaluate", "write"), 0.0)
         self.consistent = True  # whether learning stands between two steps
         self.lost = False  # whether what failed were files alone
+        self.told: set[str] = set()  # notices of environments
         self.pending: Horizon | None = None
         self.actions: torch.Tensor | None = None  # of the last horizon
         self.logged_frame, self.logged_time, self.saved_time, self.beat_time = 0, 0.0, 0.0, 0.0
@@ -90,14 +93,14 @@ class Stack:
         Args:
             provenance: of this process.
             stop: says whether to end after the horizon in progress.
-            states: the checkpoint that each Session goes on from; null if they begin.
+            states: the checkpoint that each Session goes on from, which was restored; null if they begin.
             compositions: how each spec was composed, texts by the names of their files.
             show: whether to show progress on the terminal.
             warnings: what their logs are to tell.
         """
         self.stop = stop
-        if states:
-            self.restore(states)
+        for directory, state in zip(self.directories, states or [], strict=False):
+            checkpoint.go_back(directory, state)
         parts: list[dict[str, Any]] = states or [{"record": None}] * len(self.specs)
         self.records = [
             Record(spec, directory, provenance, self.agent.algorithm.metrics, self.frame, state["record"])
@@ -123,7 +126,8 @@ class Stack:
         except Exception as error:
             ending, reason = "failed", explain(error, self.directories[0])
             self.lost = isinstance(error, OSError)  # of the disk, as what environments raise is caught elsewhere
-        self.end(ending, reason)
+        with uninterrupted():
+            self.end(ending, reason)
         return self.records
 
     @property
@@ -158,6 +162,7 @@ class Stack:
             self.optimiser_steps += metrics["steps"].cpu().long()
             self.actions = rollout.action
         self.beat()
+        self.tell()
         with self.timed("write"):
             for s, record in enumerate(self.records):
                 if record.state == "running":
@@ -236,7 +241,8 @@ class Stack:
         while evaluation.going and not self.stop():
             evaluation.step()
             self.beat()
-        close(envs.values())
+        for env in envs.values():
+            env.close()
         for s, reason in evaluation.failures.items():
             self.collector.fail(s, reason)
         if not evaluation.going:
@@ -299,18 +305,23 @@ class Stack:
         self.saved_time = perf_counter()
 
     def restore(self, states: list[dict[str, Any]]) -> None:
-        """Go on from the checkpoints of all Sessions, which are at the same point."""
+        """Go on from the checkpoints of all Sessions, which are at the same point; nothing is written.
+
+        Raises:
+            LabError: a checkpoint does not fit the Session as its spec and the code make it now.
+        """
         for s, state in enumerate(states):
-            checkpoint.go_back(self.directories[s], state)
             self.agent.restore(s, state)
+        for s, state in enumerate(states):
             self.optimiser_steps[s] = state["optimiser_steps"]
             self.collector.restore(s, state["collector"])
             if self.agent.algorithm.replay:
                 self.agent.algorithm.replay.restore(s, state["replay"], self.directories[s].replay)
-        self.collector.frame = states[0]["frame"]
-        self.averages.restore([state["averages"] for state in states], self.device)
-        before = states[0]["pending"]
-        self.pending = None if before is None else Horizon(before, self.frame, self.spec.frames)
+        if states:
+            self.collector.frame = states[0]["frame"]
+            self.averages.restore([state["averages"] for state in states], self.device)
+            before = states[0]["pending"]
+            self.pending = None if before is None else Horizon(before, self.frame, self.spec.frames)
 
     def end_failed(self) -> None:
         """Close the records of Sessions that failed; the others go on."""
@@ -348,7 +359,17 @@ class Stack:
                     state, error = "failed", explain(problem, self.directories[s])
                     self.lost = isinstance(problem, OSError)
                 record.finish(state, self.frame, error, self.lost)
-        close(self.envs)
+        for env in self.envs:
+            env.close()
+        self.tell()
+
+    def tell(self) -> None:
+        """Write into the logs what environments did that changes no result, each once."""
+        for text in notices.take():
+            if text not in self.told:
+                self.told.add(text)
+                for record in self.records:
+                    record.warn(text)
 
 
 def explain(error: BaseException, directory: RunDir) -> str:
@@ -358,9 +379,3 @@ def explain(error: BaseException, directory: RunDir) -> str:
         advice = " Free some space, and resume from the last checkpoint." if error.errno == errno.ENOSPC else ""
         text += f"{error.filename or directory.path} cannot be written: {error.strerror}.{advice}"
     return text
-
-
-def close(environments: Iterable[Environments]) -> None:
-    """Close environments; a broken one may fail to, which changes no result."""
-    for envs in environments:
-        close_quietly(envs)

@@ -40,7 +40,7 @@ def test_a_directory_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     assert first.lock.held() is False
     first.claim()
     assert second.lock.held() is True
-    with pytest.raises(LabError, match="is in use: another process trains a Session there"):
+    with pytest.raises(LabError, match=r"is in use: process \d+ on host .* trains a Session there"):
         second.claim()
     first.release()
     second.claim()

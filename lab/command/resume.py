@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.run_dir import RunDir, SweepDir, TrialDir, level
+from lab.run_dir import RunDir, SweepDir, TrialDir, level, write_atomically
 from lab.spec import load
 from lab.trust import warn
 
@@ -59,12 +59,21 @@ def resume_sessions(directories: list[RunDir]) -> None:
     from lab.launch.job import resume
 
     statuses = {directory: directory.read_status() for directory in directories}
+    for directory, status in statuses.items():
+        if status["state"] == "running":
+            raise LabError(f"{directory.path} is in use: {directory.lock.holder()} trains a Session there.")
     left = [one for one, status in statuses.items() if status["state"] == "interrupted" or status.get("lost")]
     if not left:
         states = ", ".join(sorted({directory.read_status()["state"] for directory in directories}))
         raise LabError(f"There is nothing to go on with in {directories[0].path}: what it holds is {states}.")
+    before = {directory: directory.status.read_bytes() for directory in left}
     for directory in left:
         directory.interrupt()
-    status = resume([load(directory.spec) for directory in left], left)
-    if status:
-        sys.exit(status)
+    try:
+        code = resume([load(directory.spec) for directory in left], left)
+    except (LabError, KeyboardInterrupt):  # they were not begun
+        for directory, content in before.items():
+            write_atomically(directory.status, content)
+        raise
+    if code:
+        sys.exit(code)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
-import multiprocessing
 import re
-import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,18 +12,18 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from lab.env.checked import CheckedVector, add_checks
+from lab.env.closing import close
 from lab.env.generators import CONSTRUCTION, SHARED, Generators, Isolated, IsolatedVector
+from lab.env.guard import guard
 from lab.env.restore import Restorable
 from lab.env.side_by_side import SideBySide
 from lab.env.spec import EnvSpec
-from lab.env.workers import Told, Workers
+from lab.env.workers import Workers
 from lab.errors import LabError
 from lab.imports import import_named
 
 # Namespaces that Gymnasium knows only once the module that registers them is imported.
 PACKAGES = {"ALE": "ale_py", "phys2d": "gymnasium.envs.phys2d"}
-
-DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 
 
 def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None = 0) -> gym.Env[Any, Any]:
@@ -41,15 +38,16 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
         LabError: the id does not exist, its package is not installed, or its constructor refuses the arguments.
     """
     namespace, module = spec.id.split("/")[0], spec.id.rpartition(":")[0]
+    name = f"env.id={spec.id}"
     try:
-        with _seeded(0):  # a module that is imported is the same for every seed
+        with guard(name), _seeded(0):  # a module that is imported is the same for every seed
             for package in filter(None, (PACKAGES.get(namespace), module)):
                 import_named(package)
         # The passive checker looks at every step of every environment; it is for those who write environments.
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-        with _seeded(seed):
+        with guard(name), _seeded(seed):
             env = gym.make(spec.id, disable_env_checker=True, **rendering, **spec.kwargs)
-        return add_checks(env, f"env.id={spec.id}")
+        return add_checks(env, name)
     except gym.error.DependencyNotInstalled as error:
         raise LabError(f"env.id={spec.id} needs a package that is not installed: {_pip_command(error)}") from error
     except gym.error.UnregisteredEnv as error:
@@ -60,6 +58,8 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
             f"env.id={spec.id} needs the module {package!r}, which is not installed: pip install"
             f" {package.replace('_', '-')}"
         ) from error
+    except LabError:
+        raise
     except Exception as error:
         arguments = f" with env.kwargs={spec.kwargs}" if spec.kwargs else ""
         raise LabError(f"env.id={spec.id} cannot be made{arguments}: {sentence(error)}") from error
@@ -97,7 +97,7 @@ def vectorise(
     seeds = [0] * num_envs if seeds is None else seeds
     single = make_single(spec)
     registered = single.spec
-    single.close()
+    close(f"env.id={spec.id}", single.close)
     assert registered is not None
     native = registered.vector_entry_point is not None and not registered.additional_wrappers
     if spec.vectorise == "native" and not native:
@@ -115,37 +115,24 @@ def vectorise(
         if envs.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
             checked = CheckedVector(envs, f"env.id={spec.id}")
             return IsolatedVector(checked, names) if names else checked
-        envs.close()
+        close(f"env.id={spec.id}", envs.close)
         if spec.vectorise == "native":
             raise LabError(
                 f"env.vectorise=native is not possible: {spec.id}'s own vector implementation does not reset at the"
                 " step after an episode's last (next-step autoreset)."
             )
-    make = _make_in_worker if spec.vectorise == "async" else _make_restorable
-    makers = [functools.partial(make, spec, way, names, seed) for seed in seeds]
-    # Forked from this process, and so killed with it where its group is.
-    return Workers(makers, context="fork") if spec.vectorise == "async" else SideBySide(makers)
+    makers = [functools.partial(_make_restorable, spec, way, names, seed) for seed in seeds]
+    return Workers(f"env.id={spec.id}", makers) if spec.vectorise == "async" else SideBySide(makers)
 
 
 def _make_restorable(spec: EnvSpec, way: str | None, names: tuple[str, ...], seed: int | None) -> gym.Env[Any, Any]:
     single = isolate(make_single(spec, seed=seed), names)
-    return Restorable(single, way) if way in ("pickle", "replay") else single
+    return Restorable(single, way, f"env.id={spec.id}") if way in ("pickle", "replay") else single
 
 
 def isolate(env: gym.Env[Any, Any], names: tuple[str, ...]) -> gym.Env[Any, Any]:
     """Give an environment states of its own of the shared generators with these names."""
     return Isolated(env, names) if names else env
-
-
-def _make_in_worker(spec: EnvSpec, way: str | None, names: tuple[str, ...], seed: int | None) -> gym.Env[Any, Any]:
-    # Ctrl-C reaches every process of a terminal, and a signal to a cluster's job every process of the job; it is for
-    # the one that trains to say when its workers end, and they end with it.
-    if multiprocessing.parent_process() is not None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)
-        with contextlib.suppress(AttributeError, OSError):  # of Linux alone
-            ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
-    return Told(_make_restorable(spec, way, names, seed))
 
 
 def sentence(error: Exception) -> str:

@@ -12,7 +12,9 @@ import gymnasium as gym
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import VectorEnv
 
+from lab.env.closing import close
 from lab.env.generators import Isolated
+from lab.env.guard import guard
 
 HISTORY_STEPS = 120  # steps before a trial, so that environments that remember earlier episodes show it
 TRIAL_STEPS = 20  # steps of each part of the trial by which a way of restoring is found
@@ -26,10 +28,16 @@ class Restorable(gym.Wrapper[Any, Any, Any, Any]):
     nothing of that episode.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], way: str) -> None:
-        """Wrap an environment; `way` is `pickle`, or `replay`: the random state at its reset, and its actions since."""
+    def __init__(self, env: gym.Env[Any, Any], way: str, name: str = "the environment") -> None:
+        """Wrap an environment.
+
+        Args:
+            env: the environment.
+            way: `pickle`, or `replay`: the random state at its reset, and its actions since.
+            name: what notices call it.
+        """
         super().__init__(env)
-        self._way = way
+        self._way, self._name = way, name
         self._origin: Any = None  # the seed that the episode began with, or else the random states
         self._options: dict[str, Any] | None = None
         self._actions: list[Any] = []
@@ -71,7 +79,7 @@ class Restorable(gym.Wrapper[Any, Any, Any, Any]):
     def snapshot(self, content: bytes) -> None:
         state, ended = pickle.loads(content)  # noqa: S301 - written by this class, into the user's own directory
         if self._way == "pickle":
-            self.env.close()
+            close(self._name, self.env.close)
             self.env = state
         else:
             self._replay(*state)
@@ -100,24 +108,25 @@ def unpickled(content: bytes) -> VectorEnv[Any, Any, Any]:
     return pickle.loads(content)  # noqa: S301 - from the user's own directory
 
 
-def way_for(make: Callable[[], gym.Env[Any, Any]]) -> str:
+def way_for(make: Callable[[], gym.Env[Any, Any]], name: str = "the environment") -> str:
     """Return how environments can be brought back: `pickle`, `replay`, or `reset` where neither gives what it should.
 
     It is tried, because pickles of some environments hold no more than how they were made.
 
     Args:
         make: makes an environment.
+        name: what notices call it.
     """
     for way in ("pickle", "replay"):
         outcomes = []
         for seed in range(TRIAL_SEEDS):
             try:
-                original, twin = Restorable(make(), way), Restorable(make(), way)
+                original, twin = Restorable(make(), way, name), Restorable(make(), way, name)
                 try:
-                    outcomes.append(_survives(original, twin, seed))
+                    with guard(name):
+                        outcomes.append(_survives(original, twin, seed))
                 finally:
-                    original.close()
-                    twin.close()
+                    close(name, original.close, twin.close)
             except Exception:  # noqa: S112 - whatever it is that an environment raises, this trial says nothing
                 continue
         if outcomes and all(outcomes):
@@ -125,22 +134,22 @@ def way_for(make: Callable[[], gym.Env[Any, Any]]) -> str:
     return "reset"
 
 
-def way_for_vector(make: Callable[[], VectorEnv[Any, Any, Any]]) -> str:
+def way_for_vector(make: Callable[[], VectorEnv[Any, Any, Any]], name: str = "the environment") -> str:
     """Return how a vector environment that is one object can be brought back: `pickle` or `reset`."""
     try:
         original = make()
-        original.reset(seed=0)
-        original.action_space.seed(0)
-        actions = [original.action_space.sample() for _ in range(2 * TRIAL_STEPS)]
-        for action in actions[:TRIAL_STEPS]:
-            original.step(action)
-        twin = unpickled(pickled(original))
-        same = all(
-            data_equivalence(original.step(action)[:4], twin.step(action)[:4], exact=True)
-            for action in actions[TRIAL_STEPS:]
-        )
-        original.close()
-        twin.close()
+        with guard(name):
+            original.reset(seed=0)
+            original.action_space.seed(0)
+            actions = [original.action_space.sample() for _ in range(2 * TRIAL_STEPS)]
+            for action in actions[:TRIAL_STEPS]:
+                original.step(action)
+            twin = unpickled(pickled(original))
+            same = all(
+                data_equivalence(original.step(action)[:4], twin.step(action)[:4], exact=True)
+                for action in actions[TRIAL_STEPS:]
+            )
+        close(name, original.close, twin.close)
     except Exception:
         return "reset"
     return "pickle" if same else "reset"

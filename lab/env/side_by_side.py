@@ -64,5 +64,6 @@ class SideBySide(VectorEnv[Any, Any, Any]):
 
     def close(self, **_: Any) -> None:
         """Close every environment."""
+        self.closed = True
         for env in self.envs:
             env.close()

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from gymnasium.utils.env_checker import data_equivalence
 
+from lab.env.closing import close
 from lab.env.generators import SHARED, Generators, Watch
+from lab.env.guard import guard
 
 STEPS = 100  # steps of a play
 
@@ -40,25 +42,26 @@ class Draws(NamedTuple):
         return found
 
 
-def find_draws(make: Callable[[], Any]) -> Draws:
+def find_draws(make: Callable[[], Any], name: str = "the environment") -> Draws:
     """Play an environment twice from the same seeds, and compare.
 
     Args:
         make: makes the environment, or vector environment, in the states that the shared generators are in.
+        name: what notices call it.
     """
     plays = []
     for _ in range(2):
         with Generators(SHARED, 0):
             watch = Watch()
-            plays.append(_play(make))
+            plays.append(_play(make, name))
             changed = watch.changed()
     return Draws(tuple(changed), data_equivalence(plays[0], plays[1], exact=True))
 
 
-def _play(make: Callable[[], Any]) -> list[Any]:
+def _play(make: Callable[[], Any], name: str) -> list[Any]:
     """Return what an environment gave, up to an exception of its own if there is one."""
     seen: list[Any] = []
-    with suppress(Exception):
+    with suppress(Exception), guard(name):
         env = make()
         try:
             seen.append(env.reset(seed=0)[0])
@@ -69,5 +72,6 @@ def _play(make: Callable[[], Any]) -> list[Any]:
                 if step[2] is True or step[3] is True:  # of one that is no vector environment
                     seen.append(env.reset()[0])
         finally:
-            env.close()
+            close(name, env.close)
+            env.closed = True  # or a vector environment would be closed again when nobody refers to it any more
     return seen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +9,17 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
-from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.wrappers.vector import FlattenObservation
 
+from lab.env.closing import CLOSE_SECONDS, close
 from lab.env.generators import SHARED, Generators
+from lab.env.guard import guard, guarded, refuse_end
 from lab.env.making import is_native, isolate, make_single, sentence, vectorise
 from lab.env.restore import Restorable, pickled, unpickled, way_for, way_for_vector
 from lab.env.side_by_side import SideBySide, is_image
 from lab.env.spec import EnvSpec
 from lab.env.trial import Draws, find_draws
+from lab.env.workers import Workers
 from lab.errors import LabError
 
 HIGHEST_SEED = 2**31  # above those that environments are reset with
@@ -32,10 +33,12 @@ class Spaces:
         observation: one environment's observations: a Box of shape [D] in float32, or of an image's own shape, in
             float32 or uint8.
         action: one environment's actions: Discrete, MultiDiscrete, MultiBinary or a Box.
+        original: one environment's observations as it has them itself.
     """
 
     observation: gym.spaces.Box
     action: gym.Space[Any]
+    original: gym.Space[Any]
 
 
 def probe(spec: EnvSpec) -> Spaces:
@@ -44,26 +47,34 @@ def probe(spec: EnvSpec) -> Spaces:
     Raises:
         LabError: it cannot be made, has a space that no policy here can serve, or breaks in the reset or the step.
     """
-    env = make_single(spec)
+    env, name = make_single(spec), f"env.id={spec.id}"
     try:
-        spaces = _find_spaces(spec, env)
-        _try_out(spec, env)
+        with guard(name):
+            spaces = _find_spaces(spec, env)
+            _try_out(spec, env)
     finally:
-        close_quietly(env)
+        close(name, env.close)
     if spec.vectorise in ("auto", "native"):
         envs = vectorise(spec, 2, None)
         try:
             if not isinstance(envs, SideBySide):
-                _try_out(spec, envs)
+                with guard(name):
+                    _try_out(spec, envs)
         finally:
-            close_quietly(envs)
+            close_all(name, envs)
     return spaces
 
 
-def close_quietly(env: Any) -> None:
-    """Close an environment; a broken one may fail to, which changes no result."""
-    with contextlib.suppress(Exception):
-        env.close()
+def close_all(name: str, envs: VectorEnv[Any, Any, Any]) -> None:
+    """Close environments that are stepped side by side, as far as they can be closed."""
+    if isinstance(envs, SideBySide):
+        close(name, *(env.close for env in envs.envs))
+    elif isinstance(envs, Workers):
+        close(name, envs.close, seconds=2 * CLOSE_SECONDS)  # its workers take theirs
+        envs.end()
+    else:
+        close(name, envs.close)
+    envs.closed = True  # or they would be closed again when nobody refers to them any more
 
 
 def _try_out(spec: EnvSpec, env: Any) -> None:
@@ -99,9 +110,9 @@ def _find_spaces(spec: EnvSpec, env: gym.Env[Any, Any]) -> Spaces:
         raise LabError(f"env.id={spec.id} has actions of shape {action.shape}: MultiDiscrete must be one row.")
     if is_image(observation):
         kind: Any = np.uint8 if observation.dtype == np.uint8 else np.float32
-        return Spaces(gym.spaces.Box(0, 255, observation.shape, kind), action)
+        return Spaces(gym.spaces.Box(0, 255, observation.shape, kind), action, observation)
     size = int(np.prod(flat.shape))
-    return Spaces(gym.spaces.Box(-np.inf, np.inf, (size,), np.float32), action)
+    return Spaces(gym.spaces.Box(-np.inf, np.inf, (size,), np.float32), action, observation)
 
 
 class ActionUnits:
@@ -135,6 +146,7 @@ class ActionUnits:
         return action.reshape(len(action), *self._shape).astype(self._dtype)
 
 
+@guarded("reset", "renew", "state", "restore")
 class Environments:
     """The environments of one Session, stepped side by side.
 
@@ -154,8 +166,9 @@ class Environments:
         self.num_envs = num_envs
         self._rng, self._way, self._spec = rng, way, spec
         self._origin = rng.bit_generator.state  # of the last reset
-        self._envs = self._base = self._make()
-        self._flatten()
+        with guard(f"env.id={spec.id}"):
+            self._envs = self._base = self._make()
+            self._flatten()
 
     @property
     def exposed(self) -> tuple[str, ...]:
@@ -195,7 +208,13 @@ class Environments:
         Returns:
             observation [E, ...], reward [E], terminated [E], truncated [E].
         """
-        return self._envs.step(self._units.convert(action))[:4]
+        try:
+            return self._envs.step(self._units.convert(action))[:4]
+        except Exception:
+            raise
+        except BaseException as error:
+            refuse_end(error, f"env.id={self._spec.id}")
+            raise
 
     def renew(self) -> np.ndarray:
         """Make the environments anew and reset them, so that nothing is left of what they were; return observations."""
@@ -227,7 +246,7 @@ class Environments:
         elif isinstance(self._base, AsyncVectorEnv):
             self._base.set_attr("snapshot", state["envs"])
         else:
-            self._base.close()
+            self.close()
             self._envs = self._base = unpickled(state["envs"][0])
             self._flatten()
 
@@ -236,14 +255,8 @@ class Environments:
         return [env for env in envs.envs if isinstance(env, Restorable)]
 
     def close(self) -> None:
-        """Close every environment."""
-        if isinstance(self._base, AsyncVectorEnv) and self._base._state is not AsyncState.DEFAULT:
-            # Its workers are in the midst of a step, and it would wait for answers that have been taken.
-            for process in self._base.processes:
-                process.kill()
-            self._base.closed = True
-            return
-        self._envs.close()
+        """Close every environment, as far as it can be closed."""
+        close_all(f"env.id={self._spec.id}", self._base)
 
 
 def way_of(spec: EnvSpec) -> str:
@@ -260,9 +273,10 @@ def way_of(spec: EnvSpec) -> str:
             )
         return spec.restore
     names = () if spec.isolate_rng == "never" else SHARED
+    name = f"env.id={spec.id}"
     if is_native(spec):
-        return way_for_vector(lambda: vectorise(spec, 2, None, names=names))
-    return way_for(lambda: isolate(make_single(spec), names))
+        return way_for_vector(lambda: vectorise(spec, 2, None, names=names), name)
+    return way_for(lambda: isolate(make_single(spec), names), name)
 
 
 _draws: dict[str, Draws] = {}  # by the spec; a process makes environments of few, and again and again
@@ -274,7 +288,8 @@ def draws_of(spec: EnvSpec) -> Draws:
     if key not in _draws:
         native = is_native(spec)
         _draws[key] = find_draws(
-            lambda: vectorise(spec, 2, None, [None, None]) if native else make_single(spec, seed=None)
+            lambda: vectorise(spec, 2, None, [None, None]) if native else make_single(spec, seed=None),
+            f"env.id={spec.id}",
         )
     return _draws[key]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lab.errors import LabError, did_you_mean, tell, visible
+from lab.interruption import was_asked_to_stop
 from lab.launch.naming import run_directory
+from lab.launch.supervise import report
 from lab.lock import LOCK_SECONDS
 from lab.run_dir import ENDED, RunDir, SweepDir
 from lab.spec import Spec, read
 from lab.trial import states_of
 
 if TYPE_CHECKING:
-    from lab.record import Record
+    from lab.record import Ended, Record
 
 HANDOVER_SECONDS = 60.0  # how long a job waits for the process that had its Sessions before to end
 STATUS = {"completed": 0, "pruned": 0, "failed": 1, "interrupted": 130}
@@ -42,6 +44,7 @@ def run(config: DictConfig) -> None:
     started = True
     threading.excepthook = in_a_sentence
     output = Path(HydraConfig.get().runtime.output_dir)
+    report("output", str(output))
     if is_swept():
         analyse(train(config, output, swept=True))
         return
@@ -49,8 +52,11 @@ def run(config: DictConfig) -> None:
     try:
         refuse_sweep(config, output)
         records = train(config, output)
-    except (LabError, MemoryError, OSError, KeyboardInterrupt) as error:
-        status = tell(error, output)
+    except (Exception, KeyboardInterrupt) as error:
+        interrupted = KeyboardInterrupt() if was_asked_to_stop() else None  # which can come out as any other error
+        if not interrupted and not isinstance(error, (LabError, MemoryError, OSError, KeyboardInterrupt)):
+            raise
+        status = tell(interrupted or error, output)
     else:
         status = conclude(records)
     for folder in {made, output}:
@@ -68,7 +74,10 @@ def resume(specs: list[Spec], directories: list[RunDir]) -> int:
     from lab import session
     from lab.env.vector import probe
 
-    return conclude(session.train(specs, directories, probe(specs[0].env)))
+    lasting = [RunDir(directory.path.absolute()) for directory in directories]  # wherever an environment changes to
+    for directory in lasting:
+        report("session", str(directory.path))
+    return conclude(session.train(specs, lasting, probe(specs[0].env)))
 
 
 def in_a_sentence(problem: threading.ExceptHookArgs) -> None:
@@ -115,6 +124,8 @@ def train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]
         if not specs:
             return []
 
+    for directory in directories:
+        report("session", str(directory.path))
     from lab import session
     from lab.trust import warn
 
@@ -127,7 +138,7 @@ def train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]
     return session.train(specs, directories, spaces[0], composed, not swept, patience)
 
 
-def analyse(records: list[Record]) -> None:
+def analyse(records: Sequence[Record | Ended]) -> None:
     """Make the figures of every Session, as far as its files allow."""
     from lab.analysis import analyse_session
 
@@ -138,7 +149,7 @@ def analyse(records: list[Record]) -> None:
             print(visible(f"The figures of {record.dir.path} could not be made: {error}"), file=sys.stderr)
 
 
-def conclude(records: list[Record]) -> int:
+def conclude(records: Sequence[Record | Ended]) -> int:
     """Analyse every Session, show the results and return the exit status."""
     from lab.analysis import analyse as analyse_run
     from lab.display import show_results
@@ -187,9 +198,9 @@ def composition(config: DictConfig, seed: int) -> dict[str, str]:
     }
 
 
-def remove_empty(folder: Path) -> None:
-    """Remove a job's directory if it is empty and was made by this process, and those around it that are so then."""
+def remove_empty(folder: Path, since: float = START) -> None:
+    """Remove a job's directory if it is empty and was made since a time, and those around it that are so then."""
     for path in (folder, *folder.parents):
-        if not path.is_dir() or any(path.iterdir()) or path.stat().st_ctime < START:
+        if not path.is_dir() or any(path.iterdir()) or path.stat().st_ctime < since:
             return
         path.rmdir()

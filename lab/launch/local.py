@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import forkserver, get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from lab.errors import LabError, require
+from lab.errors import LabError, describe_exit, require
+from lab.interruption import Requests
 from lab.launch.gpus import ORDER, VISIBLE, Gpus, visible
 from lab.launch.launcher import SweepLauncher, failed
 from lab.provenance import command_line
@@ -65,6 +66,7 @@ class LocalLauncher(SweepLauncher, Launcher):
         """Start the process from which jobs are forked, so that it has imported what they need when they come."""
         for name in THREADS:  # read by libraries when they are imported
             os.environ[name] = str(self.threads)
+        resource_tracker.ensure_running()  # which forkserver starts as well, and which lets interrupts through then
         with ignoring_interrupts():
             forkserver.ensure_running()
 
@@ -135,15 +137,7 @@ class LocalLauncher(SweepLauncher, Launcher):
             if answer:
                 return cloudpickle.loads(answer)
             output = f"what it printed is in .jobs/{log.name} of the sweep's directory"
-            return failed(words, f"{death(process.exitcode)}; {output}")
-
-
-def death(exitcode: int | None) -> str:
-    """Say how a process ended that did not end by itself."""
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        return f"its process was killed by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
-    return f"its process ended with exit code {exitcode}"
+            return failed(words, f"its process {describe_exit(process.exitcode)}; {output}")
 
 
 def kill_group(pid: int | None) -> None:
@@ -173,13 +167,17 @@ def work(payload: bytes, sender: Connection, log: str) -> None:
         return
     with open_dict(job):
         job.hydra.job.id, job.hydra.job.num = f"{os.getpid()}", number
-    result = run_job(
-        hydra_context=context,
-        task_function=task_function,
-        config=job,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
+    Requests(at_once=True).set()
+    try:
+        result = run_job(
+            hydra_context=context,
+            task_function=task_function,
+            config=job,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+    except KeyboardInterrupt:  # asked to end before it began to train, or after
+        return
     sender.send_bytes(cloudpickle.dumps(result))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import platform
 import shlex
 import subprocess
@@ -26,6 +25,7 @@ from lab.launch.points import Sweep, choices, corners, searched
 from lab.launch.recorded import distinct, numbered, recorded
 from lab.launch.same_code import mixed, require_same_code
 from lab.launch.search import grid_of, study_of, suggested
+from lab.launch.supervise import leave, report
 from lab.plain import quote
 from lab.provenance import command_line, config_dirs
 from lab.run_dir import RunDir, SweepDir, flatten, read_json, read_yaml, write_json
@@ -64,9 +64,10 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         return
     study = study_of(context, plan, words, objective, settings)
     if not directory.lock.acquire():
-        raise LabError(f"{directory.path} is in use: another process controls a sweep there.")
+        raise LabError(f"{directory.path} is in use: {directory.lock.holder()} controls a sweep there.")
     plan = make_plan(context, directory, settings, words, pruning)  # nobody else changes the directory from here on
     job.started = True
+    report("sweep", str(directory.path))
     content = description(context, plan, words, objective, spec)
     experiment = Experiment(
         plan,
@@ -95,9 +96,7 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         context.jobs.kill_all()
         again = f"python -m lab resume {shlex.quote(str(directory.path))}"
         print(visible(f"\nStopped at once. To go on: {again}"), file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(130)  # as threads would keep this process that wait for jobs, or train in it
+        leave(130)  # at once, as threads would keep this process that wait for jobs, or train in it
     if settings.detach:
         tell_detached(directory)
         return

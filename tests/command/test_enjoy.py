@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lab.command.enjoy import main
+from lab.command.film import Film
 from lab.errors import LabError
 from lab.run_dir import RunDir
-from tests.helpers import lab, train
+from tests.helpers import ROOT, lab, train
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ def test_the_same_seed_plays_the_same(runs: dict[str, RunDir], name: str, capsys
     assert shown[2] == shown[3]
 
 
-# imageio leaves the pipes to its encoder to the garbage collector.
+# imageio leaves the pipes from its decoder to the garbage collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", ["mp4", "gif"])
 def test_films(runs: dict[str, RunDir], tmp_path: Path, kind: str) -> None:
@@ -55,6 +61,69 @@ def test_films(runs: dict[str, RunDir], tmp_path: Path, kind: str) -> None:
     frames = imageio.imread(film, index=None) if kind == "gif" else imageio.imread(film, plugin="FFMPEG")
     assert frames.shape[0] > 5
     assert frames.shape[1:3] == (400, 600)
+    assert [path.name for path in film.parent.iterdir()] == [film.name]
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    words = ("env=gymnasium", "env.id=CliffWalking-v1", "name=cliff", "frames=300", "eval.every=0", "eval.max_steps=40")
+    return train(tmp_path_factory.mktemp("endless"), *words)[0]
+
+
+def test_episodes_without_an_end_are_cut(endless: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, steps in ((), 40), (("max_steps=7",), 7):
+        main([str(endless.path), "checkpoint=last", "episodes=2", *words])
+        output = capsys.readouterr().out
+        assert output.count(f"cut after max_steps={steps}") == 2
+        assert f"length {steps}.0" in output
+
+
+@pytest.mark.slow
+def test_the_memory_does_not_grow_with_a_film(endless: RunDir, tmp_path: Path) -> None:
+    peaks = []
+    for steps in (50, 1500):
+        words = ["enjoy", str(endless.path), "checkpoint=last", "episodes=1", f"max_steps={steps}", f"video={tmp_path}"]
+        code = f"import sys; sys.argv = ['lab', *{words!r}]\nfrom lab.__main__ import run\nassert run() == 0\n"
+        code += "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.splitlines()[-1]))
+    assert peaks[1] < peaks[0] + 30, "megabytes; the pictures alone are 600"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_signal_ends_it_after_a_step_with_whole_films(
+    endless: RunDir, tmp_path: Path, number: signal.Signals
+) -> None:
+    import imageio.v3 as imageio
+
+    words = ["enjoy", str(endless.path), "checkpoint=last", "max_steps=100000", f"video={tmp_path}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lab", *words],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    patience = time.monotonic() + 60
+    while not any(path.stat().st_size for path in tmp_path.glob(".episode-0.*")):
+        assert process.poll() is None and time.monotonic() < patience
+        time.sleep(0.1)
+    os.killpg(process.pid, number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.strip() == "Interrupted."
+    assert "interrupted" in output
+    assert [path.name for path in tmp_path.iterdir()] == ["episode-0.mp4"]
+    assert len(imageio.imread(tmp_path / "episode-0.mp4", plugin="FFMPEG")) > 1
+
+
+def test_what_cannot_be_filmed(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="render returned None"), Film(tmp_path / "a.mp4", 30) as film:
+        film.add(None)
+    with pytest.raises(LabError, match="a picture is of"), Film(tmp_path / "a.gif", 30) as film:
+        film.add(np.zeros((8, 8, 3), np.uint8))
+        film.add(np.zeros((8, 9, 3), np.uint8))
+    with Film(tmp_path / "a.mp4", 30):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -63,6 +132,7 @@ def test_films(runs: dict[str, RunDir], tmp_path: Path, kind: str) -> None:
         (["episods=3"], "Did you mean 'episodes'"),
         (["episodes=x"], "a whole number"),
         (["episodes=0"], "1 or more"),
+        (["max_steps=0"], "1 or more"),
         (["fast"], "written key=value"),
         (["checkpoint=first"], "best, last"),
         (["render=humane"], "Did you mean 'human'"),

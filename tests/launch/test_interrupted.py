@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -167,5 +168,5 @@ def test_a_second_controller_is_refused(tmp_path: Path) -> None:
     assert directory.lock.acquire()
     done = sweep(tmp_path, "seed=0,1")
     assert done.returncode == 2
-    assert "is in use: another process controls a sweep there." in done.stderr
+    assert f"is in use: process {os.getpid()} on host {platform.node()} controls a sweep there." in done.stderr
     directory.lock.release()

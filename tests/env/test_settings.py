@@ -1,0 +1,110 @@
+"""Settings of the process: an environment that changes them changes no result, and ends no Session."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from lab.env import notices
+from lab.env.guard import guard
+from lab.env.settings import Settings
+from lab.errors import LabError
+from tests.helpers import result, train
+from tests.rogue_process import CHANGES
+
+SLOW = (pytest.mark.slow, pytest.mark.law)
+WORDS = (
+    "env=gymnasium", "env.id=tests.rogue_process:Changes-v0", "name=changes", "env.num_envs=2", "frames=600",
+    "algo.horizon=16", "eval.every=300", "checkpoint.every=300", "env.normalise_observations=true",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def kept() -> Iterator[None]:
+    """Leave the settings of this process as they are, also where a test fails."""
+    before, limit, cwd = Settings(), sys.getrecursionlimit(), Path.cwd()
+    with warnings.catch_warnings():
+        yield
+    before.keep()
+    sys.setrecursionlimit(limit)
+    os.chdir(cwd)
+    notices.take()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return result(train(tmp_path_factory.mktemp("nothing"), *WORDS, "+env.kwargs.what=nothing")[0])
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(
+    "what",
+    [pytest.param(what, marks=() if what in ("dtype", "seterr", "chdir") else SLOW) for what in CHANGES],
+)
+def test_law_1_an_environment_that_changes_settings_changes_no_result(
+    tmp_path: Path, what: str, expected: dict[str, str]
+) -> None:
+    directory = train(tmp_path, *WORDS, f"+env.kwargs.what={what}")[0]
+    assert directory.read_status()["state"] == "completed", directory.read_status()["error"]
+    if what != "rounding":  # by which the environment beside it comes to other numbers, in the same step
+        assert result(directory) == expected
+    told = [line for line in directory.log.read_text().splitlines() if "put back" in line]
+    quiet = what in ("nothing", "chdir", "denormal", "warnings")  # warnings are errors in tests anyway
+    assert len(told) == (0 if quiet else 1), "said once"
+
+
+def test_what_is_put_back() -> None:
+    settings, small = Settings(flush_denormal=True), 1e-16
+    for what in ("threads", "dtype", "grad", "deterministic", "seterr", "rounding", "warnings", "umask", "recursion"):
+        CHANGES[what]()
+    settings.keep()
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert sys.getrecursionlimit() > 150
+    assert small + 1.0 == 1.0, "rounded to the nearest"
+    told = notices.take()
+    assert any("torch.set_default_dtype from torch.float32 to torch.float64" in text for text in told)
+    settings.keep()
+    assert notices.take() == []
+
+
+def test_what_an_environment_raises_to_end_python_is_an_error() -> None:
+    for error, sentence in (
+        (SystemExit(3), r"env.id=x called sys.exit\(3\)"),
+        (SystemExit(), r"env.id=x called sys.exit\(\)"),
+        (GeneratorExit(), "env.id=x raised GeneratorExit"),
+    ):
+        with pytest.raises(LabError, match=sentence), guard("env.id=x"):
+            raise error
+    with pytest.raises(KeyboardInterrupt), guard("env.id=x"):
+        raise KeyboardInterrupt  # of which nobody here knows whether it came from outside
+
+
+def test_a_ctrl_c_is_told_from_a_keyboard_interrupt_of_the_environments_own() -> None:
+    from lab.interruption import stop_signals
+
+    with stop_signals():
+        with pytest.raises(LabError, match="raised KeyboardInterrupt"), guard("env.id=x"):
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), guard("env.id=x"):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_handlers_of_signals_are_put_back() -> None:
+    from lab.interruption import stop_signals
+
+    with stop_signals() as stop:
+        with guard("env.id=x"):
+            CHANGES["signals"]()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop()
+    assert any("handled the signals" in text for text in notices.take())

@@ -1,0 +1,63 @@
+"""Environments in processes of their own: how one ended is said, and nobody waits for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lab.env.vector import Environments
+from lab.errors import LabError, describe_exit
+from tests.helpers import specs
+from tests.rogue_process import STEP, WAYS
+
+ENDS = ("env=gymnasium", "env.id=tests.rogue_process:Ends-v0", "env.vectorise=async")
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("way", "sentence"),
+    [
+        ("os._exit(5)", "Worker 0 of env.id=tests.rogue_process:Ends-v0 ended with exit code 5."),
+        ("SIGKILL", "Worker 0 of .* was killed by SIGKILL, as when memory runs out."),
+        ("sys.exit(3)", r"env.id=.* called sys.exit\(3\)."),
+        pytest.param("os._exit(0)", "ended with exit code 0", marks=SLOW),
+        pytest.param("SIGSEGV", "was killed by SIGSEGV", marks=SLOW),
+        pytest.param("abort", "was killed by SIGABRT", marks=SLOW),
+        pytest.param("KeyboardInterrupt", "raised KeyboardInterrupt", marks=SLOW),
+        pytest.param("execv", "ended with exit code 0", marks=SLOW),
+    ],
+)
+@pytest.mark.parametrize("where", ["step", "reset", pytest.param("constructor", marks=SLOW)])
+def test_how_a_worker_ended_is_said(way: str, sentence: str, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    trainer, act = os.getpid(), WAYS[way]
+    monkeypatch.setitem(WAYS, way, lambda: act() if os.getpid() != trainer else None)
+    spec = specs(*ENDS, f"+env.kwargs.way='{way}'", f"+env.kwargs.where={where}")[0].env
+    envs = None
+    with pytest.raises(LabError, match=sentence):
+        envs = Environments(spec, 2, np.random.default_rng(0))
+        envs.reset()
+        for _ in range(2 * STEP):
+            envs.step(np.zeros(2, np.int64))
+    if envs:
+        workers = envs._base.processes
+        envs.close()
+        assert not any(worker.is_alive() for worker in workers)
+
+
+def test_an_error_of_a_worker_has_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    spec = specs("env=gymnasium", "env.id=tests.envs:Raises-v0", "env.vectorise=async")[0].env
+    envs = Environments(spec, 2, np.random.default_rng(0))
+    envs.reset()
+    with pytest.raises(Exception, match=r"in reward(.|\n)*RuntimeError: the environment broke"):
+        for _ in range(20_000):
+            envs.step(np.zeros(2, np.int64))
+    envs.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_exits_are_described() -> None:
+    assert describe_exit(3) == "ended with exit code 3"
+    assert describe_exit(-9) == "was killed by SIGKILL, as when memory runs out"
+    assert describe_exit(-40) == "was killed by signal 40"
