@@ -14,9 +14,13 @@ from typing import Any
 import torch
 
 from lab.errors import LabError
-from lab.run_dir import RunDir, write_atomically
+from lab.files import Document, require_shape, write_atomically
+from lab.run_dir import RunDir
+from lab.shapes import CHECKPOINT
+from lab.table import fits
 
 GENERATIONS = ("last", "previous")  # newest first
+DETERMINISTIC = ("episodes", "metrics")  # tables that decide whether there is something to go on from
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
@@ -47,47 +51,59 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    state = torch.load(io.BytesIO(unseal(path.read_bytes(), path)), map_location="cpu", weights_only=True)
-    assert isinstance(state, dict)
-    return state
+    content = unseal(path.read_bytes(), path)
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # of pickle or zip, which raise what they like
+        raise LabError(f"{path} is damaged: {' '.join(str(error).split())[:200]}.") from error
+    require_shape(state, CHECKPOINT, path)
+    document = Document({}, path)
+    document.update(state)  # as it is: parts of it go into the next checkpoint
+    return document
 
 
-def generations(directory: RunDir) -> list[dict[str, Any]]:
-    """Return the checkpoints of a Session from which it can go on, newest first: those whose files are whole.
+def generations(directory: RunDir) -> tuple[list[dict[str, Any]], list[str]]:
+    """Find the checkpoints from which a Session can go on: those that are whole, and know of tables that are whole.
+
+    A table of timings is none that counts: it is not the same in any two runs.
+
+    Returns:
+        Their states, newest first, and for each of the others that are there a sentence on what is wrong.
 
     Raises:
         OSError: a file cannot be read now; it may be whole, so that to begin anew would lose what is there.
     """
-    found = []
+    found, problems = [], []
     for which in GENERATIONS:
         try:
             state = _load(directory.checkpoint(which))
-        except (FileNotFoundError, LabError):
+            _require_files(directory, state)
+        except FileNotFoundError:
             continue
-        sizes = state.get("record", {}).get("sizes")  # an agent alone, as in an earlier version, is none to go on from
-        tables = directory.tables.items()
-        whole = sizes and all(path.exists() and path.stat().st_size >= sizes[name] for name, path in tables)
-        if whole and _parts_are_whole(directory, state):
-            found.append(state | {"generation": which})
-    return found
+        except LabError as error:
+            problems.append(str(error))
+            continue
+        found.append(state | {"generation": which})
+    return found, problems
 
 
-def _parts_are_whole(directory: RunDir, state: dict[str, Any]) -> bool:
-    """Say whether the files of a replay memory that a checkpoint knows of are there and undamaged."""
-    for part in (state.get("replay") or {"segments": []})["segments"]:
+def _require_files(directory: RunDir, state: dict[str, Any]) -> None:
+    """Raise LabError unless a checkpoint is one to go on from, and the files that it knows of are undamaged."""
+    for key in CHECKPOINT:
+        state[key]
+    tables = state["record"]["tables"]
+    for name in DETERMINISTIC:
+        if not fits(directory.tables[name], tables[name]):
+            raise LabError(
+                f"{directory.tables[name]} is damaged: its first {tables[name]['size']:,} bytes are not those that the"
+                f" checkpoint at frame {state['frame']:,} knows of."
+            )
+    for part in (state["replay"] or {"segments": []})["segments"]:
         path = directory.replay / part["name"]
         try:
             unseal(path.read_bytes(), path)
-        except (FileNotFoundError, LabError):
-            return False
-    return True
-
-
-def unusable(directory: RunDir, found: list[dict[str, Any]]) -> list[str]:
-    """Return the names of the checkpoints that are there, but from which a Session cannot go on."""
-    usable = [state["generation"] for state in found]
-    paths = [directory.checkpoint(which) for which in GENERATIONS if which not in usable]
-    return [path.name for path in paths if path.exists()]
+        except FileNotFoundError as error:
+            raise LabError(f"{path} is missing, which the checkpoint at frame {state['frame']:,} knows of.") from error
 
 
 def go_back(directory: RunDir, state: dict[str, Any]) -> None:
@@ -107,7 +123,7 @@ def together(found: list[list[dict[str, Any]]]) -> list[tuple[list[int], list[di
     A kill between two writes leaves some Sessions of a stack a checkpoint ahead; all go back to the one they share.
 
     Args:
-        found: what `generations` gave, by Session.
+        found: the states that `generations` gave, by Session.
 
     Returns:
         Groups: the Sessions of each, and the state of each of these; null for those that begin.

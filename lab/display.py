@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 
-from lab.run_dir import read_json
+from lab.files import read_json
+from lab.shapes import SESSION
 from lab.spec import Spec
 from lab.terminal import Terminal
 
@@ -98,7 +99,7 @@ def show_results(records: Sequence[Record | Ended]) -> None:
     for column in ("state", "frames", "return", "best", "evaluation", "strength", "frames to solve"):
         table.add_column(column, justify="right", no_wrap=True)
     for record in records:
-        figures = read_json(record.dir.results) if record.dir.results.exists() else {}
+        figures = read_json(record.dir.results, SESSION) if record.dir.results.exists() else {}
         table.add_row(
             f"{record.spec.name} seed {record.spec.seed}",
             record.state,

@@ -107,3 +107,13 @@ def describe_exit(code: int | None) -> str:
         name = f"signal {-code}"
     causes = {"SIGKILL": ", as when memory runs out", "SIGSEGV": ", a fault in compiled code"}
     return f"was killed by {name}{causes.get(name, '')}"
+
+
+_said: set[str] = set()  # by this process
+
+
+def say_once(sentence: str) -> None:
+    """Print on the terminal what went wrong without stopping anything, unless this process has said so already."""
+    if sentence not in _said:
+        _said.add(sentence)
+        print(visible(f"Note: {sentence}"), file=sys.stderr)

@@ -13,6 +13,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lab.errors import LabError
+from lab.files import plain
 from lab.interruption import stop_signals
 from lab.run_dir import ENDED, SweepDir, TrialDir
 from lab.trial import Job, Point, Trial, states_of
@@ -95,7 +96,7 @@ class Plan:
         """Return the Trials that an earlier process began, by number."""
         directories = [TrialDir(self.directory.path)] if self.alone else self.directory.trials()
         found = [directory.read_point() for directory in directories if directory.point.exists()]
-        trials = [self.trial(one["number"], Point(one["words"], one["hyperparameters"])) for one in found]
+        trials = [self.trial(one["number"], Point(one["words"], plain(one["hyperparameters"]))) for one in found]
         for trial in trials:
             trial.retry = self.retry
         return trials

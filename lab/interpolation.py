@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lab.errors import LabError
+from lab.files import flatten
 from lab.plain import canonical
-from lab.run_dir import flatten
 
 # Of what ${hydra:...} gives, these are the same however a Session is launched: alone, in a stack, as a job of a sweep.
 SAME_EVERYWHERE = ("runtime.choices", "runtime.cwd", "runtime.version")

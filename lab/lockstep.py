@@ -7,8 +7,8 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from lab.env.vector import Spaces, probe, way_of
+from lab.files import flatten
 from lab.plain import canonical
-from lab.run_dir import flatten
 from lab.spec import Spec
 
 NUMBER = "a number"  # in place of one that is a vector over the session axis, and so may differ

@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.run_dir import ENDED, RunDir, SweepDir, TrialDir, level, read_json, trial_state
+from lab.errors import LabError, say_once
+from lab.files import read_json
+from lab.levels import level
+from lab.run_dir import ENDED, RunDir, SweepDir, TrialDir, trial_state
+from lab.shapes import TRIAL
 
 PENDING = {"state": "pending", "frame": 0, "frames": 0, "return": None, "frames_per_second": None, "error": None}
 
@@ -66,7 +70,7 @@ class TrialProgress:
         for session in self.sessions:
             session.refresh()
         if self.results is None and self.ended and self.directory.results.exists():
-            self.results = read_json(self.directory.results)
+            self.results = read_results(self.directory.results)
 
     @property
     def state(self) -> str:
@@ -84,6 +88,15 @@ class TrialProgress:
         return min((session.share for session in self.sessions if session.state != "failed"), default=1.0)
 
 
+def read_results(path: Path) -> dict[str, Any] | None:
+    """Read trial.json; null where it is damaged, as it can be made again at any time."""
+    try:
+        return read_json(path, TRIAL)
+    except LabError as error:
+        say_once(f"{error} `report` makes it again.")
+        return None
+
+
 def follow(
     directory: TrialDir, seeds: Iterable[int] = (), hyperparameters: dict[str, Any] | None = None
 ) -> TrialProgress:
@@ -94,7 +107,7 @@ def follow(
         seeds: those that it is to have; to them come those that it has.
         hyperparameters: what the sweep sets; null to read it.
     """
-    point = directory.read_point() if directory.point.exists() else {"seeds": [], "hyperparameters": {}}
+    point = directory.read_point_if_any()
     every = sorted({*seeds, *point["seeds"], *directory.seeds()})
     values = point["hyperparameters"] if hyperparameters is None else hyperparameters
     trial = TrialProgress(

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from lab.code.digest import changed_since
 from lab.episode import Episode
-from lab.errors import shown
+from lab.errors import LabError, shown
+from lab.files import flatten, no_follow, read_json, write_atomically, write_sealed_json, write_sealed_yaml
+from lab.guard import move_aside
 from lab.plain import dump_yaml
 from lab.provenance import Provenance
-from lab.run_dir import RunDir, flatten, now, read_json, write_atomically, write_json, write_text
-from lab.table import Table
+from lab.run_dir import RunDir, now
+from lab.shapes import PROVENANCE
+from lab.table import Table, fits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +40,12 @@ TIMING = ("frame", "seconds", "frames_per_second", "collect", "learn", "evaluate
 
 class QuietFileHandler(logging.FileHandler):
     """A log file that does without a line it cannot write; what matters is in the status as well."""
+
+    def _open(self) -> TextIOWrapper:
+        """Open it, but not through a link."""
+        file = open(self.baseFilename, self.mode, encoding=self.encoding, opener=no_follow)  # noqa: SIM115
+        assert isinstance(file, TextIOWrapper)
+        return file
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
         """Do nothing, where logging would print a traceback."""
@@ -107,6 +118,7 @@ class Record:
         metrics: tuple[str, ...],
         frame: int = 0,
         state: dict[str, Any] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         """Start the files of a run directory, or go on with them.
 
@@ -117,6 +129,7 @@ class Record:
             metrics: names of the algorithm's own metrics.
             frame: frames done.
             state: what `sync` returned at that frame; null to start. Rows that were written later are cut off.
+            notes: what a user should know of how it goes on.
         """
         self.spec, self.dir = spec, directory
         self.best = float("-inf")
@@ -131,18 +144,27 @@ class Record:
         self._row_frame = 0  # of the last row
         self._status_time = 0.0
         self._speed: float | None = None  # frames per second over the last log interval
-        sizes: dict[str, int] = {}
+        notes = list(notes)
+        tables: dict[str, Any] = {}
         if state is None:
-            directory.clear()
-            write_text(directory.spec, dump_yaml(spec.to_dict()))
+            replaced = directory.replace() if directory.holds_results else None
+            if replaced:
+                notes.append(f"What {directory.path} held before is in {replaced.name}.")
+            directory.write_status("running", 0, spec.frames)
+            write_sealed_yaml(directory.spec, dump_yaml(spec.to_dict()))
         else:
             directory.stop.unlink(missing_ok=True)
             self.best, self._episodes = state["best"], state["episodes"]
             self._rows, self._row_frame = state["rows"], state["row_frame"]
             self._window.extend(map(Episode._make, state["window"]))
             self.warnings = list(state.get("warnings", []))
-            sizes = state["sizes"]
-        self._facts, changed = _write_provenance(directory, provenance, None if state is None else frame)
+            tables = dict(state["tables"])
+            if not fits(directory.timing, tables["timing"]):
+                del tables["timing"]
+                replaced = move_aside(directory.path, re.compile(re.escape(directory.timing.name)))
+                where = f": it is in {replaced.name} now, and" if replaced else " or missing:"
+                notes.append(f"{directory.timing} is damaged{where} another one begins at frame {frame:,}.")
+        self._facts, changed = _write_provenance(directory, provenance, None if state is None else frame, notes)
         self._log = logging.Logger(f"lab.session.{directory.path}", logging.INFO)  # known to nobody who disables others
         self._handler = _handler(directory)
         self._log.addHandler(self._handler)
@@ -151,7 +173,7 @@ class Record:
             "metrics": (*PROGRESS, *metrics, *EVALUATION),
             "timing": TIMING,
         }
-        self._tables = {name: Table(path, columns[name], sizes.get(name)) for name, path in directory.tables.items()}
+        self._tables = {name: Table(path, columns[name], tables.get(name)) for name, path in directory.tables.items()}
         self._events: Any = None
         if spec.log.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
@@ -166,6 +188,8 @@ class Record:
             self._log.warning("%s", problem)
         for remark in provenance.code.remarks():
             self._log.info("%s", remark)
+        for note in notes:
+            self.warn(note)
         if changed:
             names = ", ".join(changed)
             self._log.warning("the code of %s is not what this Session was begun with: see provenance.json", names)
@@ -194,7 +218,7 @@ class Record:
             "row_frame": self._row_frame,
             "warnings": list(self.warnings),
             "window": [tuple(episode) for episode in self._window],
-            "sizes": {name: table.sync() for name, table in self._tables.items()},
+            "tables": {name: table.sync() for name, table in self._tables.items()},
         }
 
     def beat(self, frame: int, at_once: bool = False) -> None:
@@ -308,10 +332,11 @@ class Record:
         self.state, self.error, self.frame, self.lost = state, error, frame, lost
         self._facts["end"] = now()
         with suppress(OSError):
-            write_json(self.dir.provenance, self._facts)
+            write_sealed_json(self.dir.provenance, self._facts)
         with suppress(OSError):
+            sums = {name: table.state for name, table in self._tables.items()}
             self.dir.write_status(
-                state, frame, self.spec.frames, error, self.mean_return, lost=lost, warnings=self.warnings
+                state, frame, self.spec.frames, error, self.mean_return, lost=lost, tables=sums, warnings=self.warnings
             )
         self.dir.release()
 
@@ -378,7 +403,9 @@ class Averages:
         }
 
 
-def _write_provenance(directory: RunDir, provenance: Provenance, frame: int | None) -> tuple[dict[str, Any], list[str]]:
+def _write_provenance(
+    directory: RunDir, provenance: Provenance, frame: int | None, notes: list[str]
+) -> tuple[dict[str, Any], list[str]]:
     """Write where a Session came from, or add that another process goes on with it at a frame.
 
     Returns:
@@ -388,17 +415,29 @@ def _write_provenance(directory: RunDir, provenance: Provenance, frame: int | No
     if frame is None:
         known = dict(facts)
     else:
-        known = read_json(directory.provenance)
+        known = _read_begun(directory, facts, frame, notes)
         changed = changed_since(directory, facts["code"])
         resumed = known.setdefault("resumed", [])
         part = ("restore", "start", "command", "user", "host", "device", "stack", "git", "repositories", "code")
         resumed.append({"frame": frame, **{name: facts[name] for name in part}})
         stem = f"uncommitted-{len(resumed)}"
-    write_json(directory.provenance, known)
+    write_sealed_json(directory.provenance, known)
     if frame is None or changed:
         for name, patch in provenance.code.patches(stem).items():
             write_atomically(directory.path / name, patch, private=True)
     return known, changed
+
+
+def _read_begun(directory: RunDir, facts: dict[str, Any], frame: int, notes: list[str]) -> dict[str, Any]:
+    """Return where a Session came from; where that is damaged, what is known from here on, and say so."""
+    try:
+        return read_json(directory.provenance, PROVENANCE)
+    except LabError as error:
+        move_aside(directory.path, re.compile(re.escape(directory.provenance.name)))
+        notes.append(f"{error} What the Session was begun with is not known any more.")
+        note = f"provenance.json was damaged when the Session was resumed at frame {frame:,}"
+        unknown = {**facts["git"], "sha": None, "branch": None, "uncommitted": None, "left_out": {}, "note": note}
+        return {**facts, "git": unknown, "repositories": [], "code": {}}
 
 
 def _tag(name: str) -> str:

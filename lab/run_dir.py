@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import platform
 import re
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError
+from lab.errors import LabError, say_once
+from lab.files import Document, no_follow, plain, read_json, sealed_json, write_atomically, write_sealed_json
+from lab.guard import (
+    OF_SESSION,
+    OF_SWEEP,
+    break_hard_links,
+    move_aside,
+    refuse_foreign,
+    refuse_links,
+    remove_leftovers,
+)
 from lab.lock import LOCK_SECONDS, Lock
+from lab.shapes import POINT, STATES, STATUS, STOP, SWEEP
 
-STATES = ("running", "completed", "failed", "pruned", "interrupted")
 ENDED = ("completed", "failed", "pruned")  # states that a Session is not taken out of unless asked to
 FIGURES = (
     "return", "best", "eval_return", "eval_best", "length", "strength", "max_strength", "final_strength",
     "sample_efficiency", "training_efficiency", "stability", "frames_to_solve", "frames", "optimiser_steps", "episodes",
 )  # of session.json  # fmt: skip
 LESS_IS_BETTER = ("frames_to_solve",)  # of these figures; of all others, more is
+RECOVERED = 0  # the number of the process in a status that was made from other files
+NEEDED = ("state", "frame", "frames", "error", "updated", "pid")  # keys without which a status is damaged
 STALE_SECONDS = 300.0  # without a word after which a Session of another host counts as gone
-DIRECTIONS = ("maximize", "minimize")
-AGGREGATES = ("mean", "median", "iqm", "lower")  # over seeds; lower is the lower end of the mean's 95 % interval
 
 
 class RunDir:
@@ -62,20 +69,33 @@ class RunDir:
         """Return the path of a checkpoint: `last`, the `previous` one, or `best` by evaluation."""
         return self.path / "checkpoint" / f"{which}.pt"
 
+    def refuse_links(self) -> None:
+        """Raise LabError if anything that a Session writes to is a symbolic link; the directory itself may be."""
+        refuse_links(self.path, OF_SESSION, ("checkpoint", "checkpoint/replay", self.hydra.name))
+
     def claim(self, patience: float = LOCK_SECONDS) -> None:
         """Make the directory this Session's own, until `release` or the end of the process.
+
+        What killed writers left half written is removed, and a status that is damaged is made again.
 
         Args:
             patience: seconds to wait if another process has it.
 
         Raises:
-            LabError: it holds a Session that ended or that another process runs.
+            LabError: it holds a Session that ended or that another process runs, links, or what is not this program's.
         """
+        refuse_foreign(self.path, "hydra.run.dir")
+        self.refuse_links()
         if not self.lock.acquire(patience):
             raise LabError(f"{self.path} is in use: {self.lock.holder()} trains a Session there.")
+        break_hard_links(*self.tables.values(), self.log, self.status)
+        remove_leftovers(self.path, self.path / "checkpoint", self.replay, self.hydra)
+        before = self.status.read_bytes() if self.status.exists() else None
         status = self.read_status_if_any()
+        if status and status["pid"] == RECOVERED:
+            write_sealed_json(self.status, status)
         if status is None or status["state"] not in ENDED:
-            self._before = self.status.read_bytes() if status else None
+            self._before = before
             return
         self.lock.release()
         raise LabError(
@@ -96,14 +116,18 @@ class RunDir:
             write_atomically(self.status, self._before)
         self.release()
 
-    def clear(self) -> None:
-        """Remove what a Session writes, and nothing else."""
-        files = (self.status, self.spec, self.provenance, self.log, self.episodes, self.metrics)
-        checkpoints = map(self.checkpoint, ("last", "previous", "best"))
-        derived = (self.timing, self.results, self.plot, self.stop, *self.path.glob("events.out.tfevents.*"))
-        left = (*self.path.glob("uncommitted*.patch"), *self.path.glob(".*.tmp"), *self.path.glob("checkpoint/.*.tmp"))
-        for path in (*files, *derived, *checkpoints, *left):
-            path.unlink(missing_ok=True)
+    @property
+    def holds_results(self) -> bool:
+        """Whether a Session has written anything but its status."""
+        files = (self.spec, self.provenance, self.log, *self.tables.values(), self.replay.parent)
+        return any(path.exists() for path in files)
+
+    def replace(self) -> Path | None:
+        """Move what a Session wrote into a new folder of the directory, so that another one can begin; return that.
+
+        Nothing is removed, and what is not the Session's stays. Null if there is nothing to move.
+        """
+        return move_aside(self.path, OF_SESSION, last=self.status.name)
 
     def write_status(
         self,
@@ -114,6 +138,7 @@ class RunDir:
         mean_return: float | None = None,
         frames_per_second: float | None = None,
         lost: bool = False,
+        tables: Mapping[str, Mapping[str, int]] | None = None,
         warnings: Sequence[str] = (),
     ) -> None:
         """Say in status.json how the Session stands.
@@ -126,6 +151,7 @@ class RunDir:
             mean_return: mean return of the last 100 episodes.
             frames_per_second: over the last log interval.
             lost: whether it failed through no fault of its own, as when its process was killed or the disk was full.
+            tables: size and CRC-32 of each table, once it ended, by which damage is known.
             warnings: what a user should know of it.
         """
         assert state in STATES, state
@@ -141,15 +167,18 @@ class RunDir:
             "updated": now(),
             "host": platform.node(),
             "pid": os.getpid(),
+            **({"tables": tables} if tables else {}),
         }
         try:
-            write_json(self.status, content)
+            write_sealed_json(self.status, content)
         except OSError:
             if state == "running":
                 raise
             # On a full disk there may be room for the end of a Session in the place of its last status, if it is short.
             content["error"] = error and error.strip().splitlines()[-1]
-            self.status.write_text(json.dumps(content), encoding="utf-8")
+            with open(self.status, "r+b", opener=no_follow) as file:
+                file.truncate(0)
+                file.write(sealed_json(content).encode())
 
     def read_status(self) -> dict[str, Any]:
         """Read status.json; a Session that says it is running, but whose process is gone, counts as interrupted.
@@ -157,13 +186,29 @@ class RunDir:
         Raises:
             LabError: it is missing or torn.
         """
-        status = read_json(self.status)
+        status = self._read_status()
         if status["state"] == "running" and not self._alive(status):
             # It may have ended while this looked: what it wrote last before it let go is what counts.
-            status = read_json(self.status)
+            status = self._read_status()
             if status["state"] == "running":
                 status["state"] = "interrupted"
         return status
+
+    def _read_status(self) -> dict[str, Any]:
+        """Read status.json, or make it up from the other files if it is damaged, and say so."""
+        try:
+            status: dict[str, Any] = read_json(self.status, STATUS)
+            for key in NEEDED:
+                status[key]
+            return status
+        except LabError as error:
+            if not (self.status.exists() or self.spec.exists()):
+                raise
+            from lab.recovery import recover_status
+
+            status = recover_status(self, str(error))
+            say_once(status["warnings"][0])
+            return status
 
     def read_status_if_any(self) -> dict[str, Any] | None:
         """Read status.json, or return nothing if no Session began here."""
@@ -174,11 +219,15 @@ class RunDir:
 
     def interrupt(self) -> None:
         """Say of a Session whose process was lost that it may go on."""
-        write_json(self.status, {**self.read_status(), "state": "interrupted", "error": None, "lost": False})
+        self.amend_status(state="interrupted", error=None, lost=False)
+
+    def amend_status(self, **changes: Any) -> None:
+        """Change some of what status.json holds."""
+        write_sealed_json(self.status, {**self.read_status(), **changes})
 
     def abandoned(self) -> bool:
         """Say whether a Session was running here and its process is gone without having written an end."""
-        status = read_json(self.status)
+        status = self._read_status()
         return status["state"] == "running" and not self._alive(status)
 
     def _alive(self, status: dict[str, Any]) -> bool:
@@ -200,13 +249,13 @@ class RunDir:
 
     def ask_to_stop(self, state: str, reason: str) -> None:
         """Ask the Session to end at its next log interval as `pruned` or `interrupted`."""
-        write_json(self.stop, {"state": state, "reason": reason})
+        write_sealed_json(self.stop, {"state": state, "reason": reason})
 
     def stop_request(self) -> tuple[str, str] | None:
         """Return the state to end in and the reason, if the Session was asked to stop."""
         if not self.stop.exists():
             return None
-        content = read_json(self.stop)
+        content = read_json(self.stop, STOP)
         return content["state"], content["reason"]
 
 
@@ -229,13 +278,29 @@ class TrialDir:
         """Return the directory of the Session with a seed."""
         return RunDir(self.path / f"seed-{seed}")
 
-    def read_point(self) -> dict[str, Any]:
+    def read_point(self) -> Document:
         """Read point.json: the Trial's number, words, hyperparameters and seeds.
 
         Raises:
-            LabError: it is missing or torn.
+            LabError: it is missing or damaged.
         """
-        return read_json(self.point)
+        return read_json(self.point, POINT)
+
+    def read_point_if_any(self) -> dict[str, Any]:
+        """Read point.json; where it is damaged, hyperparameters are left to specs, and seeds are those of the sweep."""
+        nothing: dict[str, Any] = {"hyperparameters": {}, "seeds": []}
+        sweep = SweepDir(self.path if self.number is None else self.path.parent)
+        if not (self.point.exists() or sweep.sweep.exists()):  # as of a stack, which no sweep launched
+            return nothing
+        try:
+            point = self.read_point()
+            return {key: plain(point[key]) for key in nothing}
+        except LabError as error:
+            say_once(f"{error} Its hyperparameters are those of its specs, its seeds those of the sweep.")
+        try:
+            return {**nothing, "seeds": sweep.read_sweep()["seeds"]}
+        except LabError:
+            return nothing
 
     def seeds(self) -> list[int]:
         """Return the seeds whose directories exist, in order."""
@@ -257,6 +322,29 @@ class SweepDir:
         self.jobs = self.path / ".jobs"
         self.lock = Lock(self.path)
 
+    def read_sweep(self) -> Document:
+        """Read sweep.json: what the sweep is to run, and what its Trials are ranked by.
+
+        Raises:
+            LabError: it is missing or damaged.
+        """
+        return read_json(self.sweep, SWEEP)
+
+    def claim(self) -> None:
+        """Make the directory this sweep's own, until the end of the process; what killed writers left is removed.
+
+        Raises:
+            LabError: another process controls a sweep there, or it holds links or what is not this program's.
+        """
+        refuse_foreign(self.path, "hydra.sweep.dir", sweep=True)
+        refuse_links(self.path, OF_SWEEP, (".jobs",))
+        trials = self.trials()
+        for trial in trials:
+            refuse_links(trial.path, OF_SWEEP)
+        if not self.lock.acquire():
+            raise LabError(f"{self.path} is in use: {self.lock.holder()} controls a sweep there.")
+        remove_leftovers(self.path, self.jobs, *(trial.path for trial in trials))
+
     def trial(self, number: int) -> TrialDir:
         """Return the directory of a Trial of an Experiment."""
         return TrialDir(self.path / f"trial-{number:03}")
@@ -276,38 +364,6 @@ def rerun_file(path: Path) -> Path:
     return path / "rerun.json"
 
 
-def level(path: Path) -> str:
-    """Say what a directory holds: a `session`, a `trial` or an `experiment`.
-
-    Raises:
-        LabError: it is none of them.
-    """
-    if RunDir(path).status.exists() or RunDir(path).spec.exists():
-        return "session"
-    if path.is_dir():
-        if _numbers(path, "trial"):
-            return "experiment"
-        if _numbers(path, "seed"):
-            return "trial"
-        if SweepDir(path).sweep.exists():
-            return str(read_json(SweepDir(path).sweep)["kind"])
-    raise LabError(
-        f"{path} is not a run directory: "
-        + ("it holds no Session, Trial or Experiment." if path.is_dir() else "there is no such directory.")
-    )
-
-
-def sessions(path: Path) -> list[RunDir]:
-    """Return the Sessions that have begun in the directory of a Session, a Trial or an Experiment, in order."""
-    # Not rglob, which would also walk through a sweep's frozen code, and stumble when that is renamed meanwhile.
-    found = [entry for below in ("", "seed-*/", "trial-*/seed-*/") for entry in path.glob(f"{below}status.json")]
-    return [RunDir(entry.parent) for entry in sorted(found, key=lambda entry: _in_order(entry.parent))]
-
-
-def _in_order(path: Path) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"-(\d+)", f"{path.parent.name}/{path.name}"))
-
-
 def _number(name: str, kind: str) -> int | None:
     match = re.fullmatch(rf"{kind}-(\d+)", name)
     return int(match[1]) if match else None
@@ -320,84 +376,15 @@ def _numbers(path: Path, kind: str) -> list[int]:
 
 def age(written: str) -> float:
     """Return the seconds since a time that `now` returned."""
-    return (datetime.now(UTC) - datetime.fromisoformat(written)).total_seconds()
+    try:
+        return (datetime.now(UTC) - datetime.fromisoformat(written)).total_seconds()
+    except (ValueError, TypeError):  # no such time
+        return float("inf")
 
 
 def now() -> str:
     """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def write_atomically(path: Path, content: bytes, private: bool = False) -> None:
-    """Write a file aside, flush it to disk and rename it, so that a reader sees the old content or the new, whole.
-
-    Args:
-        path: the file.
-        content: what it is to hold.
-        private: whether nobody else may read it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        with aside.open("wb") as file:
-            if private:
-                os.fchmod(file.fileno(), 0o600)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8; bytes of a file name that are no text are written as escapes."""
-    write_atomically(path, text.encode(errors="backslashreplace"))
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically; a number that is not finite becomes null, as JSON has none."""
-    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file, by the parser in C where it is installed, which is ten times as fast.
-
-    Raises:
-        OSError: it cannot be opened.
-        yaml.YAMLError: it is no YAML.
-    """
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), loader)  # noqa: S506 - a safe loader
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file.
-
-    Raises:
-        LabError: it is missing or cannot be read.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise LabError(f"{path} does not exist: is {path.parent} a run directory?") from error
-    except (OSError, ValueError) as error:
-        raise LabError(f"{path} cannot be read: {error}.") from error
-    assert isinstance(content, dict)
-    return content
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested plain data by their full keys, joined with dots; a list is a leaf."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def trial_state(states: Iterable[str]) -> str:
@@ -407,13 +394,3 @@ def trial_state(states: Iterable[str]) -> str:
         if state in found:
             return state
     return "completed" if found == {"completed"} else "pending"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -8,18 +8,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
-from lab.checkpoint import generations, together, unusable
+from lab.checkpoint import generations, together
 from lab.code.digest import changed_since
 from lab.code.snapshot import CodeSnapshot
 from lab.env.vector import Spaces
 from lab.errors import LabError, visible
+from lab.files import read_yaml
 from lab.interruption import stop_signals, was_asked_to_stop
 from lab.lock import LOCK_SECONDS
 from lab.lockstep import group_in_lockstep
 from lab.provenance import collect, command_line
 from lab.record import Record
-from lab.run_dir import RunDir, read_yaml
+from lab.run_dir import RECOVERED, RunDir
+from lab.shapes import SPEC
 from lab.spec import Spec, differences
 from lab.stack import Stack
 
@@ -55,15 +58,15 @@ def train(
     records: dict[int, Record] = {}
     with ExitStack() as context:
         try:
-            for directory, spec in zip(directories, specs, strict=True):  # from here on it shows if the Session hangs
-                status = directory.read_status_if_any()
+            before = [directory.read_status_if_any() for directory in directories]
+            for directory, status, spec in zip(directories, before, specs, strict=True):
+                # From here on it shows if the Session hangs.
                 directory.write_status("running", status["frame"] if status else 0, spec.frames)
             found = [generations(directory) for directory in directories]
-            damaged = [unusable(directory, states) for directory, states in zip(directories, found, strict=True)]
             groups = [
                 ([members[i] for i in group], states, shared)
                 for members, shared in group_in_lockstep(specs, spaces)
-                for group, states in together([found[i] for i in members])
+                for group, states in together([found[i][0] for i in members])
             ]
             stacks = [
                 (group, states, Stack([specs[i] for i in group], [directories[i] for i in group], shared))
@@ -87,8 +90,9 @@ def train(
                 warn_of_code(provenance.code, [directories[i] for i in group] if states else [])
             provenance.facts["restore"] = stack.way  # how its environments are brought back
             composed = [compositions[i] for i in group] if compositions else None
-            warnings = [f"{name} of seed {specs[i].seed} cannot be gone on from" for i in group for name in damaged[i]]
-            records |= zip(group, stack.train(provenance, stop, states, composed, show, warnings), strict=True)
+            frame = states[0]["frame"] if states else None
+            notes = [[*recovered(before[i]), *fallback(found[i][1], frame)] for i in group]
+            records |= zip(group, stack.train(provenance, stop, states, composed, show, notes), strict=True)
     return [records[i] for i in range(len(specs))]
 
 
@@ -123,12 +127,28 @@ def claim(directories: list[RunDir], specs: list[Spec], patience: float) -> None
 
 
 def refuse_other(directory: RunDir, spec: Spec) -> None:
-    """Raise LabError if the directory holds a Session of another spec."""
-    if directory.spec.exists():
-        found = read_yaml(directory.spec)
-        changed = differences(found, spec.to_dict())
-        if changed:
-            raise LabError(
-                f"{directory.path} holds a Session of another spec: {'; '.join(changed)}."
-                " Choose another directory, or remove this one first."
-            )
+    """Raise LabError if the directory holds a Session of another spec, or one whose spec is not known any more."""
+    advice = "Choose another directory, or move this one away first."
+    try:
+        changed = differences(read_yaml(directory.spec, SPEC), spec.to_dict())
+    except FileNotFoundError as error:
+        if directory.holds_results:
+            raise LabError(f"{directory.spec} is missing, so what Session is there is not known. {advice}") from error
+        return
+    except LabError as error:
+        raise LabError(f"{error} {advice}") from error
+    if changed:
+        raise LabError(f"{directory.path} holds a Session of another spec: {'; '.join(changed)}. {advice}")
+
+
+def recovered(status: dict[str, Any] | None) -> list[str]:
+    """Return what is to be told of a status that was made again from other files."""
+    return status["warnings"] if status and status["pid"] == RECOVERED else []
+
+
+def fallback(problems: list[str], frame: int | None) -> list[str]:
+    """Say what is wrong with checkpoints, if anything is, and where the Session begins therefore; null for anew."""
+    if not problems:
+        return []
+    there = "begins anew" if frame is None else f"goes on from frame {frame:,}"
+    return [*problems, f"Therefore the Session {there}."]

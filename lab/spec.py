@@ -9,19 +9,20 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from lab.algo.base.algorithm import Algorithm
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, did_you_mean, require, require_one_of, shown
+from lab.files import flatten, plain, read_yaml
 from lab.imports import import_named
 from lab.interpolation import literal, resolve, resolve_but_seed, resolve_by_seed
 from lab.net.module import Module
 from lab.net.net import Net
 from lab.plain import canonical
-from lab.run_dir import AGGREGATES, DIRECTIONS, FIGURES, LESS_IS_BETTER, flatten, read_yaml
+from lab.run_dir import FIGURES, LESS_IS_BETTER
+from lab.shapes import AGGREGATES, DIRECTIONS
 
 T = TypeVar("T")
 
@@ -266,11 +267,9 @@ def load(path: Path) -> Spec:
         LabError: the file is missing, is not YAML, or is not a spec.
     """
     try:
-        values = read_yaml(path)
+        values = plain(read_yaml(path))
     except FileNotFoundError as error:
         raise LabError(f"{path.parent} is not the run directory of a Session: it has no {path.name}.") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise LabError(f"{path} cannot be read as YAML: {error}.") from error
     try:
         spec = _build(Spec, values, "")  # its texts are literal: nothing in them is an interpolation
         spec.check()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -20,10 +20,11 @@ from lab.display import Display
 from lab.env import notices
 from lab.env.vector import Environments, Spaces, warnings_of, way_of
 from lab.errors import explain_error
+from lab.files import write_text
 from lab.interruption import uninterrupted
 from lab.provenance import Provenance
 from lab.record import BEAT_SECONDS, Averages, Record
-from lab.run_dir import RunDir, write_text
+from lab.run_dir import RunDir
 from lab.spec import Spec
 
 
@@ -86,7 +87,7 @@ class Stack:
         states: list[dict[str, Any]] | None = None,
         compositions: list[dict[str, str]] | None = None,
         show: bool = True,
-        warnings: Iterable[str] = (),
+        notes: Sequence[Sequence[str]] = (),
     ) -> list[Record]:
         """Train, and return the record of each Session.
 
@@ -96,18 +97,19 @@ class Stack:
             states: the checkpoint that each Session goes on from, which was restored; null if they begin.
             compositions: how each spec was composed, texts by the names of their files.
             show: whether to show progress on the terminal.
-            warnings: what their logs are to tell.
+            notes: what the log, the status and the terminal are to tell of each Session.
         """
         self.stop = stop
         for directory, state in zip(self.directories, states or [], strict=False):
             checkpoint.go_back(directory, state)
         parts: list[dict[str, Any]] = states or [{"record": None}] * len(self.specs)
+        metrics, none = self.agent.algorithm.metrics, [()] * len(self.specs)
         self.records = [
-            Record(spec, directory, provenance, self.agent.algorithm.metrics, self.frame, state["record"])
-            for spec, directory, state in zip(self.specs, self.directories, parts, strict=True)
+            Record(spec, directory, provenance, metrics, self.frame, state["record"], told)
+            for spec, directory, state, told in zip(self.specs, self.directories, parts, notes or none, strict=True)
         ]
         for record in self.records:
-            for warning in (*warnings_of(self.spec.env), *warnings):
+            for warning in warnings_of(self.spec.env):
                 record.warn(warning)
             if self.agent.algorithm.replay:
                 record.note(self.agent.algorithm.replay.described)

@@ -9,7 +9,9 @@ from typing import Any
 from rich.table import Table
 
 from lab.display import number, print_next
-from lab.run_dir import RunDir, SweepDir, TrialDir, level, read_json
+from lab.files import read_json
+from lab.levels import level
+from lab.run_dir import RunDir, SweepDir, TrialDir
 from lab.terminal import Terminal
 from lab.tree import value_of
 

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.run_dir import ENDED, RunDir, TrialDir, trial_state, write_json
+from lab.files import write_sealed_json
+from lab.run_dir import ENDED, RunDir, TrialDir, trial_state
 
 DIED = "The process of this Session ended without a word: it was killed, or the machine failed."
 
@@ -87,7 +88,8 @@ class Trial:
     def begin(self, launched: Sequence[int] = ()) -> None:
         """Write down what the Trial is, before any of its Sessions begins.
 
-        Of those to run again, one that failed by itself is emptied; one that was lost goes on from its checkpoint.
+        Of those to run again, one that was lost goes on from its checkpoint; what one that failed by itself wrote is
+        moved aside.
 
         Args:
             launched: seeds of Sessions that are in a job already.
@@ -98,10 +100,10 @@ class Trial:
                 if session.read_status()["lost"]:
                     session.interrupt()
                 else:
-                    session.clear()
+                    session.replace()
         self.retry = False
         seeds = sorted({*self.seeds, *self.directory.seeds()})
-        write_json(self.directory.point, {"number": self.number, **asdict(self.point), "seeds": seeds})
+        write_sealed_json(self.directory.point, {"number": self.number, **asdict(self.point), "seeds": seeds})
 
     def states(self) -> dict[int, str]:
         """Return the state of each Session by its seed: one of lab.run_dir.STATES, or pending."""
@@ -159,7 +161,7 @@ class Trial:
             elif status["state"] == "interrupted" and session.abandoned():
                 session.write_status("failed", status["frame"], status["frames"], reason or DIED, lost=True)
             elif status["state"] == "interrupted" and reason:
-                write_json(session.status, {**status, "error": reason})
+                session.amend_status(error=reason)
 
     def ask_to_stop(self, state: str, reason: str) -> None:
         """Ask the Sessions that run to end as `pruned` or `interrupted`."""

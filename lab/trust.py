@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, visible
-from lab.run_dir import RunDir, SweepDir, read_json, sessions
+from lab.files import read_json
+from lab.levels import sessions
+from lab.run_dir import RunDir, SweepDir
 
 MOST = 3  # makers that are named
 LONGEST = 80  # letters of a name

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from lab.run_dir import RunDir, SweepDir, write_json
+from lab.files import write_json, write_sealed_json
+from lab.run_dir import RunDir, SweepDir
 from tests.helpers import specs
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "env.py", line 7, in step\nRuntimeError: the environment broke'
@@ -39,7 +40,7 @@ def experiment(
     sweep = SweepDir(folder)
     base = specs("algo=a2c", "env=cartpole")[0].to_dict()
     swept = ["algo.lr", "algo.gamma", "algo.advantage"]
-    write_json(
+    write_sealed_json(
         sweep.sweep,
         {
             "kind": "experiment",
@@ -58,7 +59,7 @@ def experiment(
             "algo.advantage": str(rng.choice(["gae", "n_step"])),
         }
         trial = sweep.trial(number)
-        write_json(trial.point, {"number": number, "hyperparameters": values, "seeds": list(range(seeds))})
+        write_sealed_json(trial.point, {"number": number, "hyperparameters": values, "seeds": list(range(seeds))})
         spec = copy.deepcopy(base)
         for key, value in values.items():
             spec["algo"][key.split(".")[1]] = value

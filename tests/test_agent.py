@@ -11,7 +11,8 @@ from lab import checkpoint
 from lab.command.enjoy import main as enjoy
 from lab.command.resume import main as resume
 from lab.errors import LabError
-from lab.run_dir import RunDir, read_json, write_json
+from lab.files import read_json, write_json
+from lab.run_dir import RunDir
 from tests.helpers import train
 
 WORDS = ("env=gymnasium", "env.id=tests.rogue_process:Counted-v0", "name=counted", "frames=500", "eval.every=0")

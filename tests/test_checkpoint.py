@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import signal
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab import checkpoint
-from lab.checkpoint import generations, go_back, seal, together, unseal, write_generation
+from lab.checkpoint import go_back, seal, together, unseal, write_generation
 from lab.errors import LabError
-from lab.run_dir import RunDir, read_json
+from lab.files import read_json
+from lab.run_dir import RunDir
 from lab.stack import Stack
 from tests.helpers import Interruption, go_on, result, specs, weights
 
 WORDS = ("algo.horizon=16", "frames=3000", "log.every=300", "log.tensorboard=false", "eval.every=1000",
          "eval.episodes=2", "checkpoint.every=1000", "seed=3")  # fmt: skip
+
+
+def generations(directory: RunDir) -> list[dict[str, Any]]:
+    return checkpoint.generations(directory)[0]
 
 
 def begin(directory: RunDir, interruption: Interruption | None = None) -> str:
@@ -68,6 +74,11 @@ def alter(path: Path) -> None:
     path.write_bytes(content)
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
 def same(directory: RunDir, whole: RunDir) -> bool:
     return result(directory) == result(whole) and weights(directory, "best") == weights(whole, "best")
 
@@ -88,28 +99,56 @@ def test_law_1_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(
 
 
 @pytest.mark.law
-def test_law_1_with_both_checkpoints_damaged_a_session_begins_anew(copied: RunDir, whole: RunDir) -> None:
+def test_law_1_with_both_checkpoints_damaged_a_session_begins_anew_and_nothing_is_lost(
+    copied: RunDir, whole: RunDir
+) -> None:
     cut(copied.checkpoint("last"))
     alter(copied.checkpoint("previous"))
+    before = files(copied.path)
     assert begin(copied) == "completed"
     assert resumed_at(copied) == []
     assert same(copied, whole)
+    after = files(copied.path / "replaced-1")
+    assert {name: content for name, content in before.items() if name not in (".lock", "status.json")} == {
+        name: content for name, content in after.items() if name != "status.json"
+    }
+    for text in ("\n".join(read_json(copied.status)["warnings"]), copied.log.read_text()):
+        assert "last.pt is damaged" in text
+        assert "Therefore the Session begins anew." in text
+        assert "held before is in replaced-1" in text
 
 
 @pytest.mark.law
 @pytest.mark.parametrize(("which", "frames"), [("last", [2048]), ("previous", [])])
-@pytest.mark.parametrize("table", ["episodes", "metrics", "timing"])
+@pytest.mark.parametrize("table", ["episodes", "metrics"])
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_law_1_a_checkpoint_that_knows_of_rows_that_are_not_there_is_not_used(
-    copied: RunDir, whole: RunDir, table: str, which: str, frames: list[int]
+    copied: RunDir, whole: RunDir, table: str, which: str, frames: list[int], damage: str
 ) -> None:
-    size = checkpoint.read(copied.checkpoint(which))["record"]["sizes"][table]
+    size = checkpoint.read(copied.checkpoint(which))["record"]["tables"][table]["size"]
     path = copied.tables[table]
-    path.write_bytes(path.read_bytes()[: size - 1])
+    content = bytearray(path.read_bytes())
+    content[size - 2] ^= 1
+    path.write_bytes(content if damage == "flipped" else content[: size - 1])
     assert [state["frame"] for state in generations(copied)] == frames
     if table == "episodes":
         assert begin(copied) == "completed"
         assert resumed_at(copied) == frames
         assert same(copied, whole)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("damage", [cut, alter, Path.unlink])
+def test_law_1_a_damaged_table_of_timings_stops_nothing(
+    copied: RunDir, whole: RunDir, damage: Callable[[Path], None]
+) -> None:
+    damage(copied.timing)
+    assert begin(copied) == "completed"
+    assert resumed_at(copied) == [2688]
+    assert same(copied, whole)
+    assert (copied.path / "replaced-1" / "timing.csv").exists() == (damage is not Path.unlink)
+    assert copied.timing.read_text().startswith("frame,seconds,")
+    assert "timing.csv is damaged" in read_json(copied.status)["warnings"][0]
 
 
 @pytest.mark.law
@@ -141,11 +180,11 @@ def test_going_on_from_the_one_before_leaves_it_whole_until_the_next_is_written(
     assert [state["frame"] for state in generations(copied)] == [2048]
 
 
-def hand_made(directory: RunDir, frame: int, size: int = 0, pending: int | None = None) -> None:
-    write_generation(directory, {"frame": frame, "pending": pending, "record": {"sizes": dict.fromkeys(TABLES, size)}})
-
-
-TABLES = ("episodes", "metrics", "timing")
+def hand_made(directory: RunDir, frame: int, content: bytes = b"") -> None:
+    size = {"size": len(content), "crc32": zlib.crc32(content)}
+    tables = dict.fromkeys(("episodes", "metrics", "timing"), size)
+    state: dict[str, Any] = {"frame": frame, "optimiser_steps": 0, "pending": None, "replay": None, "averages": []}
+    write_generation(directory, state | {"parameters": {}, "collector": {}, "record": {"tables": tables}})
 
 
 def test_two_generations_are_kept_newest_first(tmp_path: Path) -> None:
@@ -157,10 +196,10 @@ def test_two_generations_are_kept_newest_first(tmp_path: Path) -> None:
         hand_made(directory, frame)
     assert [state["frame"] for state in generations(directory)] == [300, 200]
     assert {path.name for path in (tmp_path / "checkpoint").iterdir()} == {"last.pt", "previous.pt"}
-    hand_made(directory, 400, size=5)
-    hand_made(directory, 500, size=6)
+    hand_made(directory, 400, b"12345")
+    hand_made(directory, 500, b"123456")
     assert [state["frame"] for state in generations(directory)] == [400]
-    directory.timing.unlink()
+    directory.metrics.unlink()
     assert generations(directory) == []
 
 

@@ -8,8 +8,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from lab.errors import LabError
+from lab.files import read_json, read_yaml
 from lab.interpolation import resolve_but_seed, resolve_by_seed
-from lab.run_dir import RunDir, SweepDir, read_json, read_yaml
+from lab.run_dir import RunDir, SweepDir
 from lab.spec import load, read
 from lab.stack import Stack
 from tests.helpers import go_on, lab, result, specs, train

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from lab.run_dir import RunDir, read_json
+from lab.files import read_json
+from lab.run_dir import RunDir
 from tests.helpers import ROOT, lab, result
 
 SECTION = (ROOT / "README.md").read_text().split("\n## Your own algorithm and environment\n")[1].split("\n## ")[0]

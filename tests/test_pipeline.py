@@ -19,7 +19,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lab.run_dir import RunDir, level
+from lab.levels import level
+from lab.run_dir import RunDir
 from lab.spec import SWEEP_KEYS, Spec, load, read
 from tests.helpers import ALGORITHMS, CONF, ROOT, clone, git, lab, specs
 
@@ -37,14 +38,19 @@ NUMBERLESS = {
     "lab/checkpoint.py",  # a Session that is resumed is, to the last bit, one that was not
     "lab/display.py",
     "lab/errors.py",
+    "lab/files.py",
+    "lab/guard.py",
     "lab/imports.py",
     "lab/interruption.py",
     "lab/lazy.py",
+    "lab/levels.py",
     "lab/lock.py",
     "lab/lockstep.py",  # results do not depend on which Sessions share their steps
     "lab/plain.py",
     "lab/provenance.py",
+    "lab/recovery.py",
     "lab/run_dir.py",
+    "lab/shapes.py",
     "lab/terminal.py",
     "lab/trust.py",
 }

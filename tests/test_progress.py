@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
+from lab.files import write_json
 from lab.progress import count, follow, read_progress
-from lab.run_dir import TrialDir, trial_state, write_json
+from lab.run_dir import TrialDir, trial_state
 from tests import synthetic
 
 

@@ -22,9 +22,10 @@ from lab.algo.base.on_policy import OnPolicy
 from lab.collect import Collector, Evaluation
 from lab.env.vector import probe
 from lab.errors import LabError
+from lab.files import read_json
 from lab.memory.replay import Replay
 from lab.record import Record
-from lab.run_dir import RunDir, read_json
+from lab.run_dir import RunDir
 from lab.session import train
 from lab.spec import Spec
 from lab.stack import Stack
@@ -254,7 +255,7 @@ def test_law_1_goes_back_where_a_file_of_the_memory_is_damaged(tmp_path: Path) -
     check_same(made, tmp_path / "parts", tmp_path / "whole")
     (resumed,) = read_json(parts.provenance)["resumed"]
     assert resumed["frame"] < state["frame"]
-    assert "last.pt of seed 3 cannot be gone on from" in parts.log.read_text()
+    assert f"{newest.name} is damaged" in parts.log.read_text()
 
 
 @pytest.mark.law

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.run_dir import ENDED, RunDir, SweepDir, flatten, level, read_json, sessions, write_json
+from lab.files import flatten, read_json, write_json
+from lab.levels import level, sessions
+from lab.run_dir import ENDED, RunDir, SweepDir
 from lab.table import Table
 
 
@@ -97,15 +99,21 @@ def test_without_locks_the_process_is_looked_for(
     assert directory.read_status()["state"] == state, "of a process elsewhere nothing is known"
 
 
-def test_clearing_leaves_what_is_not_the_sessions(tmp_path: Path) -> None:
+def test_replacing_moves_what_is_the_sessions_and_leaves_the_rest(tmp_path: Path) -> None:
     directory = RunDir(tmp_path)
-    directory.write_status("failed", 1, 2)
-    directory.ask_to_stop("pruned", "why")
-    for name in ("events.out.tfevents.1", "notes.txt", "metrics.csv"):
-        (tmp_path / name).write_text("x")
-    directory.clear()
-    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt"}
+    for number in (1, 2):
+        directory.write_status("failed", 1, 2)
+        directory.ask_to_stop("pruned", "why")
+        for name in ("events.out.tfevents.1", "notes.txt", "metrics.csv", "checkpoint/best.pt"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(f"{number}")
+        assert directory.replace() == tmp_path / f"replaced-{number}"
+        assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "replaced-1", "replaced-2"} - {
+            f"replaced-{number + 1}"
+        }
+        assert (tmp_path / f"replaced-{number}" / "checkpoint" / "best.pt").read_text() == f"{number}"
     assert directory.stop_request() is None
+    assert directory.replace() is None
 
 
 def test_what_a_directory_holds(tmp_path: Path) -> None:

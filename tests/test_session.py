@@ -25,9 +25,10 @@ from lab.collect import Evaluation
 from lab.device import find_device
 from lab.env.vector import Environments, probe
 from lab.errors import LabError
+from lab.files import read_json, write_json
 from lab.provenance import Provenance
 from lab.record import Averages
-from lab.run_dir import RunDir, read_json, write_json
+from lab.run_dir import RunDir
 from lab.session import train as train_stack
 from lab.stack import Stack
 from lab.table import Table
@@ -312,8 +313,9 @@ def test_what_is_not_known_of_the_code_and_other_code_are_said(
     session.warn_of_code(code, [directory])
     assert f"Warning: {directory.path} goes on with other code than it began with: lab." in capsys.readouterr().err
     found = Provenance({**facts, "restore": "pickle"}, code)
-    record.Record(specs()[0], directory, found, (), 200, {"best": 0, "episodes": 0, "rows": 0, "row_frame": 0,
-                  "window": [], "sizes": {}}).finish("interrupted", 200)  # fmt: skip
+    state = {"best": 0, "episodes": 0, "rows": 0, "row_frame": 0, "window": []}
+    state["tables"] = read_json(directory.status)["tables"]
+    record.Record(specs()[0], directory, found, (), 200, state).finish("interrupted", 200)
     log = directory.log.read_text()
     assert "WARNING The code of lab has no git SHA: git is not installed." in log
     assert "WARNING the code of lab is not what this Session was begun with: see provenance.json" in log

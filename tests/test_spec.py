@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from lab.agent import Agent
 from lab.algo.base.algorithm import stack
 from lab.errors import LabError
-from lab.run_dir import write_text
+from lab.files import write_text
 from lab.spec import load, read
 from tests.helpers import specs
 

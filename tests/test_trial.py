@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.run_dir import TrialDir, read_json
+from lab.files import read_json
+from lab.run_dir import TrialDir
 from lab.trial import DIED, Point, Trial
 
 STATES = ("completed", "failed", "completed", "interrupted", "pending")

@@ -23,9 +23,10 @@ from lab import spec as spec_module
 from lab import trust
 from lab.command import compare, enjoy, publish, report, rerun, resume, status
 from lab.errors import UNSAFE, LabError, tell
+from lab.files import read_json, write_json
 from lab.imports import import_named, installed_only
 from lab.interpolation import literal
-from lab.run_dir import RunDir, SweepDir, read_json, write_json
+from lab.run_dir import RunDir, SweepDir
 from tests import synthetic
 from tests.helpers import ROOT, lab, train
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.run_dir import RunDir, SweepDir, TrialDir, level, write_atomically, write_json, write_text
+from lab.files import write_atomically, write_json, write_text
+from lab.levels import level
+from lab.run_dir import RunDir, SweepDir, TrialDir
 
 
 def analyse(path: Path) -> list[Path]:

@@ -13,7 +13,8 @@ from lab.analysis.session import WINDOW, Session
 from lab.analysis.trial import Trial, of_seeds, standing, summaries
 from lab.analysis.wording import fenced, interval, markdown, markdown_table, number, of_sessions
 from lab.errors import LabError
-from lab.run_dir import read_json
+from lab.files import read_json
+from lab.shapes import PROVENANCE
 
 MEANINGS = {
     "return": f"mean return of the last {WINDOW} episodes of training",
@@ -129,7 +130,7 @@ def _facts(session: Session) -> dict[str, str]:
     if not session.directory.provenance.exists():
         return {}
     try:
-        known = read_json(session.directory.provenance)
+        known = read_json(session.directory.provenance, PROVENANCE)
     except LabError:
         return {"code": "unknown: provenance.json cannot be read"}
     git, cpu = known.get("git") or {}, known.get("cpu") or {}

@@ -15,9 +15,9 @@ import pandas as pd
 from lab.analysis.objective import Objective
 from lab.analysis.statistics import STATISTICS, probability_of_improvement
 from lab.analysis.trial import Trial, counts, not_completed, read_trial
-from lab.errors import LabError, shown
+from lab.errors import LabError, say_once, shown
 from lab.plain import canonical
-from lab.run_dir import SweepDir, read_json
+from lab.run_dir import SweepDir
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -141,8 +141,16 @@ def read_experiment(directory: SweepDir) -> Experiment:
     Raises:
         LabError: a file in it cannot be read.
     """
-    sweep = read_json(directory.sweep) if directory.sweep.exists() else {}
-    objective = Objective.from_dict(sweep["objective"]) if "objective" in sweep else NO_OBJECTIVE
+    sweep: dict[str, Any] = {}
+    if directory.sweep.exists():
+        try:
+            sweep = directory.read_sweep()
+            sweep["objective"]
+        except LabError as error:
+            raise LabError(f"{error} `resume` makes it again.") from error
+    else:
+        say_once(f"{directory.sweep} is missing: Trials are ranked by the mean return, and as many as are there.")
+    objective = Objective.from_dict(sweep["objective"]) if sweep else NO_OBJECTIVE
     # A directory in which nothing was written yet is not a Trial yet.
     begun = [trial for trial in directory.trials() if trial.point.exists() or trial.seeds()]
     return Experiment(directory, sweep, objective, [read_trial(trial) for trial in begun])

@@ -17,7 +17,8 @@ from lab.analysis.plotting import reference_of, written
 from lab.analysis.trial import VARIES, Trial, read_trial, standing, summaries
 from lab.analysis.wording import estimated, interval, number
 from lab.errors import LabError
-from lab.run_dir import FIGURES, SweepDir, TrialDir, level
+from lab.levels import level
+from lab.run_dir import FIGURES, SweepDir, TrialDir
 
 COLUMNS = ("algo", "env", "frames", "return")  # of a CSV of figures to be held against
 CEILINGS = {"CartPole-v1": 500.0}  # highest mean return that there can be, by environment
@@ -188,6 +189,8 @@ def read_publication(path: Path, against: Benchmark | None = None) -> Publicatio
             continue
         trial = read_trial(TrialDir(below)) if TrialDir(below).seeds() else None
         if trial is None or not trial.spec:
+            if trial and trial.state != "pending":
+                raise LabError(f"{below} cannot be published: the spec of none of its Sessions can be read.")
             left_out.append(f"of {below.name}, no Session has begun")
             continue
         result = _result(trial, against)

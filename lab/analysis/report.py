@@ -25,8 +25,10 @@ from lab.analysis.session import Session
 from lab.analysis.statistics import STATISTICS, interval
 from lab.analysis.trial import Trial, trial_results
 from lab.errors import LabError
+from lab.files import read_json
 from lab.plain import canonical
-from lab.run_dir import FIGURES, read_json
+from lab.run_dir import FIGURES
+from lab.shapes import PROVENANCE
 
 POINTS = 120  # most points of a curve
 DIGITS = 6  # significant digits of figures; specs keep all of theirs
@@ -212,7 +214,8 @@ def _files(session: Session, above: Path) -> dict[str, str]:
 
 def _provenance(session: Session) -> dict[str, Any]:
     try:
-        return read_json(session.directory.provenance) if session.directory.provenance.exists() else {}
+        known = session.directory.provenance
+        return read_json(known, PROVENANCE) if known.exists() else {}
     except LabError:
         return {"git": {"note": "provenance.json cannot be read"}}
 

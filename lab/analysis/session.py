@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import io
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from lab.errors import LabError
-from lab.run_dir import RunDir, read_yaml
+from lab.errors import LabError, say_once
+from lab.files import flatten, read_yaml
+from lab.run_dir import ENDED, RunDir
+from lab.shapes import SPEC
 
 WINDOW = 100  # episodes in what is called the return
 NO_SESSION = "{} is not the run directory of a Session: {} is missing."
+NEEDED = ("name", "seed", "frames", "threads", "mode", "algo.name", "env.name", "env.id")  # keys that every spec has
+COLUMNS = {
+    "episodes": ("frame", "return", "length"),
+    "metrics": ("frame", "optimiser_steps", "episodes", "return", "length", "eval_return"),
+    "timing": ("frame", "seconds"),
+}  # that every table of that name has
 
 
 @dataclass
@@ -75,42 +84,84 @@ class Session:
 
 
 def read_session(directory: RunDir, seed: int) -> Session:
-    """Read a Session that may not have begun.
-
-    Raises:
-        LabError: a file in it cannot be read.
-    """
+    """Read a Session that may not have begun; one that completed, but whose files are damaged, counts as failed."""
     status = directory.read_status_if_any()
     if status is None:
         return Session(directory, seed, "pending", 0, 0, None, None, {})
-    files = (directory.episodes, directory.metrics, directory.timing)
-    tables = read_tables(directory) if all(file.exists() and file.stat().st_size for file in files) else None
-    figures = session_results(tables) if tables else {}
-    return Session(
-        directory, seed, status["state"], status["frame"], status["frames"], status["error"], tables, figures
-    )
+    state, error, tables = status["state"], status["error"], None
+    figures: dict[str, Any] = {}
+    if state == "completed" or _has_tables(directory):
+        try:
+            tables = read_tables(directory, status)
+            figures = session_results(tables)
+        except LabError as problem:
+            if state == "completed":
+                say_once(f"{problem} The Session of seed {seed} counts as failed.")
+                state = "failed"
+            reason = str(problem).replace(f"{directory.path}/", "")  # as figures are the same wherever they are made
+            error = error or reason
+    return Session(directory, seed, state, status["frame"], status["frames"], error, tables, figures)
 
 
-def read_tables(directory: RunDir) -> Tables:
+def _has_tables(directory: RunDir) -> bool:
+    files = (directory.episodes, directory.metrics)
+    return all(file.exists() and file.stat().st_size for file in files)
+
+
+def read_tables(directory: RunDir, status: dict[str, Any] | None = None) -> Tables:
     """Read the tables of a Session, finished or not.
 
+    Args:
+        directory: of the Session.
+        status: what its status.json holds, if that is read already.
+
     Raises:
-        LabError: the directory is not that of a Session, or a table cannot be read.
+        LabError: the directory is not that of a Session, or a file is damaged: a table of a Session that ended is not
+            the one that it wrote.
     """
     spec = read_spec(directory)
+    status = status or directory.read_status()
+    sizes = status.get("tables", {}) if status["state"] in ENDED else {}
+
+    def rows(name: str) -> pd.DataFrame:
+        return _read_rows(directory.tables[name], COLUMNS[name], sizes.get(name))
+
     try:
-        episodes, metrics, timing = map(_read_rows, (directory.episodes, directory.metrics, directory.timing))
+        episodes, metrics = rows("episodes"), rows("metrics")
     except FileNotFoundError as error:
-        raise LabError(NO_SESSION.format(directory.path, error.filename)) from error
-    except ValueError as error:
-        raise LabError(f"A table in {directory.path} cannot be read: {error}.") from error
-    return Tables(spec, episodes, metrics, timing, directory.read_status()["state"])
+        raise LabError(f"{error.filename} is missing.") from error
+    try:
+        timing = rows("timing")
+    except (LabError, FileNotFoundError) as error:
+        missing = f"{directory.timing} is missing." if isinstance(error, FileNotFoundError) else str(error)
+        say_once(f"{missing} How long the Session took is not known.")
+        timing = pd.DataFrame({column: pd.Series(dtype=float) for column in COLUMNS["timing"]})
+    return Tables(spec, episodes, metrics, timing, status["state"])
 
 
-def _read_rows(path: Path) -> pd.DataFrame:
-    # A Session that runs, or was killed, may have written half of a last row.
+def _read_rows(path: Path, columns: Sequence[str], written: dict[str, int] | None) -> pd.DataFrame:
+    """Read a table.
+
+    Args:
+        path: its file.
+        columns: some that it has.
+        written: size and CRC-32 that it had when its Session ended; null where that is not known.
+    """
     content = path.read_bytes()
-    return pd.read_csv(io.BytesIO(content[: content.rfind(b"\n") + 1]), low_memory=False)
+    if written and (len(content), zlib.crc32(content)) != (written["size"], written["crc32"]):
+        raise LabError(f"{path} is damaged: its checksum does not fit.")
+    # A Session that runs, or was killed, may have written half of a last row.
+    try:
+        rows = pd.read_csv(io.BytesIO(content[: content.rfind(b"\n") + 1]), low_memory=False)
+    except ValueError as error:
+        raise LabError(f"{path} is damaged: {error}.") from error
+    for column in columns:
+        if column not in rows:
+            raise LabError(f"{path} is damaged: it has no column {column!r}.")
+    for name in rows:
+        if len(rows) and not pd.api.types.is_numeric_dtype(rows[name]):
+            raise LabError(f"{path} is damaged: its column {str(name)!r} holds other things than numbers.")
+    return rows
 
 
 def read_spec(directory: RunDir) -> dict[str, Any]:
@@ -120,14 +171,13 @@ def read_spec(directory: RunDir) -> dict[str, Any]:
         LabError: the directory is not that of a Session, or the spec cannot be read.
     """
     try:
-        spec = read_yaml(directory.spec)
+        spec = read_yaml(directory.spec, SPEC)
+        for key in NEEDED:
+            flatten(spec)[key]
+        spec["env"]["kwargs"], spec["env"]["reference"]["id"]
+        return spec
     except FileNotFoundError as error:
         raise LabError(NO_SESSION.format(directory.path, error.filename)) from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise LabError(f"{directory.spec} cannot be read: {error}.") from error
-    if not isinstance(spec, dict):
-        raise LabError(f"{directory.spec} is not a spec: it holds no keys.")
-    return spec
 
 
 def session_results(tables: Tables) -> dict[str, Any]:

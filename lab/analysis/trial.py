@@ -13,8 +13,9 @@ import numpy as np
 from lab.analysis.session import Session, Tables, read_session, read_spec
 from lab.analysis.statistics import std, summarise_columns
 from lab.errors import LabError
+from lab.files import flatten
 from lab.plain import canonical
-from lab.run_dir import TrialDir, flatten, read_json, trial_state
+from lab.run_dir import TrialDir, trial_state
 
 VARIES = "varies with the seed"  # in place of a value of a spec
 # What is said of one seed that did not complete, and of several.
@@ -57,16 +58,10 @@ class Trial:
     def common(self) -> dict[str, Any]:
         """The spec that its Sessions share, without the seed; empty if none has written it.
 
-        VARIES stands for what is not the same in all of them, as a value that is interpolated from the seed.
-
-        Raises:
-            LabError: a spec cannot be read.
+        VARIES stands for what is not the same in all of them, as a value that is interpolated from the seed. Specs
+        that cannot be read are left out.
         """
-        specs = [
-            session.tables.spec if session.tables is not None else read_spec(session.directory)
-            for session in self.sessions
-            if session.tables is not None or session.directory.spec.exists()
-        ]
+        specs = [spec for session in self.sessions if (spec := _spec_if_any(session))]
         return common_spec([{key: value for key, value in spec.items() if key != "seed"} for spec in specs])
 
     @cached_property
@@ -111,6 +106,16 @@ def _curve_by_frame(tables: Sequence[Tables], column: str) -> tuple[np.ndarray, 
     return frames, np.stack(rows)
 
 
+def _spec_if_any(session: Session) -> dict[str, Any]:
+    """Return the spec of a Session; empty if it has written none, or none that can be read."""
+    if session.tables is not None:
+        return session.tables.spec
+    try:
+        return read_spec(session.directory)
+    except LabError:
+        return {}
+
+
 def common_spec(specs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return what specs share, with VARIES for the values that differ between them; empty if there are none."""
     if not specs or all(canonical(spec) == canonical(specs[0]) for spec in specs):
@@ -129,11 +134,9 @@ def read_trial(directory: TrialDir) -> Trial:
     """Read a Trial.
 
     Raises:
-        LabError: a file in it cannot be read.
+        LabError: it holds no Session.
     """
-    point: dict[str, Any] = {"hyperparameters": {}, "seeds": []}
-    if directory.point.exists():
-        point = read_json(directory.point)
+    point = directory.read_point_if_any()
     seeds = sorted({*point["seeds"], *directory.seeds()})
     if not seeds:
         raise LabError(f"{directory.path} holds no Session.")

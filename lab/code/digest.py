@@ -12,7 +12,9 @@ from typing import Any
 
 from lab.code.files import SOURCE
 from lab.errors import LabError
-from lab.run_dir import RunDir, read_json
+from lab.files import read_json
+from lab.run_dir import RunDir
+from lab.shapes import PROVENANCE
 
 FROZEN = ".provenance.json"  # what a frozen copy of the code knows of itself, beside the package
 SKIPPED = ("__pycache__", "node_modules", "site-packages")
@@ -86,7 +88,7 @@ def changed_since(session: RunDir, digests: Mapping[str, Any] | None = None) -> 
         digests: of the packages of now; null to look for those that the Session had in this process.
     """
     try:
-        then = read_json(session.provenance).get("code") or {}
+        then = read_json(session.provenance, PROVENANCE).get("code") or {}
     except LabError:
         return []
     return different(then, {name: digest_here(name) for name in then} if digests is None else digests)

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lab.code import files
 from lab.code.digest import package
 from lab.code.git import EMPTY_TREE, GitError, ask_git, batches, split
-from lab.run_dir import read_yaml
+from lab.errors import LabError
+from lab.files import read_yaml
 
 LOOSE = "in no git repository"
 PACKAGED = "is installed from a package"
@@ -356,7 +355,7 @@ def _written_by_pipeline(root: Path) -> list[str]:
     try:
         lock = read_yaml(root / PIPELINE)
         stages = lock.get("stages", {}).values()
-    except (yaml.YAMLError, AttributeError):  # as after a merge that is not finished
+    except (LabError, AttributeError):  # as after a merge that is not finished
         return [PIPELINE]
     return [PIPELINE, *(out["path"] for stage in stages for out in stage.get("outs", ()))]
 

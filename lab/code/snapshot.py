@@ -13,7 +13,7 @@ from lab.code.files import NO_CODE
 from lab.code.git import GitError, NoRepositoryError, ask_git, has, toplevel
 from lab.code.imports import INSTALLED, Imported, imported
 from lab.code.repository import LOOSE, PACKAGED, Repository, Request, read_folder, read_repository, submodules_of
-from lab.run_dir import read_json
+from lab.files import read_json
 
 FEW = 10  # names of files left out that one line has
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from lab import spec as specs
 from lab.display import number
-from lab.run_dir import LESS_IS_BETTER, write_atomically
+from lab.files import write_atomically
+from lab.run_dir import LESS_IS_BETTER
 from lab.terminal import Terminal
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import spec as specs
-from lab.run_dir import write_atomically, write_json, write_text
+from lab.files import write_atomically, write_json, write_text
 from lab.terminal import Terminal
 
 if TYPE_CHECKING:

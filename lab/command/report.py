@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lab.analysis import analyse
 from lab.errors import visible
-from lab.run_dir import level
+from lab.levels import level
 from lab.summary import show
 
 USAGE = """Usage: python -m lab report DIR

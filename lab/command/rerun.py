@@ -22,7 +22,10 @@ from lab import spec as specs
 from lab.analysis.session import read_spec  # not lab.spec's: an earlier spec may have had other keys
 from lab.display import number
 from lab.errors import LabError, require, require_one_of, visible
-from lab.run_dir import RunDir, SweepDir, level, read_json, rerun_file, sessions, write_json
+from lab.files import read_json, write_json
+from lab.levels import level, sessions
+from lab.run_dir import RunDir, SweepDir, rerun_file
+from lab.shapes import PROVENANCE
 from lab.summary import quoted
 from lab.terminal import Terminal
 from lab.trust import warn
@@ -157,7 +160,10 @@ def bring_back(stack: ExitStack, completed: Sequence[RunDir], here: bool) -> dic
     made = {}
     for session, code in read.items():
         tree = trees[_key(code)]
-        made[session] = (tree, working_directory(code, tree, Path(read_json(session.provenance)["directory"])))
+        made[session] = (
+            tree,
+            working_directory(code, tree, Path(read_json(session.provenance, PROVENANCE)["directory"])),
+        )
     return made
 
 
@@ -177,7 +183,7 @@ def tell_differences(console: Terminal, completed: Sequence[RunDir]) -> dict[str
     found: dict[str, tuple[str | None, str | None]] = {}
     installed = root_of_lab() is None
     for session in completed:
-        recorded = read_json(session.provenance)
+        recorded = read_json(session.provenance, PROVENANCE)
         found |= different(recorded, provenance.machine(recorded["device"]), installed)
     if not found:
         console.print("Machine and packages: as they were")

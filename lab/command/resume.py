@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.run_dir import RunDir, SweepDir, TrialDir, level, write_atomically
+from lab.files import write_atomically
+from lab.levels import level
+from lab.run_dir import RunDir, SweepDir, TrialDir
 from lab.spec import load
 from lab.trust import warn
 
@@ -68,6 +70,7 @@ def resume_sessions(directories: list[RunDir]) -> None:
         raise LabError(f"There is nothing to go on with in {directories[0].path}: what it holds is {states}.")
     before = {directory: directory.status.read_bytes() for directory in left}
     for directory in left:
+        directory.refuse_links()
         directory.interrupt()
     try:
         code = resume([load(directory.spec) for directory in left], left)

@@ -11,8 +11,10 @@ from rich.text import Text
 from rich.tree import Tree as Branches
 
 from lab.display import number
+from lab.errors import LabError, say_once
+from lab.files import Document
 from lab.progress import TrialProgress, count, read_progress
-from lab.run_dir import SweepDir, read_json
+from lab.run_dir import SweepDir
 from lab.terminal import Terminal
 from lab.tree import add_trial, title
 
@@ -74,29 +76,54 @@ def draw(path: Path, trials: list[TrialProgress]) -> RenderableType:
 def planned_sessions(path: Path, trials: list[TrialProgress]) -> int:
     """Return how many Sessions there are to be in all."""
     begun = sum(len(trial.sessions) for trial in trials)
-    sweep = SweepDir(path).sweep
-    if not sweep.exists():
-        return begun
-    plan = read_json(sweep)
-    return begun + max(plan["trials"] - len(trials), 0) * len(plan["seeds"])
+    sweep = read_sweep(path)
+    return begun + (max(sweep["trials"] - len(trials), 0) * len(sweep["seeds"]) if sweep else 0)
 
 
 def best_of(path: Path, trials: list[TrialProgress]) -> str | None:
     """Name the Trial that is best so far by the first objective, of those whose Sessions all completed."""
-    sweep = SweepDir(path).sweep
-    if not sweep.exists() or len(trials) < 2:
+    sweep = read_sweep(path)
+    if not sweep or len(trials) < 2:
         return None
-    objective = read_json(sweep)["objective"]
+    objective = sweep["objective"]
     metric, aggregate = objective["metrics"][0], objective["aggregate"]
     values = {}
     for index, trial in enumerate(trials):
-        figures = (trial.results or {}).get("figures", {}).get(metric)
-        if trial.state == "completed" and figures and figures["n"] == len(trial.sessions):
-            found = figures["mean"]["low"] if aggregate == "lower" else figures[aggregate]["value"]
-            if found is not None:
-                values[index] = found
+        value = value_of(trial, metric, aggregate)
+        if value is not None:
+            values[index] = value
     if not values:
         return None
     choose = max if objective["directions"][0] == "maximize" else min
     index = choose(values, key=lambda key: values[key])
-    return f"{title(trials[index])}: {aggregate} {metric} {number(values[index])}"
+    best = f"{title(trials[index])}: {aggregate} {metric} {number(values[index])}"
+    unknown = [trial.directory.path.name for trial in trials if trial.state == "completed"]
+    unknown = [name for name in unknown if name not in {trials[known].directory.path.name for known in values}]
+    return f"{best} ({', '.join(unknown)}: trial.json lacks it, and `report` makes it again)" if unknown else best
+
+
+def value_of(trial: TrialProgress, metric: str, aggregate: str) -> float | None:
+    """Return the objective of a Trial as its trial.json has it; null unless all of its Sessions completed with it."""
+    try:
+        figures = (trial.results or {}).get("figures", {}).get(metric)
+        if trial.state != "completed" or not figures or figures["n"] != len(trial.sessions):
+            return None
+        value: float | None = figures["mean"]["low"] if aggregate == "lower" else figures[aggregate]["value"]
+        return value
+    except LabError as error:
+        say_once(f"{error} `report` makes it again.")
+        return None
+
+
+def read_sweep(path: Path) -> Document | None:
+    """Read sweep.json; null where there is none, or one that is damaged."""
+    if not SweepDir(path).sweep.exists() and not SweepDir(path).trials():
+        return None
+    try:
+        sweep = SweepDir(path).read_sweep()
+        for key in ("trials", "seeds", "objective"):
+            sweep[key]
+        return sweep
+    except LabError as error:
+        say_once(f"{error} How many Sessions are planned, and which Trial is the best, is not known.")
+        return None

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 from lab.errors import LabError, describe_exit
+from lab.files import read_json
 from lab.launch.supervise import ProcessEndedError
 from lab.record import Ended, write_late
-from lab.run_dir import RunDir, read_json
+from lab.run_dir import RunDir
 
 SHOW_CURSOR = "\x1b[?25h"  # which live lines hide
 

@@ -20,9 +20,10 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from lab.files import read_json, write_sealed_yaml
 from lab.launch.launcher import AnyLauncher, SweepLauncher
 from lab.plain import quote
-from lab.run_dir import SweepDir, read_json, write_text
+from lab.run_dir import SweepDir
 from lab.spec import Spec, read
 from lab.trial import Job
 
@@ -136,7 +137,7 @@ class Context:
 
     def write_multirun(self, directory: SweepDir) -> None:
         """Write how the sweep was composed, where Hydra's own sweeper does."""
-        write_text(directory.multirun, OmegaConf.to_yaml(self.config))
+        write_sealed_yaml(directory.multirun, OmegaConf.to_yaml(self.config))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lab.errors import LabError, did_you_mean, tell, visible
+from lab.guard import refuse_foreign
 from lab.interruption import was_asked_to_stop
 from lab.launch.naming import run_directory
 from lab.launch.supervise import report
@@ -114,6 +115,8 @@ def train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]
     spaces = check_spaces(specs)
     directories = [RunDir(output)]
     if len(specs) > 1:
+        if not swept:
+            refuse_foreign(output, "hydra.run.dir", sweep=True)
         directories = [RunDir(output / f"seed-{spec.seed}") for spec in specs]
 
     if swept:

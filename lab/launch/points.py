@@ -14,8 +14,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from lab.errors import LabError, shown
+from lab.files import flatten
 from lab.plain import canonical, quote
-from lab.run_dir import flatten
 from lab.spec import SWEEP_KEYS, SearchSpec
 from lab.trial import Point
 

@@ -10,8 +10,12 @@ from statistics import median
 from rich.table import Table
 
 from lab.display import duration
+from lab.errors import LabError
 from lab.experiment import Plan
-from lab.run_dir import ENDED, RunDir, read_json, sessions
+from lab.files import read_json
+from lab.levels import sessions
+from lab.run_dir import ENDED, RunDir
+from lab.shapes import PROVENANCE
 from lab.spec import Spec
 from lab.terminal import Terminal
 from lab.tree import value_of
@@ -86,8 +90,11 @@ def frames_per_second(directory: RunDir) -> float | None:
     status = directory.read_status_if_any()
     if not status or status["state"] not in ENDED or not directory.timing.exists():
         return None
-    with directory.timing.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    seconds = sum(float(line["seconds"]) for line in rows)
-    stacked = len(read_json(directory.provenance)["stack"]) if directory.provenance.exists() else 1
-    return stacked * float(rows[-1]["frame"]) / seconds if seconds else None
+    try:
+        with directory.timing.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        seconds = sum(float(line["seconds"]) for line in rows)
+        stacked = len(read_json(directory.provenance, PROVENANCE)["stack"]) if directory.provenance.exists() else 1
+        return stacked * float(rows[-1]["frame"]) / seconds if seconds else None
+    except (LabError, ValueError, KeyError, TypeError, IndexError, csv.Error):  # of a file that is damaged
+        return None

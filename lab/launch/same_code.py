@@ -9,7 +9,9 @@ from typing import Any
 from lab.code.digest import changed_since, different
 from lab.code.snapshot import CodeSnapshot
 from lab.errors import LabError
-from lab.run_dir import RunDir, read_json
+from lab.files import read_json
+from lab.run_dir import RunDir
+from lab.shapes import PROVENANCE
 from lab.trial import Trial
 
 TRAINED = ("completed", "running", "interrupted")  # states of Sessions whose results a Trial has, or will have
@@ -65,7 +67,7 @@ def mixed(sessions: Iterable[RunDir]) -> list[str]:
     found: dict[str, None] = {}
     for session in sessions:
         try:
-            facts = read_json(session.provenance)
+            facts = read_json(session.provenance, PROVENANCE)
         except LabError:
             continue
         for one in (facts, *facts.get("resumed", ())):
@@ -81,7 +83,10 @@ def _seeds(seeds: Sequence[int]) -> str:
 def _compared(earlier: Mapping[str, RunDir], code: CodeSnapshot) -> str:
     """Say of packages which code they had in Sessions, and have here."""
     here = code.to_dict()
-    pairs = {name: (_commit(name, read_json(one.provenance)), _commit(name, here)) for name, one in earlier.items()}
+    pairs = {
+        name: (_commit(name, read_json(one.provenance, PROVENANCE)), _commit(name, here))
+        for name, one in earlier.items()
+    }
     return "; ".join(f"{name} ({then} there, {now} here)" for name, (then, now) in pairs.items())
 
 

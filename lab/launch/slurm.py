@@ -24,11 +24,13 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
 
 from lab.errors import LabError, require, visible
+from lab.files import read_json, write_atomically, write_sealed_json
 from lab.launch.frozen import Frozen, freeze
 from lab.launch.launcher import SweepLauncher, failed
 from lab.launch.tasks import Queue, Task, ask, explained, ids_in_queue
 from lab.provenance import command_line
-from lab.run_dir import SweepDir, TrialDir, read_json, write_atomically, write_json
+from lab.run_dir import SweepDir, TrialDir
+from lab.shapes import JOB
 from lab.trial import Job
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class SlurmLauncher(SweepLauncher, SubmititLauncher):
             job = jobs[number - first]
             paths = {seed: str(session.path.relative_to(directory.path)) for seed, session in job.sessions.items()}
             content = {"task": task.id, "folder": str(task.folder), "trial": job.trial, "words": job.words}
-            write_json(directory.jobs / f"{number}.json", {**content, "sessions": paths})
+            write_sealed_json(directory.jobs / f"{number}.json", {**content, "sessions": paths})
 
         return [self.queue.follow(task) for task in self._submit(words, first, record)]
 
@@ -85,7 +87,7 @@ class SlurmLauncher(SweepLauncher, SubmititLauncher):
         """Return the jobs that an earlier process submitted and that are not over, with their numbers."""
         found: dict[int, tuple[Task, Job]] = {}
         for path in directory.jobs.glob("*.json"):
-            record = read_json(path)
+            record = read_json(path, JOB)
             trial = TrialDir(directory.path / Path(next(iter(record["sessions"].values()))).parent)
             job = Job(record["trial"], record["words"], {int(s): trial.session(int(s)) for s in record["sessions"]})
             if not job.ended:

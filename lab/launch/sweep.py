@@ -15,8 +15,10 @@ from lab.analysis.objective import Objective
 from lab.analysis.session import read_spec
 from lab.code.snapshot import CodeSnapshot, take
 from lab.display import print_next
-from lab.errors import LabError, shown, visible
+from lab.errors import LabError, say_once, shown, visible
 from lab.experiment import INTERRUPTED, Experiment, Plan
+from lab.files import Document, flatten, read_yaml, write_sealed_json
+from lab.guard import holds_session, refuse_foreign
 from lab.launch import job
 from lab.launch.context import Context
 from lab.launch.drawing import Drawing
@@ -28,7 +30,7 @@ from lab.launch.search import grid_of, study_of, suggested
 from lab.launch.supervise import leave, report
 from lab.plain import quote
 from lab.provenance import command_line, config_dirs
-from lab.run_dir import RunDir, SweepDir, flatten, read_json, read_yaml, write_json
+from lab.run_dir import ENDED, SweepDir
 from lab.spec import Spec, SweepSpec, differences
 from lab.terminal import Terminal
 from lab.tree import Tree
@@ -47,8 +49,9 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
     pruning = not str(context.pruner["_target_"]).endswith("NopPruner")
     if pruning and len(objective.metrics) > 1:
         raise LabError(f"A pruner needs one objective; objective.metric names {len(objective.metrics)}.")
-    if RunDir(directory.path).status.exists():
+    if holds_session(directory.path):
         raise LabError(f"{directory.path} holds a Session: choose another hydra.sweep.dir for a sweep.")
+    refuse_foreign(directory.path, "hydra.sweep.dir", sweep=True)
     if directory.sweep.exists():
         warn(directory.path, "to go on with it")
     plan = make_plan(context, directory, settings, words, pruning)
@@ -63,8 +66,7 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         preview(plan, spec)
         return
     study = study_of(context, plan, words, objective, settings)
-    if not directory.lock.acquire():
-        raise LabError(f"{directory.path} is in use: {directory.lock.holder()} controls a sweep there.")
+    directory.claim()
     plan = make_plan(context, directory, settings, words, pruning)  # nobody else changes the directory from here on
     job.started = True
     report("sweep", str(directory.path))
@@ -77,7 +79,7 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         Tree(spec.name, plan.total, len(plan.seeds), spec.frames, objective),
     )
     context.write_multirun(directory)
-    write_json(directory.sweep, content)
+    write_sealed_json(directory.sweep, content)
     if settings.detach and (study or not context.jobs.outlives):
         detach(directory, [f"{key}=true" for key in ("retry", "mix_code") if getattr(settings, key)])
         return
@@ -269,7 +271,12 @@ def refuse_other(trial: Trial, specs: list[Spec]) -> None:
     """Raise LabError if a Session of a Trial was trained with another spec than that of its seed."""
     for session, spec in zip(trial.sessions().values(), specs, strict=True):
         if session.spec.exists():
-            changed = differences(read_spec(session), spec.to_dict())
+            try:
+                changed = differences(read_spec(session), spec.to_dict())
+            except LabError:
+                if session.read_status()["state"] not in ENDED:
+                    raise
+                continue  # analysis counts it as failed, and nothing is written there
             if changed:
                 raise LabError(
                     f"{session.path} holds a Session of another spec: {'; '.join(changed)}."
@@ -300,8 +307,8 @@ def description(context: Context, plan: Plan, words: Sweep, objective: Objective
         "user": user(),
         "host": platform.node(),
     }
-    if directory.sweep.exists():
-        earlier = read_json(directory.sweep)
+    earlier = read_earlier(directory)
+    if earlier:
         for key, what in (("kind", "kind of sweep"), ("space", "search space")):
             if earlier[key] != content[key]:
                 raise LabError(
@@ -318,6 +325,20 @@ def description(context: Context, plan: Plan, words: Sweep, objective: Objective
     return content
 
 
+def read_earlier(directory: SweepDir) -> Document | None:
+    """Return what sweep.json holds; null where there is none yet, or one that is damaged and made again."""
+    if not directory.sweep.exists():
+        return None
+    try:
+        earlier = directory.read_sweep()
+        for key in ("kind", "space", "seeds"):
+            earlier[key]
+        return earlier
+    except LabError as error:
+        say_once(f"{error} It is made again.")
+        return None
+
+
 def command_of(directory: SweepDir, words: list[str]) -> list[str]:
     """Return the words that begin a sweep again in its directory, with some of them changed.
 
@@ -329,6 +350,8 @@ def command_of(directory: SweepDir, words: list[str]) -> list[str]:
         began = [*hydra["overrides"]["hydra"], *hydra["overrides"]["task"]]
         sources = [each["path"] for each in hydra["runtime"]["config_sources"] if each["provider"] == "command-line"]
         name = hydra["job"]["config_name"]
+    except LabError:
+        raise
     except Exception as error:
         raise LabError(f"{directory.multirun} cannot be read: {error}.") from error
     # What was asked for once is not asked for again.

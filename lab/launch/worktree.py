@@ -14,8 +14,10 @@ from lab.code.git import GitError, ask_git, has, toplevel
 from lab.code.repository import Repository, head
 from lab.code.snapshot import CodeSnapshot, patch_name, root_of_lab
 from lab.errors import LabError
+from lab.files import read_json
 from lab.launch.frozen import Frozen, Tree, place
-from lab.run_dir import RunDir, read_json
+from lab.run_dir import RunDir
+from lab.shapes import PROVENANCE
 
 HERE = "; code=here runs it with the code as it is now"
 
@@ -26,7 +28,7 @@ def read_code(directory: RunDir, whole: bool = True) -> CodeSnapshot:
     Raises:
         LabError: it cannot be read, or it is to be whole and a patch is missing.
     """
-    facts = read_json(directory.provenance)
+    facts = read_json(directory.provenance, PROVENANCE)
     snapshot = CodeSnapshot.read(facts, directory.path)
     recorded = (facts["git"], *(facts.get("repositories") or ()))
     for repository, known in zip(snapshot.repositories, recorded, strict=True):
@@ -39,7 +41,7 @@ def read_code(directory: RunDir, whole: bool = True) -> CodeSnapshot:
 
 def other_code(directory: RunDir) -> list[dict[str, Any]]:
     """Return each time that a Session was resumed with other code than it was begun with."""
-    facts = read_json(directory.provenance)
+    facts = read_json(directory.provenance, PROVENANCE)
     return [entry for entry in facts.get("resumed", []) if changed_since(directory, entry.get("code") or {})]
 
 

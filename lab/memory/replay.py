@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -348,7 +349,7 @@ class Replay:
         """Remove the files of one Session that none of its last two checkpoints knows of."""
         known = set().union(*self._referenced[index])
         for path in folder.glob("*.pt"):
-            if path.name not in known:
+            if re.fullmatch(r"\d+-\d+\.pt", path.name) and path.name not in known:  # what is not ours stays
                 path.unlink()
 
     def restore(self, index: int, state: dict[str, Any], folder: Path) -> None:

@@ -28,7 +28,8 @@ from lab.analysis.experiment import (
 from lab.analysis.objective import Objective
 from lab.analysis.statistics import interval, probability_of_improvement
 from lab.analysis.trial import Trial
-from lab.run_dir import SweepDir, write_json
+from lab.files import write_json
+from lab.run_dir import SweepDir
 from tests import synthetic
 from tests.analysis.test_trial import session, trial
 from tests.helpers import ROOT

@@ -21,7 +21,8 @@ import pytest
 from lab.analysis import report
 from lab.analysis.experiment import read_experiment
 from lab.analysis.report import POINTS, write_report
-from lab.run_dir import SweepDir, write_json
+from lab.files import read_json, write_sealed_json
+from lab.run_dir import SweepDir
 from tests.synthetic import TRACEBACK, experiment
 
 STATES = {(2, 1): "failed", (3, 0): "pruned", (5, 3): "pending"}
@@ -53,7 +54,7 @@ def lines(curve: list[Any]) -> np.ndarray:
 
 
 def change(path: Path, **values: Any) -> None:
-    write_json(path, json.loads(path.read_text()) | values)
+    write_sealed_json(path, read_json(path) | values)
 
 
 @pytest.fixture(scope="module")

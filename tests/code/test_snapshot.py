@@ -13,7 +13,8 @@ from lab.code import digest, files, snapshot
 from lab.code import git as asking
 from lab.code.imports import Imported
 from lab.code.snapshot import CodeSnapshot, take
-from lab.run_dir import RunDir, write_json
+from lab.files import write_json
+from lab.run_dir import RunDir
 from tests.helpers import git
 
 

@@ -16,9 +16,11 @@ import pytest
 
 from lab.command import rerun
 from lab.errors import LabError
+from lab.files import read_json, write_json
 from lab.launch import worktree
 from lab.launch.worktree import read_code, restored
-from lab.run_dir import RunDir, read_json, sessions, write_json
+from lab.levels import sessions
+from lab.run_dir import RunDir
 from tests.helpers import clone, git, lab, result, train
 
 SMALL = ("algo=a2c", "frames=1000", "log.every=250", "eval.every=500", "eval.episodes=2", "log.tensorboard=false",
@@ -86,6 +88,7 @@ def test_what_differs_is_said_with_the_frame_and_by_how_much(
     frame, _, length = rows[5].split(",")
     rows[5] = f"{frame},1000.0,{length}"
     trained.episodes.write_text("\n".join(rows) + "\n")
+    trained.amend_status(tables={})  # as if it had been written so
     provenance = read_json(trained.provenance)
     provenance["packages"]["numpy"] = "1.0.0"
     write_json(trained.provenance, provenance)
@@ -108,7 +111,8 @@ def test_what_differs_is_said_with_the_frame_and_by_how_much(
 def test_a_spec_that_its_code_refuses_is_told_in_a_sentence(
     trained: RunDir, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    trained.spec.write_text(trained.spec.read_text().replace("CartPole-v1", "yours:Yours-v0"))
+    text = trained.spec.read_text().rpartition("# checksum")[0]
+    trained.spec.write_text(text.replace("CartPole-v1", "yours:Yours-v0"))
     with pytest.raises(LabError, match="The code refuses to run the spec of a2c_cartpole"):
         rerun.main([str(trained.path), f"out={tmp_path}/again", "code=here"])
     errors = capfd.readouterr().err

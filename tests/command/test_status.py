@@ -11,7 +11,8 @@ import pytest
 from lab.analysis import analyse
 from lab.command import report, resume, status
 from lab.errors import LabError
-from lab.run_dir import RunDir, read_json, write_json
+from lab.files import read_json, write_json
+from lab.run_dir import RunDir
 from tests import synthetic
 from tests.helpers import QUIET, lab, result, train
 

@@ -12,7 +12,8 @@ import torch
 from lab.collect import Collector
 from lab.env.generators import SHARED, Generators, Watch
 from lab.env.vector import Environments, draws_of, way_of
-from lab.run_dir import RunDir, read_json
+from lab.files import read_json
+from lab.run_dir import RunDir
 from lab.spec import Spec
 from tests.helpers import go_on, lab, result, specs
 

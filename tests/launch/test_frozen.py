@@ -17,7 +17,8 @@ from lab.errors import LabError
 from lab.launch.frozen import Frozen, freeze
 from tests.helpers import ROOT, git
 
-PARTS = ("provenance.py", "run_dir.py", "lock.py", "errors.py", "plain.py")
+MODULES = ("provenance", "run_dir", "lock", "errors", "files", "guard", "shapes", "trust", "levels", "plain")
+PARTS = tuple(f"{name}.py" for name in MODULES)
 NAME = "a, 'check=out' [ü]"
 PROBE = """
 import lab, mine, tests.envs

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from lab.experiment import INTERRUPTED
+from lab.files import read_json
 from lab.launch.sweep import conclude
-from lab.run_dir import RunDir, SweepDir, read_json, sessions
+from lab.levels import sessions
+from lab.run_dir import RunDir, SweepDir
 from tests.helpers import ROOT, lab
 from tests.launch.test_local import FATED
 from tests.launch.test_sweep import SEARCH, SMALL, states, sweep

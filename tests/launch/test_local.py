@@ -13,8 +13,9 @@ from statistics import median
 
 import pytest
 
+from lab.files import read_json
 from lab.plain import quote
-from lab.run_dir import RunDir, SweepDir, read_json
+from lab.run_dir import RunDir, SweepDir
 from tests.helpers import lab
 
 FATED = (

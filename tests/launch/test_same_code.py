@@ -10,8 +10,9 @@ from lab.code import digest
 from lab.code.repository import Repository
 from lab.code.snapshot import CodeSnapshot
 from lab.errors import LabError
+from lab.files import write_json
 from lab.launch.same_code import mixed, require_same_code
-from lab.run_dir import RunDir, TrialDir, write_json
+from lab.run_dir import RunDir, TrialDir
 from lab.trial import Point, Trial
 
 HERE = CodeSnapshot(Repository("project", Path("/project"), "b" * 40, patch=b"x"), (), {"lab": "new"})

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from lab.run_dir import RunDir, read_json, sessions
+from lab.files import read_json
+from lab.levels import sessions
+from lab.run_dir import RunDir
 from tests.helpers import ROOT, lab
 
 SLOW = (pytest.mark.slow, pytest.mark.law)

@@ -16,11 +16,13 @@ from optuna.distributions import FloatDistribution
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 
+from lab.files import read_json, read_yaml, write_json
 from lab.launch.points import value_of
 from lab.launch.search import made, sampler
 from lab.launch.sweep import pack
+from lab.levels import sessions
 from lab.plain import canonical, quote
-from lab.run_dir import RunDir, SweepDir, read_json, read_yaml, sessions, write_json
+from lab.run_dir import RunDir, SweepDir
 from lab.study import Outcome, Study
 from tests.helpers import CONF, ROOT, git, lab, result, train
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
+from lab.files import write_json
 from lab.launch.worktree import differences, read_code, restored, working_directory
-from lab.run_dir import RunDir, write_json
+from lab.run_dir import RunDir
 from tests.code.test_snapshot import checkout, collect, commit, own, write  # noqa: F401 - a fixture among them
 from tests.helpers import git
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from lab.algo.base.on_policy import OnPolicy
 from lab.collect import Collector
 from lab.errors import LabError
+from lab.files import write_text
 from lab.net.module import Module
 from lab.net.net import Output
 from lab.net.network import Parameters, StackedNetwork
-from lab.run_dir import RunDir, write_text
+from lab.run_dir import RunDir
 from lab.spec import load
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 from tests.modules import Torso

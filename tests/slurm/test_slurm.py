@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.files import read_json
+from lab.levels import sessions
 from lab.plain import quote
-from lab.run_dir import RunDir, SweepDir, read_json, sessions
+from lab.run_dir import RunDir, SweepDir
 from tests.helpers import clone, lab, result, train
 from tests.launch.test_sweep import states
 from tests.slurm.helpers import NAME, Start, slurm
