@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lab.errors import LabError
 from lab.files import plain
 from lab.interruption import stop_signals
+from lab.room import Room, lacked_room
 from lab.run_dir import ENDED, SweepDir, TrialDir
 from lab.trial import Job, Point, Trial, states_of
 from lab.watchdog import Watchdog
@@ -150,6 +153,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         self._watchdog = Watchdog(self.plan.hung_after)
+        self._room = Room(self.plan.directory.path, self.tree.announce)
 
     def open(self) -> None:
         """Take in what an earlier process left in the directory.
@@ -164,9 +168,7 @@ class Experiment:
             if jobs:
                 self._running.append(Running(trial, jobs))
         wait_for_leftovers([trial for trial in begun if trial not in self._adopted()])
-        outcomes = {trial.number: self.outcome(trial) for trial in begun}
-        if self.study:
-            self.study.open(outcomes)
+        outcomes = self._open_study(begun)
         self.tree.adopt({trial.number: (trial, outcomes[trial.number]) for trial in begun})
         for running in self._running:  # what is in no job that goes on is launched again
             launched = [seed for job in running.jobs.values() for seed in job.sessions]
@@ -177,6 +179,22 @@ class Experiment:
         # Of these some Sessions are done, and to prune the rest would take a whole Trial out of the ranking.
         self._looked = {trial.number: self.plan.rungs for trial in begun if "completed" in trial.states().values()}
         self._next = max((trial.number + 1 for trial in begun), default=0)
+
+    def _open_study(self, begun: Sequence[Trial]) -> dict[int, Outcome]:
+        """Let the study begin, or begin anew, with how Trials stand now; return that by their numbers."""
+        outcomes = {trial.number: self.outcome(trial) for trial in begun}
+        if self.study:
+            self.study.open(outcomes)
+        return outcomes
+
+    def _attempt(self, action: Callable[[], None]) -> bool:
+        """Do what writes, and again when a full disk has room; false if it was to stop before that."""
+
+        def recover() -> None:
+            self._open_study(self.plan.begun())
+            self._looked = {number: rung for number, rung in self._looked.items() if rung == self.plan.rungs}
+
+        return self._room.attempt(action, recover, self._asked)
 
     def _adopted(self) -> list[Trial]:
         return [running.trial for running in self._running]
@@ -190,6 +208,7 @@ class Experiment:
         """
         try:
             with self.tree, stop_signals() as stop:
+                self._asked = stop
                 while self._step(stop):
                     pass
         except BaseException:
@@ -219,13 +238,13 @@ class Experiment:
             if not running.trial.runs:
                 self._lingering.remove(running)
                 if not self.stopped:
-                    running.close()
+                    self._attempt(running.close)
                 self._conclude(running.trial)
         if self.stopped:
             self._ask_to_stop()
         elif self.study and self.plan.prune:
-            for running in self._running:
-                self._look(running.trial, self.study)
+            for trial in self._adopted():
+                self._attempt(partial(self._look, trial, self.study))
         self.tree.update()
         return True
 
@@ -233,11 +252,10 @@ class Experiment:
         """Launch the jobs of as many Trials as may run at the same time, all at once."""
         begun: list[tuple[Trial, list[Job]]] = []
         while len(self._running) + len(begun) < self.plan.parallel:
-            trial = self._next_trial()
-            if trial is None:
+            before = len(begun)
+            if not self._attempt(partial(self._begin_next, begun)) or len(begun) == before:
                 break
-            self.tree.begin(trial)
-            begun.append((trial, trial.jobs(self.plan.stack)))
+            self.tree.begin(begun[-1][0])
         futures = iter(self.launcher.launch([job for _, jobs in begun for job in jobs]) if begun else ())
         for trial, jobs in begun:
             self._running.append(Running(trial, {next(futures): job for job in jobs}))
@@ -249,36 +267,52 @@ class Experiment:
             reason = self._watchdog.reason(job) or (None if future.cancelled() else future.result())
             running.over.append((job, reason))
             if not self.stopped:
-                running.close()
+                self._attempt(running.close)
             states = states_of(job.sessions)
-            self._ended += states.values()
+            if not lacked_room(job.sessions):
+                self._ended += states.values()
             if reason and not set(ENDED).issuperset(states.values()):
                 self.tree.say(f"{running.trial.directory.path}: {reason}")
         if not running.jobs:
             self._running.remove(running)
             self._lingering.append(running)
 
-    def _next_trial(self) -> Trial | None:
-        """Return the next Trial to run: one that was begun earlier, or the next point."""
+    def _begin_next(self, begun: list[tuple[Trial, list[Job]]]) -> None:
+        """Begin the next Trial, if there is one: one that was begun earlier, or the next point; add it and its jobs."""
         if self._waiting:
-            trial = self._waiting.pop(0)
+            trial = self._waiting[0]
         elif self._next >= self.plan.total:
-            return None
+            return
         else:
             number, values = self.study.ask() if self.study else (self._next, {})
             assert number == self._next, "points are numbered without a gap"
             points = self.plan.points
             trial = self.plan.trial(number, self.plan.searched(values) if points is None else points[number])
-            self._next = number + 1
         trial.begin()
-        return trial
+        if self._waiting:
+            self._waiting.pop(0)
+        else:
+            self._next += 1
+        begun.append((trial, trial.jobs(self.plan.stack)))
+
+    def _go_on_with_room(self, trial: Trial) -> bool:
+        """Let Sessions that failed because the disk was full go on once it has room; false if there are none."""
+        if self.stopped or not lacked_room(trial.sessions()):
+            return False
+        if not self._room.wait(self._asked) or not self._attempt(partial(interrupt_all, trial)):
+            return False
+        self._waiting.insert(0, trial)
+        return True
 
     def _conclude(self, trial: Trial) -> None:
+        if self._go_on_with_room(trial):
+            return
         from lab.analysis import analyse_trial
 
         outcome = self.outcome(trial)
-        if self.study and outcome.state != "running":
-            self.study.tell(trial.number, outcome)
+        study = self.study
+        if study and outcome.state != "running":
+            self._attempt(partial(study.tell, trial.number, outcome))
         try:
             analyse_trial(trial.directory)
         except (LabError, OSError) as error:
@@ -297,7 +331,8 @@ class Experiment:
 
     def _ask_to_stop(self) -> None:
         for trial in [*self._adopted(), *(running.trial for running in self._lingering)]:
-            trial.ask_to_stop("interrupted", f"the sweep was stopped: {self.stopped}")
+            with suppress(OSError):  # of a full disk; the launcher asks as well
+                trial.ask_to_stop("interrupted", f"the sweep was stopped: {self.stopped}")
 
     def outcome(self, trial: Trial) -> Outcome:
         """Read from its files how a Trial stands."""
@@ -330,6 +365,12 @@ class Experiment:
             if study.report(trial.number, rung, value):
                 trial.ask_to_stop("pruned", f"pruned at rung {rung} of {rungs}: {self.tree.figures([value])}")
                 return
+
+
+def interrupt_all(trial: Trial) -> None:
+    """Let the Sessions of a Trial that failed because the disk was full count as interrupted."""
+    for session in lacked_room(trial.sessions()):
+        session.interrupt()
 
 
 def wait_for_leftovers(trials: Sequence[Trial]) -> None:

@@ -82,6 +82,7 @@ class Study:
         Raises:
             LabError: the file lacks a Trial that has a directory, or cannot be read.
         """
+        self._trials = {}
         earlier, attributes = self._read()
         if self.path and len(earlier) < len(begun):
             raise LabError(
@@ -124,7 +125,7 @@ class Study:
         """Take in how a Trial ended."""
         state = STATES[outcome.state]
         values = outcome.values if outcome.state == "completed" else None
-        self._study.tell(self._trial(number), values, state)
+        self._study.tell(self._trial(number), values, state, skip_if_finished=True)
 
     def _replay(self, outcome: Outcome) -> None:
         number, _ = self.ask()

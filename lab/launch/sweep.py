@@ -30,6 +30,7 @@ from lab.launch.search import grid_of, study_of, suggested
 from lab.launch.supervise import leave, report
 from lab.plain import quote
 from lab.provenance import command_line, config_dirs
+from lab.room import is_full
 from lab.run_dir import ENDED, SweepDir
 from lab.spec import Spec, SweepSpec, differences
 from lab.terminal import Terminal
@@ -84,7 +85,12 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         detach(directory, [f"{key}=true" for key in ("retry", "mix_code") if getattr(settings, key)])
         return
     context.jobs.warm_up()
-    experiment.open()
+    try:
+        experiment.open()
+    except Exception as error:
+        if not is_full(error):
+            raise
+        raise LabError(f"The disk of {directory.path} is full. Free some space, and resume.") from error
     if spec.log.tensorboard and not plan.alone:
         from lab.launch.hparams import write_hparams
 
