@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lab import spec as specs
 from lab.display import number
-from lab.files import write_atomically
+from lab.files import keep_earlier, write_atomically
 from lab.run_dir import LESS_IS_BETTER
 from lab.terminal import Terminal
 
@@ -55,7 +55,9 @@ def main(words: list[str]) -> None:
     require_metric(entries, options.metric)
     comparisons = [compare(entry, entries[0], options.metric) for entry in entries[1:]]
     picture = Path(options.out) / "compare.png"
-    write_atomically(picture, plot_compare(entries, options.metric))
+    content = plot_compare(entries, options.metric)
+    earlier = keep_earlier(picture, content)
+    write_atomically(picture, content)
     # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
     console = Terminal(soft_wrap=True, width=WIDTH)
     console.print()
@@ -65,7 +67,8 @@ def main(words: list[str]) -> None:
         console.print(conclusion(comparison))
     for note in notes(entries):
         console.print(f"Note: {note}", style="yellow")
-    console.print(f"\nMade {picture}")
+    there = f"; the one that was there is {earlier} now" if earlier else ""
+    console.print(f"\nMade {picture}{there}")
 
 
 def table(entries: Sequence[Entry], comparisons: Sequence[Comparison], metric: str) -> Table:

@@ -73,9 +73,18 @@ def main(words: list[str]) -> None:
         return
     options = specs.arguments(Options, words[1:], "enjoy")
     options.check()
+    require_new_films(options)
     directory = find_session(Path(words[0]))
     with installed_only(directory.path) if options.code == "installed" else nullcontext():
         play(directory, specs.load(directory.spec), options)
+
+
+def require_new_films(options: Options) -> None:
+    """Raise LabError if a film of this name is there: it may be of another agent, and cannot be had again."""
+    for episode in range(options.episodes if options.video else 0):
+        film = Path(options.video) / f"episode-{episode}.{options.format}"
+        if os.path.lexists(film):
+            raise LabError(f"{film} is there already, and no film is written over: choose another video=DIR.")
 
 
 def find_session(path: Path, command: str = "enjoy") -> RunDir:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import spec as specs
-from lab.files import write_atomically, write_json, write_text
+from lab.errors import LabError
+from lab.files import read_json, write_atomically, write_json, write_text
 from lab.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ USAGE = """Usage: python -m lab publish DIR [key=value ...]
                  environment and each Experiment into
   against=FILE   a CSV of figures to be held against, with the columns algo, env, frames and return"""
 
+RESULTS = {"*": {"*": {"frames": int}}}  # what results.json holds, by environment and algorithm
 STYLES = {"better": "green", "worse": "red"}
 WIDTH = 1000  # columns that the table may take
 
@@ -62,6 +65,25 @@ def main(words: list[str]) -> None:
     console.print(f"\nMade {', '.join(map(str, made))}")
 
 
+def require_own(results: Path, others: list[Path]) -> None:
+    """Raise LabError if a file is there that would be written over, and `publish` did not write it.
+
+    Args:
+        results: results.json, by which an earlier publication is known.
+        others: the other files.
+    """
+    there = [path for path in (results, *others) if os.path.lexists(path)]
+    try:
+        own = all("frames" in figures for env in read_json(results, RESULTS).values() for figures in env.values())
+    except LabError:
+        own = False
+    if there and not own:
+        raise LabError(
+            f"{there[0]} is there already, and not by an earlier `publish` into {results.parent}:"
+            " choose another out=DIR, or move it away."
+        )
+
+
 def write(publication: Publication, out: Path) -> list[Path]:
     """Write all files of a publication into a directory, and return them."""
     from lab.analysis.page_published import picture_name, write_markdown, write_page
@@ -73,6 +95,7 @@ def write(publication: Publication, out: Path) -> list[Path]:
     pictures |= {name: plot_experiment(experiment) for name, experiment in publication.experiments.items()}
     names = ("results.json", "results.csv", "results.md", "report.html")
     results, rows, markdown, page = (out / name for name in names)
+    require_own(results, [rows, markdown, page, *(out / picture_name(shown) for shown in pictures)])
     write_json(results, results_json(publication))
     write_text(rows, results_csv(publication))
     write_text(markdown, write_markdown(publication))

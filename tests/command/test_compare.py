@@ -105,3 +105,14 @@ def test_sides_that_cannot_be_compared() -> None:
     assert conclusion(compare(entry("b", LOW[:1]), entry("a", HIGH[:1]), "return")) == (
         "a and b cannot be compared on return: one seed each says nothing about another seed."
     )
+
+
+def test_a_picture_that_is_there_keeps_another_name(
+    sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "compare.png").write_text("mine")
+    words = (sweep.trial(0).path, sweep.trial(1).path, f"out={tmp_path}")
+    assert run(capsys, *words)[-1].endswith("compare.png; the one that was there is " + f"{tmp_path}/compare-1.png now")
+    assert run(capsys, *words)[-1].endswith("compare.png"), "the same picture is made again"
+    assert (tmp_path / "compare-1.png").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"compare.png", "compare-1.png"}

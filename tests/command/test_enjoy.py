@@ -161,3 +161,10 @@ def test_directories_that_cannot_be_played(runs: dict[str, RunDir], tmp_path: Pa
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
     assert "Usage: python -m lab enjoy DIR" in capsys.readouterr().out
+
+
+def test_no_film_is_written_over(runs: dict[str, RunDir], tmp_path: Path) -> None:
+    (tmp_path / "episode-1.gif").write_text("mine")
+    with pytest.raises(LabError, match=r"episode-1\.gif is there already, and no film is written over"):
+        main([str(runs["cartpole"].path), "episodes=2", f"video={tmp_path}", "format=gif"])
+    assert [path.name for path in tmp_path.iterdir()] == ["episode-1.gif"]

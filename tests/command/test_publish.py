@@ -73,3 +73,10 @@ def test_words_that_publish_nothing(folder: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(LabError, match="does not exist"):
         main([str(folder), "against=nothing.csv"])
     assert "publish" in COMMANDS
+
+
+def test_files_of_others_are_not_written_over(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(LabError, match=r"report\.html is there already, and not by an earlier `publish`"):
+        run(capsys, folder, f"out={tmp_path}")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
