@@ -25,7 +25,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.errors import LabError, did_you_mean, tell
+from lab.errors import LabError, did_you_mean, tell, visible
 from lab.imports import installed_only
 from lab.interruption import was_asked_to_stop
 from lab.launch.supervise import ProcessEndedError, supervise
@@ -97,7 +97,7 @@ def run() -> int:
         compose_and_run()
     except SystemExit as end:
         if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
+            print(visible(end.code), file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (LabError, OSError, KeyboardInterrupt) as error:
         return tell(KeyboardInterrupt() if was_asked_to_stop() else error)

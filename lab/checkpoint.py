@@ -7,6 +7,7 @@ which a checkpoint knows how many bytes belong to it, and a replay memory writes
 from __future__ import annotations
 
 import io
+import pickle
 import zlib
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,9 @@ def _load(path: Path) -> dict[str, Any]:
     content = unseal(path.read_bytes(), path)
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # of pickle or zip, which raise what they like
+    except pickle.UnpicklingError as error:  # whose message says how to run what the file holds
+        raise LabError(f"{path} is damaged: it holds something else than tensors and plain data.") from error
+    except Exception as error:  # of zip, which raises what it likes
         raise LabError(f"{path} is damaged: {' '.join(str(error).split())[:200]}.") from error
     require_shape(state, CHECKPOINT, path)
     document = Document({}, path)

@@ -11,7 +11,7 @@ from lab import checkpoint
 from lab.command.enjoy import main as enjoy
 from lab.command.resume import main as resume
 from lab.errors import LabError
-from lab.files import read_json, write_json
+from lab.files import plain, read_json, write_json
 from lab.run_dir import RunDir
 from tests.helpers import train
 
@@ -55,7 +55,7 @@ def test_an_environment_with_other_spaces_is_refused_before_anything_is_written(
 
 def test_other_parameters_are_a_sentence(interrupted: RunDir) -> None:
     for which in ("last", "previous"):
-        state = checkpoint.read(interrupted.checkpoint(which))
+        state = plain(checkpoint.read(interrupted.checkpoint(which)))
         name = next(iter(state["parameters"]))
         state["parameters"][name] = torch.zeros(1)  # which would fill any parameter without a word
         checkpoint.write(interrupted.checkpoint(which), state)
@@ -71,7 +71,7 @@ def test_other_parameters_are_a_sentence(interrupted: RunDir) -> None:
 
 
 def test_another_optimizer_is_a_sentence(interrupted: RunDir) -> None:
-    state = checkpoint.read(interrupted.checkpoint("last"))
+    state = plain(checkpoint.read(interrupted.checkpoint("last")))
     state["optimisers"] = {}
     checkpoint.write(interrupted.checkpoint("last"), state)
     with pytest.raises(LabError, match=r"The agent is another one than that of .*KeyError"):

@@ -85,7 +85,7 @@ def test_files_that_are_not_specs(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"no spec\.yaml"):
         load(tmp_path / "spec.yaml")
     (tmp_path / "spec.yaml").write_text("a: [1")
-    with pytest.raises(LabError, match="cannot be read as YAML"):
+    with pytest.raises(LabError, match=r"spec.yaml cannot be read: while parsing"):
         load(tmp_path / "spec.yaml")
     (tmp_path / "spec.yaml").write_text("seed: 1")
     with pytest.raises(LabError, match="frames is missing"):

@@ -23,7 +23,7 @@ from lab import spec as spec_module
 from lab import trust
 from lab.command import compare, enjoy, publish, report, rerun, resume, status
 from lab.errors import UNSAFE, LabError, tell
-from lab.files import read_json, write_json
+from lab.files import CHECKSUM, read_json, write_json
 from lab.imports import import_named, installed_only
 from lab.interpolation import literal
 from lab.run_dir import RunDir, SweepDir
@@ -60,6 +60,7 @@ def made(folder: Path, evil: str) -> Path:
     path = synthetic.experiment(folder / "sweep", trials=3, seeds=2, rows=12, states={(2, 1): "failed"}).path
     for file in path.rglob("*.json"):
         content = json.loads(file.read_text())
+        content.pop(CHECKSUM, None)  # a stranger may well leave it out
         if file.name == "point.json":
             content["hyperparameters"][f"key{evil}"] = content["hyperparameters"]["algo.advantage"]
         file.write_text(json.dumps(spoil(content) if evil else content))

@@ -13,7 +13,7 @@ from lab.analysis.session import WINDOW, Session
 from lab.analysis.trial import Trial, of_seeds, standing, summaries
 from lab.analysis.wording import fenced, interval, markdown, markdown_table, number, of_sessions
 from lab.errors import LabError
-from lab.files import read_json
+from lab.files import plain, read_json
 from lab.shapes import PROVENANCE
 
 MEANINGS = {
@@ -113,7 +113,7 @@ def seed_rows(trial: Trial) -> list[list[str]]:
 
 def dumped(spec: dict[str, Any]) -> str:
     """Write a spec as YAML, in the order that it has."""
-    return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(plain(spec), sort_keys=False, allow_unicode=True)
 
 
 def origins(trial: Trial) -> list[tuple[list[int], dict[str, str]]]:

@@ -5,32 +5,32 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from lab.errors import LabError, describe_exit
+from lab.errors import LabError, describe_exit, visible
 from lab.files import read_json
 from lab.launch.supervise import ProcessEndedError
 from lab.record import Ended, write_late
 from lab.run_dir import RunDir
 
-SHOW_CURSOR = "\x1b[?25h"  # which live lines hide
-
 
 def conclude(end: ProcessEndedError) -> int:
     """Fail the Sessions that a process trained, show what there is of them, and return the exit status."""
     if sys.stdout.isatty():
-        print(SHOW_CURSOR, end="")
+        print("\x1b[?25h", end="")  # which live lines hide
     sessions = [RunDir(path) for path in dict.fromkeys(end.reports.get("session", ()))]
     failed = [session for session in sessions if fail(session, end)]
     sweeps = end.reports.get("sweep")
-    if not failed or sweeps:
-        where = f" To go on with the sweep: python -m lab resume {shlex.quote(sweeps[-1])}" if sweeps else ""
-        print(f"Error: {explain(end)}{where}", file=sys.stderr)
-        remove_empty(end)
-        return 1
-    from lab.launch import job
+    if failed and not sweeps:
+        from lab.launch import job
 
-    return job.conclude([Ended.read(session) for session in sessions])
+        with suppress(LabError):  # a spec that cannot be read here, as its code is not found
+            return job.conclude([Ended.read(session) for session in sessions])
+    where = f" To go on with the sweep: python -m lab resume {shlex.quote(sweeps[-1])}" if sweeps else ""
+    print(visible(f"Error: {explain(end)}{where}"), file=sys.stderr)
+    remove_empty(end)
+    return 1
 
 
 def explain(end: ProcessEndedError) -> str:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from lab import interruption
-from lab.errors import tell
+from lab.errors import tell, visible
 from lab.interruption import SIGNALS, Requests
 
 END_SECONDS = 10.0  # that a process may take to end once it has said how it ends
@@ -130,7 +130,7 @@ def _in_a_line(problem: Any) -> None:
     if not issubclass(problem.exc_type, KeyboardInterrupt):  # a request to stop, which is known
         where = getattr(problem.object, "__qualname__", None) or type(problem.object).__name__
         text = f"Ignored: {where} raised {problem.exc_type.__name__}: {problem.exc_value}"
-        print(text.rstrip(": "), file=sys.stderr)
+        print(visible(text.rstrip(": ")), file=sys.stderr)
 
 
 class _Watch:

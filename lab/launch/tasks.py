@@ -61,7 +61,8 @@ class Task:
             rows = [line.split("|") for line in answer.splitlines()]
         except LabError:
             rows = []
-        states = list(dict.fromkeys(f"{state} ({code})" for state, code in rows if state != "COMPLETED"))
+        rows = [row for row in rows if row[0] != "COMPLETED"] or rows  # an environment may end it with exit code 0
+        states = list(dict.fromkeys(f"{state} ({code})" for state, code in rows))
         text = f"SLURM says {', '.join(states) or 'nothing'} of its task {self.id}"
         try:
             lines = self.path("log.err").read_text(errors="replace").strip().splitlines()
