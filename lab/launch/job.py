@@ -50,6 +50,7 @@ def run(config: DictConfig) -> None:
         analyse(train(config, output, swept=True))
         return
     made, output = output, run_directory(config, HydraConfig.get())
+    report("output", str(output))
     try:
         refuse_sweep(config, output)
         records = train(config, output)

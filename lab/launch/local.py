@@ -28,7 +28,7 @@ from lab.launch.gpus import ORDER, VISIBLE, Gpus, visible
 from lab.launch.launcher import SweepLauncher, failed
 from lab.provenance import command_line
 
-PRELOADED = ["lab.launch.preload"]
+PRELOADED = ["lab.launch.ignore_signals", "lab.launch.preload"]  # in this order
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what keeps libraries from taking all cores
 LEASED = ("auto", "cuda")  # devices for which a job is given a GPU; cuda:1 names one itself
 PATIENCE = 30.0  # seconds that a job may take to end by itself once the process that launched it is gone
@@ -148,7 +148,13 @@ def kill_group(pid: int | None) -> None:
 
 
 def work(payload: bytes, sender: Connection, log: str) -> None:
-    """Run one job in a new process, and send its JobReturn."""
+    """Run one job in a new process, and send its JobReturn; nothing if asked to end while it does not train."""
+    with contextlib.suppress(KeyboardInterrupt):
+        Requests(at_once=True).set()
+        sender.send_bytes(cloudpickle.dumps(_work(payload, log)))
+
+
+def _work(payload: bytes, log: str) -> JobReturn:
     os.setsid()  # a group of its own, which can be killed as a whole, and which Ctrl-C does not reach
     end_with_parent()
     Path(log).parent.mkdir(parents=True, exist_ok=True)
@@ -163,22 +169,16 @@ def work(payload: bytes, sender: Connection, log: str) -> None:
     try:
         job = context.config_loader.load_sweep_config(config, words)
     except Exception as error:
-        sender.send_bytes(cloudpickle.dumps(failed(words, f"its config cannot be composed: {error}")))
-        return
+        return failed(words, f"its config cannot be composed: {error}")
     with open_dict(job):
         job.hydra.job.id, job.hydra.job.num = f"{os.getpid()}", number
-    Requests(at_once=True).set()
-    try:
-        result = run_job(
-            hydra_context=context,
-            task_function=task_function,
-            config=job,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
-    except KeyboardInterrupt:  # asked to end before it began to train, or after
-        return
-    sender.send_bytes(cloudpickle.dumps(result))
+    return run_job(
+        hydra_context=context,
+        task_function=task_function,
+        config=job,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
 
 
 @contextlib.contextmanager
