@@ -82,7 +82,8 @@ def test_episodes_without_an_end_are_cut(endless: RunDir, capsys: pytest.Capture
 def test_the_memory_does_not_grow_with_a_film(endless: RunDir, tmp_path: Path) -> None:
     peaks = []
     for steps in (50, 1500):
-        words = ["enjoy", str(endless.path), "checkpoint=last", "episodes=1", f"max_steps={steps}", f"video={tmp_path}"]
+        words = ["enjoy", str(endless.path), "checkpoint=last", "episodes=1", f"max_steps={steps}"]
+        words.append(f"video={tmp_path}/{steps}")
         code = f"import sys; sys.argv = ['lab', *{words!r}]\nfrom lab.__main__ import run\nassert run() == 0\n"
         code += "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
