@@ -19,6 +19,7 @@ from lab.files import CHECKSUM
 MUTATIONS = ("missing", "empty", "cut", "random", "flipped", "lacking", "wrong", "link")
 TOLD = re.compile(
     r"damaged|missing|cannot be read|lacks|does not exist|is a link|not the run directory|is not a spec|no spec\.yaml"
+    r"|cannot be used as a spec"
 )
 
 

@@ -68,15 +68,18 @@ def resume_sessions(directories: list[RunDir]) -> None:
     if not left:
         states = ", ".join(sorted({directory.read_status()["state"] for directory in directories}))
         raise LabError(f"There is nothing to go on with in {directories[0].path}: what it holds is {states}.")
-    before = {directory: directory.status.read_bytes() for directory in left}
-    for directory in left:
-        directory.refuse_links()
-        directory.interrupt()
+    before = {directory: directory.status.read_bytes() if directory.status.exists() else None for directory in left}
     try:
+        for directory in left:
+            directory.refuse_links()
+            directory.interrupt()
         code = resume([load(directory.spec) for directory in left], left)
     except (LabError, KeyboardInterrupt):  # they were not begun
         for directory, content in before.items():
-            write_atomically(directory.status, content)
+            if content is None:
+                directory.status.unlink(missing_ok=True)
+            else:
+                write_atomically(directory.status, content)
         raise
     if code:
         sys.exit(code)
