@@ -155,7 +155,8 @@ def test_law_3_tasks_beyond_their_time_limit_go_on_in_their_directory_whatever_i
 
 
 def test_a_task_out_of_memory_fails_alone_with_what_slurm_says(tmp_path: Path) -> None:
-    words = (*SLOW, "frames=3000", "env.id=tests.envs:Slow-v0,tests.envs:Hungry-v0")
+    both = "env.id=tests.envs:Slow-v0,tests.envs:Hungry-v0"
+    words = (*(both if word.startswith("env.id=") else word for word in SLOW), "frames=3000")
     done = lab("-m", *words, *SLURM, f"hydra.sweep.dir={tmp_path}", timeout=SECONDS)
     assert done.returncode == 1, done.stdout + done.stderr
     assert_completed_once(SweepDir(tmp_path).trial(0).session(0))
