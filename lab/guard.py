@@ -29,6 +29,7 @@ BELOW = re.compile(r"(trial|seed)-\d+")
 # Files that others write too than the process that holds the directory; of these, what is being written may be new.
 SHARED = re.compile(r"(session|trial|experiment)\.(json|png)|trials\.csv|report\.html|card\.md|stop\.json")
 WRITING_SECONDS = 60.0  # that a writer may take for one file
+BEGAN = time.time() - 2.0  # this process, as file systems with coarse clocks may date what it writes
 MOST_NAMES = 5  # of what a directory holds that a sentence tells
 
 
@@ -90,9 +91,11 @@ def foreign(path: Path) -> Iterator[str]:
 
 
 def _is_own_record(folder: Path) -> bool:
-    """Say whether Hydra has recorded a composition of this program in a folder, or nothing."""
+    """Say whether Hydra has recorded a composition of this program in a folder, or of this process, or nothing."""
     file = folder / "hydra.yaml"
-    return not any(_entries(folder)) or (file.exists() and f"\n    {OWN}\n" in file.read_text(errors="replace"))
+    if not file.exists():
+        return not any(_entries(folder))
+    return file.stat().st_mtime >= BEGAN or f"\n    {OWN}\n" in file.read_text(errors="replace")
 
 
 def refuse_links(path: Path, own: re.Pattern[str], within: tuple[str, ...] = ()) -> None:

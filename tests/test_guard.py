@@ -71,6 +71,13 @@ def linked(folder: Path) -> None:
     (folder / "metrics.csv").symlink_to("nowhere")
 
 
+def run_before(path: Path, *names: str, content: str = "mine\n") -> None:
+    """Make files that are older than this process."""
+    made(path, *names, content=content)
+    for name in names:
+        os.utime(path / name, (0, 0))
+
+
 FOREIGN: dict[str, Callable[[Path], object]] = {
     "notes": lambda path: made(path, "notes.txt"),
     "hidden file": lambda path: made(path, ".env"),
@@ -84,7 +91,7 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
     "repository": lambda path: made(path, ".git/config", "README.md"),
     "empty folder": lambda path: made(path, "data/"),
     "folder of a seed": lambda path: made(path, "seed-0/data.csv"),
-    "run of another program of Hydra": lambda path: made(path, ".hydra/config.yaml", ".hydra/hydra.yaml"),
+    "run of another program of Hydra": lambda path: run_before(path, ".hydra/config.yaml", ".hydra/hydra.yaml"),
     "its sweep": lambda path: made(path, "multirun.yaml", "0/.hydra/config.yaml"),
     "link": linked,
     "log": lambda path: made(path, "train.log"),
@@ -112,7 +119,10 @@ VACANT: dict[str, Callable[[Path], object]] = {
     "locked once": lambda path: made(path, ".lock"),
     "status alone": lambda path: RunDir(path).write_status("interrupted", 0, 600),
     "torn status alone": lambda path: made(path, ".lock", "status.json", content=""),
-    "record of Hydra": lambda path: made(path, ".hydra/hydra.yaml", content="hydra:\n  help:\n    app_name: lab\n"),
+    "record of Hydra": lambda path: run_before(
+        path, ".hydra/hydra.yaml", content="hydra:\n  help:\n    app_name: lab\n"
+    ),
+    "record of Hydra of this process": lambda path: made(path, ".hydra/hydra.yaml", content="hydra:\n"),
     "log of Hydra": lambda path: made(path, "job.log"),
     "replaced": lambda path: made(path, "replaced-1/metrics.csv"),
     "half written": lambda path: made(path, ".status.json.0123456789ab.tmp"),
