@@ -29,7 +29,8 @@ BOTH = (
     "log.tensorboard=false", "log.every=100", "eval.every=200", "eval.episodes=2", "eval.max_steps=40",
     "checkpoint.every=80",
 )  # fmt: skip
-USUAL = ("rainbow", "sac", "a2c-sil")
+SLOW = (pytest.mark.slow, pytest.mark.law)
+USUAL = ("rainbow", "a2c-sil")
 
 
 def killed() -> None:
@@ -37,9 +38,7 @@ def killed() -> None:
 
 
 @pytest.mark.law
-@pytest.mark.parametrize(
-    "case", [case if case in USUAL else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
-)
+@pytest.mark.parametrize("case", [case if case in USUAL else pytest.param(case, marks=SLOW) for case in CASES])
 def test_law_1_alone_in_a_stack_and_interrupted(tmp_path: Path, case: str) -> None:
     made = specs(*CASES[case], *BOTH, "seed=[3,4]")
     whole, parts, alone = ([RunDir(tmp_path / name / str(s)) for s in (3, 4)] for name in ("whole", "parts", "alone"))

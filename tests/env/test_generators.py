@@ -139,6 +139,8 @@ def test_states_are_swapped_and_swapped_back() -> None:
     assert watch.changed() == list(SHARED)
 
 
+@pytest.mark.slow
+@pytest.mark.law
 def test_seeds_differ_in_a_sweep_of_forked_workers(tmp_path: Path) -> None:
     words = ("env=gymnasium", "env.id=tests.rogue:Dice-v0", "name=dice", "frames=400", "log.tensorboard=false")
     seeds = ("-m", *words, "stack=1", "eval.every=0", "seed=0,1,2,3", f"hydra.sweep.dir={tmp_path}")

@@ -369,6 +369,8 @@ def test_sessions_are_stacked_as_far_as_no_slot_is_idle() -> None:
     assert pack(left=2, seeds=2, room=2, pruning=True) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.law
 def test_a_trial_gets_no_sessions_of_other_code(tmp_path: Path) -> None:
     place = tmp_path / "project"
     place.mkdir()
