@@ -123,7 +123,7 @@ class CheckedVector(VectorWrapper[Any, Any, Any, Any, Any]):
             if (
                 type(reward) is type(terminated) is type(truncated) is np.ndarray
                 and reward.shape == terminated.shape == truncated.shape == self._rows
-                and reward.dtype == np.float64
+                and reward.dtype.kind == "f"
                 and terminated.dtype == truncated.dtype == np.bool_
                 and reward.dot(reward) < SQUARES
                 and type(info) is dict

@@ -191,3 +191,20 @@ def test_what_is_right_is_returned_as_it_is() -> None:
     observation, *rest = env.step(0)
     assert observation is Right.returned[0]
     assert rest == [0.5, False, True, {}]
+
+
+@pytest.mark.parametrize("chosen", ["env=cartpole", "env=acrobot", "env=pendulum", "env=mountaincar"])
+def test_what_is_as_usual_is_checked_fast(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = specs(chosen)[0]
+    envs = Environments(spec.env, 2, np.random.default_rng(0))
+    envs.reset()
+
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("checked at leisure")
+
+    actions = np.zeros((2, 1), np.float32) if chosen == "env=pendulum" else np.zeros(2, np.int64)
+    for name in ("check_step", "check_vector_step"):
+        monkeypatch.setattr(f"lab.env.checked.{name}", refuse)
+    for _ in range(5):
+        envs.step(actions)
+    envs.close()
