@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from lab.plain import looks_like_another_value, quote
+from lab.common.plain import looks_like_another_value, quote
 
 # What may steer a terminal or make a text look like another: control characters but for tab and newline, Unicode's
 # changes of the writing direction, and bytes of a file name that are no text.

@@ -14,18 +14,18 @@ from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lab.common.signals import stop_signals
 from lab.errors import LabError
-from lab.files import plain
-from lab.interruption import stop_signals
-from lab.room import Room, lacked_room
-from lab.run_dir import ENDED, SweepDir, TrialDir
+from lab.run.directory import ENDED, SweepDir, TrialDir
+from lab.run.disk import Room, lacked_room
+from lab.run.files import plain
 from lab.trial import Job, Point, Trial, states_of
-from lab.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from lab.analysis.objective import Objective
-    from lab.study import Outcome, Study
-    from lab.tree import Tree
+    from lab.launch.watchdog import Watchdog
+    from lab.sweep.study import Study
+    from lab.sweep.tree import Tree
 
 INTERRUPTED = "interrupted"  # why an Experiment stopped that was asked to
 TICK = 0.25  # seconds between looks at the run directories
@@ -106,6 +106,21 @@ class Plan:
 
 
 @dataclass
+class Outcome:
+    """How a Trial stands, as its files tell.
+
+    Attributes:
+        state: completed (all that the objective needs is there), failed, pruned or running.
+        values: of the objectives, if it completed.
+        rungs: value of the objective by rung, as far as it was looked at.
+    """
+
+    state: str
+    values: list[float] | None = None
+    rungs: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass
 class Running:
     """A Trial whose jobs were launched.
 
@@ -135,6 +150,7 @@ class Experiment:
         objective: what the study is told.
         launcher: runs jobs.
         tree: what the terminal shows.
+        watchdog: finds jobs that hang.
         draw: draws a Trial that has ended, without making the others wait.
         stopped: why it ended before its plan was done, if it did.
     """
@@ -144,6 +160,7 @@ class Experiment:
     objective: Objective
     launcher: Launcher
     tree: Tree
+    watchdog: Watchdog
     draw: Callable[[TrialDir], None] = lambda directory: None
     stopped: str | None = None
     _running: list[Running] = field(default_factory=list)
@@ -152,7 +169,6 @@ class Experiment:
     _ended: list[str] = field(default_factory=list)  # states of the Sessions that this process saw to their end
 
     def __post_init__(self) -> None:
-        self._watchdog = Watchdog(self.plan.hung_after)
         self._room = Room(self.plan.directory.path, self.tree.announce)
 
     def open(self) -> None:
@@ -232,7 +248,7 @@ class Experiment:
             self.stop(INTERRUPTED)
         for running in self._running[:]:
             self._take_back(running)
-        for job in self._watchdog.hanging([job for running in self._running for job in running.jobs.values()]):
+        for job in self.watchdog.hanging([job for running in self._running for job in running.jobs.values()]):
             self.launcher.kill(job)
         for running in self._lingering[:]:
             if not running.trial.runs:
@@ -264,7 +280,7 @@ class Experiment:
         """See to it that every Session of jobs that are over has an end, unless they were asked to stop."""
         for future in [future for future in running.jobs if future.done()]:
             job = running.jobs.pop(future)
-            reason = self._watchdog.reason(job) or (None if future.cancelled() else future.result())
+            reason = self.watchdog.reason(job) or (None if future.cancelled() else future.result())
             running.over.append((job, reason))
             if not self.stopped:
                 self._attempt(running.close)
@@ -338,7 +354,6 @@ class Experiment:
         """Read from its files how a Trial stands."""
         from lab.analysis.rungs import values_at_rungs
         from lab.analysis.trial import read_trial
-        from lab.study import Outcome
 
         found = read_trial(trial.directory)
         rungs = values_at_rungs(found, self.objective, self.plan.rungs) if self.plan.prune else {}

@@ -10,21 +10,22 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from lab.checkpoint import generations, together
-from lab.code.digest import changed_since
-from lab.code.snapshot import CodeSnapshot
+from lab.common.signals import stop_signals, was_asked_to_stop
 from lab.env.vector import Spaces
 from lab.errors import LabError, visible
-from lab.files import read_yaml
-from lab.interruption import stop_signals, was_asked_to_stop
-from lab.lock import LOCK_SECONDS
-from lab.lockstep import group_in_lockstep
-from lab.provenance import collect, command_line
-from lab.record import Record
-from lab.run_dir import RECOVERED, RunDir
-from lab.shapes import SPEC
+from lab.run.checkpoint import generations, together
+from lab.run.code.digest import changed_since
+from lab.run.code.snapshot import CodeSnapshot
+from lab.run.directory import RunDir
+from lab.run.files import read_yaml
+from lab.run.lock import LOCK_SECONDS
+from lab.run.provenance import collect, command_line
+from lab.run.recovery import RECOVERED
+from lab.run.schemas import SPEC
 from lab.spec import Spec, differences
-from lab.stack import Stack
+from lab.train.lockstep import group_in_lockstep
+from lab.train.record import Record
+from lab.train.stack import Stack
 
 
 def train(

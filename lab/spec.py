@@ -12,17 +12,17 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from lab.algo.base.algorithm import Algorithm
+from lab.algo.algorithm import Algorithm
+from lab.common.imports import import_named
+from lab.common.interpolation import literal, resolve, resolve_but_seed, resolve_by_seed
+from lab.common.plain import canonical, flatten
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, did_you_mean, require, require_one_of, shown
-from lab.files import flatten, plain, read_yaml
-from lab.imports import import_named
-from lab.interpolation import literal, resolve, resolve_but_seed, resolve_by_seed
 from lab.net.module import Module
 from lab.net.net import Net
-from lab.plain import canonical
-from lab.run_dir import FIGURES, LESS_IS_BETTER
-from lab.shapes import AGGREGATES, DIRECTIONS
+from lab.run.directory import FIGURES, LESS_IS_BETTER
+from lab.run.files import plain, read_yaml
+from lab.run.schemas import AGGREGATES, DIRECTIONS
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.files import write_sealed_json
-from lab.run_dir import ENDED, RunDir, TrialDir, trial_state
+from lab.run.directory import ENDED, RunDir, TrialDir, trial_state
+from lab.run.files import write_sealed_json
 
 DIED = "The process of this Session ended without a word: it was killed, or the machine failed."
 
@@ -106,7 +106,7 @@ class Trial:
         write_sealed_json(self.directory.point, {"number": self.number, **asdict(self.point), "seeds": seeds})
 
     def states(self) -> dict[int, str]:
-        """Return the state of each Session by its seed: one of lab.run_dir.STATES, or pending."""
+        """Return the state of each Session by its seed: one of lab.run.directory.STATES, or pending."""
         return states_of(self.sessions())
 
     @property
@@ -172,6 +172,6 @@ class Trial:
 
 
 def states_of(sessions: Mapping[int, RunDir]) -> dict[int, str]:
-    """Return the state of each Session by its seed: one of lab.run_dir.STATES, or pending."""
+    """Return the state of each Session by its seed: one of lab.run.directory.STATES, or pending."""
     found = {seed: session.read_status_if_any() for seed, session in sessions.items()}
     return {seed: status["state"] if status else "pending" for seed, status in found.items()}

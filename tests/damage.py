@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import yaml
 
-from lab.checkpoint import seal
-from lab.files import CHECKSUM
+from lab.run.checkpoint import seal
+from lab.run.files import CHECKSUM
 
 MUTATIONS = ("missing", "empty", "cut", "random", "flipped", "lacking", "wrong", "link")
 TOLD = re.compile(

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lab.checkpoint import read as read_checkpoint
 from lab.env.vector import probe
-from lab.provenance import Provenance, collect
-from lab.run_dir import RunDir
+from lab.run.checkpoint import read as read_checkpoint
+from lab.run.directory import RunDir
+from lab.run.provenance import Provenance, collect
 from lab.session import train as train_stack
 from lab.spec import Spec, read
 

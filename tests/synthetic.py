@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from lab.files import write_json, write_sealed_json
-from lab.run_dir import RunDir, SweepDir
+from lab.run.directory import RunDir, SweepDir
+from lab.run.files import write_json, write_sealed_json
 from tests.helpers import specs
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "env.py", line 7, in step\nRuntimeError: the environment broke'

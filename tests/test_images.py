@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab import checkpoint
-from lab.agent import Agent
-from lab.collect import Collector
 from lab.command.enjoy import main as enjoy
 from lab.env.vector import Environments, probe
-from lab.run_dir import RunDir
+from lab.run import checkpoint
+from lab.run.directory import RunDir
 from lab.session import train as train_stack
-from lab.stack import Stack
+from lab.train.agent import Agent
+from lab.train.collect import Collector
+from lab.train.stack import Stack
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 
 PICTURE = (

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from lab.analysis import analyse_session
-from lab.files import write_atomically
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
+from lab.run.files import write_atomically
 from tests.helpers import ALGORITHMS, BOX, CHOICE, CHOICES, lab, result, serves, specs, train, train_specs
 
 SLOW = (pytest.mark.slow, pytest.mark.law)

@@ -8,7 +8,7 @@ from statistics import mean
 import pytest
 
 from lab.analysis.session import read_tables, session_results
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
 from tests.helpers import result, specs, train_specs
 
 # Mean over seeds 0 to 3 of the mean return of the last 100 episodes: a tenth of the way back to random actions from

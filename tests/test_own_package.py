@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from lab.files import read_json
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
+from lab.run.files import read_json
 from tests.helpers import ROOT, lab, result
 
 SECTION = (ROOT / "README.md").read_text().split("\n## Your own algorithm and environment\n")[1].split("\n## ")[0]

@@ -19,8 +19,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lab.levels import level
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
+from lab.run.levels import level
 from lab.spec import SWEEP_KEYS, Spec, load, read
 from tests.helpers import ALGORITHMS, CONF, ROOT, clone, git, lab, specs
 
@@ -28,31 +28,34 @@ from tests.helpers import ALGORITHMS, CONF, ROOT, clone, git, lab, specs
 NUMBERLESS = {
     "lab/__init__.py",
     "lab/algo/__init__.py",
-    "lab/code/__init__.py",
-    "lab/code/digest.py",
-    "lab/code/files.py",
-    "lab/code/git.py",
-    "lab/code/imports.py",
-    "lab/code/repository.py",
-    "lab/code/snapshot.py",
-    "lab/checkpoint.py",  # a Session that is resumed is, to the last bit, one that was not
-    "lab/display.py",
+    "lab/common/__init__.py",
+    "lab/run/__init__.py",
+    "lab/train/__init__.py",
+    "lab/run/code/__init__.py",
+    "lab/run/code/digest.py",
+    "lab/run/code/files.py",
+    "lab/run/code/git.py",
+    "lab/run/code/imports.py",
+    "lab/run/code/repository.py",
+    "lab/run/code/snapshot.py",
+    "lab/run/checkpoint.py",  # a Session that is resumed is, to the last bit, one that was not
+    "lab/train/display.py",
     "lab/errors.py",
-    "lab/files.py",
-    "lab/guard.py",
-    "lab/imports.py",
-    "lab/interruption.py",
-    "lab/lazy.py",
-    "lab/levels.py",
-    "lab/lock.py",
-    "lab/lockstep.py",  # results do not depend on which Sessions share their steps
-    "lab/plain.py",
-    "lab/provenance.py",
-    "lab/recovery.py",
-    "lab/run_dir.py",
-    "lab/shapes.py",
-    "lab/terminal.py",
-    "lab/trust.py",
+    "lab/run/files.py",
+    "lab/run/guard.py",
+    "lab/common/imports.py",
+    "lab/common/signals.py",
+    "lab/common/lazy.py",
+    "lab/run/levels.py",
+    "lab/run/lock.py",
+    "lab/train/lockstep.py",  # results do not depend on which Sessions share their steps
+    "lab/common/plain.py",
+    "lab/run/provenance.py",
+    "lab/run/recovery.py",
+    "lab/run/directory.py",
+    "lab/run/schemas.py",
+    "lab/common/terminal.py",
+    "lab/run/trust.py",
 }
 PUBLISHED = ("a2c", "crossq", "ddqn_per", "dqn", "ppo", "reinforce", "sac", "sarsa")
 TRAINING = ("train", "quick", "search")  # stages of pairs of algorithm and environment
@@ -133,7 +136,7 @@ def test_pairs_depend_on_the_code_that_decides_their_numbers_and_on_no_other_alg
     stages: dict[str, Any], algorithm: str
 ) -> None:
     code = {name: f"lab/algo/{specs(f'algo={name}')[0].algo.__module__.rpartition('.')[2]}.py" for name in ALGORITHMS}
-    needed = reached("lab/session.py", "lab/stack.py", code[algorithm])
+    needed = reached("lab/session.py", "lab/train/stack.py", code[algorithm])
     others = {*code.values()} - {code[algorithm]}
     assert training(stages, algorithm)
     for name, stage in training(stages, algorithm).items():

@@ -16,19 +16,19 @@ from typing import Any
 
 import pytest
 
-from lab import checkpoint
-from lab.algo.base.off_policy import OffPolicy
-from lab.algo.base.on_policy import OnPolicy
-from lab.collect import Collector, Evaluation
+from lab.algo.off_policy import OffPolicy
+from lab.algo.on_policy import OnPolicy
 from lab.env.vector import probe
 from lab.errors import LabError
-from lab.files import read_json
 from lab.memory.replay import Replay
-from lab.record import Record
-from lab.run_dir import RunDir
+from lab.run import checkpoint
+from lab.run.directory import RunDir
+from lab.run.files import read_json
 from lab.session import train
 from lab.spec import Spec
-from lab.stack import Stack
+from lab.train.collect import Collector, Evaluation
+from lab.train.record import Record
+from lab.train.stack import Stack
 from tests.helpers import ALGORITHMS, BOX, CHOICE, Interruption, go_on, result, serves, specs, weights
 
 KILLS = int(os.environ.get("LAB_KILLS", "1"))  # of each case; CI does few

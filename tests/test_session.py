@@ -16,22 +16,23 @@ import pytest
 import torch
 import yaml
 
-from lab import record, session
-from lab.agent import Agent
-from lab.checkpoint import read as read_checkpoint
-from lab.code.repository import Repository
-from lab.code.snapshot import CodeSnapshot
-from lab.collect import Evaluation
-from lab.device import find_device
+from lab import session
 from lab.env.vector import Environments, probe
 from lab.errors import LabError
-from lab.files import read_json, write_json
-from lab.provenance import Provenance
-from lab.record import Averages
-from lab.run_dir import RunDir
+from lab.run.checkpoint import read as read_checkpoint
+from lab.run.code.repository import Repository
+from lab.run.code.snapshot import CodeSnapshot
+from lab.run.directory import RunDir
+from lab.run.files import read_json, write_json
+from lab.run.provenance import Provenance
+from lab.run.table import Table
 from lab.session import train as train_stack
-from lab.stack import Stack
-from lab.table import Table
+from lab.train import record
+from lab.train.agent import Agent
+from lab.train.collect import Evaluation
+from lab.train.device import find_device
+from lab.train.record import Averages
+from lab.train.stack import Stack
 from tests.helpers import ROOT, result, specs, train, train_specs
 
 SLOW = (pytest.mark.slow, pytest.mark.law)

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from lab.agent import Agent
-from lab.algo.base.algorithm import stack
+from lab.algo.algorithm import stack
 from lab.errors import LabError
-from lab.files import write_text
+from lab.run.files import write_text
 from lab.spec import load, read
+from lab.train.agent import Agent
 from tests.helpers import specs
 
 

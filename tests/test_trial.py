@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.files import read_json
-from lab.run_dir import TrialDir
+from lab.run.directory import TrialDir
+from lab.run.files import read_json
 from lab.trial import DIED, Point, Trial
 
 STATES = ("completed", "failed", "completed", "interrupted", "pending")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab.algo.base.returns import gae, n_step_return
-from lab.algo.base.sil import SelfImitation
+from lab.algo.returns import gae, n_step_return
+from lab.algo.sil import SelfImitation
+from lab.common.lazy import torch
+from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require, require_one_of
-from lab.lazy import torch
-from lab.streams import Streams
 
 if TYPE_CHECKING:
     from lab.memory.rollout import Rollout

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lab.algo.base.maximum_entropy import MaximumEntropy
+from lab.algo.maximum_entropy import MaximumEntropy
+from lab.common.lazy import torch
+from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require
-from lab.lazy import torch
-from lab.streams import Streams
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lab.env.vector import Spaces
     from lab.memory.replay import Batch
     from lab.net.net import Net
-    from lab.net.normalisation import BatchRenorm
+    from lab.net.normalization import BatchRenorm
 
 
 @dataclass
@@ -69,7 +69,7 @@ class CrossQ(MaximumEntropy):
 
 def normalisations(network: nn.Module) -> list[BatchRenorm]:
     """Return the batch renormalisations in a network."""
-    from lab.net.normalisation import BatchRenorm
+    from lab.net.normalization import BatchRenorm
 
     return [module for module in network.modules() if isinstance(module, BatchRenorm)]
 
@@ -77,7 +77,7 @@ def normalisations(network: nn.Module) -> list[BatchRenorm]:
 @contextmanager
 def training(modules: list[BatchRenorm], usable: torch.Tensor) -> Iterator[None]:
     """Let them normalise by the moments of a batch, those of its usable rows (1 or 0, [S, B])."""
-    from lab.net.normalisation import row_shares
+    from lab.net.normalization import row_shares
 
     share = row_shares(usable)
     for module in modules:

@@ -11,13 +11,13 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lab.algo.base.distributional import project, quantile_huber
-from lab.algo.base.off_policy import OffPolicy, shares
-from lab.algo.base.value_based import ValueBased, taken
+from lab.algo.distributional import project, quantile_huber
+from lab.algo.off_policy import OffPolicy, shares
+from lab.algo.value_based import ValueBased, taken
+from lab.common.lazy import torch
+from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require, require_one_of
-from lab.lazy import torch
-from lab.streams import Streams
 
 if TYPE_CHECKING:
     from lab.env.vector import Spaces

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lab.algo.base.minibatches import check_minibatch, orders
-from lab.algo.base.on_policy import any_usable, approximate_kl, average, explained_variance, normalise, share
-from lab.algo.base.returns import gae
-from lab.algo.base.sil import SelfImitation
+from lab.algo.minibatches import check_minibatch, orders
+from lab.algo.on_policy import any_usable, approximate_kl, average, explained_variance, normalise, share
+from lab.algo.returns import gae
+from lab.algo.sil import SelfImitation
+from lab.common.lazy import torch
+from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require
-from lab.lazy import torch
 from lab.net.checks import ratio_problems
-from lab.streams import Streams
 
 if TYPE_CHECKING:
     from lab.memory.rollout import Rollout

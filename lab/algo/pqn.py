@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab.algo.base.online import Online
-from lab.lazy import torch
+from lab.algo.online import Online
+from lab.common.lazy import torch
 
 if TYPE_CHECKING:
     from lab.memory.rollout import Rollout

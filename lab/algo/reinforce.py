@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab.algo.base.on_policy import OnPolicy
-from lab.algo.base.returns import completed, lambda_return
+from lab.algo.on_policy import OnPolicy
+from lab.algo.returns import completed, lambda_return
+from lab.common.lazy import torch
+from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require
-from lab.lazy import torch
-from lab.streams import Streams
 
 if TYPE_CHECKING:
     from lab.env.vector import Spaces

@@ -9,11 +9,11 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab.algo.base.maximum_entropy import MaximumEntropy
+from lab.algo.maximum_entropy import MaximumEntropy
+from lab.common.lazy import torch
+from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require
-from lab.lazy import torch
-from lab.streams import Streams
 
 if TYPE_CHECKING:
     from lab.env.vector import Spaces

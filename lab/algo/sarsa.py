@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab.algo.base.online import Online
-from lab.algo.base.value_based import taken
-from lab.lazy import torch
+from lab.algo.online import Online
+from lab.algo.value_based import taken
+from lab.common.lazy import torch
 
 if TYPE_CHECKING:
     from lab.memory.rollout import Rollout

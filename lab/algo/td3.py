@@ -6,12 +6,12 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lab.algo.base.actor_critic import ActorCritic
-from lab.algo.base.off_policy import shares
+from lab.algo.actor_critic import ActorCritic
+from lab.algo.off_policy import shares
+from lab.common.lazy import torch
+from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require
-from lab.lazy import torch
-from lab.streams import Streams
 
 if TYPE_CHECKING:
     from lab.env.vector import Spaces

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.files import write_atomically, write_json, write_text
-from lab.levels import level
-from lab.run_dir import RunDir, SweepDir, TrialDir
+from lab.run.directory import RunDir, SweepDir, TrialDir
+from lab.run.files import write_atomically, write_json, write_text
+from lab.run.levels import level
 
 
 def analyse(path: Path) -> list[Path]:

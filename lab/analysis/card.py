@@ -13,8 +13,8 @@ from lab.analysis.session import WINDOW, Session
 from lab.analysis.trial import Trial, of_seeds, standing, summaries
 from lab.analysis.wording import fenced, interval, markdown, markdown_table, number, of_sessions
 from lab.errors import LabError
-from lab.files import plain, read_json
-from lab.shapes import PROVENANCE
+from lab.run.files import plain, read_json
+from lab.run.schemas import PROVENANCE
 
 MEANINGS = {
     "return": f"mean return of the last {WINDOW} episodes of training",

@@ -15,9 +15,9 @@ import pandas as pd
 from lab.analysis.objective import Objective
 from lab.analysis.statistics import STATISTICS, probability_of_improvement
 from lab.analysis.trial import Trial, counts, not_completed, read_trial
+from lab.common.plain import canonical
 from lab.errors import LabError, say_once, shown
-from lab.plain import canonical
-from lab.run_dir import SweepDir
+from lab.run.directory import SweepDir
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

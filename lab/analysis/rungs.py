@@ -11,7 +11,7 @@ from lab.analysis.session import Tables, read_tables, session_results
 from lab.analysis.statistics import LEAST
 from lab.analysis.trial import Trial
 from lab.errors import LabError
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
 
 
 def value_at(tables: list[Tables], objective: Objective, share: float) -> float | None:

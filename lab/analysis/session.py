@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.common.plain import flatten
 from lab.errors import LabError, say_once
-from lab.files import flatten, read_yaml
-from lab.run_dir import ENDED, RunDir
-from lab.shapes import SPEC
+from lab.run.directory import ENDED, RunDir
+from lab.run.files import read_yaml
+from lab.run.schemas import SPEC
 
 WINDOW = 100  # episodes in what is called the return
 NO_SESSION = "{} is not the run directory of a Session: {} is missing."
@@ -60,7 +61,7 @@ class Session:
     Attributes:
         directory: where it is.
         seed: its seed.
-        state: one of lab.run_dir.STATES, or `pending` if it never began.
+        state: one of lab.run.directory.STATES, or `pending` if it never began.
         frame: frames done.
         frames: frames asked for; 0 if it never began.
         error: why it failed (a traceback, or a sentence) or was pruned.

@@ -12,10 +12,9 @@ import numpy as np
 
 from lab.analysis.session import Session, Tables, read_session, read_spec
 from lab.analysis.statistics import std, summarise_columns
+from lab.common.plain import canonical, flatten
 from lab.errors import LabError
-from lab.files import flatten
-from lab.plain import canonical
-from lab.run_dir import TrialDir, trial_state
+from lab.run.directory import TrialDir, trial_state
 
 VARIES = "varies with the seed"  # in place of a value of a spec
 # What is said of one seed that did not complete, and of several.

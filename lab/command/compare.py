@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import spec as specs
-from lab.display import number
-from lab.files import keep_earlier, write_atomically
-from lab.run_dir import LESS_IS_BETTER
-from lab.terminal import Terminal
+from lab.common.terminal import Terminal
+from lab.run.directory import LESS_IS_BETTER
+from lab.run.files import keep_earlier, write_atomically
+from lab.train.display import number
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab import spec as specs
+from lab.common.imports import installed_only
+from lab.common.signals import stop_signals
 from lab.errors import LabError, require, require_one_of, visible
-from lab.imports import installed_only
-from lab.interruption import stop_signals
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from lab.agent import Agent
+    from lab.train.agent import Agent
 
 USAGE = """Usage: python -m lab enjoy DIR [key=value ...]
 
@@ -112,11 +112,11 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
     """
     import torch
 
-    from lab.agent import Agent
-    from lab.checkpoint import read
     from lab.env import notices
     from lab.env.closing import close
     from lab.env.vector import probe
+    from lab.run.checkpoint import read
+    from lab.train.agent import Agent
 
     torch.set_num_threads(spec.threads)
     state = read(directory.checkpoint(options.checkpoint))
@@ -142,7 +142,7 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
 
 def make_env(spec: specs.Spec, options: Options) -> gym.Env[Any, Any]:
     """Make the environment that is played, to be shown as the options say."""
-    from lab.env.making import isolate, make_single
+    from lab.env.make import isolate, make_single
     from lab.env.vector import isolated_generators
 
     mode = "rgb_array" if options.video else "human" if options.render == "human" else None
@@ -208,7 +208,7 @@ class Player:
 
         from lab.env.guard import guard
         from lab.env.settings import Settings
-        from lab.env.side_by_side import flatten
+        from lab.env.sync_vector import flatten
 
         agent, env, settings = self.agent, self.env, Settings()
         with guard(f"env.id={self.spec.env.id}"):

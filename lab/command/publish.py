@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import spec as specs
+from lab.common.terminal import Terminal
 from lab.errors import LabError
-from lab.files import read_json, write_atomically, write_json, write_text
-from lab.terminal import Terminal
+from lab.run.files import read_json, write_atomically, write_json, write_text
 
 if TYPE_CHECKING:
     from rich.table import Table

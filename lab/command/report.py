@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lab.analysis import analyse
 from lab.errors import visible
-from lab.levels import level
-from lab.summary import show
+from lab.run.levels import level
+from lab.sweep.summary import show
 
 USAGE = """Usage: python -m lab report DIR
 

@@ -17,24 +17,24 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from lab import provenance
 from lab import spec as specs
 from lab.analysis.session import read_spec  # not lab.spec's: an earlier spec may have had other keys
-from lab.display import number
+from lab.common.terminal import Terminal
 from lab.errors import LabError, require, require_one_of, visible
-from lab.files import read_json, write_json
-from lab.levels import level, sessions
-from lab.run_dir import RunDir, SweepDir, rerun_file
-from lab.shapes import PROVENANCE
-from lab.summary import quoted
-from lab.terminal import Terminal
-from lab.trust import warn
+from lab.run import provenance
+from lab.run.directory import RunDir, SweepDir, rerun_file
+from lab.run.files import read_json, write_json
+from lab.run.levels import level, sessions
+from lab.run.schemas import PROVENANCE
+from lab.run.trust import warn
+from lab.sweep.summary import quoted
+from lab.train.display import number
 
 if TYPE_CHECKING:
-    from lab.code.snapshot import CodeSnapshot
-    from lab.launch.frozen import Frozen
+    from lab.command.reproduction import Verdict
     from lab.launch.rerun import Job
-    from lab.reproduction import Verdict
+    from lab.run.code.frozen import Frozen
+    from lab.run.code.snapshot import CodeSnapshot
 
 USAGE = """Usage: python -m lab rerun DIR [key=value ...]
 
@@ -145,7 +145,7 @@ def bring_back(stack: ExitStack, completed: Sequence[RunDir], here: bool) -> dic
     Raises:
         LabError: the code of a Session cannot be brought back.
     """
-    from lab.launch.worktree import code_here, differences, read_code, restored, working_directory
+    from lab.run.code.worktree import code_here, differences, read_code, restored, working_directory
 
     read = {session: read_code(session, whole=not here) for session in completed}
     distinct = _distinct(read)
@@ -177,8 +177,8 @@ def _key(code: CodeSnapshot) -> str:
 
 def tell_differences(console: Terminal, completed: Sequence[RunDir]) -> dict[str, list[str | None]]:
     """Print what of the machine and the packages is not as it was, and return it."""
-    from lab.code.snapshot import root_of_lab
-    from lab.reproduction import different
+    from lab.command.reproduction import different
+    from lab.run.code.snapshot import root_of_lab
 
     found: dict[str, tuple[str | None, str | None]] = {}
     installed = root_of_lab() is None
@@ -196,8 +196,8 @@ def tell_differences(console: Terminal, completed: Sequence[RunDir]) -> dict[str
 
 def tell_doubts(console: Terminal, path: Path, found: Sequence[RunDir], completed: Sequence[RunDir]) -> None:
     """Print what speaks against getting the same numbers, and which Sessions are not run again."""
-    from lab.code.snapshot import listed
-    from lab.launch.worktree import other_code, read_code
+    from lab.run.code.snapshot import listed
+    from lab.run.code.worktree import other_code, read_code
 
     codes = _distinct({session: read_code(session, whole=False) for session in completed}).values()
     missing = {name: why for code in codes for one in code.repositories for name, why in one.left_out.items()}
@@ -233,7 +233,7 @@ def plan(
         folder: gets the specs as jobs read them.
     """
     from lab.launch.rerun import Job
-    from lab.launch.sweep import pack
+    from lab.sweep.sweep import pack
 
     groups: dict[Any, list[tuple[RunDir, int, dict[str, Any]]]] = {}
     for session in completed:
@@ -265,7 +265,7 @@ def train(console: Terminal, jobs: Sequence[Job], out: Path, slots: int) -> None
         LabError: none of them began a Session.
         KeyboardInterrupt: it was asked to stop; the jobs have ended.
     """
-    from lab.interruption import stop_signals
+    from lab.common.signals import stop_signals
     from lab.launch.job import remove_empty
     from lab.launch.rerun import run
 
@@ -309,7 +309,7 @@ def conclude(
 ) -> list[Verdict]:
     """Compare every Session with the one before, make figures, print and write what came of it."""
     from lab.analysis import analyse
-    from lab.reproduction import compare_sessions
+    from lab.command.reproduction import compare_sessions
 
     job_of = {session.path: job for job in jobs for session in job.sessions()}
     verdicts = []

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.files import write_atomically
-from lab.levels import level
-from lab.run_dir import RunDir, SweepDir, TrialDir
+from lab.run.directory import RunDir, SweepDir, TrialDir
+from lab.run.files import write_atomically
+from lab.run.levels import level
+from lab.run.trust import warn
 from lab.spec import load
-from lab.trust import warn
 
 USAGE = """Usage: python -m lab resume DIR [key=value ...]
 
@@ -49,11 +49,11 @@ def main(words: list[str]) -> None:
 
 def resume_sweep(directory: SweepDir, words: list[str]) -> None:
     """Give the command of a sweep again, in the same directory."""
-    from lab.__main__ import compose_and_run
-    from lab.launch.sweep import command_of
+    from lab.command import train
+    from lab.sweep.sweep import command_of
 
     sys.argv = [sys.argv[0], *command_of(directory, words)]
-    compose_and_run()
+    train.main()
 
 
 def resume_sessions(directories: list[RunDir]) -> None:

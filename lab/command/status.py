@@ -10,13 +10,13 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as Branches
 
-from lab.display import number
+from lab.common.terminal import Terminal
 from lab.errors import LabError, say_once
-from lab.files import Document
-from lab.progress import TrialProgress, count, read_progress
-from lab.run_dir import SweepDir
-from lab.terminal import Terminal
-from lab.tree import add_trial, title
+from lab.run.directory import SweepDir
+from lab.run.files import Document
+from lab.run.progress import TrialProgress, count, read_progress
+from lab.sweep.tree import add_trial, title
+from lab.train.display import number
 
 USAGE = """Usage: python -m lab status DIR [--watch]
 

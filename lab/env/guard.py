@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
+from lab.common.signals import requested
 from lab.env.settings import Settings
 from lab.errors import LabError
-from lab.interruption import requested
 
 T = TypeVar("T")
 

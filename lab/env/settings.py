@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from lab import interruption
+from lab.common import signals as interruption
 from lab.env import notices
 
 

@@ -11,15 +11,15 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 from gymnasium.wrappers.vector import FlattenObservation
 
+from lab.env.async_vector import Workers
 from lab.env.closing import CLOSE_SECONDS, close
+from lab.env.dry_run import Draws, find_draws
 from lab.env.generators import SHARED, Generators
 from lab.env.guard import guard, guarded, refuse_end
-from lab.env.making import is_native, isolate, make_single, sentence, vectorise
+from lab.env.make import is_native, isolate, make_single, sentence, vectorise
 from lab.env.restore import Restorable, pickled, unpickled, way_for, way_for_vector
-from lab.env.side_by_side import SideBySide, is_image
 from lab.env.spec import EnvSpec
-from lab.env.trial import Draws, find_draws
-from lab.env.workers import Workers
+from lab.env.sync_vector import SideBySide, is_image
 from lab.errors import LabError
 
 HIGHEST_SEED = 2**31  # above those that environments are reset with

@@ -1,15 +1,1 @@
-"""From a composed config to Sessions that run."""
-
-from __future__ import annotations
-
-
-def register() -> None:
-    """Make our sweeper and launcher known to Hydra, which by itself finds those of other distributions only."""
-    from hydra.core.plugins import Plugins
-
-    from lab.launch.local import LocalLauncher
-    from lab.launch.slurm import SlurmLauncher
-    from lab.launch.sweeper import LabSweeper
-
-    for plugin in (LabSweeper, LocalLauncher, SlurmLauncher):
-        Plugins.instance().register(plugin)
+"""Where jobs run: processes of this machine, and SLURM."""

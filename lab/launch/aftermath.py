@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from lab.errors import LabError, describe_exit, visible
-from lab.files import read_json
 from lab.launch.supervise import ProcessEndedError
-from lab.record import Ended, write_late
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
+from lab.run.files import read_json
+from lab.train.record import Ended, write_late
 
 
 def conclude(end: ProcessEndedError) -> int:

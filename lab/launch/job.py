@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from lab.common.signals import was_asked_to_stop
 from lab.errors import LabError, did_you_mean, tell, visible
-from lab.guard import refuse_foreign
-from lab.interruption import was_asked_to_stop
 from lab.launch.naming import run_directory
 from lab.launch.supervise import report
-from lab.lock import LOCK_SECONDS
-from lab.run_dir import ENDED, RunDir, SweepDir
+from lab.run.directory import ENDED, RunDir, SweepDir
+from lab.run.guard import refuse_foreign
+from lab.run.lock import LOCK_SECONDS
 from lab.spec import Spec, read
 from lab.trial import states_of
 
 if TYPE_CHECKING:
-    from lab.record import Ended, Record
+    from lab.train.record import Ended, Record
 
 HANDOVER_SECONDS = 60.0  # how long a job waits for the process that had its Sessions before to end
 STATUS = {"completed": 0, "pruned": 0, "failed": 1, "interrupted": 130}
@@ -111,7 +111,7 @@ def train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]
     """
     specs = read(config)
     check_tuned(overrides(), HydraConfig.get().runtime.config_sources)
-    from lab.lockstep import check_spaces
+    from lab.train.lockstep import check_spaces
 
     spaces = check_spaces(specs)
     directories = [RunDir(output)]
@@ -131,7 +131,7 @@ def train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]
     for directory in directories:
         report("session", str(directory.path))
     from lab import session
-    from lab.trust import warn
+    from lab.run.trust import warn
 
     if not swept:  # a sweep has said it of its own directory
         for directory in directories:
@@ -156,7 +156,7 @@ def analyse(records: Sequence[Record | Ended]) -> None:
 def conclude(records: Sequence[Record | Ended]) -> int:
     """Analyse every Session, show the results and return the exit status."""
     from lab.analysis import analyse as analyse_run
-    from lab.display import show_results
+    from lab.train.display import show_results
 
     try:
         analyse(records)

@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from lab.errors import LabError
-from lab.run_dir import SweepDir
+from lab.run.directory import SweepDir
 from lab.trial import Job
 
 DEFAULT_ROOM = 8  # jobs at the same time where a launcher does not say how many it has room for

@@ -22,11 +22,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from lab.common.signals import Requests
 from lab.errors import LabError, describe_exit, require
-from lab.interruption import Requests
 from lab.launch.gpus import ORDER, VISIBLE, Gpus, visible
 from lab.launch.launcher import SweepLauncher, failed
-from lab.provenance import command_line
+from lab.run.provenance import command_line
 
 PRELOADED = ["lab.launch.ignore_signals", "lab.launch.preload"]  # in this order
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what keeps libraries from taking all cores

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from lab.interpolation import literal
+from lab.common.interpolation import literal
 
 
 def name_seeds(seeds: Sequence[int]) -> str:

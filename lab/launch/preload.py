@@ -2,7 +2,7 @@
 
 from lab import session
 from lab.analysis import plot_session
-from lab.provenance import packages
+from lab.run.provenance import packages
 
 __all__ = ["plot_session", "session"]
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
-from lab.code.git import without_git
-from lab.interpolation import literal
-from lab.launch.frozen import Frozen
-from lab.plain import quote
-from lab.run_dir import RunDir
+from lab.common.interpolation import literal
+from lab.common.plain import quote
+from lab.run.code.frozen import Frozen
+from lab.run.code.git import without_git
+from lab.run.directory import RunDir
 
 POLL_SECONDS = 0.2  # between two looks at the processes
 QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null")  # as conf/config.yaml has it

@@ -24,13 +24,13 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
 
 from lab.errors import LabError, require, visible
-from lab.files import read_json, write_atomically, write_sealed_json
-from lab.launch.frozen import Frozen, freeze
 from lab.launch.launcher import SweepLauncher, failed
 from lab.launch.tasks import Queue, Task, ask, explained, ids_in_queue
-from lab.provenance import command_line
-from lab.run_dir import SweepDir, TrialDir
-from lab.shapes import JOB
+from lab.run.code.frozen import Frozen, freeze
+from lab.run.directory import SweepDir, TrialDir
+from lab.run.files import read_json, write_atomically, write_sealed_json
+from lab.run.provenance import command_line
+from lab.run.schemas import JOB
 from lab.trial import Job
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from lab import interruption
+from lab.common import signals as interruption
+from lab.common.signals import SIGNALS, Requests
 from lab.errors import tell, visible
-from lab.interruption import SIGNALS, Requests
 
 END_SECONDS = 10.0  # that a process may take to end once it has said how it ends
 OWN_SECONDS = 0.1  # after which a Ctrl-C that only the supervisor was sent is handed on

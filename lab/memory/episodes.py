@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.lazy import torch
+from lab.common.lazy import torch
 from lab.memory.replay import CONTINUES, REWARD, Batch, Replay
 from lab.memory.spec import ReplaySpec
 from lab.memory.sum_tree import SumTree
@@ -104,11 +105,11 @@ class EpisodeReplay(Replay):
         super()._change(index, changed, content)
         self._facts[index].view(-1, self._facts.shape[-1])[changed] = content["changed_facts"].to(self.device)
 
-    def save(self, index: int, folder: Path) -> dict[str, Any]:
+    def save(self, index: int, folder: Path, write: Callable[[Path, dict[str, Any]], None]) -> dict[str, Any]:
         """Write what is new in one Session, as Replay does: the returns that became known since are part of it."""
-        return super().save(index, folder) | {"begun": self._begun[index].tolist()}
+        return super().save(index, folder, write) | {"begun": self._begun[index].tolist()}
 
-    def restore(self, index: int, state: dict[str, Any], folder: Path) -> None:
+    def restore(self, index: int, state: dict[str, Any], folder: Path, read: Callable[[Path], dict[str, Any]]) -> None:
         """Set one Session's memory to what it was when `save` returned `state`."""
-        super().restore(index, state, folder)
+        super().restore(index, state, folder, read)
         self._begun[index] = state["begun"]

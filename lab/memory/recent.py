@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.lazy import torch
+from lab.common.lazy import torch
 from lab.memory.replay import DONE, REWARD, VALID, Replay
 from lab.memory.rollout import Rollout
 from lab.memory.size import in_words
@@ -112,12 +113,12 @@ class RecentSteps(Replay):
             carry=self._carry[:, first],
         )
 
-    def save(self, index: int, folder: Path) -> dict[str, Any]:
+    def save(self, index: int, folder: Path, write: Callable[[Path, dict[str, Any]], None]) -> dict[str, Any]:
         """Write what is new in one Session, as Replay does."""
-        return super().save(index, folder) | {"carry": self._carry[index].cpu().clone()}
+        return super().save(index, folder, write) | {"carry": self._carry[index].cpu().clone()}
 
-    def restore(self, index: int, state: dict[str, Any], folder: Path) -> None:
+    def restore(self, index: int, state: dict[str, Any], folder: Path, read: Callable[[Path], dict[str, Any]]) -> None:
         """Set one Session's steps to what they were when `save` returned `state`."""
-        super().restore(index, state, folder)
+        super().restore(index, state, folder, read)
         self._carry[index] = state["carry"].to(self.device)
         self._read_facts()

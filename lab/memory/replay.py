@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.lazy import torch
+from lab.common.lazy import torch
 from lab.memory.size import in_words, refuse_if_too_large
 from lab.memory.spec import FLOAT16_MOST, ReplaySpec
 
@@ -306,13 +307,11 @@ class Replay:
         self._highest = np.maximum(self._highest, priorities.max(1))
         self._set_priorities(batch.index, priorities)
 
-    def save(self, index: int, folder: Path) -> dict[str, Any]:
+    def save(self, index: int, folder: Path, write: Callable[[Path, dict[str, Any]], None]) -> dict[str, Any]:
         """Write what is new in one Session since it was last saved, and return what a checkpoint is to know of it.
 
         The cost is that of the new steps, however much is remembered.
         """
-        from lab import checkpoint
-
         segments = self._segments[index]
         first = max(segments[-1]["last"] if segments else 0, self.count - self.steps + 1)
         if first < self.count:
@@ -328,7 +327,7 @@ class Replay:
             }
             path = folder / f"{first}-{self.count}.pt"
             path.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint.write(path, {name: value if value is None else value.cpu() for name, value in content.items()})
+            write(path, {name: value if value is None else value.cpu() for name, value in content.items()})
             self._changed[index] = False
             segments.append({"name": path.name, "first": first, "last": self.count})
         # Whatever is drawn from now on was added, and given its priorities, after these.
@@ -352,20 +351,18 @@ class Replay:
             if re.fullmatch(r"\d+-\d+\.pt", path.name) and path.name not in known:  # what is not ours stays
                 path.unlink()
 
-    def restore(self, index: int, state: dict[str, Any], folder: Path) -> None:
+    def restore(self, index: int, state: dict[str, Any], folder: Path, read: Callable[[Path], dict[str, Any]]) -> None:
         """Set one Session's memory to what it was when `save` returned `state`.
 
         Raises:
             LabError: a file is missing or damaged.
         """
-        from lab import checkpoint
-
         self.count = state["count"]
         self._highest[index] = state["highest"]
         self._segments[index] = list(state["segments"])
         self._referenced[index] = deque([{segment["name"] for segment in state["segments"]}], maxlen=2)
         for segment in state["segments"]:
-            content = checkpoint.read(folder / segment["name"])
+            content = read(folder / segment["name"])
             slots = torch.arange(segment["first"], segment["last"] + 1) % self.steps
             self._observation[index, slots] = content["observation"].to(self.device)
             self._action[index, slots[:-1]] = content["action"].to(self.device)

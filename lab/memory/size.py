@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from lab.common.lazy import torch
 from lab.errors import LabError
-from lab.lazy import torch
 
 
 def refuse_if_too_large(size: int, device: torch.device, asked: str, advice: str) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.net.layers import Activation, Linear
-from lab.net.normalisation import EPS, RATE, BatchRenorm, corrections
+from lab.net.normalization import EPS, RATE, BatchRenorm, corrections
 
 FORWARD: dict[str, Callable[[np.ndarray], Any]] = {
     "tanh": lambda x: np.tanh(x, out=x),

@@ -7,8 +7,8 @@ from torch import nn
 
 from lab.net import checks
 from lab.net.network import Parameters
-from lab.net.optimiser import Optimiser, OptimiserSpec
-from lab.net.torch_optimiser import TorchOptimisers
+from lab.net.optimizer import Optimiser, OptimiserSpec
+from lab.net.torch_optimizer import TorchOptimisers
 
 
 class Learner:

@@ -47,7 +47,7 @@ class MLP(Net):
     ) -> StackedNetwork:
         from lab.net.layers import Activation, Linear
         from lab.net.network import FlatTrunk, StackedNetwork, with_heads
-        from lab.net.normalisation import around, before_layers
+        from lab.net.normalization import around, before_layers
 
         inputs = math.prod(observations.shape) + extra
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lab.common.lazy import torch
 from lab.errors import LabError, did_you_mean, shown
-from lab.lazy import torch
 from lab.net.net import Net, Output
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from lab.agent import Agent
 from lab.env.vector import Spaces, probe
 from lab.memory.rollout import Rollout
+from lab.train.agent import Agent
 from tests.helpers import specs
 
 T, E = 7, 4

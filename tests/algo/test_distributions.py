@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.algo.base.on_policy import OnPolicy
+from lab.algo.on_policy import OnPolicy
 from lab.env.vector import probe
 from lab.errors import LabError
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
 from tests.algo.off_policy import learned
 from tests.algo.test_laws_off_policy import asked, killed
 from tests.helpers import go_on, result, specs, train

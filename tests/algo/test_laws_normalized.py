@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.run_dir import RunDir
-from lab.stack import Stack
+from lab.run.directory import RunDir
+from lab.train.stack import Stack
 from tests.helpers import go_on, result, specs, weights
 
 MEMORY = ("algo.learning_starts=60", "algo.minibatch=16", "algo.memory.size=120", "algo.horizon=2")

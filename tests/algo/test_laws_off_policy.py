@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.algo.base.actor_critic import ActorCritic
-from lab.collect import Collector, Evaluation
-from lab.run_dir import RunDir
+from lab.algo.actor_critic import ActorCritic
+from lab.run.directory import RunDir
+from lab.train.collect import Collector, Evaluation
 from tests.helpers import Interruption, go_on, result, specs, train, weights
 
 SMALL = ("env.num_envs=2", "algo.learning_starts=100", "algo.updates=1", "algo.minibatch=32", "algo.memory.size=150",

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from lab.agent import Agent
 from lab.env.vector import probe
 from lab.memory.rollout import Rollout
+from lab.train.agent import Agent
 from tests.algo.steps import made_up
 from tests.helpers import specs
 

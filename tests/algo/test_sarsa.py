@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lab.algo.base.exploration import ExplorationSpec
-from lab.algo.base.online import taken
+from lab.algo.exploration import ExplorationSpec
+from lab.algo.online import taken
 from lab.errors import LabError
 from tests.algo.steps import E, T, forward_returns, horizon, minibatch_steps, plain, same
 from tests.helpers import lab, specs

@@ -16,8 +16,8 @@ import pytest
 from lab.analysis import analyse
 from lab.analysis.card import best_seed, limits, write_card
 from lab.analysis.trial import read_trial
-from lab.files import read_json, write_json
-from lab.run_dir import RunDir, SweepDir, TrialDir
+from lab.run.directory import RunDir, SweepDir, TrialDir
+from lab.run.files import read_json, write_json
 from tests import synthetic
 from tests.analysis.test_trial import session, trial
 from tests.helpers import specs

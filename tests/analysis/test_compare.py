@@ -21,8 +21,8 @@ from lab.analysis.compare import (
 from lab.analysis.statistics import difference, probability_of_improvement
 from lab.analysis.trial import Trial
 from lab.errors import LabError
-from lab.files import read_json, write_json
-from lab.run_dir import SweepDir
+from lab.run.directory import SweepDir
+from lab.run.files import read_json, write_json
 from tests import synthetic
 from tests.analysis.test_trial import session, trial
 

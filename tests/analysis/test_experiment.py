@@ -28,8 +28,8 @@ from lab.analysis.experiment import (
 from lab.analysis.objective import Objective
 from lab.analysis.statistics import interval, probability_of_improvement
 from lab.analysis.trial import Trial
-from lab.files import write_json
-from lab.run_dir import SweepDir
+from lab.run.directory import SweepDir
+from lab.run.files import write_json
 from tests import synthetic
 from tests.analysis.test_trial import session, trial
 from tests.helpers import ROOT

@@ -23,8 +23,8 @@ from lab.analysis.scale import BELOW, Scale, offsets
 from lab.analysis.session import Tables, read_tables
 from lab.analysis.statistics import interval
 from lab.analysis.trial import read_trial
-from lab.files import write_json
-from lab.run_dir import RunDir, SweepDir
+from lab.run.directory import RunDir, SweepDir
+from lab.run.files import write_json
 from tests import synthetic
 from tests.helpers import specs
 

@@ -33,8 +33,8 @@ from lab.analysis.published import (
 )
 from lab.analysis.wording import number
 from lab.errors import LabError
-from lab.files import write_json
-from lab.run_dir import TrialDir
+from lab.run.directory import TrialDir
+from lab.run.files import write_json
 from tests import synthetic
 from tests.analysis.test_card import alone, spec_of
 from tests.analysis.test_report import Browser, needs_chromium

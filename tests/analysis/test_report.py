@@ -21,8 +21,8 @@ import pytest
 from lab.analysis import report
 from lab.analysis.experiment import read_experiment
 from lab.analysis.report import POINTS, write_report
-from lab.files import read_json, write_sealed_json
-from lab.run_dir import SweepDir
+from lab.run.directory import SweepDir
+from lab.run.files import read_json, write_sealed_json
 from tests.synthetic import TRACEBACK, experiment
 
 STATES = {(2, 1): "failed", (3, 0): "pruned", (5, 3): "pending"}

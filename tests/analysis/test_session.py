@@ -10,7 +10,7 @@ import pytest
 
 from lab.analysis.session import Tables, efficiency, frames_to_solve, read_tables, session_results, stability
 from lab.errors import LabError
-from lab.run_dir import FIGURES, RunDir
+from lab.run.directory import FIGURES, RunDir
 
 
 def tables(returns: list[float | None], random_return: float | None = 10.0) -> Tables:

@@ -13,8 +13,8 @@ from lab.analysis.session import Session, Tables
 from lab.analysis.statistics import summarise
 from lab.analysis.trial import VARIES, Trial, common_spec, consistency, counts, read_trial, standing, trial_results
 from lab.errors import LabError
-from lab.files import write_json
-from lab.run_dir import RunDir, SweepDir, TrialDir
+from lab.run.directory import RunDir, SweepDir, TrialDir
+from lab.run.files import write_json
 from tests import synthetic
 
 RANDOM = 10.0

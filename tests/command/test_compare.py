@@ -9,7 +9,7 @@ import pytest
 from lab.analysis.compare import compare
 from lab.command.compare import USAGE, conclusion, main
 from lab.errors import LabError
-from lab.run_dir import SweepDir
+from lab.run.directory import SweepDir
 from tests import synthetic
 from tests.analysis.test_compare import HIGH, LOW, entry
 

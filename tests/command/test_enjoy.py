@@ -13,7 +13,7 @@ import pytest
 from lab.command.enjoy import main
 from lab.command.film import Film
 from lab.errors import LabError
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
 from tests.helpers import ROOT, lab, train
 
 

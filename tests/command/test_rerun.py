@@ -16,11 +16,11 @@ import pytest
 
 from lab.command import rerun
 from lab.errors import LabError
-from lab.files import read_json, write_json
-from lab.launch import worktree
-from lab.launch.worktree import read_code, restored
-from lab.levels import sessions
-from lab.run_dir import RunDir
+from lab.run.code import worktree
+from lab.run.code.worktree import read_code, restored
+from lab.run.directory import RunDir
+from lab.run.files import read_json, write_json
+from lab.run.levels import sessions
 from tests.helpers import clone, git, lab, result, train
 
 SMALL = ("algo=a2c", "frames=1000", "log.every=250", "eval.every=500", "eval.episodes=2", "log.tensorboard=false",

@@ -11,8 +11,8 @@ import pytest
 from lab.analysis import analyse
 from lab.command import report, resume, status
 from lab.errors import LabError
-from lab.files import read_json, write_json
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
+from lab.run.files import read_json, write_json
 from tests import synthetic
 from tests.helpers import QUIET, lab, result, train
 

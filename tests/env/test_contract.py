@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from lab.env.checked import Checked, add_checks
-from lab.env.making import make_single
+from lab.env.make import make_single
 from lab.env.spec import EnvSpec
 from lab.env.vector import Environments, probe
 from lab.errors import LabError
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
 from tests.helpers import go_on, lab, specs
 
 WRONG = ("env=gymnasium", "env.id=tests.rogue:Wrong-v0", "name=wrong")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from lab.collect import Collector
 from lab.env.generators import SHARED, Generators, Watch
 from lab.env.vector import Environments, draws_of, way_of
-from lab.files import read_json
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
+from lab.run.files import read_json
 from lab.spec import Spec
+from lab.train.collect import Collector
 from tests.helpers import go_on, lab, result, specs
 
 DICE = ("env=gymnasium", "env.id=tests.rogue:Dice-v0", "name=dice")

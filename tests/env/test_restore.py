@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from lab.env.making import make_single
+from lab.env.make import make_single
 from lab.env.restore import Restorable, way_for, way_for_vector
 from lab.env.spec import EnvSpec
 from lab.env.vector import Environments, way_of

@@ -89,7 +89,7 @@ def test_what_an_environment_raises_to_end_python_is_an_error() -> None:
 
 
 def test_a_ctrl_c_is_told_from_a_keyboard_interrupt_of_the_environments_own() -> None:
-    from lab.interruption import stop_signals
+    from lab.common.signals import stop_signals
 
     with stop_signals():
         with pytest.raises(LabError, match="raised KeyboardInterrupt"), guard("env.id=x"):
@@ -100,7 +100,7 @@ def test_a_ctrl_c_is_told_from_a_keyboard_interrupt_of_the_environments_own() ->
 
 
 def test_handlers_of_signals_are_put_back() -> None:
-    from lab.interruption import stop_signals
+    from lab.common.signals import stop_signals
 
     with stop_signals() as stop:
         with guard("env.id=x"):

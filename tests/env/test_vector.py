@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.env.making import make_single
+from lab.env.make import make_single
 from lab.env.vector import ActionUnits, Environments, probe
 from lab.errors import LabError
 from tests.helpers import ENVIRONMENTS, specs

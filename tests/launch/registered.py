@@ -8,7 +8,7 @@ import sys
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from lab.launch import register
+from lab.sweep import register
 from tests.helpers import CONF
 
 OURS = {"hydra/launcher": ["local", "slurm"], "hydra/sweeper": ["lab"], "hydra/sweeper/pruner": ["none"]}

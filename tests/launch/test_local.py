@@ -13,9 +13,9 @@ from statistics import median
 
 import pytest
 
-from lab.files import read_json
-from lab.plain import quote
-from lab.run_dir import RunDir, SweepDir
+from lab.common.plain import quote
+from lab.run.directory import RunDir, SweepDir
+from lab.run.files import read_json
 from tests.helpers import lab
 
 FATED = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from omegaconf import OmegaConf
 
-from lab.interpolation import literal
+from lab.common.interpolation import literal
 from lab.launch.rerun import Quoting
 
 

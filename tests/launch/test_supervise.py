@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from lab.files import read_json
-from lab.levels import sessions
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
+from lab.run.files import read_json
+from lab.run.levels import sessions
 from tests.helpers import ROOT, lab
 
 SLOW = (pytest.mark.slow, pytest.mark.law)

@@ -13,6 +13,7 @@ from lab.memory.episodes import EpisodeReplay
 from lab.memory.rollout import Raw, Rollout
 from lab.memory.spec import ReplaySpec
 from lab.memory.statistics import Statistics
+from lab.run import checkpoint
 
 S, E, T = 2, 3, 4
 GAMMA = torch.tensor([[0.9], [0.5]])
@@ -173,12 +174,12 @@ def test_what_was_saved_is_restored_by_parts_and_goes_on_the_same(tmp_path: Path
         for _ in range(2):
             replay.add_episodes(*episodes.horizon(), GAMMA)
             on(replay, rng.random((S, 8)))
-        states = [replay.save(s, tmp_path / str(s)) for s in range(S)]
+        states = [replay.save(s, tmp_path / str(s), checkpoint.write) for s in range(S)]
         for s in range(S):
             replay.clear(s, tmp_path / str(s))
     copy = made(size)
     for s in range(S):
-        copy.restore(s, states[s], tmp_path / str(s))
+        copy.restore(s, states[s], tmp_path / str(s), checkpoint.read)
     for s in range(S):
         assert contents(copy, s) == contents(replay, s)
     for _ in range(20):
@@ -196,7 +197,7 @@ def test_a_checkpoint_costs_what_is_new_and_not_what_is_remembered(tmp_path: Pat
     for number in range(60):
         replay.add_episodes(*episodes.horizon(), GAMMA)
         if number % 10 == 9:
-            replay.save(0, tmp_path)
+            replay.save(0, tmp_path, checkpoint.write)
             sizes.append(max(path.stat().st_size for path in tmp_path.iterdir()))
     assert max(sizes) < 1.3 * sizes[0]
 

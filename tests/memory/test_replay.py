@@ -12,7 +12,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
-from lab.algo.base.algorithm import stack
+from lab.algo.algorithm import stack
 from lab.env.vector import probe
 from lab.errors import LabError
 from lab.memory.replay import Replay
@@ -20,8 +20,9 @@ from lab.memory.rollout import Raw, Rollout
 from lab.memory.size import in_words
 from lab.memory.spec import ReplaySpec
 from lab.memory.statistics import Statistics
-from lab.run_dir import RunDir
-from lab.stack import Stack
+from lab.run import checkpoint
+from lab.run.directory import RunDir
+from lab.train.stack import Stack
 from tests.helpers import specs
 
 S, E, T = 2, 3, 4
@@ -277,12 +278,12 @@ def test_a_memory_is_restored_from_its_files(tmp_path: Path, prioritised: bool) 
         batch = replay.sample(rng.random((S, 8)), GAMMA, 0.3)
         replay.set_errors(batch, torch.from_numpy(rng.normal(size=(S, 8))))
         if rng.random() < 0.6:
-            states.append(replay.save(1, tmp_path))
+            states.append(replay.save(1, tmp_path, checkpoint.write))
             replay.clear(1, tmp_path)
-    states.append(replay.save(1, tmp_path))
+    states.append(replay.save(1, tmp_path, checkpoint.write))
     replay.clear(1, tmp_path)
     other = memory(3, prioritised=prioritised)
-    other.restore(1, states[-1], tmp_path)
+    other.restore(1, states[-1], tmp_path, checkpoint.read)
     shares = rng.random((S, 500))
     one, two = replay.sample(shares, GAMMA, 0.7), other.sample(shares, GAMMA, 0.7)
     for name in ("observation", "action", "reward", "discount", "next_observation", "weight"):
@@ -296,7 +297,7 @@ def test_what_a_checkpoint_costs_does_not_grow_with_the_memory(tmp_path: Path) -
     replay, world = memory(size=100_000), World()
     for horizon in range(60):
         replay.add(world.rollout())
-        replay.save(0, tmp_path)
+        replay.save(0, tmp_path, checkpoint.write)
         replay.clear(0, tmp_path)
         written.append(
             max(path.stat().st_size for path in tmp_path.iterdir() if path.name.endswith(f"-{(horizon + 1) * T}.pt"))
@@ -309,7 +310,7 @@ def test_files_are_no_more_than_the_memory_needs(tmp_path: Path) -> None:
     replay, world = memory(), World()
     for _ in range(60):
         replay.add(world.rollout())
-        replay.save(0, tmp_path)
+        replay.save(0, tmp_path, checkpoint.write)
         replay.clear(0, tmp_path)
     assert len(list(tmp_path.iterdir())) <= 60 // (E * T) + 2
 

@@ -15,7 +15,7 @@ from lab.net.layers import Activation, Linear
 from lab.net.mlp import MLP
 from lab.net.net import Output
 from lab.net.network import Parameters, StackedNetwork
-from lab.net.normalisation import BatchRenorm, row_shares
+from lab.net.normalization import BatchRenorm, row_shares
 
 S, B, INPUTS = 3, 5, 4
 

@@ -12,15 +12,15 @@ import yaml
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from lab.algo.base.on_policy import OnPolicy
-from lab.collect import Collector
+from lab.algo.on_policy import OnPolicy
 from lab.errors import LabError
-from lab.files import write_text
 from lab.net.module import Module
 from lab.net.net import Output
 from lab.net.network import Parameters, StackedNetwork
-from lab.run_dir import RunDir
+from lab.run.directory import RunDir
+from lab.run.files import write_text
 from lab.spec import load
+from lab.train.collect import Collector
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 from tests.modules import Torso
 

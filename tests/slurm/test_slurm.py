@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from lab.files import read_json
-from lab.levels import sessions
-from lab.plain import quote
-from lab.run_dir import RunDir, SweepDir
+from lab.common.plain import quote
+from lab.run.directory import RunDir, SweepDir
+from lab.run.files import read_json
+from lab.run.levels import sessions
 from tests.helpers import clone, lab, result, train
-from tests.launch.test_sweep import states
 from tests.slurm.helpers import NAME, Start, slurm
+from tests.sweep.test_sweep import states
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 

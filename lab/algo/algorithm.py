@@ -1,0 +1,224 @@
+"""What every algorithm is to the training loop."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from lab.algo.schedule import scheduled
+from lab.common.lazy import torch
+from lab.common.streams import Streams
+from lab.env.spec import EnvSpec
+from lab.errors import LabError, require, require_one_of
+from lab.net.net import NORMS
+
+if TYPE_CHECKING:
+    from lab.algo.torch_schedule import TorchSchedule
+    from lab.env.vector import Spaces
+    from lab.memory.replay import Replay
+    from lab.memory.rollout import Rollout
+    from lab.net.learner import Learner
+    from lab.net.net import Net
+    from lab.net.network import Parameters
+
+T = TypeVar("T")
+
+
+@dataclass
+class Algorithm:
+    """Base of the schemas in conf/algo/, and of the objects that learn.
+
+    As a schema it holds one Session's hyperparameters. `stack` makes of several the object that learns, whose
+    numbers with a decimal point are vectors [S, 1] over the session axis, and `build` gives it networks.
+
+    Attributes set by `build`:
+        learners: networks that are optimised together, by name.
+        targets: the parameters of networks that follow others, by name.
+        active: [S, 1], 1 for each Session that still learns.
+        carry_size: numbers that an agent with a memory of its own carries from step to step, K; 0 for one without.
+        problems: what checks of every learning step found (mode=dev), by index of the Session; null if none are made.
+        replay: the replay memory, if the algorithm has one and `allocate` made it.
+        schedules: those of torch, by what they change.
+    """
+
+    name: str  # what the algorithm is called, in config and in the name of a run
+    horizon: int  # steps each environment takes between learning
+    gamma: float  # discount of the next step's reward
+
+    METRICS: ClassVar[tuple[str, ...]] = ()  # names of what `learn` returns
+    SERVES_RECURRENT: ClassVar[bool] = False  # whether it learns from sequences, as networks that remember need
+    SERVES_BY_BATCH: ClassVar[bool] = False  # whether it learns with networks that normalise by minibatches
+
+    def check(self, env: EnvSpec) -> None:
+        """Raise LabError for a value that is not allowed."""
+        require(self.horizon >= 1, "algo.horizon", self.horizon, "1 step or more")
+        require(0 <= self.gamma <= 1, "algo.gamma", self.gamma, "from 0 to 1")
+
+    def check_net(self, net: Net) -> None:
+        """Raise LabError for a network that the algorithm cannot serve."""
+        if net.recurrent and not self.SERVES_RECURRENT:
+            raise LabError(
+                f"algo={self.name} cannot learn with net._target_={type(net).__module__}.{type(net).__qualname__}, a"
+                " network that remembers the steps before: it learns from single steps. Choose another network, as"
+                " net=mlp, or an algorithm that learns from sequences, as algo=ppo or algo=a2c."
+            )
+        key, norm, chosen = "net.norm", getattr(self, "norm", None), getattr(net, "norm", "none")
+        if norm is not None:
+            require(chosen == "none", key, chosen, f"none with algo={self.name}, whose algo.norm takes its place")
+            require_one_of("algo.norm", norm, NORMS)
+            key, chosen = "algo.norm", norm
+        serves = self.SERVES_BY_BATCH or not self.normed(net).by_batch
+        require(serves, key, chosen, f"none or layer with algo={self.name}: only crossq learns with {chosen}")
+
+    def normed(self, net: Net) -> Net:
+        """Return the net with the normalisation of `norm`, for an algorithm that has this field in place of net.norm.
+
+        Raises:
+            LabError: it has no layers to normalise between.
+        """
+        norm = getattr(self, "norm", None)
+        return net if norm is None else net.with_norm(norm)
+
+    def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
+        """Raise LabError for an environment whose spaces the algorithm cannot serve."""
+
+    def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
+        """Make networks and optimisers, drawing from each Session's stream of initialisation."""
+        raise NotImplementedError
+
+    def prepare(self, streams: list[Streams], device: torch.device) -> None:
+        """Set what every algorithm has, for `build` to fill."""
+        self.learners: dict[str, Learner] = {}
+        self.targets: dict[str, Parameters] = {}
+        self.active = torch.ones(len(streams), 1, device=device)
+        self.carry_size = 0
+        self.problems: dict[int, str] | None = None
+        self.replay: Replay | None = None
+        self.schedules: dict[str, TorchSchedule] = {}
+        path = getattr(self, "lr_schedule", "")
+        if "." in path:
+            from lab.algo.torch_schedule import TorchSchedule
+
+            fields: Any = self
+            self.schedules["lr"] = TorchSchedule(path, fields.lr_schedule_kwargs, fields.lr)
+
+    def learning_rate(self, progress: float) -> torch.Tensor:
+        """Return the learning rate of a learning call, [S, 1]: to be asked once in each, as schedules of torch count.
+
+        It is for algorithms with the fields lr, lr_schedule, lr_final and lr_schedule_kwargs.
+        """
+        if "lr" in self.schedules:
+            return self.schedules["lr"].next()
+        fields: Any = self
+        rate: torch.Tensor = scheduled(fields.lr_schedule, fields.lr, fields.lr_final, progress)
+        return rate
+
+    def allocate(self, num_envs: int) -> None:
+        """Make what only learning needs, as a replay memory, for a Session of so many environments.
+
+        Raises:
+            LabError: it does not fit into the memory of this machine.
+        """
+
+    def noise(self, steps: int, num_envs: int, streams: list[Streams], progress: float) -> torch.Tensor:
+        """Draw the randomness of a horizon of actions, [T, S, E, ...], at a share of the Session's frames."""
+        raise NotImplementedError
+
+    def act(
+        self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Choose actions.
+
+        Args:
+            observation: [S, E, ...].
+            noise: of one step, [S, E, ...]; null for the policy's deterministic actions.
+            carry: [S, E, K], what the agent carries from the step before; zeros where an episode begins.
+
+        Returns:
+            Actions [S, E, ...], and what is carried to the next step.
+        """
+        raise NotImplementedError
+
+    def learn(
+        self, rollout: Rollout, streams: list[Streams], progress: float, diagnose: bool
+    ) -> dict[str, torch.Tensor]:
+        """Learn from a horizon of steps.
+
+        Args:
+            rollout: the steps.
+            streams: each Session's random streams.
+            progress: share of the Session's frames that are done, 0 to 1.
+            diagnose: whether to compute the metrics that cost time too.
+
+        Returns:
+            Metrics [S] of this call by names in `metrics`, and `steps`: how many learning steps it took.
+        """
+        raise NotImplementedError
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what `learn` returns, the columns of metrics.csv."""
+        return self.METRICS
+
+    @property
+    def networks(self) -> list[Parameters]:
+        """The parameters of every network."""
+        return [*(learner.parameters for learner in self.learners.values()), *self.targets.values()]
+
+    def check_steps(self) -> None:
+        """Check every learning step from here on (mode=dev)."""
+        self.problems = {}
+        for learner in self.learners.values():
+            learner.problems = self.problems
+
+    def finite(self) -> list[bool]:
+        """Say of each Session whether all parameters that it learns are finite."""
+        sums = sum(learner.parameters.values.sum(1) for learner in self.learners.values())
+        return [math.isfinite(total) for total in torch.as_tensor(sums).tolist()]
+
+    def weights(self, index: int) -> dict[str, torch.Tensor]:
+        """Return copies of all parameters of one Session by name, on the CPU."""
+        return {name: value for network in self.networks for name, value in network.session(index).items()}
+
+    def gradients(self, index: int) -> dict[str, torch.Tensor]:
+        """Return copies of the last gradients of one Session by name, on the CPU."""
+        learners = self.learners.values()
+        return {k: v for learner in learners for k, v in learner.parameters.session_gradients(index).items()}
+
+    def state(self, index: int) -> dict[str, Any]:
+        """Return what one Session has learned, as tensors and plain data; its memory keeps files of its own."""
+        optimisers = {name: learner.optimiser.session(index) for name, learner in self.learners.items()}
+        schedules = {name: schedule.session(index) for name, schedule in self.schedules.items()}
+        return {"parameters": self.weights(index), "optimisers": optimisers, "schedules": schedules}
+
+    def restore(self, index: int, state: dict[str, Any]) -> None:
+        """Set one Session to what `state` returned."""
+        for network in self.networks:
+            network.restore(index, state["parameters"])
+        for name, learner in self.learners.items():
+            learner.optimiser.restore(index, state["optimisers"][name])
+        for name, schedule in self.schedules.items():
+            schedule.restore(index, state["schedules"][name])
+
+
+def stack(items: list[T], device: torch.device, key: str) -> T:
+    """Make one object of several Sessions' hyperparameters: numbers become vectors [S, 1] over the session axis.
+
+    Raises:
+        LabError: the Sessions differ in something that is not a number with a decimal point, which would give their
+            arrays different shapes.
+    """
+    stacked: Any = copy.copy(items[0])
+    for field in fields(items[0]):  # type: ignore[arg-type]
+        values = [getattr(item, field.name) for item in items]
+        name = f"{key}.{field.name}"
+        if is_dataclass(values[0]):
+            setattr(stacked, field.name, stack(values, device, name))
+        elif all(isinstance(value, float) for value in values):
+            column = torch.tensor(values, dtype=torch.float32, device=device).unsqueeze(1)
+            setattr(stacked, field.name, column)
+        elif any(value != values[0] for value in values):
+            raise LabError(f"{name} differs between Sessions of one stack ({values}): it must be the same for all.")
+    return stacked

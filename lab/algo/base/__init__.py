@@ -1,1 +1,0 @@
-"""What algorithms are made of: what families of them share, and pure functions."""

@@ -1,0 +1,131 @@
+"""What algorithms with a replay memory share: when they learn, and from what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from lab.algo.algorithm import Algorithm
+from lab.algo.schedule import check_lr
+from lab.common.lazy import torch
+from lab.common.streams import Streams
+from lab.env.spec import EnvSpec
+from lab.errors import require
+from lab.memory.replay import Replay
+from lab.memory.spec import ReplaySpec
+from lab.net.optimizer import OptimiserSpec
+
+if TYPE_CHECKING:
+    from lab.env.vector import Spaces
+    from lab.memory.replay import Batch
+    from lab.memory.rollout import Rollout
+
+
+@dataclass
+class OffPolicy(Algorithm):
+    """Learns from transitions of any time, drawn from a replay memory.
+
+    Metrics are those of the last learning step of a horizon that had them.
+    """
+
+    updates: int  # learning steps after each horizon: over horizon * env.num_envs, the update-to-data ratio
+    minibatch: int  # transitions in a learning step
+    learning_starts: int  # frames before learning, in which actions are random
+    n: int  # rewards in a return before the value completes it
+    lr: float  # learning rate
+    lr_schedule: str  # how it changes: one of schedule.NAMES, or the path of one of torch's, stepped as it learns
+    lr_final: float  # learning rate at the end of the schedule
+    max_grad_norm: float | None  # bound on the norm of a Session's gradient, null for none
+    memory: ReplaySpec
+    optimiser: OptimiserSpec
+    lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict, kw_only=True)  # arguments of one of torch's
+
+    METRICS: ClassVar[tuple[str, ...]] = ("grad_norm", "lr", "replay_frames")
+
+    def check(self, env: EnvSpec) -> None:
+        super().check(env)
+        require(self.updates >= 1, "algo.updates", self.updates, "1 or more")
+        require(self.minibatch >= 1, "algo.minibatch", self.minibatch, "1 or more")
+        require(self.learning_starts >= 0, "algo.learning_starts", self.learning_starts, "0 frames or more")
+        require(self.n >= 1, "algo.n", self.n, "1 or more")
+        check_lr(self.lr, self.lr_schedule, self.lr_final, self.lr_schedule_kwargs)
+        bounded = self.max_grad_norm is None or self.max_grad_norm > 0
+        require(bounded, "algo.max_grad_norm", self.max_grad_norm, "above 0, or null")
+        self.memory.check("algo.memory")
+        least = max(self.horizon, self.n) * env.num_envs
+        require(
+            self.memory.size >= least, "algo.memory.size", self.memory.size, f"{least} or more (a horizon, or n steps)"
+        )
+        self.optimiser.check("algo.optimiser")
+
+    def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
+        super().check_spaces(spaces, env)
+        self.memory.check_observations("algo.memory", spaces.observation, env.id)
+
+    def prepare_memory(self, spaces: Spaces) -> None:
+        """Remember what `allocate` is to need."""
+        self._spaces = spaces
+
+    def example(self) -> torch.Tensor:
+        """Return any one action of the policy."""
+        raise NotImplementedError
+
+    def allocate(self, num_envs: int) -> None:
+        observations = self._spaces.observation
+        stack = len(self.active)
+        self.replay = Replay(self.memory, observations, self.example(), stack, num_envs, self.horizon, self.n)
+
+    @property
+    def exploring(self) -> bool:
+        """Whether actions are random, as nothing is learned from yet."""
+        return self.replay is not None and self.replay.frames < self.learning_starts
+
+    def learn(
+        self, rollout: Rollout, streams: list[Streams], progress: float, diagnose: bool
+    ) -> dict[str, torch.Tensor]:
+        assert self.replay is not None
+        self.replay.add(rollout)
+        stack = len(streams)
+        if self.exploring or not self.replay.usable:
+            return {"steps": torch.zeros(stack, device=self.active.device)}
+        chosen = np.stack([stream.minibatches.random((self.updates, self.minibatch)) for stream in streams], 1)
+        lr = self.learning_rate(progress)
+        steps = torch.zeros_like(self.active[:, 0])
+        metrics: dict[str, torch.Tensor] = {}
+        for drawn in chosen:
+            batch = self.replay.sample(drawn, self.gamma, progress, rollout.statistics)
+            active = self.active * (batch.weight.sum(-1, keepdim=True) > 0).to(self.active.dtype)
+            metrics |= self.update(batch, streams, lr, active, diagnose)
+            steps = steps + metrics.pop("steps")
+        if diagnose:
+            frames = torch.full_like(steps, self.replay.usable)
+            metrics |= {**self.rates(progress), "lr": lr[:, 0], "replay_frames": frames}
+        return {**metrics, "steps": steps}
+
+    def rates(self, progress: float) -> dict[str, torch.Tensor]:
+        """Return metrics [S] of what changes by a schedule, apart from the learning rate."""
+        return {}
+
+    def update(
+        self, batch: Batch, streams: list[Streams], lr: torch.Tensor, active: torch.Tensor, diagnose: bool
+    ) -> dict[str, torch.Tensor]:
+        """Take one learning step.
+
+        Args:
+            batch: transitions.
+            streams: each Session's random streams.
+            lr: learning rate, [S, 1].
+            active: [S, 1], 0 for Sessions that do not take this step.
+            diagnose: whether to compute the metrics that cost time too.
+
+        Returns:
+            Metrics [S], and `steps`: 1 for each Session that took it.
+        """
+        raise NotImplementedError
+
+
+def shares(batch: Batch) -> torch.Tensor:
+    """Return each transition's share [S, B] of an average over a minibatch."""
+    return batch.weight / batch.weight.sum(-1, keepdim=True).clamp(min=1e-8)

@@ -1,0 +1,130 @@
+"""What SARSA and PQN share: action values learned from the steps just taken, with no memory and no target network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lab.algo.minibatches import check_minibatch, orders
+from lab.algo.on_policy import any_usable, average, explained_variance, share
+from lab.algo.returns import lambda_return
+from lab.algo.schedule import check_lr
+from lab.algo.value_based import ValueBased, taken
+from lab.common.lazy import torch
+from lab.common.streams import Streams
+from lab.env.spec import EnvSpec
+from lab.errors import require
+from lab.net.optimizer import OptimiserSpec
+
+if TYPE_CHECKING:
+    from lab.env.vector import Spaces
+    from lab.memory.rollout import Rollout
+    from lab.net.net import Net
+
+
+@dataclass
+class Online(ValueBased):
+    """Moves the values of the actions just taken towards their lambda-returns; subclasses say what completes these."""
+
+    lam: float  # decay of longer returns, 0 for those of one step
+    epochs: int  # passes over each horizon of steps
+    minibatch: int | None  # samples in a learning step, null for the whole horizon
+    lr: float  # learning rate
+    lr_schedule: str  # how it changes: one of schedule.NAMES, or the path of one of torch's, stepped as it learns
+    lr_final: float  # learning rate at the end of the schedule
+    max_grad_norm: float | None  # bound on the norm of a Session's gradient, null for none
+    optimiser: OptimiserSpec
+    lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict, kw_only=True)  # arguments of one of torch's
+
+    METRICS: ClassVar[tuple[str, ...]] = (
+        "value_loss", "value", "td_error", "explained_variance", "exploration", "grad_norm", "lr",
+    )  # fmt: skip
+
+    def check(self, env: EnvSpec) -> None:
+        super().check(env)
+        require(0 <= self.lam <= 1, "algo.lam", self.lam, "from 0 to 1")
+        require(self.epochs >= 1, "algo.epochs", self.epochs, "1 or more")
+        if self.minibatch is not None:
+            check_minibatch(self.minibatch, self.horizon, env.num_envs)
+        check_lr(self.lr, self.lr_schedule, self.lr_final, self.lr_schedule_kwargs)
+        bounded = self.max_grad_norm is None or self.max_grad_norm > 0
+        require(bounded, "algo.max_grad_norm", self.max_grad_norm, "above 0, or null")
+        self.optimiser.check("algo.optimiser")
+
+    def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
+        from torch import nn
+
+        from lab.net.learner import Learner
+
+        self.prepare(streams, device)
+        self.network = self.build_network(spaces, net, streams)
+        self.learners["q"] = Learner(nn.ModuleDict({"q": self.network}), self.optimiser, device)
+
+    def following(self, values: torch.Tensor, rollout: Rollout, progress: float) -> torch.Tensor:
+        """Return the value of what follows each step, [T, S, E].
+
+        Args:
+            values: of every action in every state of the rollout, [T + 1, S, E, A].
+            rollout: the steps.
+            progress: share of the Session's frames that were done when they were taken.
+        """
+        raise NotImplementedError
+
+    def learn(
+        self, rollout: Rollout, streams: list[Streams], progress: float, diagnose: bool
+    ) -> dict[str, torch.Tensor]:
+        from lab.memory.rollout import by_session, dealt, shuffled
+
+        values = self.rollout_values(rollout)
+        discount = self.gamma * (1 - rollout.terminated)
+        following = self.following(values, rollout, progress)
+        returns = lambda_return(rollout.reward, discount, following, rollout.truncated, self.lam)
+        samples = {
+            "observation": by_session(rollout.observation[:-1]),
+            "action": by_session(rollout.action),
+            "returns": by_session(returns),
+            "usable": by_session(rollout.valid),
+        }
+
+        number = samples["usable"].shape[1]
+        count = number // (self.minibatch or number)
+        lr = self.learning_rate(progress)
+        totals: dict[str, torch.Tensor] = {}
+        for order in orders(streams, self.epochs, number).to(lr.device).unbind(1):
+            batches = shuffled(samples, order, count)
+            batches["weight"] = share(batches["usable"])
+            for batch in dealt(batches):
+                value = taken(self.action_values(batch["observation"]), batch["action"])
+                error = value - batch["returns"]
+                loss, weight = 0.5 * error.square(), batch["weight"]
+                active = self.active * any_usable(weight)
+                norm = self.learners["q"].descend(loss, weight, lr, active, self.max_grad_norm)
+                step = {
+                    "steps": active[:, 0],
+                    "value_loss": average(loss.detach(), weight),
+                    "value": average(value.detach(), weight),
+                    "td_error": average(error.detach().abs(), weight),
+                    "grad_norm": norm,
+                }
+                for name, metric in step.items():
+                    totals[name] = totals.get(name, 0.0) + metric
+
+        metrics = {name: total / (count * self.epochs) for name, total in totals.items()}
+        metrics |= {"steps": totals["steps"], "lr": lr[:, 0]}
+        metrics["exploration"] = lr.new_tensor(self.exploration.values(progress))
+        before = by_session(taken(values[:-1], rollout.action))
+        metrics["explained_variance"] = explained_variance(before, samples["returns"], share(samples["usable"]))
+        return metrics
+
+    def action_values(self, observation: torch.Tensor) -> torch.Tensor:
+        """Return the values of all actions, [S, B, A], of observations [S, B, ...]."""
+        return self.values(self.atoms_of(self.network, observation))
+
+    def rollout_values(self, rollout: Rollout) -> torch.Tensor:
+        """Return the values of all actions in every state of a rollout, [T + 1, S, E, A], without their gradients."""
+        from lab.memory.rollout import by_session
+
+        length, stack, num_envs = rollout.observation.shape[:3]
+        with torch.no_grad():
+            values = self.action_values(by_session(rollout.observation))
+        return values.view(stack, length, num_envs, self.choices).transpose(0, 1)

@@ -1,0 +1,75 @@
+"""Any schedule of torch.optim.lr_scheduler, for each Session of a stack."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lab.common.lazy import class_at
+from lab.errors import LabError
+
+KEY = "algo.lr_schedule"
+
+
+def check(path: str, kwargs: dict[str, Any]) -> None:
+    """Raise LabError unless the schedule can be made and takes a step."""
+    cls = class_at(KEY, path, torch.optim.lr_scheduler.LRScheduler)
+    try:
+        _step(*_make(cls, kwargs, 1e-3))
+    except Exception as error:
+        raise LabError(
+            f"{KEY}={path} cannot be used with {KEY}_kwargs={kwargs}: {type(error).__name__}: {error}"
+        ) from error
+
+
+class TorchSchedule:
+    """Learning rates by a scheduler of torch for each Session, which takes a step in each learning call.
+
+    Of what a scheduler changes the learning rate alone is taken.
+    """
+
+    def __init__(self, path: str, kwargs: dict[str, Any], start: Tensor) -> None:
+        """Make the schedulers of a stack that begin at learning rates [S, 1]."""
+        cls = class_at(KEY, path, torch.optim.lr_scheduler.LRScheduler)
+        self.path, self.start = path, start
+        self.pairs = [_make(cls, kwargs, rate) for rate in start.flatten().tolist()]
+
+    def next(self) -> Tensor:
+        """Return the learning rates of a learning call, [S, 1], and step on to those of the following one.
+
+        Raises:
+            LabError: the schedule is over.
+        """
+        rates = [optimiser.param_groups[0]["lr"] for optimiser, _ in self.pairs]
+        for optimiser, scheduler in self.pairs:
+            try:
+                _step(optimiser, scheduler)
+            except ValueError as error:
+                raise LabError(f"{KEY}={self.path} was over before the Session was: {error}") from error
+        return self.start.new_tensor(rates).view_as(self.start)
+
+    def session(self, index: int) -> dict[str, Any]:
+        """Return a copy of where one Session's schedule is, for a checkpoint."""
+        optimiser, scheduler = self.pairs[index]
+        group = {key: value for key, value in optimiser.param_groups[0].items() if key != "params"}
+        return copy.deepcopy({"scheduler": scheduler.state_dict(), "group": group})
+
+    def restore(self, index: int, state: dict[str, Any]) -> None:
+        """Set one Session's schedule to where it was when `session` returned `state`."""
+        optimiser, scheduler = self.pairs[index]
+        scheduler.load_state_dict(state["scheduler"])
+        optimiser.param_groups[0].update(state["group"])
+
+
+def _make(cls: Any, kwargs: dict[str, Any], lr: float) -> tuple[torch.optim.Optimizer, Any]:
+    """Return a scheduler, with an optimiser of nothing for it to change the learning rate of."""
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    return optimiser, cls(optimiser, **kwargs)
+
+
+def _step(optimiser: torch.optim.Optimizer, scheduler: Any) -> None:
+    optimiser.step()  # as schedulers ask for
+    scheduler.step()

@@ -1,0 +1,107 @@
+"""Interpolations in a composed config, resolved for each Session with the Session's own seed."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lab.common.plain import canonical, flatten
+from lab.errors import LabError
+
+# Of what ${hydra:...} gives, these are the same however a Session is launched: alone, in a stack, as a job of a sweep.
+SAME_EVERYWHERE = ("runtime.choices", "runtime.cwd", "runtime.version")
+# What may give another value for another seed: seed itself, a resolver, or a key whose name is interpolated.
+MAY_DEPEND_ON_SEED = re.compile(r"\$\{(?=[^}]*(seed|:|\$\{))")
+
+
+def resolve(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
+    """Return some of the keys at the top of a config as plain data.
+
+    Raises:
+        LabError: a value is missing, or an interpolation leads nowhere.
+    """
+    plain = {}
+    for key in keys:
+        try:
+            value = config[key]
+            container = OmegaConf.is_config(value)
+            plain[key] = OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if container else value
+        except OmegaConfBaseException as error:
+            raise LabError(f"{error.full_key or key}: {str(error).splitlines()[0]}.") from error
+        except RecursionError as error:
+            raise LabError(f"{key} cannot be resolved: its interpolations lead back to where they begin.") from error
+    return plain
+
+
+def resolve_by_seed(
+    config: DictConfig, keys: Sequence[str], seeds: Iterable[Any]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each seed with the plain data of its Session, in which ${seed} is that seed wherever it stands.
+
+    Values that no seed can change are resolved once; the same dictionary is yielded again then.
+
+    Args:
+        config: as it was composed.
+        keys: at the top of it.
+        seeds: of the Sessions.
+
+    Raises:
+        LabError: a value cannot be resolved, or depends on how a Session is launched.
+    """
+    config = copy.deepcopy(config)
+    OmegaConf.set_readonly(config, False)
+    leaves = flatten(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
+    texts = {key: str(value) for key, value in leaves.items() if "${" in str(value)}
+    for key, text in texts.items():
+        if key.split(".")[0] in keys:
+            _require_same_everywhere(key, text)
+    depends = any(map(MAY_DEPEND_ON_SEED.search, texts.values()))
+    values: dict[str, Any] | None = None
+    for seed in seeds:
+        if values is None or depends:
+            OmegaConf.update(config, "seed", seed)
+            values = resolve(config, keys)
+        yield seed, values
+
+
+def resolve_but_seed(config: DictConfig, key: str) -> Any:
+    """Return the plain data at a key at the top of a config; what depends on the seed is left as it is written.
+
+    Raises:
+        LabError: a value cannot be resolved.
+    """
+    written = OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[call-overload, index]
+    one, other = (values[key] for _, values in resolve_by_seed(config, [key], [0, 1]))
+
+    def pick(one: Any, other: Any, written: Any) -> Any:
+        if isinstance(one, dict) and isinstance(written, dict):
+            return {key: pick(one[key], other[key], written[key]) for key in one}
+        return one if canonical(one) == canonical(other) else written
+
+    return pick(one, other, written)
+
+
+def literal(value: Any) -> Any:
+    """Return plain data which, once it is resolved, is what it was: nothing in it is taken for an interpolation."""
+    if isinstance(value, dict):
+        return {key: literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [literal(item) for item in value]
+    if isinstance(value, str):  # backslashes before a brace count, and so each is doubled
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
+    return value
+
+
+def _require_same_everywhere(key: str, text: str) -> None:
+    """Raise LabError for a value that would differ between a Session that is trained alone and in a sweep."""
+    for path in re.findall(r"\$\{hydra:\s*([^}]*)\}", text):
+        if not path.startswith(SAME_EVERYWHERE):
+            raise LabError(
+                f"{key}={text} is not allowed: ${{hydra:{path}}} depends on how a Session is launched, and its results"
+                f" may not. Allowed are {', '.join(f'${{hydra:{name}}}' for name in SAME_EVERYWHERE)}."
+            )

@@ -1,0 +1,228 @@
+"""Files of run directories: written so that no reader sees half of one, and read so that damage is a sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import uuid
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabError
+
+CHECKSUM = "checksum"  # last key of a sealed JSON file, and in the comment that ends a sealed YAML file
+ASIDE = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.tmp")  # a file that is being written, by its name in the end
+WORDS = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a group of keys",
+    list: "a list", type(None): "null",
+}  # fmt: skip
+
+# What a file may hold: a type, or several as in `int | None`; a tuple of allowed values; [shape] for a list; or a dict
+# of shapes by key, in which "*" stands for every key that is not named. A key that is not there fits any shape.
+Shape = Any
+
+
+class Document(dict[str, Any]):
+    """What a file holds, by key; to ask for a key that it lacks is a LabError that names the file."""
+
+    def __init__(self, values: Mapping[str, Any], path: Path, prefix: str = "") -> None:
+        super().__init__({key: _document(value, path, f"{prefix}{key}.") for key, value in values.items()})
+        self.path, self.prefix = path, prefix
+
+    def __missing__(self, key: str) -> Any:
+        raise LabError(f"{self.path} is damaged: it lacks {self.prefix}{key}.")
+
+    def empty(self) -> Document:
+        """Return a document of the same file that holds nothing yet."""
+        return Document({}, self.path, self.prefix)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Document, (dict(self), self.path, self.prefix)
+
+
+def _document(value: Any, path: Path, prefix: str) -> Any:
+    if isinstance(value, dict):
+        return Document(value, path, prefix)
+    return [_document(item, path, prefix) for item in value] if isinstance(value, list) else value
+
+
+def plain(value: Any) -> Any:
+    """Return the same values without the file that they were read from."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def write_atomically(path: Path, content: bytes, private: bool = False) -> None:
+    """Write a file aside, flush it to disk and rename it, so that a reader sees the old content or the new, whole.
+
+    Args:
+        path: the file.
+        content: what it is to hold.
+        private: whether nobody else may read it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        with aside.open("xb") as file:
+            if private:
+                os.fchmod(file.fileno(), 0o600)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def no_follow(path: str, flags: int) -> int:
+    """Open a file, but not through a symbolic link; an opener for `open`."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def keep_earlier(path: Path, content: bytes) -> Path | None:
+    """Give a file that holds something else than the content to come a name with a number; return that, if need be."""
+    if not os.path.lexists(path) or (path.is_file() and path.read_bytes() == content):
+        return None
+    number = 1
+    while os.path.lexists(earlier := path.with_name(f"{path.stem}-{number}{path.suffix}")):
+        number += 1
+    path.rename(earlier)
+    return earlier
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8; bytes of a file name that are no text are written as escapes."""
+    write_atomically(path, text.encode(errors="backslashreplace"))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically; a number that is not finite becomes null, as JSON has none."""
+    write_text(path, _dumped(_finite(content)))
+
+
+def write_sealed_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically, with a checksum by which `read_json` knows a changed one."""
+    write_text(path, sealed_json(content))
+
+
+def sealed_json(content: Mapping[str, Any]) -> str:
+    """Return what `write_sealed_json` writes."""
+    values = json.loads(_dumped(_finite(content)))
+    return _dumped({**values, CHECKSUM: _checksum_of(values)})
+
+
+def write_sealed_yaml(path: Path, text: str) -> None:
+    """Write YAML atomically, with a comment at its end by which `read_yaml` knows a changed file."""
+    write_text(path, f"{text.rstrip()}\n# {CHECKSUM}: {_checksum(text.rstrip())}\n")
+
+
+def read_json(path: Path, shape: Shape = dict) -> Document:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        shape: what it may hold.
+
+    Raises:
+        LabError: it is missing, cannot be read, was changed since it was sealed, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise LabError(f"{path} does not exist: is {path.parent} a run directory?") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise LabError(f"{path} cannot be read: {error}.") from error
+    require_shape(content, dict, path)
+    checksum = content.pop(CHECKSUM, None)
+    if checksum not in (None, _checksum_of(content)):
+        raise LabError(f"{path} is damaged: its checksum does not fit.")
+    require_shape(content, shape, path)
+    return Document(content, path)
+
+
+def read_yaml(path: Path, shape: Shape = dict) -> Document:
+    """Read a YAML file, by the parser in C where it is installed, which is ten times as fast.
+
+    Args:
+        path: the file.
+        shape: what it may hold.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        LabError: it cannot be read, was changed since it was sealed, or holds something else.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, loader)  # noqa: S506 - a safe loader
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise LabError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+    found = re.search(rf"\n# {CHECKSUM}: (.*)\s*\Z", text)
+    if found and found[1] != _checksum(text[: found.start()]):
+        raise LabError(f"{path} is damaged: its checksum does not fit.")
+    require_shape(content, dict, path)
+    require_shape(content, shape, path)
+    return Document(content, path)
+
+
+def require_shape(value: Any, shape: Shape, path: Path, key: str = "") -> None:
+    """Raise LabError unless what a file holds has a shape; the sentence names the file and the key."""
+    if isinstance(shape, dict):
+        require_shape(value, dict, path, key)
+        for name, item in value.items():
+            if name in shape or "*" in shape:
+                require_shape(item, shape.get(name, shape.get("*")), path, f"{key}.{name}".lstrip("."))
+    elif isinstance(shape, list):
+        require_shape(value, list, path, key)
+        for item in value:
+            require_shape(item, shape[0], path, key)
+    elif isinstance(shape, tuple):
+        if value not in shape:
+            _refuse(value, f"one of {', '.join(shape)}", path, key)
+    else:
+        kinds = getattr(shape, "__args__", (shape,))
+        if not any(_is_a(value, kind) for kind in kinds):
+            _refuse(value, " or ".join(WORDS[kind] for kind in kinds), path, key)
+
+
+def _is_a(value: Any, kind: type[Any]) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _refuse(value: Any, allowed: str, path: Path, key: str) -> None:
+    text = json.dumps(value, default=str)
+    short = text if len(text) <= 40 else f"{text[:40]}..."
+    raise LabError(f"{path} is damaged: {key or 'what it holds'} must be {allowed}, and is {short}.")
+
+
+def _dumped(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _checksum_of(content: Mapping[str, Any]) -> str:
+    return _checksum(json.dumps(content, sort_keys=True, ensure_ascii=True))
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode(errors='surrogatepass')):08x}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,51 @@
+"""What the JSON and YAML files of run directories may hold, for lab.run.files to check when it reads them."""
+
+from __future__ import annotations
+
+from lab.run.files import Shape
+
+STATES = ("running", "completed", "failed", "pruned", "interrupted")
+DIRECTIONS = ("maximize", "minimize")
+AGGREGATES = ("mean", "median", "iqm", "lower")  # over seeds; lower is the lower end of the mean's 95 % interval
+
+ESTIMATE = {"value": float | None, "low": float | None, "high": float | None}
+SIZE = {"size": int, "crc32": int}  # of a file, or of its first bytes
+
+STATUS: Shape = {
+    "state": STATES, "frame": int, "frames": int, "return": float | None, "frames_per_second": float | None,
+    "error": str | None, "lost": bool, "updated": str, "host": str, "pid": int, "tables": {"*": SIZE},
+    "warnings": [str],
+}  # fmt: skip
+STOP: Shape = {"state": ("pruned", "interrupted"), "reason": str}
+POINT: Shape = {"number": int, "words": [str], "hyperparameters": dict, "seeds": [int]}
+OBJECTIVE: Shape = {"metrics": [str], "directions": [DIRECTIONS], "aggregate": AGGREGATES}
+SWEEP: Shape = {
+    "kind": ("trial", "experiment"), "name": str, "env": str, "frames": int, "objective": OBJECTIVE,
+    "hyperparameters": [str], "search": str | None, "space": dict, "seeds": [int], "trials": int, "command": str,
+}  # fmt: skip
+TRIAL: Shape = {
+    "sessions": {"*": int}, "seeds": [int], "consistency": float | None, "not_completed": [dict],
+    "figures": {"*": {"n": int, "mean": ESTIMATE, "std": ESTIMATE, "median": ESTIMATE, "iqm": ESTIMATE}},
+}  # fmt: skip
+SESSION: Shape = {"*": float | None}
+JOB: Shape = {"task": str, "folder": str, "trial": int, "words": [str], "sessions": {"*": str}}
+GIT: Shape = {
+    "sha": str | None, "branch": str | None, "uncommitted": bool | None, "left_out": dict | list, "within": str | None,
+    "note": str | None, "modules": [str],
+}  # fmt: skip
+CODE: Shape = {"git": GIT, "repositories": [GIT], "code": {"*": str | None}, "stack": [int], "device": str}
+PROVENANCE: Shape = {
+    **CODE, "start": str, "end": str | None, "command": str, "directory": str, "python": str,
+    "packages": {"*": str | None}, "platform": str, "cpu": {"model": str | None, "cores": int | None},
+    "gpu": str | None, "host": str, "threads": int, "restore": str, "resumed": [{"frame": int, **CODE}],
+}  # fmt: skip
+SPEC: Shape = {
+    "name": str, "seed": int, "frames": int, "mode": str, "device": str, "threads": int,
+    "env": {
+        "name": str, "id": str, "kwargs": dict, "num_envs": int,
+        "reference": {"id": str | None, "random_return": float | None, "solved": float | None},
+    },
+    "algo": {"name": str}, "net": dict, "eval": dict, "log": dict, "checkpoint": dict,
+}  # fmt: skip
+CHECKPOINT: Shape = {"frame": int, "optimiser_steps": int, "parameters": dict, "pending": int | None, "collector": dict,
+                     "averages": list, "replay": dict | None, "record": {"tables": {"*": SIZE}}}  # fmt: skip

@@ -1,0 +1,59 @@
+"""The sweeper: what `-m` does. It plans Sessions from points and seeds, and lets an Experiment run them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from lab.common.interpolation import resolve
+from lab.launch.naming import name_directory
+from lab.spec import read_sweep
+from lab.sweep.composer import Context
+from lab.sweep.points import parse
+
+
+class LabSweeper(Sweeper):
+    """Runs a Trial (only `seed` is swept), a grid of Trials, or a search for the best Trial."""
+
+    hydra_context: HydraContext
+    config: DictConfig
+    launcher: Launcher
+
+    def __init__(self, sampler: DictConfig, pruner: DictConfig) -> None:
+        self.sampler, self.pruner = sampler, pruner
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what a sweep needs from Hydra."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run a sweep, or go on with one in the same directory; exit with 1 if anything failed, 130 if interrupted.
+
+        Args:
+            arguments: the words of the command line that are no concern of Hydra itself.
+
+        Raises:
+            LabError: a mistake in the words, the config or the directory; nothing was begun then.
+        """
+        if "algo" not in self.config:  # the config of another application, for which seeds mean nothing
+            return self._grid(arguments)
+        settings = read_sweep(self.config)
+        seed = resolve(self.config, ["seed"])["seed"] if "seed" in self.config else None
+        words = parse(arguments, settings.search, seed, self.hydra_context.config_loader)
+        name_directory(self.config, "hydra.sweep.dir", words.seeds)
+        from lab.sweep.sweep import run
+
+        context = Context(self.config, self.hydra_context, self.launcher, self.sampler, self.pruner)
+        return run(context, settings, words)
+
+    def _grid(self, arguments: list[str]) -> Any:
+        basic = BasicSweeper(max_batch_size=None)
+        basic.hydra_context, basic.config, basic.launcher = self.hydra_context, self.config, self.launcher
+        return basic.sweep(arguments)

@@ -1,0 +1,1 @@
+"""A stack of Sessions, from its first frame to its last."""

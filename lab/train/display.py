@@ -1,0 +1,147 @@
+"""What the terminal shows: a live line for each Session while it trains, and the result at its end."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.table import Table
+
+from lab.common.terminal import Terminal
+from lab.run.files import read_json
+from lab.run.schemas import SESSION
+from lab.spec import Spec
+
+if TYPE_CHECKING:
+    from lab.train.record import Ended, Record
+
+PLAIN_STEP = 0.1  # share of a Session between two plain lines, where the output is no terminal
+REFRESH = 0.25  # seconds between redraws of the live lines
+WIDE = 110  # columns of a terminal that has room for a bar as well
+
+
+class Display:
+    """Progress of a stack: live lines on a terminal, plain ones anywhere else."""
+
+    def __init__(self, specs: list[Spec], show: bool = True, frame: int = 0) -> None:
+        """Begin to show Sessions that have done so many frames."""
+        self.specs, self._begun = specs, frame
+        self.console = Terminal(quiet=not show)
+        self._live: Progress | None = None
+        if self.console.is_terminal and show:
+            columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
+            if self.console.width >= WIDE:
+                columns.append(BarColumn(bar_width=20))
+            columns.append(TextColumn("{task.percentage:>3.0f}% {task.fields[figures]}", markup=False))
+            self._live = Progress(*columns, console=self.console, auto_refresh=False)
+        self._tasks = []
+        self._start = self._drawn = perf_counter()
+        self._shown = [frame / spec.frames for spec in specs]
+        for spec in specs:
+            if self._live:
+                name = f"{spec.name} seed {spec.seed}"
+                self._tasks.append(self._live.add_task(name, total=spec.frames, figures=""))
+            else:
+                resumed = f", from frame {frame:,} on" if frame else ""
+                self.console.print(f"{spec.name} seed {spec.seed}: {spec.frames:,} frames{resumed}")
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Print warnings."""
+        for text in warnings:
+            self.console.print(f"Warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def update(self, index: int, frame: int, mean_return: float | None, frames_per_second: float) -> None:
+        """Show how far a Session has come."""
+        spec, now = self.specs[index], perf_counter()
+        elapsed = now - self._start
+        left = elapsed * max(spec.frames - frame, 0) / max(frame - self._begun, 1)
+        reached = number(mean_return)
+        figures = f"{frame:>9,} frames {frames_per_second:>7,.0f}/s  return {reached:>6}  {duration(left)} left"
+        share = frame / spec.frames
+        if self._live:
+            self._live.update(self._tasks[index], completed=min(frame, spec.frames), figures=figures)
+            if share >= 1 or (index == len(self.specs) - 1 and now - self._drawn >= REFRESH):
+                self._live.refresh()
+                self._drawn = now
+        elif share >= 1 or share - self._shown[index] >= PLAIN_STEP:
+            self._shown[index] = share
+            line = f"{spec.name} seed {spec.seed} {min(share, 1):>4.0%} {figures}"
+            self.console.print(line, soft_wrap=True)
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+
+def duration(seconds: float) -> str:
+    """Write a time as 0:42, 12:05 or 3:20:00."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def show_results(records: Sequence[Record | Ended]) -> None:
+    """Print how each Session ended, its figures, its directory, and what to type next."""
+    console = Terminal(soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Session", no_wrap=True)
+    for column in ("state", "frames", "return", "best", "evaluation", "strength", "frames to solve"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for record in records:
+        figures = read_json(record.dir.results, SESSION) if record.dir.results.exists() else {}
+        table.add_row(
+            f"{record.spec.name} seed {record.spec.seed}",
+            record.state,
+            f"{record.frame:,}",
+            *(number(figures.get(key)) for key in ("return", "best", "eval_return", "strength")),
+            f"{figures['frames_to_solve']:,}" if figures.get("frames_to_solve") else "-",
+        )
+    # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
+    console.width = max(console.width, 140)
+    console.print()
+    console.print(table)
+    for record in records:
+        if record.state == "failed":
+            console.print(f"\nFailed: {(record.error or '').strip().splitlines()[-1]}", style="red")
+            console.print(f"More is in {record.dir.log}")
+    first = records[0].dir.path
+    root = first if len(records) == 1 else first.parent
+    console.print(f"\nEverything is in {root}\n")
+    commands = {}
+    if any(record.state == "interrupted" or record.lost for record in records):
+        commands[f"python -m lab resume {shlex.quote(str(root))}"] = "go on with what was interrupted"
+    playable = [record.dir for record in records if record.dir.checkpoint("best").exists()]
+    if playable:
+        play = f"python -m lab enjoy {shlex.quote(str(playable[0].path))}"
+        commands[play] = "play the best agent; video=DIR films it, render=human shows it"
+    if records[0].spec.log.tensorboard:
+        commands[f"tensorboard --logdir {shlex.quote(str(root))}"] = "curves, histograms, hyperparameters"
+    print_next(console, commands)
+
+
+def print_next(console: Terminal, commands: Mapping[str, str]) -> None:
+    """Print what to type next: commands with what each is for."""
+    if not commands:
+        return
+    console.print("Next:")
+    width = max(map(len, commands))
+    for command, purpose in commands.items():
+        console.print(f"  {command:<{width}}  # {purpose}")
+
+
+def number(value: float | None) -> str:
+    """Write a figure with a decimal or, below 10, three digits; a dash if there is none."""
+    if value is None:
+        return "-"
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value + 0.0:.3g}"

@@ -1,0 +1,84 @@
+"""Schedules of torch: the rates that they give an optimiser of torch, by Session, and their state carried over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lab.algo.torch_schedule import TorchSchedule
+from lab.errors import LabError
+from tests.helpers import specs
+
+START = torch.tensor([[0.5], [0.25]])
+KINDS: dict[str, dict[str, Any]] = {
+    "StepLR": {"step_size": 2},
+    "MultiStepLR": {"milestones": [1, 4]},
+    "CosineAnnealingWarmRestarts": {"T_0": 3},
+    "OneCycleLR": {"max_lr": 1.0, "total_steps": 20},
+    "CyclicLR": {"base_lr": 0.1, "max_lr": 1.0, "step_size_up": 3},
+    "PolynomialLR": {"total_iters": 5, "power": 2.0},
+}
+
+
+def make(name: str) -> TorchSchedule:
+    return TorchSchedule(f"torch.optim.lr_scheduler.{name}", KINDS[name], START)
+
+
+def test_rates_by_hand() -> None:
+    schedule = make("StepLR")
+    found = [schedule.next().flatten().tolist() for _ in range(5)]
+    assert [first for first, _ in found] == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005])
+    assert [second for _, second in found] == pytest.approx([0.25, 0.25, 0.025, 0.025, 0.0025])
+    assert schedule.next().shape == (2, 1)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_rates_are_those_of_an_optimiser_in_torch(name: str) -> None:
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.25)
+    scheduler = getattr(torch.optim.lr_scheduler, name)(optimiser, **KINDS[name])
+    ours = make(name)
+    for _ in range(10):
+        assert float(ours.next()[1, 0]) == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-6)
+        optimiser.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_state_can_be_carried_over(name: str, tmp_path: Path) -> None:
+    whole, parts = make(name), make(name)
+    for _ in range(3):
+        whole.next()
+        parts.next()
+    again = make(name)
+    for s in range(2):
+        torch.save(parts.session(s), tmp_path / "state.pt")
+        again.restore(s, torch.load(tmp_path / "state.pt", weights_only=True))
+    parts.next()
+    for _ in range(8):
+        assert torch.equal(whole.next(), again.next())
+
+
+def test_a_schedule_that_is_over_says_so() -> None:
+    schedule = TorchSchedule("torch.optim.lr_scheduler.OneCycleLR", {"max_lr": 1.0, "total_steps": 3}, START)
+    with pytest.raises(LabError, match="OneCycleLR was over before the Session was"):
+        for _ in range(5):
+            schedule.next()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ("=torch.optim.lr_scheduler.StepLr", r"has no LRScheduler of this name. Did you mean 'StepLR'\?"),
+        ("=torch.optim.lr_scheduler.StepLR", "cannot be used with algo.lr_schedule_kwargs={}: .*step_size"),
+        ("=torch.optim.lr_scheduler.ReduceLROnPlateau", "cannot be used with .*metrics"),
+        ("=nothing.Here", "cannot be imported"),
+        ("_kwargs={gamma:2}", "algo.lr_schedule_kwargs must be {} with algo.lr_schedule=constant"),
+    ],
+)
+@pytest.mark.parametrize("algo", ["a2c", "dqn"])
+def test_mistakes_are_sentences(algo: str, changes: str, sentence: str) -> None:
+    with pytest.raises(LabError, match=sentence):
+        specs(f"algo={algo}", "~tuned", f"{'+' if 'kwargs' in changes else ''}algo.lr_schedule{changes}")

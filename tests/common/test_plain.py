@@ -1,0 +1,46 @@
+"""Plain data: what only looks alike stays apart."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from lab.common.plain import canonical, dump_yaml
+from lab.errors import shown
+
+APART = [
+    *(1, 1.0, True, "1", "1.0", "true", None, "null", "", 7, "007"),
+    *([1], ["1"], {"a": 1}, {"a": True}, {1: 1}, {"1": 1}),
+]
+
+
+def test_values_that_look_alike_stay_apart() -> None:
+    for one, other in combinations(APART, 2):
+        assert canonical(one) != canonical(other), (one, other)
+    assert canonical({"a": 1, "b": [2]}) == canonical({"b": [2], "a": 1})
+
+
+@pytest.mark.parametrize("text", ["1e3", "1_000", ".5", "inf", "nan", "null", "true", "007", "x: y", "", "~", "é'\"\\"])
+def test_a_text_comes_back_as_a_text_from_every_reader(text: str) -> None:
+    written = dump_yaml({"a": text, "b": {"c": [text, 1e-5, None]}})
+    assert yaml.safe_load(written) == {"a": text, "b": {"c": [text, 1e-5, None]}}
+    assert OmegaConf.to_container(OmegaConf.create(written)) == yaml.safe_load(written)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("007", "'007'"),
+        ("a", "a"),
+        ("[1]", "'[1]'"),
+        (["x, y", "z"], "['x, y',z]"),
+        ({"a": [1, "1", None]}, "{a:[1,'1',null]}"),
+        (True, "true"),
+        (1e-5, "1e-05"),
+    ],
+)
+def test_values_are_shown_as_they_are_typed(value: object, text: str) -> None:
+    assert shown(value) == text

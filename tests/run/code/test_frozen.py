@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lab.errors import LabError
+from lab.run.code import digest, files, snapshot
+from lab.run.code.frozen import Frozen, freeze
+from lab.run.code.imports import Imported
+from lab.run.code.snapshot import take
+from tests.helpers import ROOT, git
+
+ROOMS = (ROOT / "lab" / "common", ROOT / "lab" / "run")  # what describes the code, and what that needs
+PARTS = ("errors.py", *(str(path.relative_to(ROOT / "lab")) for room in ROOMS for path in room.rglob("*.py")))
+NAME = "a, 'check=out' [ü]"
+PROBE = """
+import lab, mine, tests.envs
+print(lab.__file__, lab.__version__, mine.WORD, __file__, tests.envs.WORD, sep="\\n")
+"""
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+def package(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy what of this package describes the code into another place, as if it were run from there."""
+    write(root, {"lab/__init__.py": "__version__ = 'old'\n", "conf/config.yaml": "a: 1\n"})
+    for name in PARTS:
+        (root / "lab" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "lab" / name, root / "lab" / name)
+    monkeypatch.setattr(digest, "__file__", str(root / "lab" / "run" / "code" / "digest.py"))
+    monkeypatch.setattr(snapshot, "imported", lambda: [])
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = package(tmp_path / NAME, monkeypatch)
+    write(root, {".gitignore": "ignored*\nout*/\n", "mine.py": "WORD = 'old'\n", "tests/envs.py": "WORD = 'old'\n"})
+    git(root, "init", "-q", "-b", "trunk")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "first")
+    write(root, {"probe.py": ""})
+    return root
+
+
+def frozen_in(root: Path) -> Frozen:
+    return freeze(root / "out" / ".jobs" / "code", root / "out")
+
+
+def names(copy: Frozen) -> set[str]:
+    files = {str(path.relative_to(copy.path)) for path in copy.path.rglob("*") if path.is_symlink() or path.is_file()}
+    return {name for name in files if not name.startswith((digest.FROZEN, ".uncommitted"))}
+
+
+def python(words: Sequence[str], copy: Frozen, cwd: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, *words], cwd=cwd, env={**os.environ, **copy.env()}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+CODE = {".gitignore", "mine.py", "tests/envs.py", "probe.py", "conf/config.yaml"}
+LAB = {"lab/__init__.py", *(f"lab/{name}" for name in PARTS)}
+
+
+def test_the_working_tree_is_copied(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LARGEST_FILE", 2**15)
+    write(checkout, {"ignored.py": "", "new folder/ünïcode 'x'.py": "1", "large.py": "x" * 40_000, "out/a.csv": "1"})
+    write(checkout, {"run/tracked.csv": "", "run/untracked.csv": "", "gone.py": "", "run.py": "", "script": "#!\n"})
+    git(checkout, "add", "run/tracked.csv", "gone.py")
+    (checkout / "gone.py").unlink()
+    (checkout / "script").chmod(0o755)
+    write(checkout, {"mine.py": "WORD = 'edited'\n"})
+    copy = freeze(checkout / "out" / "code", checkout / "run")
+    assert names(copy) == CODE | LAB | {"new folder/ünïcode 'x'.py", "run.py", "script"}
+    assert (copy.path / "mine.py").read_text() == "WORD = 'edited'\n"
+    assert os.access(copy.path / "script", os.X_OK)
+    assert copy.path.parent == checkout / "out" / "code"
+    assert len(copy.path.name) == 12
+    assert int(copy.path.name, 16) >= 0
+
+
+def test_tracked_code_is_copied_although_the_run_directory_holds_it(checkout: Path) -> None:
+    assert names(freeze(checkout / ".jobs", checkout)) == CODE - {"probe.py"} | LAB
+
+
+def test_links_are_copied_as_links(checkout: Path, tmp_path: Path) -> None:
+    write(tmp_path, {"elsewhere/a.py": "1", "elsewhere/data/b": "2"})
+    write(checkout, {"ignored/c": "3", "data/b": "2"})
+    git(checkout, "add", "data")
+    shutil.rmtree(checkout / "data")
+    goals = {
+        "inside": "tests",
+        "absolute": str(checkout / "mine.py"),
+        "outside": "../elsewhere/a.py",
+        "not copied": "ignored/c",
+        "data": str(tmp_path / "elsewhere" / "data"),  # a tracked folder that has moved
+        "broken": "nothing",
+    }
+    for name, goal in goals.items():
+        (checkout / name).symlink_to(goal)
+    copy = frozen_in(checkout)
+    assert {name for name in goals if (copy.path / name).is_symlink()} == set(goals)
+    assert (copy.path / "inside").resolve() == copy.path / "tests"
+    assert (copy.path / "absolute").resolve() == copy.path / "mine.py"
+    assert (copy.path / "outside").read_text() == "1"
+    assert (copy.path / "not copied").read_text() == "3"
+    assert (copy.path / "data" / "b").read_text() == "2"
+
+
+def test_a_copy_is_made_once_for_each_state_of_the_code(checkout: Path) -> None:
+    first = frozen_in(checkout)
+    inode = first.path.stat().st_ino
+    assert frozen_in(checkout) == first
+    assert first.path.stat().st_ino == inode, "it is not made again"
+    write(checkout, {"mine.py": "WORD = 'new'\n"})
+    second = frozen_in(checkout)
+    assert second.path != first.path
+    assert (first.path / "mine.py").read_text() == "WORD = 'old'\n"
+    git(checkout, "commit", "-qam", "second")
+    third = frozen_in(checkout)
+    assert third.path != second.path, "the code is the same, but it has another SHA"
+    assert set(first.path.parent.iterdir()) == {first.path, second.path, third.path}, "nothing is left aside"
+
+
+def test_nothing_is_left_of_a_copy_that_failed(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copy", full)
+    with pytest.raises(OSError, match="No space"):
+        frozen_in(checkout)
+    assert not list((checkout / "out" / ".jobs" / "code").iterdir())
+
+
+def test_a_job_has_the_provenance_of_submission(checkout: Path) -> None:
+    write(checkout, {"mine.py": "WORD = 'submitted'\n"})
+    before = take(checkout / "out")
+    copy = frozen_in(checkout)
+    sha = git(checkout, "rev-parse", "HEAD")
+    assert json.loads((copy.path / ".provenance.json").read_text()) == before.to_dict()
+    assert (copy.path / ".uncommitted.patch").read_bytes() == before.lab.patch
+    write(checkout, {"mine.py": "WORD = 'later'\n"})
+    git(checkout, "commit", "-qam", "later")
+    code = (
+        "import json; from pathlib import Path; from lab.run.provenance import collect;"
+        "found = collect(['x'], 'cpu', 1, [0], Path('out'));"
+        "print(json.dumps(found.facts), found.code.lab.patch.decode(), sep='\\n')"
+    )
+    facts, *patch = python(["-c", code], copy, checkout)
+    assert {key: json.loads(facts)[key] for key in before.to_dict()} == before.to_dict()
+    assert before.lab.sha == sha
+    assert "+WORD = 'submitted'" in patch
+    assert json.loads(facts)["directory"] == str(checkout)
+
+
+def test_a_job_runs_the_code_of_submission(checkout: Path) -> None:
+    write(checkout, {"probe.py": PROBE})
+    copy = frozen_in(checkout)
+    write(checkout, {"lab/__init__.py": "__version__ = 'new'\n", "mine.py": "WORD = 'new'\n", "probe.py": "1 / 0"})
+    write(checkout, {"tests/envs.py": "WORD = 'new'\n"})
+    expected = [str(copy.path / "lab" / "__init__.py"), "old", "old", str(copy.path / "probe.py"), "old"]
+    assert python(["-m", "probe"], copy, checkout) == expected
+
+
+def test_the_code_beats_what_an_editable_install_finds(checkout: Path, tmp_path: Path) -> None:
+    copy = frozen_in(checkout)
+    write(checkout, {"lab/__init__.py": "__version__ = 'new'\n"})
+    # One kind of editable install is a line in a .pth file, the other a finder after all others.
+    code = (
+        "import sys; from importlib.machinery import PathFinder; sys.path.append(sys.argv[1]);"
+        "find = lambda name, path=None, target=None: PathFinder.find_spec(name, [sys.argv[1]]);"
+        "sys.meta_path.append(type('Finder', (), {'find_spec': staticmethod(find)}));"
+        "import lab; print(lab.__version__)"
+    )
+    assert python(["-c", code, str(checkout)], copy, tmp_path) == ["old"]
+
+
+def test_the_order_in_which_modules_are_looked_for(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = frozen_in(checkout)
+    top, below = str(copy.path), str(copy.path / "tests")
+    write(checkout, {"ignored/x": ""})
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}::{checkout / 'tests'}")
+    rest = [str(tmp_path), below, str(checkout / "tests")]
+    for folder, expected in (
+        (checkout, [top, *rest]),
+        (checkout / "tests", [below, top, str(tmp_path), str(checkout / "tests")]),
+        (checkout / "ignored", [top, str(checkout / "ignored"), *rest]),
+        (tmp_path.parent, [top, str(tmp_path.parent), *rest]),
+    ):
+        monkeypatch.chdir(folder)
+        assert copy.env() == {"PYTHONSAFEPATH": "1", "PYTHONPATH": ":".join(expected)}
+
+
+def test_paths_that_are_moved(checkout: Path, tmp_path: Path) -> None:
+    write(checkout, {"ignored/x": ""})
+    (tmp_path / "link").symlink_to(checkout)
+    copy = frozen_in(checkout)
+    assert copy.moved(str(checkout)) == str(copy.path)
+    assert copy.moved(str(checkout / "conf")) == str(copy.path / "conf")
+    assert copy.moved("conf") == str(copy.path / "conf")
+    assert copy.moved(str(tmp_path / "link" / "conf")) == str(copy.path / "conf")
+    for same in (str(checkout / "ignored"), str(tmp_path), f"{checkout} 2", "pkg://lab.conf", str(copy.path / "conf")):
+        assert copy.moved(same) == same
+
+
+def test_a_copy_is_not_copied(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = frozen_in(checkout)
+    for key, value in copy.env().items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(digest, "__file__", str(copy.path / "lab" / "run" / "code" / "digest.py"))
+    again = freeze(checkout / "out 2", checkout / "out 2")
+    assert again.path == copy.path
+    assert not (checkout / "out 2").exists()
+    assert again.env()["PYTHONPATH"].split(":")[0] == str(copy.path)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_package_that_git_does_not_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool) -> None:
+    root = package(tmp_path / "site-packages", monkeypatch)
+    config = "conf/config.yaml"
+    if inside:
+        shutil.move(root / "conf", root / "lab" / "conf")
+        config = "lab/conf/config.yaml"
+    write(root, {"lab/__pycache__/a.pyc": "", "other/__init__.py": ""})
+    here = tmp_path / "another checkout"
+    write(here, {"mine.py": ""})
+    git(here, "init", "-q")
+    git(here, "add", "-A")
+    monkeypatch.chdir(here)
+    copy = freeze(here / "outputs" / "code", here / "outputs")
+    assert names(copy) == LAB | {config}
+    assert copy.env()["PYTHONPATH"] == f"{copy.path}:{here}"
+    assert copy.moved(str(root / config)) == str(copy.path / config)
+    assert copy.moved(str(root)) == str(root), "what else is installed there is not in the copy"
+    assert json.loads((copy.path / ".provenance.json").read_text())["git"]["note"].startswith("lab ")
+    monkeypatch.chdir(root)
+    assert copy.env()["PYTHONPATH"] == f"{copy.path}:{root}"
+
+
+def test_a_path_that_python_cannot_be_told(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LabError, match=r"a:b.* has a ':' in it"):
+        freeze(tmp_path / "a:b", tmp_path)
+    assert not (tmp_path / "a:b").exists()
+    copy = frozen_in(checkout)
+    (tmp_path / "c:d").mkdir()
+    monkeypatch.chdir(tmp_path / "c:d")
+    with pytest.raises(LabError, match="c:d has a ':'"):
+        copy.env()
+
+
+def test_a_copy_is_private_and_holds_no_secrets(checkout: Path) -> None:
+    write(checkout, {".env": "PASSWORD=x\n", "key.pem": "x\n", "data.npz": "x\n", "script": "#!/bin/sh\n"})
+    (checkout / "script").chmod(0o755)
+    copy = frozen_in(checkout)
+    assert names(copy) == CODE | LAB | {"script"}
+    modes = {path.relative_to(copy.path).as_posix(): path.stat().st_mode & 0o777 for path in copy.path.rglob("*")}
+    assert {mode for name, mode in modes.items() if (copy.path / name).is_file()} == {0o600, 0o700}
+    assert {mode for name, mode in modes.items() if (copy.path / name).is_dir()} == {0o700}
+    assert (modes["script"], modes["mine.py"], copy.path.stat().st_mode & 0o777) == (0o700, 0o600, 0o700)
+
+
+def test_the_users_own_repositories_are_copied_too(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, loose = tmp_path / "project", tmp_path / "loose"
+    write(project, {"src/own/__init__.py": "WORD = 'old'\n", "src/own/more.py": ""})
+    git(project, "init", "-q")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "own")
+    write(loose, {"single.py": "WORD = 'old'\n"})
+    sources = tuple(sorted((project / "src" / "own").glob("*.py")))
+    found = [
+        Imported("own", project / "src" / "own", project / "src", sources),
+        Imported("single", loose / "single.py", loose, (loose / "single.py",)),
+    ]
+    monkeypatch.setattr(snapshot, "imported", lambda: found)
+    monkeypatch.setenv("PYTHONPATH", f"{project / 'src'}:{loose}")
+    copy = frozen_in(checkout)
+    before = take(checkout / "out").to_dict()
+    write(project, {"src/own/__init__.py": "WORD = 'new'\n"})
+    write(loose, {"single.py": "WORD = 'new'\n"})
+    code = (
+        "import json, own, single; from pathlib import Path; from lab.run.code.snapshot import take;"
+        "from lab.run.code.digest import digest_here;"
+        "print(own.WORD, single.WORD, json.dumps(take(Path('out')).to_dict()), digest_here('own'), sep='\\n')"
+    )
+    own, single, taken, digest_of_own = python(["-c", code], copy, checkout)
+    assert (own, single) == ("old", "old")
+    assert json.loads(taken) == before
+    assert digest_of_own == before["code"]["own"]

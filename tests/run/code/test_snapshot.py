@@ -1,0 +1,439 @@
+"""What is recorded of the code: by repository, without secrets, and with a sentence where something is not known."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.run.code import digest, files, snapshot
+from lab.run.code import git as asking
+from lab.run.code.imports import Imported
+from lab.run.code.snapshot import CodeSnapshot, take
+from lab.run.directory import RunDir
+from lab.run.files import write_json
+from tests.helpers import git
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout that this package seems to stand in, and nothing of the user's is imported."""
+    folder = tmp_path / "a checkout"
+    (folder / "lab" / "run" / "code").mkdir(parents=True)
+    (folder / "lab" / "__init__.py").write_text("")
+    git(folder, "init", "-q", "-b", "trunk")
+    git(folder, "add", "-A")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(digest, "__file__", str(folder / "lab" / "run" / "code" / "digest.py"))
+    own(monkeypatch)
+    return folder
+
+
+def own(monkeypatch: pytest.MonkeyPatch, *packages: Path) -> None:
+    """Let packages and modules at these places seem to be imported."""
+    found = []
+    for place in packages:
+        sources = tuple(sorted(place.rglob("*.py"))) if place.is_dir() else (place,)
+        found.append(Imported(place.stem, place, place.parent, sources))
+    monkeypatch.setattr(snapshot, "imported", lambda: found)
+
+
+def commit(folder: Path) -> str:
+    (folder / "a.py").write_text("one\n")
+    (folder / "gone.py").write_text("two\n")
+    (folder / ".gitignore").write_text("ignored\n")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "first")
+    return git(folder, "rev-parse", "HEAD")
+
+
+def collect(folder: Path) -> CodeSnapshot:
+    return take(folder / "run")
+
+
+def patch_of(code: CodeSnapshot) -> bytes:
+    assert code.lab.patch is not None
+    return code.lab.patch
+
+
+def test_a_clean_checkout(checkout: Path) -> None:
+    sha = commit(checkout)
+    found = collect(checkout)
+    assert found.to_dict()["git"] == {
+        "name": "a checkout", "path": str(checkout), "sha": sha, "branch": "trunk", "uncommitted": False,
+        "left_out": {}, "note": None, "modules": [], "roots": ["."],
+    }  # fmt: skip
+    assert (patch_of(found), found.others, found.problems(), found.remarks()) == (b"", (), [], [])
+    assert list(found.digests) == ["lab"]
+
+
+def test_the_patch_brings_back_the_working_tree(checkout: Path, tmp_path: Path) -> None:
+    commit(checkout)
+    (checkout / "a.py").write_text("changed\n")
+    (checkout / "gone.py").unlink()
+    (checkout / "staged.py").write_text("staged\n")
+    git(checkout, "add", "staged.py")
+    (checkout / "new folder").mkdir()
+    (checkout / "new folder" / "ünïcode 'x'.py").write_text("untracked\n")
+    (checkout / "binary").write_bytes(bytes(range(256)))
+    git(checkout, "add", "binary")
+    (checkout / "ignored").write_text("no\n")
+    (checkout / "run").mkdir()
+    (checkout / "run" / "episodes.csv").write_text("its own output\n")
+    before = git(checkout, "status", "--porcelain")
+    for setting in ("diff.noprefix=true", "diff.context=0", "color.ui=always", "diff.renames=copies"):
+        git(checkout, "config", *setting.split("="))
+    found = collect(checkout)
+    assert found.to_dict()["git"]["uncommitted"] is True
+    assert git(checkout, "status", "--porcelain") == before, "looking changes nothing"
+
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(checkout), str(clone))
+    (tmp_path / "x.patch").write_bytes(patch_of(found))
+    git(clone, "apply", str(tmp_path / "x.patch"))
+    names = sorted(
+        str(path.relative_to(clone)) for path in clone.rglob("*") if path.is_file() and ".git/" not in str(path)
+    )
+    assert names == sorted(
+        [".gitignore", "a.py", "binary", "lab/__init__.py", "new folder/ünïcode 'x'.py", "staged.py"]
+    )
+    for name in names:
+        assert (clone / name).read_bytes() == (checkout / name).read_bytes()
+
+
+def test_what_a_pipeline_writes_is_no_code(checkout: Path) -> None:
+    (checkout / "published").mkdir()
+    (checkout / "published" / "trial.json").write_text("{}\n")
+    commit(checkout)
+    (checkout / "dvc.lock").write_text(
+        "schema: '2.0'\nstages:\n  a:\n    cmd: a\n    outs:\n    - path: published/trial.json\n    - path: run [1]\n"
+    )
+    (checkout / "published" / "trial.json").write_text('{"return": 1}\n')
+    (checkout / "run [1]").mkdir()
+    (checkout / "run [1]" / "x.py").write_text("x\n")
+    assert patch_of(collect(checkout)) == b""
+    (checkout / "published" / "mine.py").write_text("mine\n")
+    assert b"mine.py" in patch_of(collect(checkout))
+
+
+def test_links_are_stored_and_checkouts_within_are_named(checkout: Path, tmp_path: Path) -> None:
+    commit(checkout)
+    (checkout / "link").symlink_to(tmp_path)
+    (checkout / "broken").symlink_to("nowhere")
+    (checkout / "inner").mkdir()
+    git(checkout / "inner", "init", "-q")
+    (checkout / "inner" / "mine.py").write_text("mine\n")
+    found = collect(checkout)
+    assert b"b/link" in patch_of(found) and b"b/broken" in patch_of(found)
+    assert found.lab.left_out == {"inner/": "a checkout of its own"}
+
+
+def test_results_that_git_does_not_ignore_are_no_code(checkout: Path) -> None:
+    commit(checkout)
+    for folder in ("runs/one", "runs/stack/seed-0", "runs/sweep/trial-000/seed-0"):
+        RunDir(checkout / folder).claim()
+        RunDir(checkout / folder).write_status("running", 0, 10)
+        (checkout / folder / "last.pt").write_bytes(b"x")
+    write_json(checkout / "runs/stack/trial.json", {})
+    (checkout / "status.json").write_text("{}\n")
+    found = collect(checkout)
+    assert patch_of(found).count(b"diff --git") == 1
+    assert b"b/status.json" in patch_of(found), "what lies at the top of a checkout is code"
+
+
+def test_what_a_hook_of_git_is_told_is_not_heeded(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha = commit(checkout)
+    monkeypatch.setenv("GIT_INDEX_FILE", str(checkout / "none"))
+    monkeypatch.setenv("GIT_DIR", str(checkout / "none"))
+    found = collect(checkout)
+    assert (found.lab.sha, patch_of(found)) == (sha, b"")
+
+
+def test_a_file_changed_in_the_second_of_its_commit_is_seen(checkout: Path) -> None:
+    for _ in range(3):  # git knows by its index's time that it must look into it
+        commit(checkout)
+        (checkout / "a.py").write_text("two\n")
+        assert b"+two" in patch_of(collect(checkout))
+        git(checkout, "commit", "-qam", "two")
+
+
+def test_a_checkout_without_a_commit(checkout: Path) -> None:
+    (checkout / "a.py").write_text("one\n")
+    found = collect(checkout)
+    assert found.lab.sha is None
+    assert found.problems() == ["The code of lab has no git SHA: the checkout has no commit yet."]
+    assert b"+one" in patch_of(found)
+
+
+SECRET = "AK" + "IAIOSFODNN7EXAMPLE"  # in two parts, or this file would look like a secret itself
+KEY = "-----BEGIN " + "OPENSSH PRIVATE KEY-----\nx\n"
+UNWANTED = {
+    ".env": ("PASSWORD=x\n", files.LOOKS_SECRET),
+    ".env.local": ("x\n", files.LOOKS_SECRET),
+    "id_ed25519": (KEY, files.LOOKS_SECRET),
+    "conf/server.pem": (KEY, files.LOOKS_SECRET),
+    "lab/secrets.py": ("x = 1\n", files.LOOKS_SECRET),
+    "my_token.json": ("{}\n", files.LOOKS_SECRET),
+    ".ssh/config.yaml": ("a: 1\n", files.LOOKS_SECRET),
+    ".netrc": ("x\n", files.LOOKS_SECRET),
+    "upload.py": (f"KEY = '{SECRET}'\n", files.HOLDS_SECRET),
+    "upload.sh": (KEY, files.HOLDS_SECRET),
+    "db.yaml": ("password: correcthorse\n", files.HOLDS_SECRET),
+    "data.npz": ("x\n", files.NO_CODE),
+    "notes.txt": ("x\n", files.NO_CODE),
+    "levels.json": ("[" + "1," * (files.LARGEST_FILE // 2) + "1]\n", files.TOO_LARGE),
+}
+WANTED = {
+    "tokenizer.py": "x = 1\n",
+    "tokenizer.json": "{}\n",
+    "script": "#!/bin/sh\n",
+    "model.xml": "<mujoco/>\n",
+    "requirements.txt": "numpy\n",
+    "conf/env/mine.yaml": "password: ${oc.env:DB_PASSWORD}\n",
+}
+
+
+def write(root: Path, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+def test_secrets_and_data_are_named_and_never_stored(checkout: Path) -> None:
+    commit(checkout)
+    write(checkout, {name: text for name, (text, _) in UNWANTED.items()} | WANTED)
+    found = collect(checkout)
+    assert dict(found.lab.left_out) == {name: reason for name, (_, reason) in UNWANTED.items()}
+    for name in UNWANTED:
+        assert f"b/{name}".encode() not in patch_of(found), name
+    for name in WANTED:
+        assert f"b/{name}".encode() in patch_of(found), name
+    assert set(found.lab.run.files) == {"lab/__init__.py", "a.py", "gone.py", ".gitignore", *WANTED}
+    (remark,) = found.remarks()
+    assert remark.startswith("Left out of uncommitted.patch: ") and remark.endswith("and 4 more.")
+
+
+def test_secrets_in_tracked_files_are_left_out_and_the_rest_is_not(checkout: Path) -> None:
+    write(checkout, {"app.yaml": "a: 1\n", "old.py": f"KEY = '{SECRET}'\n", ".env": "A=1\n", "big.bin": "x\n"})
+    write(checkout, {"lab/credentials.py": "x = 1\n", "private.cfg": "x\n"})
+    commit(checkout)
+    write(checkout, {"app.yaml": "api_key: 0123456789\n", "old.py": "KEY = None\n", ".env": "A=2\n", "a.py": "two\n"})
+    write(checkout, {"lab/credentials.py": "x = 2\n", "private.cfg": "y\n"})
+    (checkout / "private.cfg").chmod(0o600)
+    with (checkout / "big.bin").open("r+b") as file:
+        file.truncate(300 * 2**20)
+    git(checkout, "add", "a.py")
+    found = collect(checkout)
+    assert dict(found.lab.left_out) == {
+        ".env": files.LOOKS_SECRET,
+        "app.yaml": files.HOLDS_SECRET,
+        "old.py": files.HOLDS_SECRET,
+        "private.cfg": files.PRIVATE,
+        "big.bin": files.TOO_LARGE,
+    }
+    assert patch_of(found).count(b"diff --git") == 2
+    assert b"+two" in patch_of(found) and b"+x = 2" in patch_of(found)
+
+
+def test_all_changes_together_have_a_limit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(checkout)
+    monkeypatch.setattr(files, "MOST_BYTES", 100)
+    write(checkout, {"small.py": "x" * 60 + "\n", "large.py": "x" * 80 + "\n"})
+    found = collect(checkout)
+    assert found.lab.left_out == {"large.py": files.TOO_LARGE}
+    assert b"small.py" in patch_of(found)
+
+
+def test_files_that_others_may_not_read_are_left_out(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_umask", lambda: 0o022)
+    commit(checkout)
+    for path in checkout.rglob("*.py"):
+        path.chmod(0o644)
+    write(checkout, {"mine.py": "1\n", "ours.py": "1\n"})
+    (checkout / "mine.py").chmod(0o600)
+    assert collect(checkout).lab.left_out == {"mine.py": files.PRIVATE}
+    for path in checkout.rglob("*.py"):  # as with a umask of 077: what nobody else reads is no secret then
+        path.chmod(0o600)
+    (checkout / ".gitignore").chmod(0o600)
+    assert collect(checkout).lab.left_out == {}
+
+
+def test_a_repository_around_that_does_not_track_the_code_is_not_looked_at(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(checkout)
+    shutil.rmtree(checkout / ".git")
+    git(tmp_path, "init", "-q")
+    write(tmp_path, {".netrc": "password x\n", ".ssh/id_rsa": KEY, ".bashrc": "x\n", "own/mine.py": "x = 1\n"})
+    git(tmp_path, "add", ".bashrc", ".netrc")
+    git(tmp_path, "commit", "-qm", "dotfiles")
+    write(tmp_path, {".bashrc": "y\n"})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own(monkeypatch, tmp_path / "own" / "mine.py")
+    found = collect(checkout)
+    assert (found.lab.sha, found.lab.patch) == (None, None)
+    assert found.problems() == [f"The code of lab has no git SHA: it is in no git repository ({checkout})."]
+    (mine,) = found.others
+    assert (mine.sha, mine.note, mine.modules, mine.roots) == (None, "in no git repository", ("mine",), (".",))
+    assert b"b/mine.py" in found.patches()["uncommitted.own.patch"]
+    assert b"rc" not in b"".join(found.patches().values())
+
+
+def test_an_installed_package_has_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "lib" / "site-packages" / "lab" / "run" / "code" / "digest.py"
+    place.parent.mkdir(parents=True)
+    monkeypatch.setattr(digest, "__file__", str(place))
+    own(monkeypatch)
+    found = take(tmp_path)
+    assert found.lab.sha is None and "is installed from a package" in str(found.lab.note)
+    assert found.problems() == []
+    assert len(found.remarks()) == 1
+
+
+def no_git(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(root / "nothing"))
+
+
+def other_owner(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+
+
+def damaged_head(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / ".git" / "HEAD").write_text("garbage\n")
+
+
+def missing_commit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / ".git" / "refs" / "heads" / "trunk").write_text("1" * 40 + "\n")
+
+
+def hanging(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(root, {"bin/git": "#!/bin/sh\nexec sleep 20\n"})
+    (root / "bin" / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(asking, "SECONDS", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (no_git, "git is not installed."),
+        (other_owner, "git refuses a checkout of another owner (detected dubious ownership in repository at"),
+        (damaged_head, "for no repository, as when its HEAD is damaged"),
+        (missing_commit, "git fails ("),
+        (hanging, "git did not answer within 0 seconds"),
+    ],
+)
+def test_why_there_is_no_sha_is_said(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any, sentence: str
+) -> None:
+    commit(checkout)
+    spoil(checkout, monkeypatch)
+    found = collect(checkout)
+    assert (found.lab.sha, found.lab.patch) == (None, None)
+    (problem,) = found.problems()
+    assert problem.startswith("The code of lab has no git SHA: ")
+    assert sentence in problem
+
+
+def test_with_a_damaged_index_there_is_a_sha_and_a_sentence(checkout: Path) -> None:
+    sha = commit(checkout)
+    (checkout / ".git" / "index").write_bytes(b"garbage, and enough of it to be looked at by git")
+    found = collect(checkout)
+    assert (found.lab.sha, found.lab.patch) == (sha, None)
+    (problem,) = found.problems()
+    assert "what was not committed is not known: the index of git is damaged" in problem
+
+
+def test_a_detached_head(checkout: Path) -> None:
+    sha = commit(checkout)
+    git(checkout, "checkout", "-q", "--detach")
+    found = collect(checkout)
+    assert (found.lab.sha, found.lab.branch, found.problems()) == (sha, None, [])
+
+
+def test_a_checkout_that_may_not_be_written_is_described(checkout: Path) -> None:
+    commit(checkout)
+    write(checkout, {"mine.py": "1\n"})
+    before = set((checkout / ".git").rglob("*"))
+    assert b"b/mine.py" in patch_of(collect(checkout))
+    assert set((checkout / ".git").rglob("*")) == before, "nothing was written into it"
+
+
+def test_submodules_are_repositories_of_their_own(checkout: Path, tmp_path: Path) -> None:
+    write(tmp_path / "library", {"library.py": "one\n"})
+    git(tmp_path / "library", "init", "-q")
+    git(tmp_path / "library", "add", "-A")
+    git(tmp_path / "library", "commit", "-qm", "library")
+    sha = git(tmp_path / "library", "rev-parse", "HEAD")
+    for name in ("library", "empty"):
+        git(
+            checkout, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(tmp_path / "library"), name
+        )
+    commit(checkout)
+    git(checkout, "submodule", "--quiet", "deinit", "--force", "empty")
+    write(checkout / "library", {"library.py": "two\n", "new.py": "three\n"})
+    found = collect(checkout)
+    assert found.lab.left_out == {"empty/": "a submodule that is not checked out"}
+    assert patch_of(found) == b""
+    (library,) = found.others
+    assert (library.path, library.sha) == (checkout / "library", sha)
+    patch = found.patches()["uncommitted.library.patch"]
+    assert b"+two" in patch and b"+three" in patch
+
+
+def test_the_users_own_repository(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(checkout)
+    mine = tmp_path / "my.project"
+    write(
+        mine, {"src/mine/__init__.py": "one\n", "src/mine/env.py": "", "README.md": "", ".gitignore": "*.log\ngen.py\n"}
+    )
+    git(mine, "init", "-q", "-b", "main")
+    git(mine, "add", "-A")
+    git(mine, "commit", "-qm", "mine")
+    write(mine, {"src/mine/env.py": "changed\n", "src/mine/new.py": "new\n", "src/mine/gen.py": "generated\n"})
+    write(mine, {"elsewhere/other.py": "not imported\n", "alone.py": "in lab's\n"})
+    write(checkout, {"alone.py": "in lab's\n"})
+    own(monkeypatch, mine / "src" / "mine", checkout / "alone.py")
+    found = collect(checkout)
+    assert found.lab.modules == ("alone",)
+    (one,) = found.others
+    assert (one.name, one.sha, one.branch) == ("my.project", git(mine, "rev-parse", "HEAD"), "main")
+    assert (one.modules, one.roots) == (("mine",), ("src",))
+    patch = found.patches()["uncommitted.my.project.patch"]
+    assert patch.count(b"diff --git") == 3, "what is imported is code, ignored or not; what is elsewhere is not"
+    assert CodeSnapshot.read(found.to_dict(), tmp_path).others[0].patch == b"", "a patch that is missing is empty"
+    for name, content in found.patches().items():
+        (tmp_path / name).write_bytes(content)
+    assert CodeSnapshot.read(found.to_dict(), tmp_path).to_dict() == found.to_dict()
+
+
+def test_a_digest_changes_with_sources_alone(checkout: Path, tmp_path: Path) -> None:
+    write(tmp_path, {"mine/__init__.py": "", "mine/env.py": "1", "mine/README.md": ""})
+
+    def now() -> str | None:
+        digest.digest_of.cache_clear()
+        return digest.digest_of(tmp_path / "mine")
+
+    before = now()
+    write(tmp_path, {"mine/README.md": "changed", "mine/__pycache__/env.py": "", "mine/.git/hook.py": ""})
+    assert now() == before
+    write(tmp_path, {"mine/env.py": "2"})
+    assert now() != before
+
+
+def test_the_repository_of_config_groups_counts_as_far_as_they_go(checkout: Path, tmp_path: Path) -> None:
+    commit(checkout)
+    mine = tmp_path / "settings"
+    write(mine, {"conf/algo/mine.yaml": "a: 1\n", "README.md": ""})
+    git(mine, "init", "-q")
+    git(mine, "add", "-A")
+    git(mine, "commit", "-qm", "settings")
+    write(mine, {"conf/algo/new.yaml": "a: 2\n", "elsewhere.py": "x = 1\n"})
+    found = take(checkout / "run", [mine / "conf", tmp_path / "nowhere", tmp_path])
+    (one,) = found.others
+    assert (one.name, one.sha, one.modules) == ("settings", git(mine, "rev-parse", "HEAD"), ())
+    patch = found.patches()["uncommitted.settings.patch"]
+    assert b"new.yaml" in patch and b"elsewhere" not in patch

@@ -1,0 +1,399 @@
+"""Law 7, by name: a stranger's run directory is data."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import site
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+from lab import spec as spec_module
+from lab.command import compare, enjoy, publish, report, rerun, resume, status
+from lab.common.imports import import_named, installed_only
+from lab.common.interpolation import literal
+from lab.errors import UNSAFE, LabError, tell
+from lab.run import trust
+from lab.run.directory import RunDir, SweepDir
+from lab.run.files import CHECKSUM, read_json, write_json
+from tests import synthetic
+from tests.helpers import ROOT, lab, train
+
+EVIL = (
+    "\x1b]0;owned\x07\x1b[31m\x9b2J\r[red]y[/red][link=http://z]:smile:\u202e&lt;</script><img src=x onerror=y>"
+    '" onload=z [a](b) ![a](b) [1](b) **b** _c_ ~~d~~ `e` |\n\n```\n<b>f</b>\n# g'
+)
+KNOWN = (
+    "mode",
+    "state",
+    "metrics",
+    "directions",
+    "aggregate",
+    "kind",
+    "updated",
+    "_target_",
+)  # whose words have a meaning
+
+
+def spoil(value: Any) -> Any:
+    """Return plain data in which every text does harm if it is obeyed, but for words that have a meaning."""
+    if isinstance(value, dict):
+        return {key: item if key in KNOWN else spoil(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [spoil(item) for item in value]
+    return value + EVIL if isinstance(value, str) else value
+
+
+def made(folder: Path, evil: str) -> Path:
+    """Make up what can be published: an Experiment, and a Trial that is one of its own; return their folder."""
+    path = synthetic.experiment(folder / "sweep", trials=3, seeds=2, rows=12, states={(2, 1): "failed"}).path
+    for file in path.rglob("*.json"):
+        content = json.loads(file.read_text())
+        content.pop(CHECKSUM, None)  # a stranger may well leave it out
+        if file.name == "point.json":
+            content["hyperparameters"][f"key{evil}"] = content["hyperparameters"]["algo.advantage"]
+        file.write_text(json.dumps(spoil(content) if evil else content))
+    for file in path.rglob("spec.yaml"):
+        spec = yaml.safe_load(file.read_text())
+        spec["net"][f"key{evil}"] = "value"
+        spec = spoil(spec) if evil else spec
+        spec["env"]["reference"]["id"] = spec["env"]["id"]
+        file.write_text(yaml.safe_dump(spec))
+    for file in path.rglob("metrics.csv"):
+        table = pd.read_csv(file)
+        table["key" + evil.replace("\r", "") + "_loss"] = 1.0  # pandas would not quote it
+        table.to_csv(file, index=False)
+    shutil.copytree(path / "trial-000", folder / "trial")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("hostile") / os.fsdecode(b"a\x1b[2J[bold]\x9b"), EVIL)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (status, ["sweep"]),
+        (report, ["sweep"]),
+        (report, ["trial"]),
+        (report, ["trial/seed-0"]),
+        (compare, ["sweep/trial-000", "sweep/trial-001", "out=."]),
+        (enjoy, ["trial"]),
+        (enjoy, ["trial/seed-0"]),
+        (resume, ["trial/seed-0"]),
+        (rerun, ["trial"]),
+    ],
+    ids=lambda given: "" if isinstance(given, list) else given.__name__.rpartition(".")[2],
+)
+def test_what_files_hold_does_not_steer_the_terminal(
+    hostile: Path, command: Any, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        command.main([f"out={hostile}" if word.startswith("out=") else str(hostile / word) for word in words])
+    except LabError as error:
+        tell(error)
+    shown = "".join(capsys.readouterr())
+    assert r"a\x1b[2J[bold]\udc9b" in shown, "markup is shown as it is, and controls as escapes"
+    assert not UNSAFE.search(shown)
+
+
+class Elements(HTMLParser):
+    """Collects the elements of a page, each with the names of its attributes, and where links and pictures lead."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, ...]] = []
+        self.addresses: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, *(name for name, _ in attrs)))
+        self.addresses += [str(value) for name, value in attrs if name in ("href", "src", "action", "style")]
+
+
+def test_no_element_and_no_attribute_of_a_page_comes_from_data(
+    hostile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = made(tmp_path / "plain", "")
+    pages: list[list[Elements]] = []
+    for folder in (plain, hostile):
+        report.main([str(folder / "sweep")])
+        report.main([str(folder / "trial")])
+        publish.main([str(folder), f"out={folder / 'out'}"])
+        files = [folder / "sweep/report.html", folder / "out/report.html"]
+        texts = [file.read_text(encoding="utf-8") for file in files]
+        notes = [folder / "trial/card.md", folder / "out/results.md"]
+        texts += [MarkdownIt().enable(["table", "strikethrough"]).render(file.read_text("utf-8")) for file in notes]
+        assert not any(UNSAFE.search(file.read_text("utf-8")) for file in notes)
+        pages.append([Elements(text) for text in texts])
+    assert not UNSAFE.search("".join(capsys.readouterr()))
+    for one, other in zip(*pages, strict=True):
+        assert len(one.found) > 10
+        assert one.found == other.found
+        assert all(re.match(r"(#|data:image/png;base64,|[\w.%-]+$)", address) for address in other.addresses)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    words = ("frames=100", "algo.horizon=25", "eval.every=100", "eval.episodes=1")
+    return train(tmp_path_factory.mktemp("trained"), *words)[0]
+
+
+@pytest.fixture
+def played(trained: RunDir, tmp_path: Path) -> RunDir:
+    return RunDir(shutil.copytree(trained.path, tmp_path / "played"))
+
+
+def change(session: RunDir, key: str, value: Any) -> None:
+    """Set a key of a saved spec, written as on the command line."""
+    spec = yaml.safe_load(session.spec.read_text())
+    *groups, last = key.split(".")
+    node = spec
+    for group in groups:
+        node = node[group]
+    node[last] = value
+    session.spec.write_text(yaml.safe_dump(spec))
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory in which a module lies that leaves a mark when it runs; Python searches it, as with -m."""
+    place = tmp_path / "here"
+    place.mkdir()
+    (place / "planted.py").write_text("import pathlib\npathlib.Path('ran').touch()\n")
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend("")
+    yield place
+    sys.modules.pop("planted", None)
+
+
+NAMED = {
+    "algo._target_": "planted.Algo",
+    "net._target_": "planted.Net",
+    "algo.optimiser.name": "planted.Optimizer",
+    "algo.lr_schedule": "planted.Schedule",
+    "env.id": "planted:Env-v0",
+}
+
+
+CASES = [*((key, value, "") for key, value in NAMED.items())]
+CASES += [("env.id", NAMED["env.id"], where) for where in ("relative", "run directory")]
+
+
+@pytest.mark.parametrize(("key", "value", "where"), CASES)
+def test_enjoy_imports_nothing_from_here_unless_asked(
+    played: RunDir, planted: Path, key: str, value: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = planted / "planted.py"
+    if where == "relative":  # as by PYTHONPATH=src
+        module = planted / "src" / "planted.py"
+        monkeypatch.syspath_prepend("src")
+    if where == "run directory":
+        module = played.path / "planted.py"
+        monkeypatch.syspath_prepend(str(played.path))
+    module.parent.mkdir(exist_ok=True)
+    if where:
+        (planted / "planted.py").rename(module)
+    change(played, key, value)
+    status.main([str(played.path)])
+    if where:
+        report.main([str(played.path)])
+    with pytest.raises(LabError, match=re.escape(f"lies in {module}")) as error:
+        enjoy.main([str(played.path)])
+    assert f"{key}={value}" in str(error.value) and "code=here" in str(error.value)
+    assert not Path("ran").exists()
+    with pytest.raises(LabError):  # it has no such class
+        enjoy.main([str(played.path), "code=here"])
+    assert Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["antigravity", "unittest.__main__", "os", "torch.distributed.__main__", "..planted", ""]
+)
+def test_what_belongs_to_python_or_is_a_program_is_not_imported(name: str) -> None:
+    with installed_only(), pytest.raises(ImportError):
+        import_named(name)
+
+
+@pytest.mark.parametrize("place", [Path(sys.prefix).parent, ROOT], ids=["environment", "checkout"])
+def test_what_is_installed_is_found_also_below_the_working_directory(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(place))
+    before = list(sys.path)
+    with installed_only():
+        assert str(place) not in sys.path
+        assert set(site.getsitepackages()) & set(before) <= set(sys.path)
+        assert import_named("lab.net.recurrent")
+        assert import_named("submitit")
+    assert sys.path == before
+
+
+ALL = ["status", "enjoy", *(pytest.param(name, marks=pytest.mark.slow) for name in ("report", "compare", "publish"))]
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("command", ALL)
+def test_no_module_in_the_working_directory_runs_under_whatever_name(
+    played: RunDir, tmp_path: Path, command: str
+) -> None:
+    made(tmp_path / "runs", "")
+    sides = {
+        "compare": [tmp_path / "runs/trial", tmp_path / "runs/sweep"],
+        "publish": [tmp_path / "runs"],
+        "enjoy": [played.path, "episodes=1"],
+    }.get(command, [played.path])
+    place = tmp_path / "stranger's"
+    place.mkdir()
+    names = {*sys.stdlib_module_names, *(module.partition(".")[0] for module in sys.modules)} - {"lab"}
+    for name in names:
+        (place / f"{name}.py").write_text(
+            f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})\nraise SystemExit(9)\n"
+        )
+    entry = place / "evil-1.0.dist-info"  # with which a package has Gymnasium import it
+    entry.mkdir()
+    (entry / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    (entry / "entry_points.txt").write_text("[gymnasium.envs]\nevil = planted:main\n")
+    (place / "planted.py").write_text((place / "this.py").read_text())
+    (place / "matplotlibrc").write_text("backend: module://planted\n")
+    done = lab(command, *map(str, sides), cwd=place, env={"PYTHONPATH": str(ROOT)})
+    assert not (tmp_path / "ran").exists()
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_saved_spec_is_read_as_it_is(played: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "leaked")
+    secret = "${oc.env:SECRET} \\${oc.env:SECRET} ${"
+    change(played, "env.kwargs", {"level": secret, "more": [{"deep": secret}]})
+    change(played, "name", secret)
+    loaded = spec_module.load(played.spec)
+    assert loaded.env.kwargs == {"level": secret, "more": [{"deep": secret}]}
+    assert loaded.name == secret
+    for key, kind in (("algo.lr", "a number"), ("checkpoint.minutes", "a number or null"), ("net.hidden", "a list")):
+        before = played.spec.read_text()
+        change(played, key, "${oc.env:SECRET}")
+        with pytest.raises(LabError, match=re.escape(f"{key}=${{oc.env:SECRET}} is not allowed: {key} must be {kind}")):
+            spec_module.load(played.spec)
+        played.spec.write_text(before)
+
+
+@pytest.mark.parametrize("text", ["${a}", "\\${a}", "\\\\${a}", "\\\\\\${${a}}", "a\\", "${", "\\ ${a} \\\\"])
+def test_a_literal_is_the_same_once_it_is_resolved(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from omegaconf import OmegaConf
+
+    assert OmegaConf.to_container(OmegaConf.create(literal({"x": [text], "a": 1})), resolve=True) == {
+        "x": [text],
+        "a": 1,
+    }
+
+
+MINE = {"user": trust.user(), "host": trust.platform.node()}
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trust, "_told", set())
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize(
+    ("facts", "who"),
+    [
+        (MINE, None),
+        ({**MINE, "host": "h1"}, f"{MINE['user']} on host h1"),
+        ({"user": "alice", "host": "h1"}, "alice on host h1"),
+        ({**MINE, "resumed": [{"user": "bob", "host": "h2"}]}, "bob on host h2"),
+        ({**MINE, "resumed": [MINE]}, None),
+        ({"user": "al\x1bice", "host": "h1"}, "al\\x1bice on host h1"),
+        ({"host": "h1"}, "somebody unknown"),
+        ({}, "somebody unknown"),
+        (None, "somebody unknown"),
+    ],
+)
+@pytest.mark.parametrize("command", [resume, rerun], ids=["resume", "rerun"])
+def test_resume_and_rerun_say_whose_code_they_run(
+    tmp_path: Path, command: Any, facts: Any, who: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = RunDir(tmp_path / "run")
+    made(tmp_path / "runs", "")
+    shutil.copytree(tmp_path / "runs/trial/seed-0", session.path)
+    if facts is None:
+        session.provenance.write_text("{torn")
+    else:
+        known = {key: value for key, value in read_json(session.provenance).items() if key not in ("user", "host")}
+        write_json(session.provenance, {**known, **facts})
+    with pytest.raises((LabError, KeyError)):  # there is nothing to go on with, and no such commit
+        command.main([str(session.path)])
+    name = command.__name__.rpartition(".")[2]
+    said = capsys.readouterr().err
+    assert said.startswith(f"{session.path} was made by {who}: {name} runs code from it") if who else not said
+
+
+@pytest.mark.usefixtures("told")
+def test_files_of_another_user_are_not_ones_own(
+    played: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(played.provenance, {**read_json(played.provenance), **MINE})
+    trust.warn(played.path, "resume")
+    assert capsys.readouterr().err == ""
+    if os.getuid() == 0:
+        os.chown(played.spec, 4321, -1)
+        trust.warn(played.path, "resume")
+        assert "was made by user 4321, who owns files in it" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("told")
+def test_resume_says_whose_a_sweep_is_before_its_command_is_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = SweepDir(made(tmp_path, "") / "sweep")
+    sweep.multirun.write_text(yaml.safe_dump({"hydra": {"overrides": {"hydra": [], "task": ["algo=${oc.env:SECRET}"]},
+        "runtime": {"config_sources": []}, "job": {"config_name": "config"}}}))  # fmt: skip
+    said: list[str] = []
+    monkeypatch.setenv("SECRET", "leaked")
+    monkeypatch.setattr("lab.command.train.main", lambda: said.extend((capsys.readouterr().err, *sys.argv)))
+    monkeypatch.setattr(sys, "argv", ["lab"])
+    resume.main([str(sweep.path), "plan=true"])
+    assert said[0].startswith(f"{sweep.path} was made by somebody unknown: resume runs code from it")
+    assert "algo=${oc.env:SECRET}" in said, "Hydra resolves it, as at first"
+
+
+@pytest.mark.slow
+@pytest.mark.law
+def test_a_sweep_says_whose_it_is_before_its_code_runs(tmp_path: Path) -> None:
+    (tmp_path / "custom.py").write_text("print('CUSTOM RAN', flush=True)\ndef space(config, trial):\n    pass\n")
+    words = ("-m", "algo=a2c", "env=cartpole", "search=command_line", "algo.lr=interval(0.001,0.002)", "frames=100")
+    words = (
+        *words,
+        "search.custom=custom.space",
+        "search.n_trials=1",
+        "hydra.sweep.dir=sweep",
+        "log.tensorboard=false",
+    )
+    place: dict[str, Any] = {"cwd": tmp_path, "env": {"PYTHONPATH": str(ROOT)}}
+    done = lab(*words, **place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "was made by" not in done.stderr
+    mine = lab("resume", "sweep", "plan=true", **place)
+    assert mine.returncode == 0 and "was made by" not in mine.stderr
+    sweep = tmp_path / "sweep/sweep.json"
+    write_json(sweep, {**read_json(sweep), "user": "alice", "host": "h1"})
+    command = [sys.executable, "-m", "lab", "resume", "sweep", "plan=true"]
+    env = {**os.environ, **place["env"]}
+    shown = subprocess.run(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert shown.stdout.index("sweep was made by alice on host h1: resume runs code") < shown.stdout.index("CUSTOM RAN")
+    assert shown.stdout.count("was made by") == 1

@@ -1,0 +1,218 @@
+"""Points: what the words of a sweep say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from lab.common.plain import canonical
+from lab.errors import LabError
+from lab.spec import SearchSpec
+from lab.sweep.points import choices, corners, exact, parse, searched, value_of
+from tests.helpers import ALGORITHMS, CONF, serves, specs
+
+SEARCH = SearchSpec(
+    n_trials=5, params={"algo.lr": "tag(log, interval(1e-4, 1e-1))", "algo.n": "choice(1, 2)"}, custom=None
+)
+
+
+@pytest.mark.parametrize(
+    ("word", "seeds"),
+    [
+        ("seed=3", [3]),
+        ("seed=0,1,2", [0, 1, 2]),
+        ("seed=range(2,6,2)", [2, 4]),
+        ("seed=[4,5]", [4, 5]),
+        ("seed=[0,1],[2]", [0, 1, 2]),
+        ("frames=100", [7]),
+    ],
+)
+def test_seeds_are_the_axis_of_a_trial(word: str, seeds: list[int]) -> None:
+    sweep = parse(["algo=a2c", word], None, 7)
+    assert sweep.seeds == seeds
+    assert not sweep.axes
+    assert "seed" not in "".join(sweep.fixed)
+    assert [point.words for point in sweep.grid()] == [[]], "no other key is swept, so there is one point"
+
+
+def test_every_other_swept_key_spans_trials_and_the_last_changes_fastest() -> None:
+    sweep = parse(["algo.lr=0.1,0.2", "env=cartpole", "algo=a2c,ppo", "seed=0,1", "~tuned"], None)
+    assert sweep.fixed == ["env=cartpole", "~tuned"]
+    assert [point.words for point in sweep.grid()] == [
+        ["algo.lr=0.1", "algo=a2c"],
+        ["algo.lr=0.1", "algo=ppo"],
+        ["algo.lr=0.2", "algo=a2c"],
+        ["algo.lr=0.2", "algo=ppo"],
+    ]
+    assert sweep.grid()[3].hyperparameters == {"algo.lr": 0.2, "algo": "ppo"}
+
+
+def test_values_keep_their_types() -> None:
+    sweep = parse(["a=true,false", "b=[64,64],[32]", "c='x, y',z", "d=null,1e-3", "+e=1,2"], None)
+    values = [point.hyperparameters for point in sweep.grid()]
+    assert values[0] == {"a": True, "b": [64, 64], "c": "x, y", "d": None, "e": 1}
+    assert values[-1] == {"a": False, "b": [32], "c": "z", "d": 0.001, "e": 2}
+    assert sweep.grid()[0].words[2] == "c='x, y'", "a word is written so that Hydra reads the same value again"
+
+
+def test_the_command_line_counts_before_the_search_space() -> None:
+    sweep = parse(["algo.n=3", "algo.gamma=interval(0.9,1)", "seed=0,1"], SEARCH)
+    assert set(sweep.space) == {"algo.lr", "algo.gamma"}
+    assert sweep.fixed == ["algo.n=3"]
+    assert sweep.texts == {"algo.lr": "tag(log, interval(1e-4, 1e-1))", "algo.gamma": "interval(0.9,1)"}
+
+
+def test_distributions_are_those_of_the_grammar() -> None:
+    sweep = parse(["a=range(0,2)", "b=1,5", "c=interval(1,9)", "d=tag(log,int(interval(1,64)))"], SEARCH)
+    assert sweep.space["algo.lr"] == FloatDistribution(1e-4, 1e-1, log=True)
+    assert sweep.space["algo.n"] == CategoricalDistribution(["1", "2"]), "choices are kept as they are written"
+    assert sweep.space["a"] == IntDistribution(0, 1), "as everywhere in Hydra, the stop of a range is not in it"
+    assert sweep.space["b"] == CategoricalDistribution(["1", "5"])
+    assert sweep.space["c"] == FloatDistribution(1, 9)
+    assert sweep.space["d"] == IntDistribution(1, 64, log=True)
+    assert choices(sweep.space["a"], "a") == [0, 1]
+
+
+def test_corners_hold_every_end_and_every_choice() -> None:
+    points = corners({"x": FloatDistribution(0.5, 1.5), "y": CategoricalDistribution(["p", "q", "r"])})
+    assert [point.hyperparameters for point in points] == [
+        {"x": 0.5, "y": "p"},
+        {"x": 1.5, "y": "q"},
+        {"x": 1.5, "y": "r"},
+    ]
+    assert [point.words for point in corners({})] == [[]]
+
+
+def test_a_searched_value_is_written_as_hydra_reads_it() -> None:
+    assert searched({"a": None, "b": True, "c": 1e-05, "d": 0.1 + 0.2}).words == [
+        "a=null", "b=true", "c=1e-05", "d=0.30000000000000004",
+    ]  # fmt: skip
+    assert value_of("1e-05") == 1e-05
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["seed=1,1"], "each once"),
+        (["seed=a"], "seed=a is not allowed"),
+        (["seed=-1"], "0 or a positive whole number"),
+        (["seed=true,false"], "seed=true is not allowed"),
+        (["algo.lr=interval(0,1)"], "algo.lr=interval.* needs values, as in algo.lr=1,2,3"),
+        (["objective.metric=a,b"], "objective.metric cannot be swept"),
+        (["stack=1,2"], "stack cannot be swept"),
+        (["++stack=1,2"], "stack cannot be swept"),
+        (["++seed=1,1"], "each once"),
+        (["algo.horizon=range(5,5)"], "gives algo.horizon no value to sweep"),
+        (["algo.lr=1,2", "algo.lr=3,4"], "algo.lr=1,2 and algo.lr=3,4 both set algo.lr: leave one of them out"),
+        (["algo.lr=1,2", "++algo.lr=3"], r"algo.lr=1,2 and \+\+algo.lr=3 both set algo.lr"),
+        (["algo.lr=3", "algo.lr=1,2"], "algo.lr=3 and algo.lr=1,2 both set algo.lr"),
+        (["algo=a2c,ppo", "algo=ppo"], "algo=a2c,ppo and algo=ppo both set algo"),
+        (["algo.sil={updates:1},{updates:2}", "algo.sil.updates=3"], "both set algo.sil.updates"),
+        (["seed=0,1", "seed=2"], "seed=0,1 and seed=2 both set seed"),
+        (["seed=${env.num_envs}", "algo.lr=1,2"], "is not allowed in a sweep of other keys"),
+    ],
+)
+def test_mistakes_are_sentences(words: list[str], sentence: str) -> None:
+    with pytest.raises(LabError, match=sentence):
+        parse(words, None)
+
+
+def test_a_grid_of_a_range_without_steps_is_refused() -> None:
+    with pytest.raises(LabError, match=r"sampler=grid cannot search algo\.lr"):
+        choices(FloatDistribution(0, 1), "algo.lr")
+
+
+def test_choices_of_a_search_come_back_as_they_were_written() -> None:
+    sweep = parse(["a='x, y',null,true,0.5,[8,8]"], SEARCH)
+    found = [searched({"a": text}, sweep.space) for text in choices(sweep.space["a"], "a")]
+    assert [point.hyperparameters["a"] for point in found] == ["x, y", None, True, 0.5, [8, 8]]
+    assert found[0].words == ["a='x, y'"]
+
+
+def test_what_is_set_twice_and_swept_by_no_word_is_hydras_to_decide() -> None:
+    assert parse(["algo.lr=1", "algo.lr=2", "seed=0", "seed=4"], None).fixed == ["algo.lr=1", "algo.lr=2"]
+    assert parse(["seed=0", "seed=4"], None).seeds == [4]
+    assert list(parse(["algo.sil={updates:1},{}", "algo.sil.minibatch=1,2"], None).axes) == [
+        "algo.sil",
+        "algo.sil.minibatch",
+    ]
+
+
+def test_the_command_line_counts_before_a_space_however_its_key_is_written() -> None:
+    assert set(parse(["++algo.lr=0.1"], SEARCH).space) == {"algo.n"}
+    twice = SearchSpec(params={"algo.lr": "choice(1,2)", "+algo.lr": "choice(3,4)"})
+    with pytest.raises(LabError, match=r"both set algo\.lr"):
+        parse([], twice)
+
+
+def test_seeds_that_are_interpolated_are_those_of_the_config() -> None:
+    assert parse(["seed=${env.num_envs}"], None, 8).seeds == [8]
+    assert parse([], None, [4, 6]).seeds == [4, 6]
+
+
+def test_equal_choices_of_a_search_are_one() -> None:
+    found = parse(["a=1e-3,0.001,'x',x,1,true"], SEARCH).space["a"]
+    assert found == CategoricalDistribution(["0.001", "'x'", "1", "True"])
+
+
+def test_a_text_that_a_search_suggests_may_be_any_text() -> None:
+    values = {"a": "x,y", "b": "[64,64]", "c": "a b", "d": "it's", "e": "", "f": [1, "1", {"k": None}]}
+    found = searched(values).hyperparameters
+    assert found == {"a": "x,y", "b": [64, 64], "c": "a b", "d": "it's", "e": "", "f": [1, "1", {"k": None}]}
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=8).filter(
+    lambda text: "${" not in text and text != "???"  # an interpolation, and what Hydra takes for missing
+)
+PLAIN = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**12), 10**12),
+    st.floats(allow_nan=False, allow_infinity=False),
+    TEXTS,
+    st.sampled_from(
+        ["007", "7", "true", "null", "1e-3", ".5", "1_000", "inf", "a,b", "{a: b}", "[", "k=v", "x: y", "#"]
+    ),
+)
+VALUES = st.recursive(
+    PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), inner),
+    max_leaves=5,
+)
+
+
+@given(st.lists(VALUES, min_size=2, max_size=4))
+def test_any_value_is_written_so_that_hydra_reads_it_again(values: list[Any]) -> None:
+    sweep = parse([f"a={','.join(map(exact, values))}"], None)
+    assert [canonical(point.hyperparameters["a"]) for point in sweep.grid()] == [*map(canonical, values)]
+    assert [canonical(value_of(word.partition("=")[2])) for word in sweep.axes["a"]] == [*map(canonical, values)]
+
+
+@pytest.mark.parametrize(
+    "written", ["1e-3", ".5", "1_000", "007", "'007'", "True", "null", "'null'", "a b", r"a\,b", "{a: 1}", "[1,'x, y']",
+                "str(1)", "int(3.5)", "é", '"q"', "''", r"'a\\'", "{x y:1}", "x:y", "-.5", "+1", "1."],
+)  # fmt: skip
+def test_what_is_written_keeps_its_value_in_a_sweep(written: str) -> None:
+    single = parse([f"a={written}"], None).fixed if written != "é" else ["a='é'"]
+    swept = parse([f"{single[0]},other"], None)
+    assert canonical(swept.grid()[0].hyperparameters["a"]) == canonical(value_of(single[0].partition("=")[2]))
+
+
+def test_an_unknown_tag_is_refused() -> None:
+    with pytest.raises(LabError, match="has the tag 'lgo', which means nothing here"):
+        parse(["algo.gamma=tag(lgo,interval(0.5,0.9))"], SEARCH)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_point_of_an_algorithms_search_space_can_be_trained(algo: str) -> None:
+    search = yaml.safe_load((CONF / "search" / f"{algo}.yaml").read_text())
+    space = parse([], SearchSpec(**search)).space
+    assert space
+    for env in ("cartpole", "pendulum"):
+        for point in corners(space) if serves(algo, env) else ():
+            assert specs(f"algo={algo}", f"env={env}", *point.words)

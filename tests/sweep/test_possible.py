@@ -1,0 +1,89 @@
+"""Objectives that Sessions of a spec can and cannot have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.analysis.objective import Objective
+from lab.analysis.session import read_session
+from lab.errors import LabError
+from lab.run.directory import FIGURES
+from lab.sweep.possible import _end, _rows, require_possible
+from tests.helpers import specs, train
+
+A2C = ("algo=a2c", "env=cartpole", "~tuned", "algo.horizon=16", "frames=2000", "log.every=500", "eval.every=500")
+REFERENCE = "needs the mean return of random actions"
+
+
+def objective(*metrics: str) -> Objective:
+    return Objective(metrics, ("maximize",) * len(metrics), "mean")
+
+
+@pytest.mark.parametrize(
+    ("metric", "words", "sentence"),
+    [
+        (
+            "eval_return",
+            "eval.every=0",
+            r"objective\.metric=eval_return is not possible with eval\.every=0, .* Set eval",
+        ),
+        ("eval_best", "eval.every=0", "eval.every=0"),
+        ("strength", "env.id=CartPole-v0", f"env.id=CartPole-v0, as it {REFERENCE}, and that of CartPole-v1 alone is"),
+        ("max_strength", "+env.kwargs.sutton_barto_reward=true", r"env.kwargs=\{sutton_barto_reward:true\}.* Leave"),
+        (
+            "final_strength",
+            "env.reference.random_return=null",
+            "random_return=null, .* set env.reference.random_return",
+        ),
+        ("sample_efficiency", "env.reference.id=null", "and that is not known"),
+        ("training_efficiency", "env.reference.random_return=null", REFERENCE),
+        ("stability", "env.reference.random_return=null", REFERENCE),
+        ("stability", "log.every=2000 eval.every=0", "needs two log intervals. Lower log.every"),
+        ("frames_to_solve", "env.reference.solved=null", "the return that counts as solved"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(metric: str, words: str, sentence: str) -> None:
+    made = specs(*A2C, *words.split())[0]
+    for chosen in ((metric,), ("return", metric)):
+        with pytest.raises(LabError, match=sentence):
+            require_possible(objective(*chosen), made)
+    require_possible(objective("return", "best", "length", "episodes"), made)
+
+
+@pytest.mark.parametrize(
+    ("metric", "words", "sentence"),
+    [
+        ("eval_return", "eval.every=2000", "no evaluation before the last look, at frame 1,800"),
+        ("eval_return", "eval.every=1850", "no evaluation before the last look"),
+        ("return", "log.every=2000 eval.every=0", "too little is logged before the last look"),
+        ("stability", "log.every=1900 eval.every=0", "too little is logged before the last look"),
+        ("frames_to_solve", "", "no Session has it before it has solved its environment"),
+    ],
+)
+def test_what_a_pruner_cannot_look_at_is_refused(metric: str, words: str, sentence: str) -> None:
+    made = specs(*A2C, *words.split())[0]
+    with pytest.raises(LabError, match=f"A pruner cannot look at objective.metric={metric}: .*{sentence}"):
+        require_possible(objective(metric), made, 10)
+    require_possible(objective(metric), made)
+
+
+def test_all_can_be_had_of_a_known_environment() -> None:
+    made = specs(*A2C)[0]
+    require_possible(objective(*FIGURES), made)
+    for metric in FIGURES:
+        if metric != "frames_to_solve":
+            require_possible(objective(metric), made, 10)
+
+
+def test_an_evaluation_at_the_end_is_enough_without_a_pruner(tmp_path: Path) -> None:
+    words = (*A2C, "frames=300", "log.every=100", "eval.every=100000", "eval.episodes=1")
+    made = specs(*words)[0]
+    require_possible(objective("eval_return", "stability"), made)
+    session = train(tmp_path, *words)[0]
+    found = read_session(session, 0)
+    assert found.figure("eval_return") is not None
+    assert found.tables is not None
+    assert found.tables.metrics["frame"].tolist()[:2] == _rows(made)
+    assert found.frame == _end(made)

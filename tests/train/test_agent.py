@@ -1,0 +1,78 @@
+"""An agent goes on only as what it was: for the same spaces, and with the same parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lab.command.enjoy import main as enjoy
+from lab.command.resume import main as resume
+from lab.errors import LabError
+from lab.run import checkpoint
+from lab.run.directory import RunDir
+from lab.run.files import plain, read_json, write_json
+from tests.helpers import train
+
+WORDS = ("env=gymnasium", "env.id=tests.rogue_process:Counted-v0", "name=counted", "frames=500", "eval.every=0")
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> RunDir:
+    directory = train(tmp_path, *WORDS, "checkpoint.every=200")[0]
+    write_json(directory.status, {**read_json(directory.status), "state": "interrupted", "frame": 400})
+    return directory
+
+
+def files(directory: RunDir) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize(
+    ("counted", "sentence"),
+    [
+        (
+            "5,2,1",
+            r"has observations Box\(-1.0, 1.0, \(5,\), float32\) now, and the checkpoint at frame .* was written",
+        ),
+        ("3,4,1", r"has actions Discrete\(4\) now, .* with Discrete\(2\)"),
+        ("3,2,9", r"has observations Box\(-1.0, 9.0, \(3,\), float32\) now, .* with Box\(-1.0, 1.0, "),
+    ],
+)
+def test_an_environment_with_other_spaces_is_refused_before_anything_is_written(
+    interrupted: RunDir, monkeypatch: pytest.MonkeyPatch, counted: str, sentence: str
+) -> None:
+    before = files(interrupted)
+    monkeypatch.setenv("LAB_TEST_COUNTED", counted)
+    with pytest.raises(LabError, match=sentence):
+        enjoy([str(interrupted.path), "checkpoint=last"])
+    with pytest.raises(LabError, match=sentence):
+        resume([str(interrupted.path)])
+    assert files(interrupted) == before
+    assert not interrupted.lock.held()
+
+
+def test_other_parameters_are_a_sentence(interrupted: RunDir) -> None:
+    for which in ("last", "previous"):
+        state = plain(checkpoint.read(interrupted.checkpoint(which)))
+        name = next(iter(state["parameters"]))
+        state["parameters"][name] = torch.zeros(1)  # which would fill any parameter without a word
+        checkpoint.write(interrupted.checkpoint(which), state)
+    before = files(interrupted)
+    for command, words in ((enjoy, ["checkpoint=last"]), (resume, [])):
+        with pytest.raises(LabError, match=r"The agent is another one than that of .*: .* is \[1\] there and"):
+            command([str(interrupted.path), *words])
+    state["parameters"] = {}
+    checkpoint.write(interrupted.checkpoint("last"), state)
+    with pytest.raises(LabError, match="is absent there"):
+        enjoy([str(interrupted.path), "checkpoint=last"])
+    assert set(before) == set(files(interrupted))
+
+
+def test_another_optimizer_is_a_sentence(interrupted: RunDir) -> None:
+    state = plain(checkpoint.read(interrupted.checkpoint("last")))
+    state["optimisers"] = {}
+    checkpoint.write(interrupted.checkpoint("last"), state)
+    with pytest.raises(LabError, match=r"The agent is another one than that of .*KeyError"):
+        resume([str(interrupted.path)])

@@ -1,0 +1,44 @@
+"""Which Sessions are trained in lockstep."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.env.vector import probe
+from lab.errors import LabError
+from lab.train.agent import Agent
+from lab.train.lockstep import check_spaces, group_in_lockstep, settings
+from tests.helpers import specs
+
+OWN = ("algo=a2c", "env=gymnasium", "env.id=tests.envs:Level-v0", "~tuned", "seed=[3,4,5]")
+
+
+@pytest.mark.parametrize(
+    ("words", "groups"),
+    [
+        ([], [[0, 1, 2]]),
+        (["algo.lr=${seed}", "name=x_${seed}", "+env.kwargs.level=${seed}"], [[0, 1, 2]]),
+        (["algo.horizon=${seed}"], [[0], [1], [2]]),
+        (["env.num_envs=${seed}"], [[0], [1], [2]]),
+        (["+env.kwargs.size=${seed}"], [[0], [1], [2]]),
+        (["net.hidden=[${seed}]"], [[0], [1], [2]]),
+        (["+net.odd=1", "~net.odd", "log.every=${seed}"], [[0], [1], [2]]),
+    ],
+)
+def test_groups(words: list[str], groups: list[list[int]]) -> None:
+    made = specs(*OWN, *words)
+    assert [members for members, _ in group_in_lockstep(made, probe(made[0].env))] == groups
+
+
+def test_each_group_has_its_own_spaces() -> None:
+    made = specs(*OWN, "+env.kwargs.size=${seed}")
+    found = group_in_lockstep(made, probe(made[0].env))
+    assert [spaces.observation.shape for _, spaces in found] == [(3,), (4,), (5,)]
+    assert [spaces.observation.shape for spaces in check_spaces(made)] == [(3,), (4,), (5,)]
+
+
+def test_others_are_refused_as_one_stack() -> None:
+    made = specs(*OWN, "algo.horizon=${seed}")
+    assert settings(made[0])["algo.horizon"] == "3"
+    with pytest.raises(LabError, match=r"algo\.horizon differs between Sessions of one stack: 3 and 4"):
+        Agent(made, probe(made[0].env), "cpu")  # type: ignore[arg-type]
