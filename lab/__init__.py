@@ -1,4 +1,4 @@
-"""Deep-RL results from one spec: train, evaluate, analyse and reproduce."""
+"""Deep-RL results from one spec: train, evaluate, analyze and reproduce."""
 
 import os
 

@@ -323,14 +323,14 @@ class Experiment:
     def _conclude(self, trial: Trial) -> None:
         if self._go_on_with_room(trial):
             return
-        from lab.analysis import analyse_trial
+        from lab.analysis import analyze_trial
 
         outcome = self.outcome(trial)
         study = self.study
         if study and outcome.state != "running":
             self._attempt(partial(study.tell, trial.number, outcome))
         try:
-            analyse_trial(trial.directory)
+            analyze_trial(trial.directory)
         except (LabError, OSError) as error:
             self.tree.say(f"The figures of {trial.directory.path} could not be made: {error}")
         self.draw(trial.directory)

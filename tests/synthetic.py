@@ -91,7 +91,7 @@ def session(
     entropy = 0.69 * np.exp(-np.arange(done) / rows) + 0.02 * rng.random(done)
     metrics = pd.DataFrame(
         {
-            "frame": frames, "optimiser_steps": frames // 40, "episodes": np.arange(done) * 10, "return": returns,
+            "frame": frames, "optimizer_steps": frames // 40, "episodes": np.arange(done) * 10, "return": returns,
             "length": returns, "policy_loss": rng.normal(0, 0.1, done), "value_loss": 50 * rng.random(done) + 1,
             "entropy_loss": -entropy, "entropy": entropy, "approx_kl": 0.01 * rng.random(done),
             "explained_variance": rng.random(done), "grad_norm": rng.random(done), "lr": spec["algo"]["lr"],

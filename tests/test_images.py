@@ -97,7 +97,7 @@ def test_bytes_stay_bytes_in_rollouts_replay_and_checkpoints(tmp_path: Path) -> 
 def test_images_are_kept_as_bytes_and_normalized_when_they_are_learned_from(
     tmp_path: Path, algo: tuple[str, ...]
 ) -> None:
-    small = ("frames=400", "env.num_envs=2", "eval.every=0", "env.normalise_observations=true", "checkpoint.every=100")
+    small = ("frames=400", "env.num_envs=2", "eval.every=0", "env.normalize_observations=true", "checkpoint.every=100")
     later = () if "algo=a2c" in algo else ("algo.learning_starts=100", "algo.minibatch=16")
     made = specs(*QUIET, *PICTURE, *algo, *small, *later, "seed=[1,2]")
     whole, parts, alone = ([RunDir(tmp_path / name / str(s)) for s in (1, 2)] for name in ("whole", "parts", "alone"))
@@ -117,8 +117,8 @@ def test_a_trained_agent_can_be_played(tmp_path: Path, capsys: pytest.CaptureFix
     assert "episode   1" in capsys.readouterr().out
 
 
-def test_images_can_be_normalised(tmp_path: Path) -> None:
-    made = specs(*words("ppo"), "env.normalise_observations=true")
+def test_images_can_be_normalized(tmp_path: Path) -> None:
+    made = specs(*words("ppo"), "env.normalize_observations=true")
     agent = Agent(made, probe(made[0].env), torch.device("cpu"))
     collector = Collector(agent, [Environments(made[0].env, 8, agent.streams[0].environments)])
     assert collector.collect().observation.dtype == torch.float32

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab.analysis import analyse_session
+from lab.analysis import analyze_session
 from lab.run.directory import RunDir
 from lab.run.files import write_atomically
 from tests.helpers import ALGORITHMS, BOX, CHOICE, CHOICES, lab, result, serves, specs, train, train_specs
@@ -23,11 +23,11 @@ CASES = {
     "continuous": ("env=pendulum", "+env.kwargs.max_episode_steps=50"),
     "multi-discrete": ("env=gymnasium", "env.id=tests.envs:Pair-v0", "name=pair"),
     "single": ("env=gymnasium", "env.id=tests.envs:Single-v0", "name=single"),
-    "normalised": (
+    "normalized": (
         "env=pendulum",
         "+env.kwargs.max_episode_steps=50",
-        "env.normalise_observations=true",
-        "env.normalise_rewards=true",
+        "env.normalize_observations=true",
+        "env.normalize_rewards=true",
     ),
     # Shapes that fit no vector register, and every part of the arithmetic switched on.
     "odd": (
@@ -51,7 +51,7 @@ ODD = {
         "algo.noisy=true",
         "algo.distribution=categorical",
         "algo.atoms=7",
-        "algo.memory.prioritised=true",
+        "algo.memory.prioritized=true",
         "algo.memory.combined=true",
         "algo.memory.dtype=float16",
         "algo.memory.size=300",
@@ -65,7 +65,7 @@ ODD = {
     "sarsa": ("algo.horizon=11", "algo.minibatch=null", "algo.exploration.method=boltzmann", "algo.max_grad_norm=null"),
     "a2c": ("algo.horizon=7", "algo.advantage=n_step", "algo.n=3", "algo.entropy_coef=0.01"),
     "ppo": ("algo.horizon=9", "algo.minibatch=27", "algo.value_clip=0.2", "algo.kl_stop=0.001", "algo.epochs=4"),
-    "reinforce": ("algo.horizon=11", "algo.baseline=false", "algo.optimiser.name=rmsprop"),
+    "reinforce": ("algo.horizon=11", "algo.baseline=false", "algo.optimizer.name=rmsprop"),
 }
 
 
@@ -185,10 +185,10 @@ def test_law_4_a_failure_is_in_the_status_with_its_traceback(tmp_path: pathlib.P
 
 def test_law_5_analysis_is_a_pure_function_of_files(tmp_path: pathlib.Path) -> None:
     directory = train(tmp_path, "frames=3000")[0]
-    analyse_session(directory)
+    analyze_session(directory)
     first = directory.results.read_bytes(), directory.plot.read_bytes()
     directory.results.unlink()
-    analyse_session(directory)
+    analyze_session(directory)
     assert (directory.results.read_bytes(), directory.plot.read_bytes()) == first
 
 
@@ -200,7 +200,7 @@ def test_law_5_a_half_finished_directory_can_be_analysed(tmp_path: pathlib.Path)
     half.write_status("interrupted", 1000, 3000)
     for path, rows in ((whole.episodes, 1), (whole.metrics, 1), (whole.timing, 1)):
         (half.path / path.name).write_text("".join(path.read_text().splitlines(keepends=True)[:rows]))
-    analyse_session(half)
+    analyze_session(half)
     assert json.loads(half.results.read_text())["return"] is None
     assert half.plot.stat().st_size > 10_000
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab.analysis import analyse_session
+from lab.analysis import analyze_session
 from tests.helpers import ALGORITHMS, ROOT, lab, train
 
 TRACE = """
@@ -114,7 +114,7 @@ def test_a_refused_config_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_a_report_is_made_again(tmp_path: Path) -> None:
     session = train(tmp_path, "frames=500")[0]
-    analyse_session(session)
+    analyze_session(session)
     run = session.path
     figures = (run / "session.json").read_bytes(), (run / "session.png").read_bytes()
     for path in (run / "session.json", run / "session.png"):
@@ -147,7 +147,7 @@ def test_a_directory_that_cannot_be_written() -> None:
         (["enjy", "x"], "Did you mean 'enjoy'"),
         (["env=cartpol"], "Did you mean 'cartpole'"),
         (["env=gymnasium"], "env.id is missing"),
-        (["env.kwargs.colour=1"], "+env.kwargs.colour=VALUE"),
+        (["env.kwargs.color=1"], "+env.kwargs.color=VALUE"),
         (["algo=[a"], "algo=[a"),
         (["frames=0"], "frames must be 1 or more"),
         (["tuned=foo"], "tuned=foo does not exist"),

@@ -35,9 +35,9 @@ KILLS = int(os.environ.get("LAB_KILLS", "1"))  # of each case; CI does few
 CASES = {
     "discrete": ("env=cartpole",),
     "continuous": ("env=pendulum",),
-    "normalised": ("env=pendulum", "env.normalise_observations=true", "env.normalise_rewards=true"),
+    "normalized": ("env=pendulum", "env.normalize_observations=true", "env.normalize_rewards=true"),
 }
-KINDS = {"discrete": CHOICE, "continuous": BOX, "normalised": BOX}
+KINDS = {"discrete": CHOICE, "continuous": BOX, "normalized": BOX}
 OFTEN = ("log.tensorboard=false", "log.every=300", "eval.every=900", "eval.episodes=2", "checkpoint.every=500")
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["lab.session"])
@@ -45,7 +45,7 @@ CONTEXT.set_forkserver_preload(["lab.session"])
 
 MEMORY = (
     "~tuned", "algo.horizon=2", "algo.learning_starts=600", "algo.memory.size=2000", "algo.minibatch=16", "algo.n=3",
-    "algo.memory.prioritised=true",
+    "algo.memory.prioritized=true",
 )  # fmt: skip
 OFF_POLICY = [algo for algo in ALGORITHMS if hasattr(specs(f"algo={algo}")[0].algo, "learning_starts")]
 
@@ -119,7 +119,7 @@ SLOW = pytest.mark.slow
 LANDER = ("env=gymnasium", "env.id=LunarLander-v3", "env.num_envs=4", "eval.max_steps=50")
 WALKER = ("env=gymnasium", "env.id=BipedalWalker-v3", "env.num_envs=4", "eval.max_steps=50")
 REMEMBERING = ("env=gymnasium", "env.id=tests.envs:Remembering-v0")
-RESET = ("env=pendulum", "env.restore=reset", "env.normalise_rewards=true")
+RESET = ("env=pendulum", "env.restore=reset", "env.normalize_rewards=true")
 
 
 def signalled() -> None:
@@ -167,7 +167,7 @@ def check(tmp_path: Path, chosen: tuple[str, ...], *interruptions: Interruption)
 @pytest.mark.parametrize(
     ("case", "seed"),
     [
-        ("normalised", "3"),
+        ("normalized", "3"),
         *(pytest.param(case, seed, marks=SLOW) for case, seed in product(CASES, ("3", "[3,4,5]"))),
     ],
 )
@@ -280,12 +280,12 @@ def test_law_1_asked_by_its_directory_to_be_interrupted_and_resumed(tmp_path: Pa
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("vectorise", ["sync", pytest.param("auto", marks=SLOW)])
-def test_law_1_with_environments_that_are_reset_at_checkpoints(tmp_path: Path, vectorise: str) -> None:
-    env = RESET if vectorise == "sync" else ("env=cartpole", "env.restore=reset")
+@pytest.mark.parametrize("vectorize", ["sync", pytest.param("auto", marks=SLOW)])
+def test_law_1_with_environments_that_are_reset_at_checkpoints(tmp_path: Path, vectorize: str) -> None:
+    env = RESET if vectorize == "sync" else ("env=cartpole", "env.restore=reset")
     resumed = check(
         tmp_path,
-        (*env, f"env.vectorise={vectorise}"),
+        (*env, f"env.vectorize={vectorize}"),
         (Stack, "advance", 3, signalled),
         (Stack, "advance", 10, signalled),
         (Evaluation, "step", 3, signalled),
@@ -348,14 +348,14 @@ def test_law_1_a_stack_that_is_resumed_one_session_after_the_other(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("env", ["env=pendulum", "env=cartpole"])
 def test_law_1_with_asynchronous_environments(tmp_path: Path, env: str) -> None:
-    chosen = (env, "env.vectorise=async", "env.num_envs=2", "frames=700", "eval.every=300", "checkpoint.every=200")
+    chosen = (env, "env.vectorize=async", "env.num_envs=2", "frames=700", "eval.every=300", "checkpoint.every=200")
     check(tmp_path, chosen, (Stack, "advance", 10, signalled), (Stack, "advance", 5, killed))
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("vectorise", ["sync", pytest.param("async", marks=SLOW)])
-def test_law_1_with_environments_whose_episodes_are_replayed(tmp_path: Path, vectorise: str) -> None:
-    chosen = (*LANDER, f"env.vectorise={vectorise}", "frames=2000")
+@pytest.mark.parametrize("vectorize", ["sync", pytest.param("async", marks=SLOW)])
+def test_law_1_with_environments_whose_episodes_are_replayed(tmp_path: Path, vectorize: str) -> None:
+    chosen = (*LANDER, f"env.vectorize={vectorize}", "frames=2000")
     check(tmp_path, chosen, *[(Stack, "advance", moment, signalled) for moment in (4, 2, 9, 6)])
 
 

@@ -55,7 +55,7 @@ def test_what_a_session_leaves(tmp_path: Path) -> None:
     episodes, metrics, timing = map(rows, (directory.episodes, directory.metrics, directory.timing))
     assert [row["frame"] for row in metrics] == [row["frame"] for row in timing]
     assert metrics[-1]["frame"] == "2048"
-    assert int(metrics[-1]["optimiser_steps"]) == 2048 // 256 * 10
+    assert int(metrics[-1]["optimizer_steps"]) == 2048 // 256 * 10
     assert int(metrics[-1]["episodes"]) == len(episodes)
     last = [float(row["return"]) for row in episodes[-100:]]
     assert float(metrics[-1]["return"]) == pytest.approx(sum(last) / len(last))
@@ -129,7 +129,7 @@ def test_a_full_disk_fails_the_session_with_a_sentence(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("number", "vectorise"),
+    ("number", "vectorize"),
     [
         (signal.SIGTERM, "auto"),
         (signal.SIGINT, "async"),
@@ -137,9 +137,9 @@ def test_a_full_disk_fails_the_session_with_a_sentence(tmp_path: Path, monkeypat
         pytest.param(signal.SIGTERM, "async", marks=SLOW),
     ],
 )
-def test_an_interrupted_session_has_everything_written(tmp_path: Path, number: signal.Signals, vectorise: str) -> None:
+def test_an_interrupted_session_has_everything_written(tmp_path: Path, number: signal.Signals, vectorize: str) -> None:
     output = tmp_path / "run"
-    words = ["frames=10_000_000", "log.every=500", f"hydra.run.dir={output}", f"env.vectorise={vectorise}"]
+    words = ["frames=10_000_000", "log.every=500", f"hydra.run.dir={output}", f"env.vectorize={vectorize}"]
     command = [sys.executable, "-m", "lab", *words, "env.num_envs=2"]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -148,7 +148,7 @@ def test_an_interrupted_session_has_everything_written(tmp_path: Path, number: s
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (directory.metrics.exists() and len(rows(directory.metrics)) > 2):
         time.sleep(0.1)
-    alone = (number, vectorise) == (signal.SIGTERM, "auto")
+    alone = (number, vectorize) == (signal.SIGTERM, "auto")
     process.send_signal(number) if alone else os.killpg(process.pid, number)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
@@ -197,8 +197,8 @@ def test_steps_not_taken_are_not_counted(tmp_path: Path) -> None:
     chosen = ("algo=ppo", "algo.horizon=128", "frames=1024", "algo.kl_stop=1e-9", "log.every=1024")
     directory = train(tmp_path, *chosen)[0]
     # The first epoch ends over the limit, at its second minibatch.
-    assert rows(directory.metrics)[-1]["optimiser_steps"] == str(1024 // 256)
-    assert read_checkpoint(directory.checkpoint("last"))["optimiser_steps"] == 1024 // 256
+    assert rows(directory.metrics)[-1]["optimizer_steps"] == str(1024 // 256)
+    assert read_checkpoint(directory.checkpoint("last"))["optimizer_steps"] == 1024 // 256
 
 
 def test_a_second_interrupt_leaves_the_checkpoint_from_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

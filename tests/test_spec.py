@@ -55,14 +55,14 @@ def test_numbers_are_what_they_are_declared() -> None:
         ("algo.lr=null", "a number"),
         ("algo.lr=[1]", "a number"),
         ("algo.lr_schedule=lin", "Did you mean 'linear'"),
-        ("algo.optimiser.name=adm", "Did you mean 'adam'"),
-        ("+algo.optimiser.beta3=1", "algo.optimiser has no key"),
+        ("algo.optimizer.name=adm", "Did you mean 'adam'"),
+        ("+algo.optimizer.beta3=1", "algo.optimizer has no key"),
         ("+foo=1", "has no key 'foo'"),
         ("net.hidden=[0]", "widths of 1 or more"),
         ("net._target_=lab.net.mlp.Nothing", "cannot be imported"),
         ("net._target_=lab.algo.ppo.PPO", "extends Net"),
         ("env.num_envs=0", "1 or more"),
-        ("env.vectorise=parallel", "one of async, auto, native, sync"),
+        ("env.vectorize=parallel", "one of async, auto, native, sync"),
         ("+env.kwargs.render_mode=human", "set elsewhere"),
         ("~algo.gamma", "algo.gamma is missing"),
         ("eval.every=-1", "0 \\(never\\)"),
@@ -102,7 +102,7 @@ def test_a_stack_has_vectors_of_numbers_and_one_of_everything_else() -> None:
     second = dataclasses.replace(first, lr=0.5)
     stacked = stack([first, second], "cpu", "algo")
     assert stacked.lr.flatten().tolist() == pytest.approx([first.lr, 0.5])
-    assert stacked.optimiser.eps.shape == (2, 1)
+    assert stacked.optimizer.eps.shape == (2, 1)
     assert stacked.horizon == first.horizon
     with pytest.raises(LabError, match=r"algo.horizon differs between Sessions of one stack"):
         stack([first, dataclasses.replace(first, horizon=7)], "cpu", "algo")

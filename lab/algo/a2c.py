@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class A2C(SelfImitation):
-    """Follow the policy gradient weighted by n-step advantages, or by generalised ones."""
+    """Follow the policy gradient weighted by n-step advantages, or by generalized ones."""
 
     advantage: str  # gae, or n_step
     lam: float  # decay of longer returns in the advantage (gae)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lab.net.net import Net
 
 TWINS = ("q1", "q2")
-POLICY_GAIN = 0.01  # of the initialisation of the policy's last layer: it begins without a preference
+POLICY_GAIN = 0.01  # of the initialization of the policy's last layer: it begins without a preference
 
 
 @dataclass
@@ -71,7 +71,7 @@ class ActorCritic(OffPolicy):
 
         self.prepare(streams, device)
         self.prepare_memory(spaces)
-        space, rngs = spaces.action, [stream.initialisation for stream in streams]
+        space, rngs = spaces.action, [stream.initialization for stream in streams]
         self.choices = int(space.n) if isinstance(space, gym.spaces.Discrete) else None
         self.numbers = 0 if self.choices else int(np.prod(space.shape or ()))
         policy = Output("policy", self.choices or self.numbers * self.outputs, [POLICY_GAIN] * len(rngs))
@@ -81,8 +81,8 @@ class ActorCritic(OffPolicy):
         self.critic = nn.ModuleDict(
             {name: net.build(spaces.observation, [values], rngs, extra=self.numbers) for name in TWINS}
         )
-        self.learners["critic"] = Learner(nn.ModuleDict({"critic": self.critic}), self.optimiser, device)
-        self.learners["actor"] = Learner(nn.ModuleDict({"actor": self.actor}), self.optimiser, device)
+        self.learners["critic"] = Learner(nn.ModuleDict({"critic": self.critic}), self.optimizer, device)
+        self.learners["actor"] = Learner(nn.ModuleDict({"actor": self.actor}), self.optimizer, device)
         self.steps_taken = 0
         self.acting_randomly = False
 
@@ -175,13 +175,13 @@ class ActorCritic(OffPolicy):
         active: torch.Tensor,
         diagnose: bool,
     ) -> dict[str, torch.Tensor]:
-        """Take a step of both critics towards the targets, and return metrics [S]."""
+        """Take a step of both critics toward the targets, and return metrics [S]."""
         assert self.replay is not None
         first, second = (value - targets for value in values)
         losses = 0.5 * (first.square() + second.square())
         norm = self.learners["critic"].descend(losses, batch.weight, lr, active, self.max_grad_norm)
         metrics = {"steps": active[:, 0]}
-        if not diagnose and not self.memory.prioritised:
+        if not diagnose and not self.memory.prioritized:
             return metrics
         with torch.no_grad():
             errors = 0.5 * (first.abs() + second.abs())
@@ -197,7 +197,7 @@ class ActorCritic(OffPolicy):
     def improve_policy(
         self, batch: Batch, noise: torch.Tensor, lr: torch.Tensor, active: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Take a step of the policy towards actions of higher value, and return metrics [S]."""
+        """Take a step of the policy toward actions of higher value, and return metrics [S]."""
         raise NotImplementedError
 
     def follow(self, active: torch.Tensor) -> None:

@@ -34,7 +34,7 @@ class Algorithm:
     numbers with a decimal point are vectors [S, 1] over the session axis, and `build` gives it networks.
 
     Attributes set by `build`:
-        learners: networks that are optimised together, by name.
+        learners: networks that are optimized together, by name.
         targets: the parameters of networks that follow others, by name.
         active: [S, 1], 1 for each Session that still learns.
         carry_size: numbers that an agent with a memory of its own carries from step to step, K; 0 for one without.
@@ -49,7 +49,7 @@ class Algorithm:
 
     METRICS: ClassVar[tuple[str, ...]] = ()  # names of what `learn` returns
     SERVES_RECURRENT: ClassVar[bool] = False  # whether it learns from sequences, as networks that remember need
-    SERVES_BY_BATCH: ClassVar[bool] = False  # whether it learns with networks that normalise by minibatches
+    SERVES_BY_BATCH: ClassVar[bool] = False  # whether it learns with networks that normalize by minibatches
 
     def check(self, env: EnvSpec) -> None:
         """Raise LabError for a value that is not allowed."""
@@ -73,10 +73,10 @@ class Algorithm:
         require(serves, key, chosen, f"none or layer with algo={self.name}: only crossq learns with {chosen}")
 
     def normed(self, net: Net) -> Net:
-        """Return the net with the normalisation of `norm`, for an algorithm that has this field in place of net.norm.
+        """Return the net with the normalization of `norm`, for an algorithm that has this field in place of net.norm.
 
         Raises:
-            LabError: it has no layers to normalise between.
+            LabError: it has no layers to normalize between.
         """
         norm = getattr(self, "norm", None)
         return net if norm is None else net.with_norm(norm)
@@ -85,7 +85,7 @@ class Algorithm:
         """Raise LabError for an environment whose spaces the algorithm cannot serve."""
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
-        """Make networks and optimisers, drawing from each Session's stream of initialisation."""
+        """Make networks and optimizers, drawing from each Session's stream of initialization."""
         raise NotImplementedError
 
     def prepare(self, streams: list[Streams], device: torch.device) -> None:
@@ -189,16 +189,16 @@ class Algorithm:
 
     def state(self, index: int) -> dict[str, Any]:
         """Return what one Session has learned, as tensors and plain data; its memory keeps files of its own."""
-        optimisers = {name: learner.optimiser.session(index) for name, learner in self.learners.items()}
+        optimizers = {name: learner.optimizer.session(index) for name, learner in self.learners.items()}
         schedules = {name: schedule.session(index) for name, schedule in self.schedules.items()}
-        return {"parameters": self.weights(index), "optimisers": optimisers, "schedules": schedules}
+        return {"parameters": self.weights(index), "optimizers": optimizers, "schedules": schedules}
 
     def restore(self, index: int, state: dict[str, Any]) -> None:
         """Set one Session to what `state` returned."""
         for network in self.networks:
             network.restore(index, state["parameters"])
         for name, learner in self.learners.items():
-            learner.optimiser.restore(index, state["optimisers"][name])
+            learner.optimizer.restore(index, state["optimizers"][name])
         for name, schedule in self.schedules.items():
             schedule.restore(index, state["schedules"][name])
 

@@ -1,6 +1,6 @@
 """CrossQ (Bhatt et al. 2024, "CrossQ: batch normalization in deep RL for greater sample efficiency and simplicity").
 
-Soft actor-critic without target networks: batch renormalisation keeps the values of now and of next from growing apart,
+Soft actor-critic without target networks: batch renormalization keeps the values of now and of next from growing apart,
 as both pass through the critics in one batch. For choices, as in discrete SAC (Christodoulou 2019).
 """
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class CrossQ(MaximumEntropy):
     """Learn values from those that the same critics give the actions which the policy would take next."""
 
-    norm: str  # normalisation of both networks, in place of net.norm: one of net.NORMS
-    norm_warmup: int  # batches that batch renormalisation takes by their own moments, before it corrects these
+    norm: str  # normalization of both networks, in place of net.norm: one of net.NORMS
+    norm_warmup: int  # batches that batch renormalization takes by their own moments, before it corrects these
 
     SERVES_BY_BATCH: ClassVar[bool] = True
 
@@ -42,7 +42,7 @@ class CrossQ(MaximumEntropy):
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         super().build(spaces, net, streams, device)
         # By their running moments, but for the steps below.
-        self.of_critic, self.of_actor = (normalisations(network.eval()) for network in (self.critic, self.actor))
+        self.of_critic, self.of_actor = (normalizations(network.eval()) for network in (self.critic, self.actor))
         for module in (*self.of_critic, *self.of_actor):
             module.warmup = self.norm_warmup
 
@@ -67,8 +67,8 @@ class CrossQ(MaximumEntropy):
             return super().improve_policy(batch, noise, lr, active)
 
 
-def normalisations(network: nn.Module) -> list[BatchRenorm]:
-    """Return the batch renormalisations in a network."""
+def normalizations(network: nn.Module) -> list[BatchRenorm]:
+    """Return the batch renormalizations in a network."""
     from lab.net.normalization import BatchRenorm
 
     return [module for module in network.modules() if isinstance(module, BatchRenorm)]
@@ -76,7 +76,7 @@ def normalisations(network: nn.Module) -> list[BatchRenorm]:
 
 @contextmanager
 def training(modules: list[BatchRenorm], usable: torch.Tensor) -> Iterator[None]:
-    """Let them normalise by the moments of a batch, those of its usable rows (1 or 0, [S, B])."""
+    """Let them normalize by the moments of a batch, those of its usable rows (1 or 0, [S, B])."""
     from lab.net.normalization import row_shares
 
     share = row_shares(usable)

@@ -1,6 +1,6 @@
 """DQN (Mnih et al. 2015) and what was added to it, each part with a switch of its own; all of them make Rainbow.
 
-Double (van Hasselt et al. 2016), dueling (Wang et al. 2016), prioritised replay (Schaul et al. 2016), several steps,
+Double (van Hasselt et al. 2016), dueling (Wang et al. 2016), prioritized replay (Schaul et al. 2016), several steps,
 noisy networks (Fortunato et al. 2018), and distributions of returns: categorical, C51 (Bellemare et al. 2017), or by
 quantiles, QR-DQN (Dabney et al. 2018). Rainbow: Hessel et al. 2018.
 """
@@ -65,7 +65,7 @@ class DQN(ValueBased, OffPolicy):
         atoms = 0 if self.distribution == "none" else self.atoms
         self.network: StackedNetwork = self.build_network(spaces, net, streams, atoms, self.noisy)
         self.target = copy.deepcopy(self.network).to(device)
-        self.learners["q"] = Learner(nn.ModuleDict({"q": self.network}), self.optimiser, device)
+        self.learners["q"] = Learner(nn.ModuleDict({"q": self.network}), self.optimizer, device)
         self.targets["target"] = Parameters(nn.ModuleDict({"target": self.target}))
         self.steps_taken = 0
         low, high = (torch.as_tensor(bound, device=device).reshape(-1, 1, 1) for bound in (self.v_min, self.v_max))

@@ -57,7 +57,7 @@ class MaximumEntropy(ActorCritic):
         self.log_temperature = nn.Parameter(column)
         if self.learn_temperature:
             module = nn.ParameterDict({"log_temperature": self.log_temperature})
-            self.learners["temperature"] = Learner(module, self.optimiser, device)
+            self.learners["temperature"] = Learner(module, self.optimizer, device)
         self.aimed_entropy = self.aim()
 
     def aim(self) -> torch.Tensor | float:

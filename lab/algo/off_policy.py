@@ -15,7 +15,7 @@ from lab.env.spec import EnvSpec
 from lab.errors import require
 from lab.memory.replay import Replay
 from lab.memory.spec import ReplaySpec
-from lab.net.optimizer import OptimiserSpec
+from lab.net.optimizer import OptimizerSpec
 
 if TYPE_CHECKING:
     from lab.env.vector import Spaces
@@ -39,7 +39,7 @@ class OffPolicy(Algorithm):
     lr_final: float  # learning rate at the end of the schedule
     max_grad_norm: float | None  # bound on the norm of a Session's gradient, null for none
     memory: ReplaySpec
-    optimiser: OptimiserSpec
+    optimizer: OptimizerSpec
     lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict, kw_only=True)  # arguments of one of torch's
 
     METRICS: ClassVar[tuple[str, ...]] = ("grad_norm", "lr", "replay_frames")
@@ -58,7 +58,7 @@ class OffPolicy(Algorithm):
         require(
             self.memory.size >= least, "algo.memory.size", self.memory.size, f"{least} or more (a horizon, or n steps)"
         )
-        self.optimiser.check("algo.optimiser")
+        self.optimizer.check("algo.optimizer")
 
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
         super().check_spaces(spaces, env)

@@ -11,7 +11,7 @@ from lab.common.lazy import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require, require_one_of
-from lab.net.optimizer import OptimiserSpec
+from lab.net.optimizer import OptimizerSpec
 
 if TYPE_CHECKING:
     from lab.env.vector import Spaces
@@ -33,13 +33,13 @@ class OnPolicy(Algorithm):
     entropy_schedule: str  # how it changes: one of schedule.NAMES
     entropy_final: float  # weight at the end of the schedule
     value_coef: float  # weight of the value loss
-    normalise_advantage: bool  # whether to scale advantages to mean 0 and deviation 1 before each step
+    normalize_advantage: bool  # whether to scale advantages to mean 0 and deviation 1 before each step
     max_grad_norm: float  # bound on the norm of a Session's gradient
-    policy_gain: float  # gain of the initialisation of the policy's last layer
+    policy_gain: float  # gain of the initialization of the policy's last layer
     distribution: str  # of continuous actions: one of DISTRIBUTIONS
     log_std: float  # initial log standard deviation of continuous actions
     state_dependent_std: bool  # whether the network says it for each observation, from there on
-    optimiser: OptimiserSpec
+    optimizer: OptimizerSpec
     lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict, kw_only=True)  # arguments of one of torch's
 
     METRICS: ClassVar[tuple[str, ...]] = (
@@ -59,7 +59,7 @@ class OnPolicy(Algorithm):
         require_one_of("algo.distribution", self.distribution, DISTRIBUTIONS)
         normal = not self.state_dependent_std or self.distribution != "beta"
         require(normal, "algo.state_dependent_std", self.state_dependent_std, "false with algo.distribution=beta")
-        self.optimiser.check("algo.optimiser")
+        self.optimizer.check("algo.optimizer")
 
     def check_net(self, net: Net) -> None:
         super().check_net(net)
@@ -93,11 +93,11 @@ class OnPolicy(Algorithm):
         outputs = [Output("policy", self.head.size, gains)]
         if self.has_value:
             outputs.append(Output("value", 1, [1.0] * len(streams)))
-        rngs = [stream.initialisation for stream in streams]
+        rngs = [stream.initialization for stream in streams]
         self.network = net.build(spaces.observation, outputs, rngs)
         self.carry_size = self.network.carry_size
         module = nn.ModuleDict({"network": self.network, "head": self.head})
-        self.learners["agent"] = Learner(module, self.optimiser, device)
+        self.learners["agent"] = Learner(module, self.optimizer, device)
 
     def noise(self, steps: int, num_envs: int, streams: list[Streams], progress: float) -> torch.Tensor:
         drawn = [torch.from_numpy(self.head.noise(stream.actions, (steps, num_envs))) for stream in streams]
@@ -223,8 +223,8 @@ class OnPolicy(Algorithm):
         samples = returns[:, : returns.shape[1] // len(parts)]
         log_prob, entropy, value = self.evaluate_actions(parts, samples)
         advantage = returns - value.detach() if advantage is None else lay_out(advantage)
-        if self.normalise_advantage:
-            advantage = normalise(advantage, weight)
+        if self.normalize_advantage:
+            advantage = normalize(advantage, weight)
         losses = {
             "policy_loss": -log_prob * advantage,
             "value_loss": 0.5 * (value - returns).square() if self.has_value else torch.zeros_like(value),
@@ -269,7 +269,7 @@ class OnPolicy(Algorithm):
         entropy_coef: torch.Tensor,
         active: torch.Tensor,
     ) -> torch.Tensor:
-        """Take one step of the optimiser down the weighted sum of the three losses.
+        """Take one step of the optimizer down the weighted sum of the three losses.
 
         Args:
             losses: policy_loss, value_loss and entropy_loss of every sample, [S, B].
@@ -292,7 +292,7 @@ class OnPolicy(Algorithm):
     def describe(
         self, losses: dict[str, torch.Tensor], weight: torch.Tensor, lr: torch.Tensor, entropy_coef: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Return the metrics [S] that every step of the optimiser has."""
+        """Return the metrics [S] that every step of the optimizer has."""
         metrics = {name: average(loss.detach(), weight) for name, loss in losses.items()}
         return metrics | {"entropy": -metrics["entropy_loss"], "lr": lr[:, 0], "entropy_coef": entropy_coef[:, 0]}
 
@@ -312,10 +312,10 @@ def average(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return (values * weight).sum(-1)
 
 
-def normalise(advantage: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def normalize(advantage: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return advantages [..., B] with weighted mean 0 and deviation 1."""
-    centred = advantage - average(advantage, weight).unsqueeze(-1)
-    return centred / (average(centred.square(), weight).sqrt().unsqueeze(-1) + 1e-8)
+    centered = advantage - average(advantage, weight).unsqueeze(-1)
+    return centered / (average(centered.square(), weight).sqrt().unsqueeze(-1) + 1e-8)
 
 
 def approximate_kl(log_ratio: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from lab.common.lazy import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require
-from lab.net.optimizer import OptimiserSpec
+from lab.net.optimizer import OptimizerSpec
 
 if TYPE_CHECKING:
     from lab.env.vector import Spaces
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Online(ValueBased):
-    """Moves the values of the actions just taken towards their lambda-returns; subclasses say what completes these."""
+    """Moves the values of the actions just taken toward their lambda-returns; subclasses say what completes these."""
 
     lam: float  # decay of longer returns, 0 for those of one step
     epochs: int  # passes over each horizon of steps
@@ -33,7 +33,7 @@ class Online(ValueBased):
     lr_schedule: str  # how it changes: one of schedule.NAMES, or the path of one of torch's, stepped as it learns
     lr_final: float  # learning rate at the end of the schedule
     max_grad_norm: float | None  # bound on the norm of a Session's gradient, null for none
-    optimiser: OptimiserSpec
+    optimizer: OptimizerSpec
     lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict, kw_only=True)  # arguments of one of torch's
 
     METRICS: ClassVar[tuple[str, ...]] = (
@@ -49,7 +49,7 @@ class Online(ValueBased):
         check_lr(self.lr, self.lr_schedule, self.lr_final, self.lr_schedule_kwargs)
         bounded = self.max_grad_norm is None or self.max_grad_norm > 0
         require(bounded, "algo.max_grad_norm", self.max_grad_norm, "above 0, or null")
-        self.optimiser.check("algo.optimiser")
+        self.optimizer.check("algo.optimizer")
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         from torch import nn
@@ -58,7 +58,7 @@ class Online(ValueBased):
 
         self.prepare(streams, device)
         self.network = self.build_network(spaces, net, streams)
-        self.learners["q"] = Learner(nn.ModuleDict({"q": self.network}), self.optimiser, device)
+        self.learners["q"] = Learner(nn.ModuleDict({"q": self.network}), self.optimizer, device)
 
     def following(self, values: torch.Tensor, rollout: Rollout, progress: float) -> torch.Tensor:
         """Return the value of what follows each step, [T, S, E].

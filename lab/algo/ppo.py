@@ -1,4 +1,4 @@
-"""PPO: proximal policy optimisation with a clipped objective (Schulman et al. 2017, https://arxiv.org/abs/1707.06347)."""
+"""PPO: proximal policy optimization with a clipped objective (Schulman et al. 2017, https://arxiv.org/abs/1707.06347)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lab.algo.minibatches import check_minibatch, orders
-from lab.algo.on_policy import any_usable, approximate_kl, average, explained_variance, normalise, share
+from lab.algo.on_policy import any_usable, approximate_kl, average, explained_variance, normalize, share
 from lab.algo.returns import gae
 from lab.algo.sil import SelfImitation
 from lab.common.lazy import torch
@@ -82,8 +82,8 @@ class PPO(SelfImitation):
         for epoch, order in enumerate(orders(streams, self.epochs, units).to(value.device).unbind(1)):
             batches = shuffled(samples, order, count)
             batches["weight"] = weight = share(batches["usable"])
-            if self.normalise_advantage:
-                batches["advantage"] = normalise(batches["advantage"], weight)
+            if self.normalize_advantage:
+                batches["advantage"] = normalize(batches["advantage"], weight)
             batches["bound"] = clipped(batches["advantage"], torch.as_tensor(self.clip).unsqueeze(-1))
             last = epoch == self.epochs - 1
             divergence = torch.zeros(stack, device=value.device)

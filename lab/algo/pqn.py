@@ -1,4 +1,4 @@
-"""PQN: the parallelised Q-network (Gallici et al. 2024, "Simplifying deep temporal difference learning")."""
+"""PQN: the parallelized Q-network (Gallici et al. 2024, "Simplifying deep temporal difference learning")."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class PQN(Online):
     """Learn the values of the best actions from Q(lambda) returns of many environments at once (algorithm 1).
 
-    Layer normalisation in the network takes the place of a target network (section 3), and the environments that of a
+    Layer normalization in the network takes the place of a target network (section 3), and the environments that of a
     replay memory.
     """
 
-    norm: str  # normalisation of the network, in place of net.norm: none or layer
+    norm: str  # normalization of the network, in place of net.norm: none or layer
 
     def following(self, values: torch.Tensor, rollout: Rollout, progress: float) -> torch.Tensor:
         """Return the highest value of each state that a step led to."""

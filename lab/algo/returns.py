@@ -48,7 +48,7 @@ def gae(
     cut: torch.Tensor,
     lam: torch.Tensor | float,
 ) -> torch.Tensor:
-    """Return generalised advantage estimates [T, ...] (Schulman et al. 2016, equation 16).
+    """Return generalized advantage estimates [T, ...] (Schulman et al. 2016, equation 16).
 
     Args:
         reward: [T, ...].

@@ -106,7 +106,7 @@ class SelfImitation(OnPolicy):
             metrics: of what was learned from the horizon itself.
 
         Returns:
-            Metrics [S] beside those, and all `steps` that the optimiser took.
+            Metrics [S] beside those, and all `steps` that the optimizer took.
         """
         if not self.sil.updates:
             return {}

@@ -43,33 +43,33 @@ class TorchSchedule:
         Raises:
             LabError: the schedule is over.
         """
-        rates = [optimiser.param_groups[0]["lr"] for optimiser, _ in self.pairs]
-        for optimiser, scheduler in self.pairs:
+        rates = [optimizer.param_groups[0]["lr"] for optimizer, _ in self.pairs]
+        for optimizer, scheduler in self.pairs:
             try:
-                _step(optimiser, scheduler)
+                _step(optimizer, scheduler)
             except ValueError as error:
                 raise LabError(f"{KEY}={self.path} was over before the Session was: {error}") from error
         return self.start.new_tensor(rates).view_as(self.start)
 
     def session(self, index: int) -> dict[str, Any]:
         """Return a copy of where one Session's schedule is, for a checkpoint."""
-        optimiser, scheduler = self.pairs[index]
-        group = {key: value for key, value in optimiser.param_groups[0].items() if key != "params"}
+        optimizer, scheduler = self.pairs[index]
+        group = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
         return copy.deepcopy({"scheduler": scheduler.state_dict(), "group": group})
 
     def restore(self, index: int, state: dict[str, Any]) -> None:
         """Set one Session's schedule to where it was when `session` returned `state`."""
-        optimiser, scheduler = self.pairs[index]
+        optimizer, scheduler = self.pairs[index]
         scheduler.load_state_dict(state["scheduler"])
-        optimiser.param_groups[0].update(state["group"])
+        optimizer.param_groups[0].update(state["group"])
 
 
 def _make(cls: Any, kwargs: dict[str, Any], lr: float) -> tuple[torch.optim.Optimizer, Any]:
-    """Return a scheduler, with an optimiser of nothing for it to change the learning rate of."""
-    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
-    return optimiser, cls(optimiser, **kwargs)
+    """Return a scheduler, with an optimizer of nothing for it to change the learning rate of."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    return optimizer, cls(optimizer, **kwargs)
 
 
-def _step(optimiser: torch.optim.Optimizer, scheduler: Any) -> None:
-    optimiser.step()  # as schedulers ask for
+def _step(optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
+    optimizer.step()  # as schedulers ask for
     scheduler.step()

@@ -54,7 +54,7 @@ class ValueBased(Algorithm):
         outputs = [Output("advantage", self.choices * max(atoms, 1), ones, noisy)]
         if self.dueling:
             outputs.append(Output("value", max(atoms, 1), ones, noisy))
-        return net.build(spaces.observation, outputs, [stream.initialisation for stream in streams])
+        return net.build(spaces.observation, outputs, [stream.initialization for stream in streams])
 
     def atoms_of(self, network: Callable[..., tuple[torch.Tensor, ...]], observation: torch.Tensor) -> torch.Tensor:
         """Return what the network says of every action, [S, B, A] or [S, B, A, N], of observations [S, B, ...]."""

@@ -9,7 +9,7 @@ from lab.run.files import write_atomically, write_json, write_text
 from lab.run.levels import level
 
 
-def analyse(path: Path) -> list[Path]:
+def analyze(path: Path) -> list[Path]:
     """Write the figures and pictures of a run directory of any level, finished or not, and return the files.
 
     Of an Experiment, the Trials get their figures too, but no new pictures: those of hundreds would take long. A Trial
@@ -20,22 +20,22 @@ def analyse(path: Path) -> list[Path]:
     """
     kind = level(path)
     if kind == "session":
-        analyse_session(RunDir(path))
+        analyze_session(RunDir(path))
         return [RunDir(path).results, RunDir(path).plot]
     if kind == "trial":
         trial = TrialDir(path)
-        analyse_trial(trial)
+        analyze_trial(trial)
         draw_trial(trial)
         if trial.number is not None:
             return [trial.results, trial.plot]
         describe_trial(trial)
         return [trial.results, trial.plot, trial.card]
     sweep = SweepDir(path)
-    analyse_experiment(sweep)
+    analyze_experiment(sweep)
     return [sweep.results, sweep.table, sweep.plot, sweep.report]
 
 
-def analyse_session(directory: RunDir) -> None:
+def analyze_session(directory: RunDir) -> None:
     """Write session.json and session.png from the tables of a Session, finished or not.
 
     Raises:
@@ -49,7 +49,7 @@ def analyse_session(directory: RunDir) -> None:
     write_atomically(directory.plot, plot_session(tables))
 
 
-def analyse_trial(directory: TrialDir) -> None:
+def analyze_trial(directory: TrialDir) -> None:
     """Write trial.json from the tables of its Sessions.
 
     Raises:
@@ -84,7 +84,7 @@ def describe_trial(directory: TrialDir) -> None:
     write_text(directory.card, write_card(read_trial(directory)))
 
 
-def analyse_experiment(directory: SweepDir) -> None:
+def analyze_experiment(directory: SweepDir) -> None:
     """Write trial.json of every Trial, experiment.json, trials.csv, experiment.png and report.html.
 
     Raises:

@@ -20,7 +20,7 @@ class Objective:
         metrics: names of figures.
         directions: `maximize` or `minimize`, for each metric.
         aggregate: over seeds: mean, median, iqm, or lower (the worse end of the mean's 95 % interval: the upper one of
-            what is minimised).
+            what is minimized).
     """
 
     metrics: tuple[str, ...]
@@ -38,7 +38,7 @@ class Objective:
 
     @property
     def signs(self) -> tuple[int, ...]:
-        """What each metric is multiplied with so that more is better: 1, or -1 if it is minimised."""
+        """What each metric is multiplied with so that more is better: 1, or -1 if it is minimized."""
         return tuple(1 if direction == "maximize" else -1 for direction in self.directions)
 
     def values(self, trial: Trial) -> list[float]:

@@ -43,7 +43,7 @@ from lab.analysis.trial import Trial
 Panel = Callable[[Axes, Experiment], None]
 
 STRONGEST = 6  # Trials whose curves are drawn strong
-# Colours of the best Trials in order: those of seaborn's colour-blind palette that show on white and are not grey.
+# Colors of the best Trials in order: those of seaborn's color-blind palette that show on white and are not gray.
 RANKS = [sns.color_palette("colorblind")[place] for place in (3, 0, 2, 4, 9, 1)]
 BEST, OTHERS = RANKS[0], "0.6"
 MOST_RANKED = 15  # Trials in the ranking
@@ -294,7 +294,7 @@ def _parallel_coordinates(ax: Axes, experiment: Experiment, keys: list[str]) -> 
 
 
 def _gradient(ax: Axes, x: float, colors: Colormap) -> None:
-    """Colour a vertical axis from 0 to 1 as the lines that end there."""
+    """Color a vertical axis from 0 to 1 as the lines that end there."""
     low = np.linspace(0, 1, 64, endpoint=False)
     # A little over each other, so that no white shows between them.
     high = np.minimum(low + 1 / 40, 1)

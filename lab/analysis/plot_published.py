@@ -29,7 +29,7 @@ from lab.analysis.session import WINDOW
 from lab.analysis.statistics import interval
 from lab.analysis.wording import number
 
-# After Okabe and Ito, told apart in any colour vision.
+# After Okabe and Ito, told apart in any color vision.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#b5558f", "#c58a00", "#3a9bd9", "#4a525a", "#8a5a2b")
 DASHES = ("-", "--", ":", "-.")  # curves after those of one palette
 ROW = 0.34  # inches for each algorithm on the right

@@ -31,7 +31,7 @@ from lab.analysis.session import WINDOW, Session
 from lab.analysis.statistics import STATISTICS, interval
 from lab.analysis.trial import VARIES, Trial, not_completed
 
-CUT = "0.5"  # colour of Sessions that did not complete
+CUT = "0.5"  # color of Sessions that did not complete
 MARKS = {"failed": "X", "pruned": "s", "interrupted": "D", "running": ">"}  # where their curves end
 FEW = 30  # points of a curve, up to which each is marked
 NAMES = {"mean": "mean", "iqm": "IQM", "median": "median"}

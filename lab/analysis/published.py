@@ -79,7 +79,7 @@ class Result:
 
     @cached_property
     def figures(self) -> dict[str, dict[str, Any]]:
-        """Of each figure that a completed Session has, what lab.analysis.statistics.summarise says."""
+        """Of each figure that a completed Session has, what lab.analysis.statistics.summarize says."""
         return {name: found for name, found in summaries(self.trial).items() if found["n"]}
 
     @property

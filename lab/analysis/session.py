@@ -23,7 +23,7 @@ NO_SESSION = "{} is not the run directory of a Session: {} is missing."
 NEEDED = ("name", "seed", "frames", "threads", "mode", "algo.name", "env.name", "env.id")  # keys that every spec has
 COLUMNS = {
     "episodes": ("frame", "return", "length"),
-    "metrics": ("frame", "optimiser_steps", "episodes", "return", "length", "eval_return"),
+    "metrics": ("frame", "optimizer_steps", "episodes", "return", "length", "eval_return"),
     "timing": ("frame", "seconds"),
 }  # that every table of that name has
 
@@ -183,13 +183,13 @@ def read_spec(directory: RunDir) -> dict[str, Any]:
 
 def session_results(tables: Tables) -> dict[str, Any]:
     """Return the deterministic figures of a Session; null where it is too short for one, or one has no meaning."""
-    log = {key: tables.metrics[key].to_numpy(float) for key in ("frame", "optimiser_steps", "return", "eval_return")}
+    log = {key: tables.metrics[key].to_numpy(float) for key in ("frame", "optimizer_steps", "return", "eval_return")}
     means = tables.episodes["return"].rolling(WINDOW, min_periods=1).mean().to_numpy()
     full = means[WINDOW - 1 :]
     evaluations = log["eval_return"][~np.isnan(log["eval_return"])]
     results: dict[str, Any] = {
         "frames": _last(log["frame"], int),
-        "optimiser_steps": _last(log["optimiser_steps"], int),
+        "optimizer_steps": _last(log["optimizer_steps"], int),
         "episodes": len(tables.episodes),
         "return": _last(means),
         "best": float(np.nanmax(full)) if not np.isnan(full).all() else _last(means),
@@ -208,7 +208,7 @@ def session_results(tables: Tables) -> dict[str, Any]:
             "max_strength": float(strengths.max()),
             "final_strength": float(strengths[-1]),
             "sample_efficiency": efficiency(strengths, log["frame"][begun]),
-            "training_efficiency": efficiency(strengths, log["optimiser_steps"][begun]),
+            "training_efficiency": efficiency(strengths, log["optimizer_steps"][begun]),
             "stability": stability(strengths),
         }
     return results | figures | {"frames_to_solve": frames_to_solve(tables.episodes, solved)}

@@ -85,16 +85,16 @@ def interval(values: np.ndarray, statistic: str) -> tuple[Any, Any]:
     return ends[0], ends[1]
 
 
-def summarise(values: np.ndarray) -> dict[str, Any]:
+def summarize(values: np.ndarray) -> dict[str, Any]:
     """Return n, and of each statistic over values [n] its value and the ends of its interval; null where it has none.
 
     There is no interval of one value, and no standard deviation.
     """
-    return summarise_columns(np.asarray(values, float)[:, None])[0]
+    return summarize_columns(np.asarray(values, float)[:, None])[0]
 
 
-def summarise_columns(values: np.ndarray) -> list[dict[str, Any]]:
-    """Return `summarise` of each column of values [n, T]: the same bits, in less time."""
+def summarize_columns(values: np.ndarray) -> list[dict[str, Any]]:
+    """Return `summarize` of each column of values [n, T]: the same bits, in less time."""
     n, width = values.shape
     summaries: list[dict[str, Any]] = [{"n": n} for _ in range(width)]
     for name, statistic in STATISTICS.items():

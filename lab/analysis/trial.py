@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lab.analysis.session import Session, Tables, read_session, read_spec
-from lab.analysis.statistics import std, summarise_columns
+from lab.analysis.statistics import std, summarize_columns
 from lab.common.plain import canonical, flatten
 from lab.errors import LabError
 from lab.run.directory import TrialDir, trial_state
@@ -158,12 +158,12 @@ def trial_results(trial: Trial) -> dict[str, Any]:
 
 
 def summaries(trial: Trial) -> dict[str, dict[str, Any]]:
-    """Return lab.analysis.statistics.summarise of every figure over the completed Sessions of a Trial."""
+    """Return lab.analysis.statistics.summarize of every figure over the completed Sessions of a Trial."""
     values = {figure: trial.values(figure) for session in trial.completed for figure in session.figures}
     made: dict[str, dict[str, Any]] = {figure: {} for figure in values}
     for n in {len(found) for found in values.values()}:
         together = [figure for figure, found in values.items() if len(found) == n]
-        made.update(zip(together, summarise_columns(np.stack([values[figure] for figure in together], 1)), strict=True))
+        made.update(zip(together, summarize_columns(np.stack([values[figure] for figure in together], 1)), strict=True))
     return made
 
 

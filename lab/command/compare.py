@@ -78,7 +78,7 @@ def table(entries: Sequence[Entry], comparisons: Sequence[Comparison], metric: s
 
     from lab.analysis.compare import MOST_KEYS, differing
     from lab.analysis.plotting import written
-    from lab.analysis.statistics import summarise
+    from lab.analysis.statistics import summarize
 
     keys = differing([entry.trial for entry in entries])
     shown = keys if 1 < len(keys) <= MOST_KEYS else []
@@ -87,7 +87,7 @@ def table(entries: Sequence[Entry], comparisons: Sequence[Comparison], metric: s
     for column in (*shown, "sessions", "mean", "IQM", f"P(better than {entries[0].name})", "IQM better by"):
         made.add_column(Text(column), justify="right", no_wrap=True)
     for entry, comparison in zip(entries, (None, *comparisons), strict=True):
-        summary = summarise(entry.trial.values(metric))
+        summary = summarize(entry.trial.values(metric))
         against = ["", ""]
         if comparison and not comparison.obstacle:
             against = [estimate(comparison.improvement, ".2f"), estimate(comparison.difference)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.analysis import analyse
+from lab.analysis import analyze
 from lab.errors import visible
 from lab.run.levels import level
 from lab.sweep.summary import show
@@ -28,7 +28,7 @@ def main(words: list[str]) -> None:
         print(USAGE)
         return
     path = Path(words[0])
-    made = analyse(path)
+    made = analyze(path)
     if level(path) != "session":
         show(path)
     print(visible("\nMade " + ", ".join(map(str, made))))

@@ -308,7 +308,7 @@ def conclude(
     differs: dict[str, list[str | None]],
 ) -> list[Verdict]:
     """Compare every Session with the one before, make figures, print and write what came of it."""
-    from lab.analysis import analyse
+    from lab.analysis import analyze
     from lab.command.reproduction import compare_sessions
 
     job_of = {session.path: job for job in jobs for session in job.sessions()}
@@ -323,7 +323,7 @@ def conclude(
             verdict = replace(verdict, error=f"{verdict.error} ({more})")
         verdicts.append(verdict)
     if level(out) != "session":
-        analyse(out)
+        analyze(out)
     show(console, verdicts)
     same = sum(verdict.is_identical for verdict in verdicts)
     within = sum(verdict.within(tolerance) for verdict in verdicts)

@@ -13,7 +13,7 @@ class Streams:
     A purpose that draws more or less than before leaves the draws of all others as they were.
     """
 
-    initialisation: np.random.Generator
+    initialization: np.random.Generator
     actions: np.random.Generator
     minibatches: np.random.Generator
     environments: np.random.Generator

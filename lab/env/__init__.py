@@ -1,1 +1,1 @@
-"""Making, vectorising, checking and normalising environments."""
+"""Making, vectorizing, checking and normalizing environments."""

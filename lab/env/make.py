@@ -72,10 +72,10 @@ def _seeded(seed: int | None) -> contextlib.AbstractContextManager[Any]:
 
 def is_native(spec: EnvSpec) -> bool:
     """Say whether the environments are stepped by a vector implementation of their own."""
-    return spec.vectorise in ("auto", "native") and not isinstance(vectorise(spec, 1, None), SideBySide)
+    return spec.vectorize in ("auto", "native") and not isinstance(vectorize(spec, 1, None), SideBySide)
 
 
-def vectorise(
+def vectorize(
     spec: EnvSpec,
     num_envs: int,
     way: str | None,
@@ -100,29 +100,29 @@ def vectorise(
     close(f"env.id={spec.id}", single.close)
     assert registered is not None
     native = registered.vector_entry_point is not None and not registered.additional_wrappers
-    if spec.vectorise == "native" and not native:
-        raise LabError(f"env.vectorise=native is not possible: {spec.id} has no vector implementation of its own.")
+    if spec.vectorize == "native" and not native:
+        raise LabError(f"env.vectorize=native is not possible: {spec.id} has no vector implementation of its own.")
     # For one environment, what steps arrays of them takes longer than the environment itself.
-    if spec.vectorise == "native" or (spec.vectorise == "auto" and native and spec.num_envs > 1):
+    if spec.vectorize == "native" or (spec.vectorize == "auto" and native and spec.num_envs > 1):
         try:
             with _seeded(seeds[0]):
                 envs = gym.make_vec(spec.id, num_envs, vectorization_mode="vector_entry_point", **spec.kwargs)
         except Exception as error:
             raise LabError(
                 f"env.id={spec.id} cannot be made by its own vector implementation with env.kwargs={spec.kwargs}:"
-                f" {sentence(error)} Try env.vectorise=sync."
+                f" {sentence(error)} Try env.vectorize=sync."
             ) from error
         if envs.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
             checked = CheckedVector(envs, f"env.id={spec.id}")
             return IsolatedVector(checked, names) if names else checked
         close(f"env.id={spec.id}", envs.close)
-        if spec.vectorise == "native":
+        if spec.vectorize == "native":
             raise LabError(
-                f"env.vectorise=native is not possible: {spec.id}'s own vector implementation does not reset at the"
+                f"env.vectorize=native is not possible: {spec.id}'s own vector implementation does not reset at the"
                 " step after an episode's last (next-step autoreset)."
             )
     makers = [functools.partial(_make_restorable, spec, way, names, seed) for seed in seeds]
-    return Workers(f"env.id={spec.id}", makers) if spec.vectorise == "async" else SideBySide(makers)
+    return Workers(f"env.id={spec.id}", makers) if spec.vectorize == "async" else SideBySide(makers)
 
 
 def _make_restorable(spec: EnvSpec, way: str | None, names: tuple[str, ...], seed: int | None) -> gym.Env[Any, Any]:

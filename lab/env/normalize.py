@@ -1,4 +1,4 @@
-"""Running normalisation of observations and rewards, whose state belongs to a Session."""
+"""Running normalization of observations and rewards, whose state belongs to a Session."""
 
 from typing import Any
 

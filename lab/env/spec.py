@@ -5,7 +5,7 @@ from typing import Any
 
 from lab.errors import require, require_one_of
 
-VECTORISE = ("auto", "native", "sync", "async")
+VECTORIZE = ("auto", "native", "sync", "async")
 ISOLATE_RNG = ("auto", "always", "never")
 RESTORE = ("auto", "pickle", "replay", "reset")
 
@@ -28,19 +28,19 @@ class EnvSpec:
     id: str  # Gymnasium id
     num_envs: int  # environments that a Session steps side by side
     kwargs: dict[str, Any]  # arguments for the environment's constructor
-    vectorise: str  # one of VECTORISE
+    vectorize: str  # one of VECTORIZE
     restore: str  # one of RESTORE
-    normalise_observations: bool  # whether to scale observations by their running mean and deviation
-    normalise_rewards: bool  # whether to scale rewards by the running deviation of the discounted return
-    normalise_clip: float  # bound on normalised observations and rewards, in deviations
+    normalize_observations: bool  # whether to scale observations by their running mean and deviation
+    normalize_rewards: bool  # whether to scale rewards by the running deviation of the discounted return
+    normalize_clip: float  # bound on normalized observations and rewards, in deviations
     reference: Reference
     isolate_rng: str = "auto"  # one of ISOLATE_RNG
 
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""
         require(self.num_envs >= 1, "env.num_envs", self.num_envs, "1 or more")
-        require(self.normalise_clip > 0, "env.normalise_clip", self.normalise_clip, "above 0")
-        require_one_of("env.vectorise", self.vectorise, VECTORISE)
+        require(self.normalize_clip > 0, "env.normalize_clip", self.normalize_clip, "above 0")
+        require_one_of("env.vectorize", self.vectorize, VECTORIZE)
         require_one_of("env.restore", self.restore, RESTORE)
         require_one_of("env.isolate_rng", self.isolate_rng, ISOLATE_RNG)
         reserved = {"num_envs", "render_mode", "vectorization_mode"}

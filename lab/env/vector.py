@@ -16,7 +16,7 @@ from lab.env.closing import CLOSE_SECONDS, close
 from lab.env.dry_run import Draws, find_draws
 from lab.env.generators import SHARED, Generators
 from lab.env.guard import guard, guarded, refuse_end
-from lab.env.make import is_native, isolate, make_single, sentence, vectorise
+from lab.env.make import is_native, isolate, make_single, sentence, vectorize
 from lab.env.restore import Restorable, pickled, unpickled, way_for, way_for_vector
 from lab.env.spec import EnvSpec
 from lab.env.sync_vector import SideBySide, is_image
@@ -54,8 +54,8 @@ def probe(spec: EnvSpec) -> Spaces:
             _try_out(spec, env)
     finally:
         close(name, env.close)
-    if spec.vectorise in ("auto", "native"):
-        envs = vectorise(spec, 2, None)
+    if spec.vectorize in ("auto", "native"):
+        envs = vectorize(spec, 2, None)
         try:
             if not isinstance(envs, SideBySide):
                 with guard(name):
@@ -180,7 +180,7 @@ class Environments:
     def _make(self) -> VectorEnv[Any, Any, Any]:
         # What constructors draw from shared generators is seeded as the next reset will be; no stream goes on by it.
         seeds = copy.deepcopy(self._rng).integers(HIGHEST_SEED, size=self.num_envs)
-        return vectorise(self._spec, self.num_envs, self._way, seeds.tolist(), isolated_generators(self._spec))
+        return vectorize(self._spec, self.num_envs, self._way, seeds.tolist(), isolated_generators(self._spec))
 
     def _flatten(self) -> None:
         self._units = ActionUnits(self._envs.single_action_space)
@@ -269,13 +269,13 @@ def way_of(spec: EnvSpec) -> str:
         if spec.restore == "replay" and is_native(spec):
             raise LabError(
                 f"env.restore=replay is not possible: {spec.id} is stepped by its own vector implementation."
-                " Try env.vectorise=sync."
+                " Try env.vectorize=sync."
             )
         return spec.restore
     names = () if spec.isolate_rng == "never" else SHARED
     name = f"env.id={spec.id}"
     if is_native(spec):
-        return way_for_vector(lambda: vectorise(spec, 2, None, names=names), name)
+        return way_for_vector(lambda: vectorize(spec, 2, None, names=names), name)
     return way_for(lambda: isolate(make_single(spec), names), name)
 
 
@@ -288,7 +288,7 @@ def draws_of(spec: EnvSpec) -> Draws:
     if key not in _draws:
         native = is_native(spec)
         _draws[key] = find_draws(
-            lambda: vectorise(spec, 2, None, [None, None]) if native else make_single(spec, seed=None),
+            lambda: vectorize(spec, 2, None, [None, None]) if native else make_single(spec, seed=None),
             f"env.id={spec.id}",
         )
     return _draws[key]
@@ -304,4 +304,4 @@ def isolated_generators(spec: EnvSpec) -> tuple[str, ...]:
     if spec.isolate_rng == "never":
         return ()
     # Where environments are in processes of their own, it costs no time that matters.
-    return SHARED if spec.isolate_rng == "always" or spec.vectorise == "async" else draws_of(spec).shared
+    return SHARED if spec.isolate_rng == "always" or spec.vectorize == "async" else draws_of(spec).shared

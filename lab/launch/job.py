@@ -47,7 +47,7 @@ def run(config: DictConfig) -> None:
     output = Path(HydraConfig.get().runtime.output_dir)
     report("output", str(output))
     if is_swept():
-        analyse(train(config, output, swept=True))
+        analyze(train(config, output, swept=True))
         return
     made, output = output, run_directory(config, HydraConfig.get())
     report("output", str(output))
@@ -142,26 +142,26 @@ def train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]
     return session.train(specs, directories, spaces[0], composed, not swept, patience)
 
 
-def analyse(records: Sequence[Record | Ended]) -> None:
+def analyze(records: Sequence[Record | Ended]) -> None:
     """Make the figures of every Session, as far as its files allow."""
-    from lab.analysis import analyse_session
+    from lab.analysis import analyze_session
 
     for record in records:
         try:
-            analyse_session(record.dir)
+            analyze_session(record.dir)
         except (OSError, LabError) as error:
             print(visible(f"The figures of {record.dir.path} could not be made: {error}"), file=sys.stderr)
 
 
 def conclude(records: Sequence[Record | Ended]) -> int:
-    """Analyse every Session, show the results and return the exit status."""
-    from lab.analysis import analyse as analyse_run
+    """Analyze every Session, show the results and return the exit status."""
+    from lab.analysis import analyze as analyze_run
     from lab.train.display import show_results
 
     try:
-        analyse(records)
+        analyze(records)
         if len(records) > 1:
-            analyse_run(records[0].dir.path.parent)
+            analyze_run(records[0].dir.path.parent)
     except KeyboardInterrupt:
         print("\nInterrupted while drawing; make figures again with: python -m lab report DIR", file=sys.stderr)
     show_results(records)

@@ -51,7 +51,7 @@ class RecentSteps(Replay):
         self.block = -(-max(LEAST, -(-steps // MOST)) // horizon) * horizon
         self.blocks = -(-steps // self.block)
         size = self.block * self.blocks * num_envs
-        spec = ReplaySpec(size, "float32", combined=False, prioritised=False, alpha=0, beta=0, beta_final=0, eps=1)
+        spec = ReplaySpec(size, "float32", combined=False, prioritized=False, alpha=0, beta=0, beta_final=0, eps=1)
         super().__init__(spec, observations, actions, stack, num_envs, horizon)
         self._carry = torch.zeros(stack, self.steps // horizon, num_envs, carry_size, device=self.device)
         self._read_facts()

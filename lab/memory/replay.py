@@ -100,7 +100,7 @@ class Replay:
         )
         self._first_rows = np.arange(stack)[:, None] * (self.steps * num_envs)
         self.count = 0
-        self._tree = SumTree(stack, self.steps * num_envs) if spec.prioritised else None
+        self._tree = SumTree(stack, self.steps * num_envs) if spec.prioritized else None
         self._changed = np.zeros((stack, self.steps * num_envs), bool)
         self._highest = np.ones(stack)  # priority of what was never drawn
         # What a checkpoint knows of is in files, each with the steps of the time since the one before.
@@ -294,7 +294,7 @@ class Replay:
 
     def set_errors(self, batch: Batch, errors: torch.Tensor) -> None:
         """Set priorities by the errors [S, B] that learning found in a minibatch."""
-        if not self.spec.prioritised:
+        if not self.spec.prioritized:
             return
         assert self._tree
         magnitudes = errors.detach().abs().cpu().numpy().astype(np.float64)

@@ -33,10 +33,10 @@ class Rollout:
     """Steps of a stack, [T, S, E, ...]: time, session, environment.
 
     Attributes:
-        observation: [T + 1, S, E, ...], normalised if the spec asks for it. The one after a step is the one it led to,
+        observation: [T + 1, S, E, ...], normalized if the spec asks for it. The one after a step is the one it led to,
             the true last one of an episode included, so that observation[t + 1] is always what to bootstrap from.
         action: [T, S, E, ...] in the policy's own units.
-        reward: [T, S, E], normalised if the spec asks for it.
+        reward: [T, S, E], normalized if the spec asks for it.
         terminated: [T, S, E], 1 where the episode ended in a state without a future.
         truncated: [T, S, E], 1 where it was cut short, by a time limit for one, in a state with a future.
         valid: [T, S, E], 0 at the step in which an environment was reset, which is never learned from.

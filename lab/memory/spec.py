@@ -24,11 +24,11 @@ class ReplaySpec:
     size: int  # transitions kept, the newest ones
     dtype: str  # of numbers in observations: one of DTYPES; images in bytes stay bytes
     combined: bool  # whether each minibatch holds the newest transition (Zhang & Sutton 2017)
-    prioritised: bool  # whether transitions are drawn in proportion to their priority (Schaul et al. 2016)
-    alpha: float  # prioritised: how far priorities count, from 0 (not at all) to 1
-    beta: float  # prioritised: how far the bias of the draw is corrected, from 0 (not at all) to 1
-    beta_final: float  # prioritised: the same at the end of training
-    eps: float  # prioritised: added to errors, so that none is never drawn again
+    prioritized: bool  # whether transitions are drawn in proportion to their priority (Schaul et al. 2016)
+    alpha: float  # prioritized: how far priorities count, from 0 (not at all) to 1
+    beta: float  # prioritized: how far the bias of the draw is corrected, from 0 (not at all) to 1
+    beta_final: float  # prioritized: the same at the end of training
+    eps: float  # prioritized: added to errors, so that none is never drawn again
 
     def check(self, key: str) -> None:
         """Raise LabError for a value that is not allowed; `key` is the name of the group."""

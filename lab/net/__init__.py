@@ -1,1 +1,1 @@
-"""Networks of stacked Sessions: layers, parameter buffers, optimisers and action distributions."""
+"""Networks of stacked Sessions: layers, parameter buffers, optimizers and action distributions."""

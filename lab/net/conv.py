@@ -29,7 +29,7 @@ class Convolutional(Net):
     hidden: list[int]  # width of each fully connected layer after them
     activation: str  # one of ACTIVATION_NAMES
     shared: bool  # whether the outputs share one trunk
-    gain: float  # gain of the orthogonal initialisation of all hidden layers
+    gain: float  # gain of the orthogonal initialization of all hidden layers
 
     def check(self) -> None:
         require_one_of("net.channels", self.channels, CHANNELS)

@@ -1,4 +1,4 @@
-"""Fully connected layers and what normalises between them on one core, forward and backward by numpy.
+"""Fully connected layers and what normalizes between them on one core, forward and backward by numpy.
 
 In small networks most of torch's time goes into beginning operations. Numpy begins one in a fifth of the time, and its
 products of narrow layers are several times faster; of wide ones they are as fast. Autograd sees an output as a tensor
@@ -106,8 +106,8 @@ class Product(Step):
         return np.matmul(gradient, self.weight.swapaxes(1, 2)) if onward else None
 
 
-class Renormalisation(Step):
-    """A batch renormalisation: see there for the arithmetic, which is the same."""
+class Renormalization(Step):
+    """A batch renormalization: see there for the arithmetic, which is the same."""
 
     module: BatchRenorm
 
@@ -121,19 +121,19 @@ class Renormalisation(Step):
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
         if not self.module.training:
             inverse = 1 / np.sqrt(self.variance + EPS)
-            standardised = x - self.mean
-            standardised *= inverse
-            y = standardised * self.weight
+            standardized = x - self.mean
+            standardized *= inverse
+            y = standardized * self.weight
             y += self.bias
-            return y, (standardised, inverse, None, 1.0, 0.0)
+            return y, (standardized, inverse, None, 1.0, 0.0)
         given = self.module.share
         share = np.full((len(x), x.shape[1], 1), 1 / x.shape[1], np.float32) if given is None else given.numpy()
         across = share.swapaxes(1, 2)
         mean = np.matmul(across, x)
-        standardised = x - mean
-        variance = np.matmul(across, standardised * standardised)
+        standardized = x - mean
+        variance = np.matmul(across, standardized * standardized)
         inverse = 1 / np.sqrt(variance + EPS)
-        standardised *= inverse
+        standardized *= inverse
         rate = np.float32(RATE)
         r: Any = 1.0
         d: Any = 0.0
@@ -145,15 +145,15 @@ class Renormalisation(Step):
         self.variance += rate * (variance - self.variance)
         self.batches += 1
         scale = r * self.weight
-        y = standardised * scale
+        y = standardized * scale
         y += d * self.weight + self.bias
-        return y, (standardised, inverse, share, r, d)
+        return y, (standardized, inverse, share, r, d)
 
     def backward(self, kept: Any, gradient: np.ndarray, learning: bool, onward: bool) -> np.ndarray | None:
-        standardised, inverse, share, r, d = kept
+        standardized, inverse, share, r, d = kept
         if learning or share is not None:
             total = gradient.sum(1, keepdims=True)
-            product = (gradient * standardised).sum(1, keepdims=True)
+            product = (gradient * standardized).sum(1, keepdims=True)
         if learning and self.gradients:
             weight, bias = self.gradients
             if self.fresh:
@@ -165,7 +165,7 @@ class Renormalisation(Step):
         if not onward:
             return None
         if share is not None:  # the moments changed with every row
-            through = standardised * product
+            through = standardized * product
             through += total
             through *= share
             gradient -= through
@@ -173,7 +173,7 @@ class Renormalisation(Step):
         return gradient
 
 
-STEPS: dict[type[nn.Module], type[Step]] = {Linear: Product, BatchRenorm: Renormalisation}
+STEPS: dict[type[nn.Module], type[Step]] = {Linear: Product, BatchRenorm: Renormalization}
 
 
 class Dense:

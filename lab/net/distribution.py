@@ -33,18 +33,18 @@ _digamma = in_whole_lanes(torch.digamma)
 
 
 class Categorical:
-    """One choice from N, by unnormalised log-probabilities [S, B, N]."""
+    """One choice from N, by unnormalized log-probabilities [S, B, N]."""
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
-        self._normalised: Tensor | None = None
+        self._normalized: Tensor | None = None
 
     @property
     def log_probs(self) -> Tensor:
         """Log-probability of every choice, [S, B, N]."""
-        if self._normalised is None:
-            self._normalised = self.logits.log_softmax(-1)
-        return self._normalised
+        if self._normalized is None:
+            self._normalized = self.logits.log_softmax(-1)
+        return self._normalized
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Log-probability [S, B] of actions [S, B]."""

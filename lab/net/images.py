@@ -27,7 +27,7 @@ class PerSession(nn.Module):
 
 
 class Conv(PerSession):
-    """A convolution: orthogonally initialised, each filter being a row, bias zero."""
+    """A convolution: orthogonally initialized, each filter being a row, bias zero."""
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from lab.net.net import Output
 
-LANES = 32  # float32 numbers that torch's vectorised loops take at once: two of the widest registers
+LANES = 32  # float32 numbers that torch's vectorized loops take at once: two of the widest registers
 NARROW = 16  # outputs below which a product is some four times faster with its weight stored transposed
 
 
@@ -28,7 +28,7 @@ def orthogonal(rng: np.random.Generator, inputs: int, outputs: int, gain: float)
 
 
 class Linear(nn.Module):
-    """A linear layer for every Session: [S, B, inputs] to [S, B, outputs], orthogonally initialised, bias zero."""
+    """A linear layer for every Session: [S, B, inputs] to [S, B, outputs], orthogonally initialized, bias zero."""
 
     def __init__(self, inputs: int, outputs: int, gains: list[float], rngs: list[np.random.Generator]) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ def head(inputs: int, output: Output, rngs: list[np.random.Generator]) -> Linear
 
 
 class _Tanh(torch.autograd.Function):
-    """tanh in place, by numpy, whose vectorised float32 version is some six times faster than torch's on a CPU."""
+    """tanh in place, by numpy, whose vectorized float32 version is some six times faster than torch's on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

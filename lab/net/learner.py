@@ -1,4 +1,4 @@
-"""Networks that are optimised together."""
+"""Networks that are optimized together."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from torch import nn
 
 from lab.net import checks
 from lab.net.network import Parameters
-from lab.net.optimizer import Optimiser, OptimiserSpec
-from lab.net.torch_optimizer import TorchOptimisers
+from lab.net.optimizer import Optimizer, OptimizerSpec
+from lab.net.torch_optimizer import TorchOptimizers
 
 
 class Learner:
-    """Networks of a stack whose parameters one optimiser steps together.
+    """Networks of a stack whose parameters one optimizer steps together.
 
     Attributes:
         parameters: of all of them.
-        optimiser: of these parameters.
+        optimizer: of these parameters.
         problems: what checks of every step found (mode=dev), by index of the Session; null if nothing is checked.
     """
 
-    def __init__(self, module: nn.Module, spec: OptimiserSpec, device: torch.device) -> None:
+    def __init__(self, module: nn.Module, spec: OptimizerSpec, device: torch.device) -> None:
         """Take over the parameters of a module, each [S, ...], of which the device becomes the given one."""
         self.parameters = Parameters(module.to(device))
-        kind = TorchOptimisers if spec.is_path else Optimiser
-        self.optimiser: Optimiser | TorchOptimisers = kind(spec, self.parameters.values)
+        kind = TorchOptimizers if spec.is_path else Optimizer
+        self.optimizer: Optimizer | TorchOptimizers = kind(spec, self.parameters.values)
         self.problems: dict[int, str] | None = None
 
     def descend(
@@ -57,7 +57,7 @@ class Learner:
             if not all(factor >= 1 for factor in scale.flatten().tolist()):  # of NaN too
                 gradients.mul_(scale.clamp_(max=1.0))
         before = self.parameters.values.clone() if self.problems is not None else None
-        self.optimiser.step(gradients, lr, active)
+        self.optimizer.step(gradients, lr, active)
         if self.problems is not None and before is not None:
             self.problems |= checks.step_problems(self.parameters, before, active)
             self.problems |= checks.gradient_problems(self.parameters, active)

@@ -27,7 +27,7 @@ class MLP(Net):
     hidden: list[int]  # width of each hidden layer
     activation: str  # one of ACTIVATION_NAMES
     shared: bool  # whether the outputs share one trunk
-    gain: float  # gain of the orthogonal initialisation of hidden layers
+    gain: float  # gain of the orthogonal initialization of hidden layers
     norm: str  # one of NORMS
 
     def check(self) -> None:

@@ -29,7 +29,7 @@ class Module(Net):
     Images in bytes reach it as numbers from 0 to 1. Its constructor is given the keys of conf/net/ but `shared`, and
     the space of observations if it has an argument `observation_space`. For a critic of continuous actions its forward
     must take these as a second argument `extra` [B, A]. Layers that differ in training, as dropout or batch
-    normalisation, are in training where gradients are taken, and in evaluation elsewhere.
+    normalization, are in training where gradients are taken, and in evaluation elsewhere.
     """
 
     target: str  # path of the class

@@ -24,7 +24,7 @@ class Output:
     Attributes:
         name: what it is called.
         size: how many numbers it gives for each observation.
-        gains: gain of the initialisation of its last layer, one for each Session.
+        gains: gain of the initialization of its last layer, one for each Session.
         noisy: whether that layer learns how far to be disturbed by noise.
     """
 
@@ -62,7 +62,7 @@ class Net:
             return self
         raise LabError(
             f"algo.norm={norm} is not possible with net._target_={type(self).__module__}.{type(self).__qualname__}: it"
-            " has no normalisation between its layers. Choose algo.norm=none, or net=mlp."
+            " has no normalization between its layers. Choose algo.norm=none, or net=mlp."
         )
 
     def check_observations(self, observations: Box) -> None:
@@ -76,7 +76,7 @@ class Net:
         Args:
             observations: one environment's observations.
             outputs: what it is to compute.
-            rngs: each Session's stream of initialisation; their number is S.
+            rngs: each Session's stream of initialization; their number is S.
             extra: numbers that it is given beside each observation, as the action of which a critic tells the value.
         """
         raise NotImplementedError

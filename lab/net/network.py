@@ -109,7 +109,7 @@ def with_heads(
         width: features that a trunk gives, N.
         shared: whether all outputs share one trunk.
         outputs: what the network is to compute.
-        rngs: each Session's stream of initialisation.
+        rngs: each Session's stream of initialization.
     """
     common = trunk() if shared else None
     trunks: dict[str, nn.Module] = {}
@@ -161,7 +161,7 @@ class Parameters:
     Attributes:
         values: the parameters, [S, P].
         gradients: their gradients, [S, P].
-        buffers: what else the networks remember, as the moments of a normalisation or parameters that are not learned,
+        buffers: what else the networks remember, as the moments of a normalization or parameters that are not learned,
             [S, ...] by name.
     """
 
@@ -234,7 +234,7 @@ class Parameters:
 
     @torch.no_grad()
     def follow(self, other: Parameters, rate: Tensor) -> None:
-        """Move a share of the way, [S, 1], towards the parameters of another network of the same kind; 1 copies it."""
+        """Move a share of the way, [S, 1], toward the parameters of another network of the same kind; 1 copies it."""
         self.values.lerp_(other.values, rate)
         for name, buffer in self.buffers.items():
             buffer.copy_(other.buffers[name])

@@ -1,4 +1,4 @@
-"""Normalisation between the layers of a network, each Session by its own numbers alone."""
+"""Normalization between the layers of a network, each Session by its own numbers alone."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 EPS = 1e-3  # added to the variances of a batch
-RATE = 0.01  # share of the way that running moments move towards those of a batch
-R_MOST, D_MOST = 3.0, 5.0  # how far a batch may be corrected towards the running moments
+RATE = 0.01  # share of the way that running moments move toward those of a batch
+R_MOST, D_MOST = 3.0, 5.0  # how far a batch may be corrected toward the running moments
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation (Ba, Kiros & Hinton 2016): each row of [S, B, N] to mean 0 and variance 1, then scaled."""
+    """Layer normalization (Ba, Kiros & Hinton 2016): each row of [S, B, N] to mean 0 and variance 1, then scaled."""
 
     def __init__(self, stack: int, width: int) -> None:
         super().__init__()
@@ -28,9 +28,9 @@ class LayerNorm(nn.Module):
 
 
 class BatchRenorm(nn.Module):
-    """Batch renormalisation (Ioffe 2017, algorithm 1): each number of [S, B, N] by its moments over the batch.
+    """Batch renormalization (Ioffe 2017, algorithm 1): each number of [S, B, N] by its moments over the batch.
 
-    While training, those are the moments of the batch, corrected within bounds towards the running ones once these
+    While training, those are the moments of the batch, corrected within bounds toward the running ones once these
     have settled; otherwise, the running ones.
 
     Attributes:
@@ -59,7 +59,7 @@ class BatchRenorm(nn.Module):
             scale = self.weight / (self.variance + EPS).sqrt()
             return (x - self.mean) * scale + self.bias
         share = x.new_full((1, 1, 1), 1 / x.shape[1]) if self.share is None else self.share
-        standardised, mean, variance = _Standardise.apply(x, share)
+        standardized, mean, variance = _Standardize.apply(x, share)
         with torch.no_grad():
             r, d = corrections(mean, variance, self.mean, self.variance)
             settled = self.batches >= self.warmup
@@ -67,30 +67,30 @@ class BatchRenorm(nn.Module):
             self.mean.lerp_(mean, RATE)
             self.variance.lerp_(variance, RATE)
             self.batches.add_(1.0)
-        return standardised * (r * self.weight) + (d * self.weight + self.bias)
+        return standardized * (r * self.weight) + (d * self.weight + self.bias)
 
 
-class _Standardise(torch.autograd.Function):
+class _Standardize(torch.autograd.Function):
     """Brings [S, B, N] to mean 0 and variance 1 over rows with shares [S, B, 1]; gives both moments [S, 1, N] too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean = (x * share).sum(1, keepdim=True)
-        centred = x - mean
-        variance = (centred * centred * share).sum(1, keepdim=True)
+        centered = x - mean
+        variance = (centered * centered * share).sum(1, keepdim=True)
         deviation = (variance + EPS).sqrt()
-        standardised = centred.div_(deviation)
-        ctx.save_for_backward(standardised, deviation, share)
+        standardized = centered.div_(deviation)
+        ctx.save_for_backward(standardized, deviation, share)
         ctx.mark_non_differentiable(mean, variance)
-        return standardised, mean, variance
+        return standardized, mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        standardised, deviation, share = ctx.saved_tensors
+        standardized, deviation, share = ctx.saved_tensors
         gradient = gradients[0]
         through_mean = gradient.sum(1, keepdim=True)
-        through_variance = (gradient * standardised).sum(1, keepdim=True)
-        return (gradient - share * (through_mean + standardised * through_variance)) / deviation, None
+        through_variance = (gradient * standardized).sum(1, keepdim=True)
+        return (gradient - share * (through_mean + standardized * through_variance)) / deviation, None
 
 
 def row_shares(usable: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def row_shares(usable: Tensor) -> Tensor:
 def corrections(
     mean: Tensor, variance: Tensor, running_mean: Tensor, running_variance: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return r and d, by which a batch's own moments are corrected towards the running ones (Ioffe 2017, section 3)."""
+    """Return r and d, by which a batch's own moments are corrected toward the running ones (Ioffe 2017, section 3)."""
     deviation, running_deviation = (variance + EPS).sqrt(), (running_variance + EPS).sqrt()
     r = (deviation / running_deviation).clamp(1 / R_MOST, R_MOST)
     d = ((mean - running_mean) / running_deviation).clamp(-D_MOST, D_MOST)
@@ -110,12 +110,12 @@ def corrections(
 
 
 def before_layers(norm: str, stack: int, inputs: int) -> list[nn.Module]:
-    """Return what stands before the first layer: batch renormalisation of its inputs, if that is chosen."""
+    """Return what stands before the first layer: batch renormalization of its inputs, if that is chosen."""
     return [BatchRenorm(stack, inputs)] if norm == "batch_renorm" else []
 
 
 def around(norm: str, linear: nn.Module, activation: nn.Module, stack: int, width: int) -> list[nn.Module]:
-    """Return a layer and its activation, with a normalisation: of rows before it, of batches after it."""
+    """Return a layer and its activation, with a normalization: of rows before it, of batches after it."""
     if norm == "layer":
         return [linear, LayerNorm(stack, width), activation]
     if norm == "batch_renorm":

@@ -1,4 +1,4 @@
-"""Optimisers over a buffer [S, P], in which every hyperparameter is a vector over the session axis.
+"""Optimizers over a buffer [S, P], in which every hyperparameter is a vector over the session axis.
 
 torch.optim takes one learning rate for a tensor and steps all of it; Sessions in a stack have their own, and one that
 has stopped (a KL limit, a failure) must keep its parameters and its moments while the others go on.
@@ -17,8 +17,8 @@ NAMES = ("adam", "rmsprop", "sgd")
 
 
 @dataclass
-class OptimiserSpec:
-    """Which optimiser, and its own constants."""
+class OptimizerSpec:
+    """Which optimizer, and its own constants."""
 
     name: str  # one of NAMES, or the path of a class, as torch.optim.RAdam
     beta1: float  # decay of the mean of gradients (adam), momentum (rmsprop, sgd)
@@ -34,9 +34,9 @@ class OptimiserSpec:
     def check(self, key: str) -> None:
         """Raise LabError for a value that is not allowed; `key` is the name of the group."""
         if self.is_path:
-            from lab.net import torch_optimizer as torch_optimiser
+            from lab.net import torch_optimizer as torch_optimizer
 
-            torch_optimiser.check(key, self.name, self.kwargs)
+            torch_optimizer.check(key, self.name, self.kwargs)
             return
         require_one_of(f"{key}.name", self.name, NAMES)
         require(0 <= self.beta1 < 1, f"{key}.beta1", self.beta1, "at least 0 and below 1")
@@ -45,7 +45,7 @@ class OptimiserSpec:
         require(not self.kwargs, f"{key}.kwargs", self.kwargs, f"{{}} with {key}.name={self.name}")
 
 
-class Optimiser:
+class Optimizer:
     """Steps parameters [S, P] by gradients [S, P], each Session at its own rate.
 
     - adam: Kingma & Ba 2015, algorithm 1.
@@ -53,8 +53,8 @@ class Optimiser:
     - sgd: with momentum as in torch.optim.SGD.
     """
 
-    def __init__(self, spec: OptimiserSpec, values: torch.Tensor) -> None:
-        """Make the optimiser of the buffer `values`; the numbers of `spec` are vectors [S, 1] here."""
+    def __init__(self, spec: OptimizerSpec, values: torch.Tensor) -> None:
+        """Make the optimizer of the buffer `values`; the numbers of `spec` are vectors [S, 1] here."""
         self.name, self.values = spec.name, values
         self._step = {"adam": self._adam, "rmsprop": self._rmsprop, "sgd": self._sgd}[spec.name]
         column = torch.zeros(len(values), 1, device=values.device)

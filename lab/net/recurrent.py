@@ -28,7 +28,7 @@ class Recurrent(Net):
     size: int  # numbers that the cell gives, and remembers (an LSTM remembers twice as many)
     burn_in: int  # steps at the start of each horizon that bring the state up to date and are not learned from
     shared: bool  # whether the outputs share one trunk, and so one state
-    gain: float  # gain of the orthogonal initialisation of hidden layers
+    gain: float  # gain of the orthogonal initialization of hidden layers
 
     recurrent: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""Any optimiser of torch.optim, one for each Session of a stack."""
+"""Any optimizer of torch.optim, one for each Session of a stack."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from lab.common.lazy import class_at
 from lab.errors import LabError
 
 if TYPE_CHECKING:
-    from lab.net.optimizer import OptimiserSpec
+    from lab.net.optimizer import OptimizerSpec
 
 
 def check(key: str, path: str, kwargs: dict[str, Any]) -> None:
-    """Raise LabError unless the optimiser can be made and takes a step; `key` is the name of the group."""
+    """Raise LabError unless the optimizer can be made and takes a step; `key` is the name of the group."""
     cls = class_at(f"{key}.name", path, torch.optim.Optimizer)
     if "lr" in kwargs:
-        raise LabError(f"{key}.kwargs.lr is not allowed: algo.lr is the learning rate of every optimiser.")
+        raise LabError(f"{key}.kwargs.lr is not allowed: algo.lr is the learning rate of every optimizer.")
     try:
         values = torch.zeros(2, 32)
-        optimiser: Any = cls([nn.Parameter(values[0])], lr=1e-3, **kwargs)
-        optimiser.param_groups[0]["params"][0].grad = torch.ones(32)
-        optimiser.step()
+        optimizer: Any = cls([nn.Parameter(values[0])], lr=1e-3, **kwargs)
+        optimizer.param_groups[0]["params"][0].grad = torch.ones(32)
+        optimizer.step()
     except Exception as error:
         raise LabError(
             f"{key}.name={path} cannot be used with {key}.kwargs={kwargs}: {type(error).__name__}: {error}"
         ) from error
 
 
-class TorchOptimisers:
-    """Steps parameters [S, P] by gradients [S, P], each Session's row by an optimiser of its own.
+class TorchOptimizers:
+    """Steps parameters [S, P] by gradients [S, P], each Session's row by an optimizer of its own.
 
-    To an optimiser all parameters of a Session are one tensor, as makes no difference to those that treat every number
+    To an optimizer all parameters of a Session are one tensor, as makes no difference to those that treat every number
     for itself, as most do.
     """
 
-    def __init__(self, spec: OptimiserSpec, values: Tensor) -> None:
-        cls = class_at("algo.optimiser.name", spec.name, torch.optim.Optimizer)
+    def __init__(self, spec: OptimizerSpec, values: Tensor) -> None:
+        cls = class_at("algo.optimizer.name", spec.name, torch.optim.Optimizer)
         self.rows = [nn.Parameter(row) for row in values.unbind(0)]
-        self.optimisers: list[torch.optim.Optimizer] = [cls([row], lr=0.0, **spec.kwargs) for row in self.rows]
+        self.optimizers: list[torch.optim.Optimizer] = [cls([row], lr=0.0, **spec.kwargs) for row in self.rows]
 
     def step(self, gradients: Tensor, lr: Tensor, active: Tensor) -> None:
-        """Take one step: see `Optimiser.step`."""
+        """Take one step: see `Optimizer.step`."""
         rates = (lr + torch.zeros_like(active)).flatten().tolist()
         for s, stepping in enumerate(active.flatten().tolist()):
             if stepping:
                 self.rows[s].grad = gradients[s]
-                self.optimisers[s].param_groups[0]["lr"] = rates[s]
-                self.optimisers[s].step()
+                self.optimizers[s].param_groups[0]["lr"] = rates[s]
+                self.optimizers[s].step()
 
     def session(self, index: int) -> dict[str, Any]:
         """Return a copy of one Session's state, for a checkpoint."""
-        return copy.deepcopy(self.optimisers[index].state_dict())
+        return copy.deepcopy(self.optimizers[index].state_dict())
 
     def restore(self, index: int, state: dict[str, Any]) -> None:
         """Set one Session's state to what `session` returned."""
-        self.optimisers[index].load_state_dict(state)
+        self.optimizers[index].load_state_dict(state)

@@ -28,7 +28,7 @@ from lab.run.schemas import POINT, STATES, STATUS, STOP, SWEEP
 ENDED = ("completed", "failed", "pruned")  # states that a Session is not taken out of unless asked to
 FIGURES = (
     "return", "best", "eval_return", "eval_best", "length", "strength", "max_strength", "final_strength",
-    "sample_efficiency", "training_efficiency", "stability", "frames_to_solve", "frames", "optimiser_steps", "episodes",
+    "sample_efficiency", "training_efficiency", "stability", "frames_to_solve", "frames", "optimizer_steps", "episodes",
 )  # of session.json  # fmt: skip
 LESS_IS_BETTER = ("frames_to_solve",)  # of these figures; of all others, more is
 NEEDED = ("state", "frame", "frames", "error", "updated", "pid")  # keys without which a status is damaged

@@ -47,5 +47,5 @@ SPEC: Shape = {
     },
     "algo": {"name": str}, "net": dict, "eval": dict, "log": dict, "checkpoint": dict,
 }  # fmt: skip
-CHECKPOINT: Shape = {"frame": int, "optimiser_steps": int, "parameters": dict, "pending": int | None, "collector": dict,
+CHECKPOINT: Shape = {"frame": int, "optimizer_steps": int, "parameters": dict, "pending": int | None, "collector": dict,
                      "averages": list, "replay": dict | None, "record": {"tables": {"*": SIZE}}}  # fmt: skip

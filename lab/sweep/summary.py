@@ -28,7 +28,7 @@ def show(path: Path, unfinished: str | None = None) -> None:
         unfinished: a sentence on why its sweep did not come to its end, if it did not.
 
     Raises:
-        LabError: it is neither, or was not analysed yet.
+        LabError: it is neither, or was not analyzed yet.
     """
     console = Terminal(soft_wrap=True)
     # A result is meant to be copied and searched for: it is never cut to the width of a terminal.

@@ -1,4 +1,4 @@
-"""A sweep from its words to its end: plan, check, run or go on, analyse, and say what came of it."""
+"""A sweep from its words to its end: plan, check, run or go on, analyze, and say what came of it."""
 
 from __future__ import annotations
 
@@ -383,8 +383,8 @@ def key_of(word: str) -> str:
 
 
 def conclude(experiment: Experiment) -> int:
-    """Analyse the whole, show it, and return the exit status."""
-    from lab.analysis import analyse, analyse_session
+    """Analyze the whole, show it, and return the exit status."""
+    from lab.analysis import analyze, analyze_session
     from lab.sweep.summary import show
 
     plan = experiment.plan
@@ -395,13 +395,13 @@ def conclude(experiment: Experiment) -> int:
     try:
         for session in (session for trial in begun for session in trial.sessions().values()):
             if session.metrics.exists() and not session.results.exists():  # its job was killed between the two
-                analyse_session(session)
-        analyse(path)
+                analyze_session(session)
+        analyze(path)
         show(path, f"The sweep {why}." if unfinished else None)
     except KeyboardInterrupt:
         command = "resume" if unfinished else "report"
         again = f"python -m lab {command} {shlex.quote(str(path))}"
-        print(visible(f"\nStopped while analysing. To go on: {again}"), file=sys.stderr)
+        print(visible(f"\nStopped while analyzing. To go on: {again}"), file=sys.stderr)
         return 130
     for trial in begun:
         names = mixed(trial.sessions().values())

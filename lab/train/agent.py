@@ -1,4 +1,4 @@
-"""The agents of a stack: an algorithm with its networks, and the normalisation of what it sees."""
+"""The agents of a stack: an algorithm with its networks, and the normalization of what it sees."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Agent:
     Attributes:
         algorithm: the algorithm, built for the stack.
         streams: each Session's random streams.
-        moments: each Session's running moments of observations; none if they are not normalised.
+        moments: each Session's running moments of observations; none if they are not normalized.
         statistics: what observations are normalized by now.
         device: where the networks are.
         observations: one environment's observations, as the networks take them.
@@ -52,8 +52,8 @@ class Agent:
         if first.mode == "dev":
             self.algorithm.check_steps()
         self.moments: list[RunningMoments] = []
-        self.statistics = Statistics(first.env.normalise_clip)
-        if first.env.normalise_observations:
+        self.statistics = Statistics(first.env.normalize_clip)
+        if first.env.normalize_observations:
             self.moments = [RunningMoments(math.prod(self.observations.shape)) for _ in specs]
             self._update_scale()
 
@@ -62,7 +62,7 @@ class Agent:
         return self.statistics.normalize_observations(raw.to(self.device))
 
     def take_in(self, raw: np.ndarray, valid: np.ndarray) -> None:
-        """Update the normalisation with the observations [T, S, E, ...] of a horizon; those not valid are left out."""
+        """Update the normalization with the observations [T, S, E, ...] of a horizon; those not valid are left out."""
         if self.moments:
             for index, moments in enumerate(self.moments):
                 seen = raw[:, index][valid[:, index]]
@@ -76,7 +76,7 @@ class Agent:
 
         mean = column([moments.mean for moments in self.moments])
         deviation = column([moments.deviation for moments in self.moments])
-        self.statistics = Statistics(self.spec.env.normalise_clip, mean, deviation)
+        self.statistics = Statistics(self.spec.env.normalize_clip, mean, deviation)
 
     def state(self, index: int) -> dict[str, Any]:
         """Return all that one Session's agent has learned, and its random streams, as tensors and plain data."""
@@ -108,7 +108,7 @@ class Agent:
             if self.moments:
                 self.moments[index].restore(state["observations"])
                 self._update_scale()
-        except Exception as error:  # whatever an optimiser or a schedule raises that is another one now
+        except Exception as error:  # whatever an optimizer or a schedule raises that is another one now
             text = " ".join(f"{type(error).__name__}: {error}".split())
             raise LabError(f"The agent is another one than that of {name} ({text}). Did its code change?") from error
 

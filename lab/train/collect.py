@@ -39,9 +39,9 @@ class Collector:
         self.frame = 0
         self.episodes: list[list[Episode]] = [[] for _ in envs]
         self.scales = [
-            RewardScale(self.num_envs, float(gamma), spec.env.normalise_clip)
+            RewardScale(self.num_envs, float(gamma), spec.env.normalize_clip)
             for gamma in torch.as_tensor(algorithm.gamma).flatten()
-            if spec.env.normalise_rewards
+            if spec.env.normalize_rewards
         ]
         steps = (self.horizon, self.stack, self.num_envs)
         seen = agent.observations

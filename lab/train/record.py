@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 STATUS_SECONDS = 0.5  # at least, between two writes of the status of a running Session: each waits for the disk
 BEAT_SECONDS = 5.0  # at most, between two writes while steps are taken, so that others see that they are
 WINDOW = 100  # episodes in what is called the return
-PROGRESS = ("frame", "optimiser_steps", "episodes", "return", "length")
+PROGRESS = ("frame", "optimizer_steps", "episodes", "return", "length")
 EVALUATION = ("eval_return", "eval_length")
 TIMING = ("frame", "seconds", "frames_per_second", "collect", "learn", "evaluate", "write")
 
@@ -245,7 +245,7 @@ class Record:
     def add_row(
         self,
         frame: int,
-        optimiser_steps: int,
+        optimizer_steps: int,
         metrics: Mapping[str, float | None],
         evaluation: np.ndarray | None,
         timing: Mapping[str, float],
@@ -254,7 +254,7 @@ class Record:
 
         Args:
             frame: frames done.
-            optimiser_steps: steps of the optimiser done.
+            optimizer_steps: steps of the optimizer done.
             metrics: the algorithm's own.
             evaluation: returns and lengths [2, episodes] of an evaluation at this frame, if there was one.
             timing: seconds since the last row, by phase.
@@ -262,7 +262,7 @@ class Record:
         lengths = [e.length for e in self._window]
         row: dict[str, Any] = {
             "frame": frame,
-            "optimiser_steps": optimiser_steps,
+            "optimizer_steps": optimizer_steps,
             "episodes": self._episodes,
             "return": self.mean_return,
             "length": sum(lengths) / len(lengths) if lengths else None,

@@ -70,7 +70,7 @@ class Stack:
             for spec, streams in zip(specs, self.agent.streams, strict=True)
         ]
         self.collector = Collector(self.agent, self.envs)
-        self.optimiser_steps = torch.zeros(len(specs), dtype=torch.int64)
+        self.optimizer_steps = torch.zeros(len(specs), dtype=torch.int64)
         self.averages = Averages()
         self.seconds = dict.fromkeys(("collect", "learn", "evaluate", "write"), 0.0)
         self.consistent = True  # whether learning stands between two steps
@@ -161,7 +161,7 @@ class Stack:
             progress = horizon.before / spec.frames
             metrics = algorithm.learn(rollout, self.agent.streams, progress, diagnose=logging)
             self.averages.add(metrics)
-            self.optimiser_steps += metrics["steps"].cpu().long()
+            self.optimizer_steps += metrics["steps"].cpu().long()
             self.actions = rollout.action
         self.beat()
         self.tell()
@@ -267,7 +267,7 @@ class Stack:
         for s in self.collector.alive:
             record = self.records[s]
             row = {name: column[s] for name, column in columns.items()}
-            record.add_row(self.frame, int(self.optimiser_steps[s]), row, figures.get(s), timing)
+            record.add_row(self.frame, int(self.optimizer_steps[s]), row, figures.get(s), timing)
             if record.wants_histograms:
                 actions = None if self.actions is None else self.actions[:, s].cpu().numpy()
                 record.add_histograms(self.agent, s, actions, self.frame)
@@ -284,7 +284,7 @@ class Stack:
 
     def agent_state(self, s: int) -> dict[str, Any]:
         """Return what one Session has learned, and when."""
-        return {"frame": self.frame, "optimiser_steps": int(self.optimiser_steps[s]), **self.agent.state(s)}
+        return {"frame": self.frame, "optimizer_steps": int(self.optimizer_steps[s]), **self.agent.state(s)}
 
     def write_best(self, s: int) -> None:
         """Write the agent of one Session as its best so far."""
@@ -315,7 +315,7 @@ class Stack:
         for s, state in enumerate(states):
             self.agent.restore(s, state)
         for s, state in enumerate(states):
-            self.optimiser_steps[s] = state["optimiser_steps"]
+            self.optimizer_steps[s] = state["optimizer_steps"]
             self.collector.restore(s, state["collector"])
             if self.agent.algorithm.replay:
                 self.agent.algorithm.replay.restore(s, state["replay"], self.directories[s].replay, checkpoint.read)

@@ -32,11 +32,11 @@ def make(algo: str, env: str, *words: str) -> tuple[Agent, Rollout]:
     return agent, made_up(agent, spaces, T, E)
 
 
-def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    """Take a step of one of torch's optimisers."""
-    optimiser.zero_grad()
+def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """Take a step of one of torch's optimizers."""
+    optimizer.zero_grad()
     loss.backward()
-    optimiser.step()
+    optimizer.step()
 
 
 def drawn(rollout: Rollout, shares: np.ndarray) -> tuple[torch.Tensor, ...]:
@@ -94,7 +94,7 @@ def same(agent: Agent, parts: dict[str, nn.Sequential]) -> None:
 
 
 def polyak(target: nn.Module, source: nn.Module, rate: float) -> None:
-    """Move a share of the way towards another network."""
+    """Move a share of the way toward another network."""
     for mine, other in zip(target.parameters(), source.parameters(), strict=True):
         mine.data = (1 - rate) * mine.data + rate * other.data
 

@@ -122,15 +122,15 @@ def minibatch_steps(
     """Return the network after steps down the squared error, in the order that the agent is about to draw."""
     reference = plain(agent)
     stream = copy.deepcopy(agent.streams[0].minibatches)
-    optimiser = torch.optim.Adam(reference.parameters(), lr, eps=1e-5)
+    optimizer = torch.optim.Adam(reference.parameters(), lr, eps=1e-5)
     observation, action = rollout.observation[:-1, 0].flatten(0, 1), rollout.action[:, 0].flatten()
     target, usable = returns.flatten(), rollout.valid[:, 0].flatten() > 0
     for _ in range(epochs):
         for chosen in torch.from_numpy(stream.permutation(T * E)).split(minibatch):
             chosen = chosen[usable[chosen]]
             value = reference(observation[chosen])[torch.arange(len(chosen)), action[chosen]]
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (0.5 * (value - target[chosen]) ** 2).mean().backward()
             nn.utils.clip_grad_norm_(reference.parameters(), max_norm)
-            optimiser.step()
+            optimizer.step()
     return reference

@@ -19,7 +19,7 @@ TEMPERATURE, TEMPERATURE_LR, UPDATES = 0.4, 3e-2, 6
 
 
 class Norm(nn.Module):
-    """Batch normalisation, of which the running moments are exponential averages."""
+    """Batch normalization, of which the running moments are exponential averages."""
 
     def __init__(self, weights: dict[str, torch.Tensor], prefix: str) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ def test_learning_steps(env: str, kind: Numbers | Choices) -> None:
     parts = networks(agent.algorithm.weights(0))
     actor, twins = parts["actor"], [parts["q1"], parts["q2"]]
     log_temperature = torch.tensor(math.log(TEMPERATURE), requires_grad=True)
-    optimisers = [
+    optimizers = [
         torch.optim.Adam([*twins[0].parameters(), *twins[1].parameters()], LR, betas=(0.5, 0.999)),
         torch.optim.Adam(actor.parameters(), LR, betas=(0.5, 0.999)),
         torch.optim.Adam([log_temperature], TEMPERATURE_LR, betas=(0.5, 0.999)),
@@ -129,7 +129,7 @@ def test_learning_steps(env: str, kind: Numbers | Choices) -> None:
         target = reward + discount * (value - temperature * log_prob)
         for current, _ in halves:
             loss = loss + 0.5 * (kind.taken(current, action) - target).square().mean()
-        descend(optimisers[0], loss)
+        descend(optimizers[0], loss)
         if step % 3 == 0:
             proposed, log_prob = kind.act(actor.train(), observation, noise)
             actor.eval()
@@ -137,8 +137,8 @@ def test_learning_steps(env: str, kind: Numbers | Choices) -> None:
             if isinstance(kind, Choices):
                 least = least.detach()
             value, log_prob = kind.expected(least, log_prob)
-            descend(optimisers[1], (temperature * log_prob - value).mean())
-            descend(optimisers[2], -log_temperature * (log_prob.detach().mean() + kind.target))
+            descend(optimizers[1], (temperature * log_prob - value).mean())
+            descend(optimizers[2], -log_temperature * (log_prob.detach().mean() + kind.target))
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     for name, part in networks(agent.algorithm.weights(0)).items():
         for (key, ours), theirs in zip(part.named_parameters(), parts[name].parameters(), strict=True):

@@ -65,10 +65,10 @@ def test_a_quantile_loss_is_as_the_paper_says(number: int, targets: int, seed: i
 def test_quantile_regression_finds_the_quantiles() -> None:
     sample = torch.distributions.Exponential(1.0).icdf((torch.arange(1000.0) + 0.5) / 1000).view(1, 1, 1000)
     quantiles = torch.zeros(1, 1, 4, requires_grad=True)
-    optimiser = torch.optim.Adam([quantiles], 0.05)
+    optimizer = torch.optim.Adam([quantiles], 0.05)
     for _ in range(300):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         quantile_huber(quantiles, sample, kappa=1e-3).sum().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
     midpoints = np.array([1, 3, 5, 7]) / 8
     assert quantiles.detach().flatten().numpy() == pytest.approx(-np.log(1 - midpoints), abs=0.06)

@@ -102,25 +102,25 @@ def loss_of(online: Reference, target: Reference, batch: Batch, kind: str, doubl
 
 
 @pytest.mark.parametrize("kind", ["huber", "mse", "categorical", "quantile"])
-@pytest.mark.parametrize("parts", [(), ("double", "dueling", "prioritised", "n")])
+@pytest.mark.parametrize("parts", [(), ("double", "dueling", "prioritized", "n")])
 def test_two_learning_steps(kind: str, parts: tuple[str, ...]) -> None:
     words = ["algo.v_min=-4", "algo.v_max=4", "algo.atoms=5"]
     words += [f"algo.loss={kind}" if kind in ("huber", "mse") else f"algo.distribution={kind}"]
     words += [f"algo.{name}=true" for name in ("double", "dueling") if name in parts]
-    words += ["algo.memory.prioritised=true", "algo.n=3"] if parts else []
+    words += ["algo.memory.prioritized=true", "algo.n=3"] if parts else []
     agent = make(*words)
     algorithm, atoms = agent.algorithm, 5 if kind in ("categorical", "quantile") else 1
     assert algorithm.replay
     values = algorithm.weights(0)
     online, target = Reference(values, "q", atoms), Reference(values, "target", atoms)
-    optimiser = torch.optim.Adam(online.parameters(), LR)
+    optimizer = torch.optim.Adam(online.parameters(), LR)
     for seed in range(2):
         batch = algorithm.replay.sample(np.random.default_rng(seed).random((1, B)), algorithm.gamma, 0.5)
         loss, errors = loss_of(online, target, batch, kind, "double" in parts)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(online.parameters(), NORM)
-        optimiser.step()
+        optimizer.step()
         for one, other in zip(target.parameters(), online.parameters(), strict=True):
             one.data.lerp_(other.data, 0.25)
         metrics = algorithm.update(batch, agent.streams, algorithm.lr, algorithm.active, diagnose=True)

@@ -29,7 +29,7 @@ CASES = {
     "a2c-sil": ("algo=a2c", "env=cartpole", "algo.horizon=16", "algo.sil.updates=2", "algo.sil.minibatch=50"),
     "a2c-sil-even": (
         "algo=a2c", "env=gymnasium", "env.id=tests.envs:Pair-v0", *ODD, "algo.n=4", "algo.sil.updates=3",
-        "algo.sil.minibatch=17", "algo.sil.memory.prioritised=false", "algo.sil.memory.size=600",
+        "algo.sil.minibatch=17", "algo.sil.memory.prioritized=false", "algo.sil.memory.size=600",
     ),
     "a2c-sil-module": (
         "algo=a2c", "env=cartpole", "env.num_envs=1", "algo.horizon=4", "algo.n=4", "algo.sil.updates=1",
@@ -38,7 +38,7 @@ CASES = {
     ),
     "ppo-sil": (
         "algo=ppo", "env=pendulum", "algo.horizon=16", "algo.minibatch=32", "algo.epochs=2", "algo.sil.updates=2",
-        "env.num_envs=4", "env.normalise_observations=true", "env.normalise_rewards=true", "algo.sil.minibatch=40",
+        "env.num_envs=4", "env.normalize_observations=true", "env.normalize_rewards=true", "algo.sil.minibatch=40",
         "algo.sil.memory.beta_final=1", "algo.sil.memory.size=1000",
     ),
     "ppo-sil-reset": (
@@ -47,7 +47,7 @@ CASES = {
     ),
     "reinforce": (
         "algo=reinforce", "env=cartpole", "algo.horizon=16", "env.num_envs=3", "algo.episode_steps=100",
-        "env.normalise_observations=true", "env.normalise_rewards=true", "algo.normalise_advantage=true",
+        "env.normalize_observations=true", "env.normalize_rewards=true", "algo.normalize_advantage=true",
     ),
     "reinforce-at-once": ("algo=reinforce", *SHORT, "algo.horizon=1", "env.num_envs=1", "algo.baseline=false"),
     "reinforce-gru": (

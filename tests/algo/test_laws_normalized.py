@@ -25,7 +25,7 @@ CASES = {
     "ppo-sil": ("algo=ppo", *CHOICES, *SIL, "algo.minibatch=8", "algo.epochs=2"),
 }
 BOTH = (
-    "env.num_envs=2", "env.normalise_observations=true", "env.normalise_rewards=true", "~tuned", "frames=400",
+    "env.num_envs=2", "env.normalize_observations=true", "env.normalize_rewards=true", "~tuned", "frames=400",
     "log.tensorboard=false", "log.every=100", "eval.every=200", "eval.episodes=2", "eval.max_steps=40",
     "checkpoint.every=80",
 )  # fmt: skip

@@ -14,7 +14,7 @@ from tests.helpers import Interruption, go_on, result, specs, train, weights
 
 SMALL = ("env.num_envs=2", "algo.learning_starts=100", "algo.updates=1", "algo.minibatch=32", "algo.memory.size=150",
          "net.hidden=[24]", "~tuned", "frames=300", "algo.lr_schedule=linear")  # fmt: skip
-PRIORITISED = ("algo.memory.prioritised=true", "algo.memory.combined=true", "algo.n=3")
+PRIORITIZED = ("algo.memory.prioritized=true", "algo.memory.combined=true", "algo.n=3")
 # Shapes that fit no vector register.
 ODD = ("env.num_envs=3", "algo.minibatch=13", "net.hidden=[7,5]", "net.activation=silu", "net.shared=true",
        "algo.policy_delay=2", "algo.max_grad_norm=1.0")  # fmt: skip
@@ -23,18 +23,18 @@ CHOICES = ("env=gymnasium", "env.id=tests.envs:Highest-v0", "name=shown")
 CASES = {
     "sac numbers": ("algo=sac", *NUMBERS),
     "sac choices": ("algo=sac", *CHOICES),
-    "sac prioritised": ("algo=sac", *NUMBERS, *PRIORITISED, *ODD),
-    "sac odd choices": ("algo=sac", *CHOICES, *PRIORITISED, *ODD, "algo.learn_temperature=false"),
+    "sac prioritized": ("algo=sac", *NUMBERS, *PRIORITIZED, *ODD),
+    "sac odd choices": ("algo=sac", *CHOICES, *PRIORITIZED, *ODD, "algo.learn_temperature=false"),
     "crossq numbers": ("algo=crossq", *NUMBERS),
-    "crossq odd choices": ("algo=crossq", *CHOICES, *PRIORITISED, *ODD),
+    "crossq odd choices": ("algo=crossq", *CHOICES, *PRIORITIZED, *ODD),
     "td3": ("algo=td3", *NUMBERS),
-    "td3 odd prioritised": ("algo=td3", *NUMBERS, *PRIORITISED, *ODD),
+    "td3 odd prioritized": ("algo=td3", *NUMBERS, *PRIORITIZED, *ODD),
     "sac layer norm": ("algo=sac", *NUMBERS, "net.norm=layer"),
 }
 
 
 # One or two of each algorithm; the others take as long again and are slow.
-USUAL = ("sac numbers", "sac prioritised", "crossq odd choices", "td3 odd prioritised")
+USUAL = ("sac numbers", "sac prioritized", "crossq odd choices", "td3 odd prioritized")
 MARKED = [case if case in USUAL else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 
 

@@ -22,7 +22,7 @@ def make(algo: str, env: str, *words: str) -> tuple[Agent, Rollout]:
     settings = (
         f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}", f"algo.lr={LR}", "algo.lr_schedule=constant",
         f"algo.entropy_coef={ENTROPY}", f"algo.value_coef={VALUE}", f"algo.max_grad_norm={NORM}", "~tuned",
-        "net.hidden=[8]", "net.activation=tanh", "algo.policy_gain=1.0", "env.normalise_observations=false",
+        "net.hidden=[8]", "net.activation=tanh", "algo.policy_gain=1.0", "env.normalize_observations=false",
     )  # fmt: skip
     made = specs(f"algo={algo}", f"env={env}", *settings, *words, "seed=3")
     spaces = probe(made[0].env)
@@ -88,11 +88,11 @@ def objective(reference, observation, action, advantage, returns, old=None, valu
     return policy_loss + VALUE * 0.5 * error.mean() - ENTROPY * dist.entropy().mean()
 
 
-def step(reference: Reference, optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimiser.zero_grad()
+def step(reference: Reference, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(reference.parameters(), NORM)
-    optimiser.step()
+    optimizer.step()
 
 
 def same_weights(agent: Agent, reference: Reference) -> None:
@@ -109,12 +109,12 @@ def test_one_step_of_the_policy_gradient(env: str) -> None:
     value = reference.value(observation).detach()
     advantage = advantages(rollout, value, LAM)
     usable = rollout.valid[:, 0] > 0
-    optimiser = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
+    optimizer = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
     loss = objective(
         reference, observation[:-1][usable], rollout.action[:, 0][usable], advantage[usable],
         (advantage + value[:-1])[usable],
     )  # fmt: skip
-    step(reference, optimiser, loss)
+    step(reference, optimizer, loss)
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     same_weights(agent, reference)
 
@@ -127,7 +127,7 @@ def test_a_session_that_has_stopped_is_not_touched_by_its_own_gradient() -> None
     rollout.reward[:] = float("nan")
     algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     assert torch.equal(algorithm.learners["agent"].parameters.values, before)
-    assert not any(value.isnan().any() for value in algorithm.learners["agent"].optimiser.session(0).values())
+    assert not any(value.isnan().any() for value in algorithm.learners["agent"].optimizer.session(0).values())
 
 
 @pytest.mark.parametrize("env", ["acrobot", "pendulum"])
@@ -148,7 +148,7 @@ def test_two_epochs_of_ppo(env: str, value_clip: float | None) -> None:
     returns, old_value = samples(advantage + value[:-1]), samples(value[:-1])
     usable = samples(rollout.valid[:, 0]) > 0
     old = reference.dist(o).log_prob(a).detach()
-    optimiser = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
+    optimizer = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
     stream = copy.deepcopy(agent.streams[0].minibatches)
     for _ in range(2):
         order = torch.from_numpy(stream.permutation(T * E))
@@ -159,7 +159,7 @@ def test_two_epochs_of_ppo(env: str, value_clip: float | None) -> None:
             loss = objective(
                 reference, o[chosen], a[chosen], target, returns[chosen], old[chosen], old_value[chosen], value_clip
             )
-            step(reference, optimiser, loss)
+            step(reference, optimizer, loss)
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     same_weights(agent, reference)
 

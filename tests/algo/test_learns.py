@@ -23,7 +23,7 @@ ON_POLICY = {
     ),
     "reinforce": ("algo=reinforce", "algo.lr=2e-2", "algo.horizon=16"),
     "reinforce-without-baseline": ("algo=reinforce", "algo.lr=2e-2", "algo.horizon=32", "algo.baseline=false",
-        "algo.normalise_advantage=true"),
+        "algo.normalize_advantage=true"),
 }  # fmt: skip
 DQN = (
     "algo=dqn", LR, "algo.updates=2", "algo.minibatch=32", "algo.learning_starts=200", "algo.target_every=20",
@@ -32,7 +32,7 @@ DQN = (
 NOISY = ("algo.noisy=true", "algo.exploration.final=0")
 RAINBOW = (
     "algo.double=true", "algo.dueling=true", *NOISY, "algo.distribution=categorical", "algo.n=3",
-    "algo.memory.prioritised=true",
+    "algo.memory.prioritized=true",
 )  # fmt: skip
 VALUE_BASED = {
     "dqn": DQN,
@@ -42,7 +42,7 @@ VALUE_BASED = {
     "noisy": (*DQN, *NOISY),
     "categorical": (*DQN, "algo.distribution=categorical"),
     "quantile": (*DQN, "algo.distribution=quantile"),
-    "prioritised": (*DQN, "algo.memory.prioritised=true"),
+    "prioritized": (*DQN, "algo.memory.prioritized=true"),
     "several-steps": (*DQN, "algo.n=3"),
     "combined": (*DQN, "algo.memory.combined=true"),
     "boltzmann": (*DQN, "algo.exploration.method=boltzmann", "algo.exploration.start=1", "algo.exploration.final=0.1"),

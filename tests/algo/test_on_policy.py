@@ -12,12 +12,12 @@ from lab.algo.ppo import clipped
 from tests.helpers import specs
 
 
-def test_share_average_and_normalise_leave_out_what_is_not_usable() -> None:
+def test_share_average_and_normalize_leave_out_what_is_not_usable() -> None:
     weight = on_policy.share(torch.tensor([[1.0, 1.0, 0.0]]))
     assert weight.tolist() == [[0.5, 0.5, 0.0]]
     values = torch.tensor([[1.0, 3.0, 100.0]])
     assert on_policy.average(values, weight).tolist() == [2.0]
-    assert on_policy.normalise(values, weight)[0, :2].tolist() == pytest.approx([-1.0, 1.0])
+    assert on_policy.normalize(values, weight)[0, :2].tolist() == pytest.approx([-1.0, 1.0])
     assert on_policy.share(torch.zeros(1, 2)).tolist() == [[0.0, 0.0]]
 
 

@@ -53,7 +53,7 @@ def test_a_session_that_has_stopped_is_not_touched() -> None:
     [
         ("algo.minibatch=100", "algo.minibatch=100 does not divide the rollout of 256 samples"),
         ("algo.lr=0", "algo.lr must be above 0"),
-        ("algo.optimiser.name=adan", "Did you mean 'adam'"),
+        ("algo.optimizer.name=adan", "Did you mean 'adam'"),
     ],
 )
 def test_mistakes_are_refused(mistake: str, sentence: str) -> None:

@@ -22,7 +22,7 @@ def make(algo: str, net: str, *words: str) -> tuple[Agent, Rollout]:
     settings = (
         f"algo={algo}", "env=acrobot", f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}",
         f"algo.lr={LR}", "algo.lr_schedule=constant", f"algo.entropy_coef={ENTROPY}", f"algo.value_coef={VALUE}",
-        f"algo.max_grad_norm={NORM}", f"algo.lam={LAM}", "algo.policy_gain=1.0", "algo.normalise_advantage=false",
+        f"algo.max_grad_norm={NORM}", f"algo.lam={LAM}", "algo.policy_gain=1.0", "algo.normalize_advantage=false",
         "~tuned", f"net={net}", "net.hidden=[8]", "net.activation=tanh", f"net.size={SIZE}", "seed=3",
     )  # fmt: skip
     made = specs(*settings, *words)
@@ -109,11 +109,11 @@ def advantages(rollout: Rollout, value: torch.Tensor, e: int) -> torch.Tensor:
     return result
 
 
-def step(reference: Reference, optimiser: torch.optim.Optimizer, losses: list[torch.Tensor]) -> None:
-    optimiser.zero_grad()
+def step(reference: Reference, optimizer: torch.optim.Optimizer, losses: list[torch.Tensor]) -> None:
+    optimizer.zero_grad()
     torch.stack(losses).mean().backward()
     nn.utils.clip_grad_norm_(reference.parameters(), NORM)
-    optimiser.step()
+    optimizer.step()
 
 
 def same_weights(agent: Agent, reference: Reference, before: Reference) -> None:
@@ -130,7 +130,7 @@ def same_weights(agent: Agent, reference: Reference, before: Reference) -> None:
 def test_a_step_of_a2c(net: str, burn_in: int) -> None:
     agent, rollout = make("a2c", net, f"algo.n={T}", f"net.burn_in={burn_in}")
     reference, before = Reference(agent, net), Reference(agent, net)
-    optimiser = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
+    optimizer = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
     losses = []
     for e in range(E):
         logits, value = reference.outputs(rollout, e, burn_in)
@@ -141,7 +141,7 @@ def test_a_step_of_a2c(net: str, burn_in: int) -> None:
                 error = value[t] - (advantage[t] + value[t].detach())
                 log_prob = policy.log_prob(rollout.action[t, 0, e])
                 losses.append(-log_prob * advantage[t] + VALUE * 0.5 * error**2 - ENTROPY * policy.entropy())
-    step(reference, optimiser, losses)
+    step(reference, optimizer, losses)
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     same_weights(agent, reference, before)
 
@@ -152,7 +152,7 @@ def test_two_epochs_of_ppo_by_whole_sequences(net: str, burn_in: int) -> None:
     agent, rollout = make("ppo", net, *words)
     agent.algorithm.check_steps()
     reference, before = Reference(agent, net), Reference(agent, net)
-    optimiser = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
+    optimizer = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
     old_value, old_log_prob, advantage = [], [], []
     for e in range(E):
         logits, value = reference.outputs(rollout, e)
@@ -174,7 +174,7 @@ def test_two_epochs_of_ppo_by_whole_sequences(net: str, burn_in: int) -> None:
                         gain = torch.min(ratio * target, ratio.clamp(1 - CLIP, 1 + CLIP) * target)
                         error = value[t] - (target + old_value[e][t])
                         losses.append(-gain + VALUE * 0.5 * error**2 - ENTROPY * policy.entropy())
-            step(reference, optimiser, losses)
+            step(reference, optimizer, losses)
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     assert agent.algorithm.problems == {}
     same_weights(agent, reference, before)

@@ -65,14 +65,14 @@ def episodes(steps: Rollout, horizon: int) -> list[tuple[int, int, float]]:
     ("env", "words"),
     [
         ("acrobot", ()),
-        ("pendulum", ("algo.normalise_advantage=true",)),
+        ("pendulum", ("algo.normalize_advantage=true",)),
         ("acrobot", ("algo.baseline=false",)),
     ],
 )
 def test_steps_from_whole_episodes(env: str, words: tuple[str, ...]) -> None:
     agent, steps = make("reinforce", env, *words, "algo.episode_steps=60")
     reference, taken, cut_off = Reference(agent), 0, 0
-    optimiser = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
+    optimizer = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
     for horizon, rollout in enumerate(horizons(steps)):
         found = episodes(steps, horizon)
         metrics = agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
@@ -85,10 +85,10 @@ def test_steps_from_whole_episodes(env: str, words: tuple[str, ...]) -> None:
             if agent.algorithm.has_value:
                 value = reference.value(observation)
                 advantage, loss = returns - value.detach(), VALUE * 0.5 * (value - returns).square().mean()
-            if "algo.normalise_advantage=true" in words:
+            if "algo.normalize_advantage=true" in words:
                 advantage = (advantage - advantage.mean()) / (advantage.std(unbiased=False) + 1e-8)
             loss = loss - (dist.log_prob(action) * advantage).mean() - ENTROPY * dist.entropy().mean()
-            step(reference, optimiser, loss)
+            step(reference, optimizer, loss)
             taken += 1
             cut_off += min(t for t, *_ in found) == (horizon + 1) * T - KEPT
         same_weights(agent, reference)
@@ -103,12 +103,12 @@ def test_without_an_episode_that_ended_nothing_changes() -> None:
     rollouts = horizons(steps)
     for rollout in rollouts[:5]:
         agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
-    before, state = learner.parameters.values.clone(), learner.optimiser.session(0)
+    before, state = learner.parameters.values.clone(), learner.optimizer.session(0)
     rollouts[5].terminated.zero_()
     rollouts[5].truncated.zero_()
     assert agent.algorithm.learn(rollouts[5], agent.streams, 0.0, diagnose=True)["steps"].tolist() == [0.0]
     assert torch.equal(learner.parameters.values, before)
-    assert all(torch.equal(value, state[name]) for name, value in learner.optimiser.session(0).items())
+    assert all(torch.equal(value, state[name]) for name, value in learner.optimizer.session(0).items())
 
 
 def test_episodes_that_environments_broke_off_are_left_out() -> None:
@@ -142,7 +142,7 @@ def test_its_numbers_are_not_those_of_a2c() -> None:
 def test_rewards_of_earlier_horizons_are_scaled_by_the_statistics_of_now() -> None:
     agent, steps = make("reinforce", "acrobot", "algo.baseline=false")
     learner = agent.algorithm.learners["agent"]
-    weights, state = learner.parameters.values.clone(), learner.optimiser.session(0)
+    weights, state = learner.parameters.values.clone(), learner.optimizer.session(0)
     for index, rollout in enumerate(horizons(steps)[:6]):
         now = Statistics(1.0, reward_deviation=torch.tensor([[0.5 + index]]))
         rollout.raw = Raw(rollout.observation, rollout.reward, now)
@@ -155,10 +155,10 @@ def test_rewards_of_earlier_horizons_are_scaled_by_the_statistics_of_now() -> No
         for before in earlier:
             other.algorithm.replay.add(before)
         other.algorithm.learners["agent"].parameters.values.copy_(weights)
-        other.algorithm.learners["agent"].optimiser.restore(0, state)
+        other.algorithm.learners["agent"].optimizer.restore(0, state)
         other.algorithm.learn(last, other.streams, 0.0, diagnose=False)
         assert torch.equal(other.algorithm.learners["agent"].parameters.values, learner.parameters.values)
-        weights, state = learner.parameters.values.clone(), learner.optimiser.session(0)
+        weights, state = learner.parameters.values.clone(), learner.optimizer.session(0)
 
 
 def test_values_that_are_not_allowed() -> None:

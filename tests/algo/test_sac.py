@@ -79,7 +79,7 @@ def test_learning_steps(env: str, kind: Continuous | Choices, learn_temperature:
     parts = plain_parts(agent)
     critics = nn.ModuleList([parts["critic.q1"], parts["critic.q2"]])
     log_temperature = torch.tensor(math.log(TEMPERATURE), requires_grad=True)
-    optimisers = [
+    optimizers = [
         torch.optim.Adam(critics.parameters(), LR),
         torch.optim.Adam(parts["actor"].parameters(), LR),
         torch.optim.Adam([log_temperature], TEMPERATURE_LR),
@@ -96,12 +96,12 @@ def test_learning_steps(env: str, kind: Continuous | Choices, learn_temperature:
             value, log_prob = kind.rate(parts, "target", following, next_noise)
             target = reward + discount * (value - temperature * log_prob)
         loss = sum(0.5 * (values - target).square().mean() for values in kind.taken(parts, observation, action))
-        descend(optimisers[0], loss)
+        descend(optimizers[0], loss)
         if step % 2 == 0:
             value, log_prob = kind.rate(parts, "critic", observation, noise)
-            descend(optimisers[1], (temperature * log_prob - value).mean())
+            descend(optimizers[1], (temperature * log_prob - value).mean())
             if learn_temperature:
-                descend(optimisers[2], -log_temperature * (log_prob.detach().mean() + kind.target))
+                descend(optimizers[2], -log_temperature * (log_prob.detach().mean() + kind.target))
         for twin in ("q1", "q2"):
             polyak(parts[f"target.{twin}"], parts[f"critic.{twin}"], RATE)
     metrics = agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
@@ -161,8 +161,8 @@ def test_twins_have_trunks_of_their_own_however_the_net_shares_its() -> None:
     assert not torch.equal(first, second)
 
 
-def test_prioritised_replay_is_told_the_errors_of_both_critics() -> None:
-    agent, rollout = make("sac", "pendulum", "algo.memory.prioritised=true", "algo.memory.combined=true", "algo.n=2")
+def test_prioritized_replay_is_told_the_errors_of_both_critics() -> None:
+    agent, rollout = make("sac", "pendulum", "algo.memory.prioritized=true", "algo.memory.combined=true", "algo.n=2")
     seen = []
     original = agent.algorithm.replay.set_errors
     agent.algorithm.replay.set_errors = lambda batch, errors: (seen.append(errors), original(batch, errors))

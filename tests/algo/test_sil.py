@@ -26,10 +26,10 @@ def words(algo: str) -> tuple[str, ...]:
     return (f"algo={algo}", *OFF, *(PPO if algo == "ppo" else (f"algo.n={T}",)))
 
 
-@pytest.mark.parametrize("prioritised", [True, False])
+@pytest.mark.parametrize("prioritized", [True, False])
 @pytest.mark.parametrize("algo", ["a2c", "ppo"])
-def test_steps_of_self_imitation(algo: str, prioritised: bool) -> None:
-    flag = f"algo.sil.memory.prioritised={str(prioritised).lower()}"
+def test_steps_of_self_imitation(algo: str, prioritized: bool) -> None:
+    flag = f"algo.sil.memory.prioritized={str(prioritized).lower()}"
     agent, rollout = horizon(*words(algo), *ON, *EVEN, flag)
     usual, _ = horizon(*words(algo))
     agent.algorithm.allocate(E)
@@ -39,7 +39,7 @@ def test_steps_of_self_imitation(algo: str, prioritised: bool) -> None:
     steps = usual.algorithm.learn(rollout, usual.streams, 0.0, diagnose=True)["steps"]
     stream = copy.deepcopy(usual.streams[0].minibatches)
     policy, value = (plain(usual, name, "network") for name in ("policy", "value"))
-    state = usual.algorithm.learners["agent"].optimiser.session(0)
+    state = usual.algorithm.learners["agent"].optimizer.session(0)
     metrics = agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
 
     # Steps of finished episodes in the order of the memory, step by step and environment by environment.
@@ -57,8 +57,8 @@ def test_steps_of_self_imitation(algo: str, prioritised: bool) -> None:
                     break
     assert 5 < len(past) < T * E
 
-    optimiser = torch.optim.Adam([*policy.parameters(), *value.parameters()], LR, eps=1e-5)
-    resume(optimiser, agent, state, steps, policy, value)
+    optimizer = torch.optim.Adam([*policy.parameters(), *value.parameters()], LR, eps=1e-5)
+    resume(optimizer, agent, state, steps, policy, value)
     priority = np.ones(len(past))
     for shares in stream.random((3, 8)):
         strata = (np.arange(8) + shares) / 8
@@ -72,11 +72,11 @@ def test_steps_of_self_imitation(algo: str, prioritised: bool) -> None:
         better = (returns - value(observation)[:, 0]).clamp(min=0)
         log_prob = torch.distributions.Categorical(logits=policy(observation)).log_prob(action)
         loss = POLICY * (-log_prob * better.detach() * weight).mean() + VALUE * (0.5 * better**2 * weight).mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([*policy.parameters(), *value.parameters()], NORM)
-        optimiser.step()
-        if prioritised:
+        optimizer.step()
+        if prioritized:
             priority[drawn] = (better.detach().numpy().astype(np.float64) + 1e-6) ** 0.6
     for name, reference in (("policy", policy), ("value", value)):
         for ours, theirs in zip(plain(agent, name, "network").parameters(), reference.parameters(), strict=True):
@@ -85,8 +85,8 @@ def test_steps_of_self_imitation(algo: str, prioritised: bool) -> None:
     assert 0 < metrics["sil_better"].item() <= 1
 
 
-def resume(optimiser, agent, state, steps: torch.Tensor, policy: nn.Sequential, value: nn.Sequential) -> None:
-    """Give an optimiser of torch the moments that ours had."""
+def resume(optimizer, agent, state, steps: torch.Tensor, policy: nn.Sequential, value: nn.Sequential) -> None:
+    """Give an optimizer of torch the moments that ours had."""
     parameters = agent.algorithm.learners["agent"].parameters
     start = 0
     for name, leaf in parameters.named.items():
@@ -99,7 +99,7 @@ def resume(optimiser, agent, state, steps: torch.Tensor, policy: nn.Sequential, 
             found = state[kind][start : start + size].view(leaf.shape[1:])
             found = found[0] if theirs.ndim == 1 else found
             moments.append((found if found.shape == theirs.shape else found.T).clone().contiguous())
-        optimiser.state[theirs] = {"step": steps[0].clone(), "exp_avg": moments[0], "exp_avg_sq": moments[1]}
+        optimizer.state[theirs] = {"step": steps[0].clone(), "exp_avg": moments[0], "exp_avg_sq": moments[1]}
         start += size + -size % 32
 
 
@@ -127,8 +127,8 @@ def test_nothing_is_imitated_before_an_episode_has_ended() -> None:
 
 
 def test_returns_below_the_value_teach_nothing() -> None:
-    agent, rollout = horizon(*words("a2c"), *ON, "algo.optimiser.name=sgd", "algo.optimiser.beta1=0")
-    usual, _ = horizon(*words("a2c"), "algo.optimiser.name=sgd", "algo.optimiser.beta1=0")
+    agent, rollout = horizon(*words("a2c"), *ON, "algo.optimizer.name=sgd", "algo.optimizer.beta1=0")
+    usual, _ = horizon(*words("a2c"), "algo.optimizer.name=sgd", "algo.optimizer.beta1=0")
     agent.algorithm.allocate(E)
     rollout.reward.fill_(-100.0)
     for one in (agent, usual):

@@ -1,4 +1,4 @@
-"""Schedules of torch: the rates that they give an optimiser of torch, by Session, and their state carried over."""
+"""Schedules of torch: the rates that they give an optimizer of torch, by Session, and their state carried over."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_rates_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_rates_are_those_of_an_optimiser_in_torch(name: str) -> None:
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.25)
-    scheduler = getattr(torch.optim.lr_scheduler, name)(optimiser, **KINDS[name])
+def test_rates_are_those_of_an_optimizer_in_torch(name: str) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.25)
+    scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **KINDS[name])
     ours = make(name)
     for _ in range(10):
-        assert float(ours.next()[1, 0]) == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-6)
-        optimiser.step()
+        assert float(ours.next()[1, 0]) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
+        optimizer.step()
         scheduler.step()
 
 

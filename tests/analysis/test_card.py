@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lab.analysis import analyse
+from lab.analysis import analyze
 from lab.analysis.card import best_seed, limits, write_card
 from lab.analysis.trial import read_trial
 from lab.run.directory import RunDir, SweepDir, TrialDir
@@ -169,12 +169,12 @@ def test_the_same_files_give_the_same_card_wherever_they_are(tmp_path: Path) -> 
 
 def test_a_card_is_written_with_the_figures_of_a_trial_that_stands_alone(tmp_path: Path) -> None:
     directory = alone(tmp_path / "a2c_cartpole", [100.0, 200.0])
-    assert analyse(directory.path) == [directory.results, directory.plot, directory.card]
+    assert analyze(directory.path) == [directory.results, directory.plot, directory.card]
     assert directory.card.read_text() == card(directory)
 
 
 def test_a_trial_of_an_experiment_has_no_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.analysis.draw_trial", lambda directory: None)
     sweep = synthetic.experiment(tmp_path, trials=1, seeds=1, rows=4)
-    assert analyse(SweepDir(tmp_path).trial(0).path) == [sweep.trial(0).results, sweep.trial(0).plot]
+    assert analyze(SweepDir(tmp_path).trial(0).path) == [sweep.trial(0).results, sweep.trial(0).plot]
     assert not sweep.trial(0).card.exists()

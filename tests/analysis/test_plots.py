@@ -155,8 +155,8 @@ def test_values_are_written_briefly(value: Any, text: str) -> None:
 
 
 def test_names_and_texts_are_short() -> None:
-    assert short_names(["algo.lr", "algo.optimiser.beta2", "net.lr", "algo"]) == {
-        "algo.lr": "algo.lr", "algo.optimiser.beta2": "beta2", "net.lr": "net.lr", "algo": "algo",
+    assert short_names(["algo.lr", "algo.optimizer.beta2", "net.lr", "algo"]) == {
+        "algo.lr": "algo.lr", "algo.optimizer.beta2": "beta2", "net.lr": "net.lr", "algo": "algo",
     }  # fmt: skip
     assert brief("a  b\nc", 9) == "a b c"
     assert brief("abcdefghij", 7) == "abc…hij"
@@ -199,7 +199,7 @@ TRIALS: dict[str, tuple[int, dict[int, str]]] = {
 @pytest.mark.parametrize("case", TRIALS)
 def test_trials_of_every_kind_are_drawn(tmp_path: Path, case: str) -> None:
     seeds, states = TRIALS[case]
-    point = {"algo.optimiser.beta2": 0.999, "net.hidden": [64, 64], "env.kwargs.$name_{": "$x_{" * 99}
+    point = {"algo.optimizer.beta2": 0.999, "net.hidden": [64, 64], "env.kwargs.$name_{": "$x_{" * 99}
     directory = sweep(tmp_path, [point], seeds, {(0, seed): state for seed, state in states.items()})
     assert is_png(plot_trial(read_trial(directory.trial(0))))
 
@@ -231,7 +231,7 @@ def test_letters_that_a_font_lacks_and_dollars_are_drawn(tmp_path: Path) -> None
 LONG = [
     {
         "algo.lr": 10.0 ** (-1 - i / 4), "algo.gamma": 1 - 10.0 ** (-1 - i / 4), "net.hidden": [2**i, 64][: 1 + i % 2],
-        "algo.optimiser.beta2": 0.9 + i / 200, "algo.normalise_advantage": i % 3 == 0, "env.num_envs": 2**i,
+        "algo.optimizer.beta2": 0.9 + i / 200, "algo.normalize_advantage": i % 3 == 0, "env.num_envs": 2**i,
         "algo.a_very_long_name_of_a_critics_coefficient.lr": i, "net.activation": "a_very_long_name" * (1 + i % 2),
         "env.kwargs.map": None if i % 4 else 3, "name": f"trial {i}",
     }

@@ -267,7 +267,7 @@ def test_the_page_holds_everything_and_asks_nothing_of_a_network(published: Publ
     assert "python -m lab rerun published/second" in page
     assert page.count("0123456789abcdef0123456789abcdef01234567") == 3
     assert "3 of 4 Sessions" in page and "9999" not in page
-    assert "normalise_observations: false" in page, "the spec"
+    assert "normalize_observations: false" in page, "the spec"
 
 
 def test_text_cannot_break_out_of_the_pages(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_curves_are_of_completed_sessions_alone(published: Publication, monkeypa
     first, second = plot_published.PALETTE[:2]
     assert [(shape[0], highest, color) for shape, highest, color in drawn] == [
         (3, 500.0, first), (4, 500.0, second), (2, -80.0, second)
-    ], "an algorithm has the same colour everywhere"  # fmt: skip
+    ], "an algorithm has the same color everywhere"  # fmt: skip
 
 
 def test_odd_results_are_drawn_too(tmp_path: Path) -> None:

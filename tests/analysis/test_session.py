@@ -17,7 +17,7 @@ def tables(returns: list[float | None], random_return: float | None = 10.0) -> T
     frames = [100 * (i + 1) for i in range(len(returns))]
     metrics = pd.DataFrame(
         {
-            "frame": frames, "optimiser_steps": [frame // 10 for frame in frames], "episodes": range(len(returns)),
+            "frame": frames, "optimizer_steps": [frame // 10 for frame in frames], "episodes": range(len(returns)),
             "return": returns, "length": returns, "eval_return": [None] * (len(returns) - 1) + [77.0],
         },
         dtype=float,
@@ -32,7 +32,7 @@ def test_figures_by_hand() -> None:
     results = session_results(tables([20.0, 40.0, 30.0]))
     weights = np.array([1 / 100, 1 / 200, 1 / 300])
     expected = {
-        "frames": 300, "optimiser_steps": 30, "episodes": 300, "return": 100.0, "best": 100.0, "eval_return": 77.0,
+        "frames": 300, "optimizer_steps": 30, "episodes": 300, "return": 100.0, "best": 100.0, "eval_return": 77.0,
         "strength": 20.0, "max_strength": 30.0, "final_strength": 20.0, "stability": 1 - 10 / 40,
         "sample_efficiency": (np.array([10, 30, 20]) * weights).sum() / weights.sum(),
         "training_efficiency": (np.array([10, 30, 20]) * weights).sum() / weights.sum(),

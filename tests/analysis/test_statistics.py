@@ -26,8 +26,8 @@ from lab.analysis.statistics import (
     iqm,
     probability_of_improvement,
     resample,
-    summarise,
-    summarise_columns,
+    summarize,
+    summarize_columns,
 )
 
 numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
@@ -52,13 +52,13 @@ def test_statistics_by_hand() -> None:
     # Of eight values two are cut at either end: what is left is 3, 4, 5, 8.
     values = np.array([100.0, 4, 3, 1, 5, 2, 8, 9])
     expected = {"mean": 132 / 8, "median": 4.5, "iqm": 5.0, "std": np.std(values, ddof=1)}
-    summary = summarise(values)
+    summary = summarize(values)
     assert {name: summary[name]["value"] for name in STATISTICS} == pytest.approx(expected)
     assert summary["n"] == 8
 
 
 def test_statistics_of_a_trial_of_four_by_hand() -> None:
-    summary = summarise(np.array([1.0, 2, 3, 6]))
+    summary = summarize(np.array([1.0, 2, 3, 6]))
     found = {name: summary[name]["value"] for name in STATISTICS}
     assert found == pytest.approx({"mean": 3.0, "std": np.sqrt((4 + 1 + 0 + 9) / 3), "median": 2.5, "iqm": 2.5})
 
@@ -76,14 +76,14 @@ def test_the_interquartile_mean_is_the_trimmed_mean_of_scipy(values: np.ndarray)
 
 
 def test_one_value_has_no_interval_and_no_deviation() -> None:
-    summary = summarise(np.array([5.0]))
+    summary = summarize(np.array([5.0]))
     assert summary["mean"] == {"value": 5.0, "low": None, "high": None}
     assert summary["std"] == {"value": None, "low": None, "high": None}
 
 
 def test_no_values_have_no_statistics() -> None:
     nothing = {"value": None, "low": None, "high": None}
-    assert summarise(np.array([])) == {"n": 0, "mean": nothing, "std": nothing, "median": nothing, "iqm": nothing}
+    assert summarize(np.array([])) == {"n": 0, "mean": nothing, "std": nothing, "median": nothing, "iqm": nothing}
 
 
 def test_an_interval_of_two_values_by_hand() -> None:
@@ -108,7 +108,7 @@ def test_an_interval_is_two_quantiles_over_all_resamples(values: np.ndarray, nam
 def test_the_order_of_values_changes_no_bit(values: np.ndarray, random: object) -> None:
     other = values.copy()
     random.shuffle(other)  # type: ignore[attr-defined]
-    assert summarise(values) == summarise(other)
+    assert summarize(values) == summarize(other)
     for how in AGGREGATES:
         assert aggregate(values, how) == aggregate(other, how)
     assert difference(values, values[::-1]) == difference(other, other)
@@ -117,7 +117,7 @@ def test_the_order_of_values_changes_no_bit(values: np.ndarray, random: object) 
 @settings(max_examples=50, deadline=None)
 @given(arrays(float, st.tuples(st.integers(0, 12), st.integers(1, 5)), elements=numbers))
 def test_columns_have_the_summaries_that_they_have_alone(values: np.ndarray) -> None:
-    assert summarise_columns(values) == [summarise(column) for column in values.T]
+    assert summarize_columns(values) == [summarize(column) for column in values.T]
 
 
 def test_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from lab.analysis.session import Session, Tables
-from lab.analysis.statistics import summarise
+from lab.analysis.statistics import summarize
 from lab.analysis.trial import VARIES, Trial, common_spec, consistency, counts, read_trial, standing, trial_results
 from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, TrialDir
@@ -82,7 +82,7 @@ def test_figures_are_summaries_of_the_values_over_seeds() -> None:
     made = trial(*(session(seed, **{"return": float(seed**2), "best": 1.0 + seed}) for seed in range(5)))
     figures = trial_results(made)["figures"]
     assert list(figures) == ["return", "best"]
-    assert figures["return"] == summarise(made.values("return"))
+    assert figures["return"] == summarize(made.values("return"))
 
 
 def test_a_session_without_a_result_is_named_with_its_reason() -> None:

@@ -22,7 +22,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
     folder = tmp_path_factory.mktemp("runs")
     words = {
         "cartpole": ["algo=ppo", "frames=4096", "algo.horizon=128"],
-        "pendulum": ["env=pendulum", "frames=1000", "env.normalise_observations=true"],
+        "pendulum": ["env=pendulum", "frames=1000", "env.normalize_observations=true"],
         "frozen lake": ["env=gymnasium", "env.id=FrozenLake-v1", "name=lake", "frames=1000"],
     }
     return {name: train(folder / name, *chosen)[0] for name, chosen in words.items()}

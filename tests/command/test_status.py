@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.analysis import analyse
+from lab.analysis import analyze
 from lab.command import report, resume, status
 from lab.errors import LabError
 from lab.run.directory import RunDir
@@ -24,7 +24,7 @@ def experiment(tmp_path: Path) -> Path:
 
 
 def test_status_shows_a_tree_with_the_best_so_far(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    analyse(experiment)
+    analyze(experiment)
     status.main([str(experiment)])
     lines = capsys.readouterr().out.splitlines()
     assert "10 Sessions planned, 6 completed, 1 failed, 1 pending, 2 pruned" in lines[0]

@@ -45,14 +45,14 @@ def test_what_is_wrong_is_noted_and_what_hangs_is_not_closed_again(monkeypatch: 
     assert "did not return within 0.1 seconds" in notices.take()[1]
 
 
-@pytest.mark.parametrize("vectorise", ["sync", pytest.param("async", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("vectorize", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", ["hangs", "raises", "exits"])
 def test_a_session_completes_whatever_close_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, vectorise: str, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, vectorize: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(closing.close, "__kwdefaults__", {"seconds": 0.2})
     start = time.monotonic()
-    directory = train(tmp_path, *WORDS, f"+env.kwargs.way={way}", f"env.vectorise={vectorise}")[0]
+    directory = train(tmp_path, *WORDS, f"+env.kwargs.way={way}", f"env.vectorize={vectorize}")[0]
     assert time.monotonic() - start < 20
     assert directory.read_status()["state"] == "completed", directory.read_status()["error"]
     told = [line for line in directory.log.read_text().splitlines() if "close()" in line]

@@ -32,7 +32,7 @@ CASES = {
     "native": NATIVE,
     "always": (*DICE, "+env.kwargs.at=rare", "env.isolate_rng=always"),
     "sampled": ("env=gymnasium", "env.id=tests.rogue:Sampled-v0", "name=sampled"),
-    "async": (*DICE, "env.vectorise=async"),
+    "async": (*DICE, "env.vectorize=async"),
 }
 
 
@@ -67,8 +67,8 @@ def test_law_1_holds_for_draws_from_shared_generators(tmp_path: Path, case: str)
 
 def test_workers_have_states_of_their_own_as_environments_of_one_process_have() -> None:
     seen = []
-    for vectorise in ("sync", "async"):
-        spec = specs(*DICE, f"env.vectorise={vectorise}")[0].env
+    for vectorize in ("sync", "async"):
+        spec = specs(*DICE, f"env.vectorize={vectorize}")[0].env
         envs = Environments(spec, 3, np.random.default_rng(0), way_of(spec))
         seen.append([envs.reset(), *(envs.step(np.zeros(3, np.int64))[0] for _ in range(20))])
         envs.close()

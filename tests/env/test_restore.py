@@ -17,7 +17,7 @@ from lab.errors import LabError
 from tests.helpers import specs
 
 PENDULUM = ("env=pendulum", "+env.kwargs.max_episode_steps=20")
-CARTPOLE = ("env=cartpole", "env.vectorise=sync")
+CARTPOLE = ("env=cartpole", "env.vectorize=sync")
 LANDER = ("env=gymnasium", "env.id=LunarLander-v3", "+env.kwargs.max_episode_steps=30")
 WALKER = ("env=gymnasium", "env.id=BipedalWalker-v3", "+env.kwargs.max_episode_steps=30")
 FORGETFUL = ("env=gymnasium", "env.id=tests.envs:Forgetful-v0")
@@ -95,8 +95,8 @@ def check_every_step(spec: EnvSpec, way: str, every: int = 1) -> None:
         (("env=cartpole",), "pickle"),
         (LANDER, "replay"),
         ((*PENDULUM, "env.restore=replay"), "replay"),
-        ((*PENDULUM, "env.vectorise=async"), "pickle"),
-        ((*LANDER, "env.vectorise=async"), "replay"),
+        ((*PENDULUM, "env.vectorize=async"), "pickle"),
+        ((*LANDER, "env.vectorize=async"), "replay"),
     ],
     ids=["pendulum", "cartpole", "native", "lander", "replayed", "async", "async lander"],
 )
@@ -165,7 +165,7 @@ def test_what_cannot_be_made_is_brought_back_by_nothing() -> None:
 
 
 def test_native_vector_environments_cannot_be_replayed() -> None:
-    with pytest.raises(LabError, match=r"restore=replay is not possible.*Try env.vectorise=sync"):
+    with pytest.raises(LabError, match=r"restore=replay is not possible.*Try env.vectorize=sync"):
         way_of(env_spec("env=cartpole", "env.restore=replay"))
-    assert way_of(env_spec("env=cartpole", "env.restore=replay", "env.vectorise=sync")) == "replay"
+    assert way_of(env_spec("env=cartpole", "env.restore=replay", "env.vectorize=sync")) == "replay"
     assert way_of(env_spec("env=cartpole", "env.restore=reset")) == "reset"

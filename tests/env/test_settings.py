@@ -22,7 +22,7 @@ from tests.rogue_process import CHANGES
 SLOW = (pytest.mark.slow, pytest.mark.law)
 WORDS = (
     "env=gymnasium", "env.id=tests.rogue_process:Changes-v0", "name=changes", "env.num_envs=2", "frames=600",
-    "algo.horizon=16", "eval.every=300", "checkpoint.every=300", "env.normalise_observations=true",
+    "algo.horizon=16", "eval.every=300", "checkpoint.every=300", "env.normalize_observations=true",
 )  # fmt: skip
 
 

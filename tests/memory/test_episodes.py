@@ -20,9 +20,9 @@ GAMMA = torch.tensor([[0.9], [0.5]])
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
 
-def made(size: int, prioritised: bool = True, stack: int = S) -> EpisodeReplay:
+def made(size: int, prioritized: bool = True, stack: int = S) -> EpisodeReplay:
     column = torch.ones(stack, 1)
-    spec = ReplaySpec(size, "float32", False, prioritised, 0.6 * column, 0.4 * column, column, 1e-3 * column)
+    spec = ReplaySpec(size, "float32", False, prioritized, 0.6 * column, 0.4 * column, column, 1e-3 * column)
     return EpisodeReplay(spec, OBSERVATIONS, torch.zeros((), dtype=torch.int64), stack, E, T)
 
 
@@ -71,10 +71,10 @@ def contents(replay: EpisodeReplay, s: int) -> dict[int, float]:
     return dict(zip(batch, replay._facts[s].flatten(0, 1)[places, 0].tolist(), strict=True))
 
 
-@pytest.mark.parametrize("prioritised", [True, False])
+@pytest.mark.parametrize("prioritized", [True, False])
 @pytest.mark.parametrize(("size", "ends"), [(60, 0.25), (1000, 0.25), (30, 0.05), (12, 0.02)])
-def test_every_step_of_a_finished_episode_is_known_by_its_return(size: int, ends: float, prioritised: bool) -> None:
-    replay, episodes = made(size, prioritised), Episodes(ends)
+def test_every_step_of_a_finished_episode_is_known_by_its_return(size: int, ends: float, prioritized: bool) -> None:
+    replay, episodes = made(size, prioritized), Episodes(ends)
     for _ in range(40):
         replay.add_episodes(*episodes.horizon(), GAMMA)
         for s in range(S):
@@ -84,16 +84,16 @@ def test_every_step_of_a_finished_episode_is_known_by_its_return(size: int, ends
     assert all(len(returns) > 10 for returns in episodes.returns)
 
 
-@pytest.mark.parametrize("prioritised", [True, False])
-def test_what_is_drawn_are_steps_of_finished_episodes_and_their_returns(prioritised: bool) -> None:
-    replay, episodes = made(60, prioritised), Episodes()
+@pytest.mark.parametrize("prioritized", [True, False])
+def test_what_is_drawn_are_steps_of_finished_episodes_and_their_returns(prioritized: bool) -> None:
+    replay, episodes = made(60, prioritized), Episodes()
     rng = np.random.default_rng(0)
     for _ in range(9):
         replay.add_episodes(*episodes.horizon(), GAMMA)
     seen: list[set[int]] = [set(), set()]
     for _ in range(300):
         batch = replay.sample(rng.random((S, 16)), GAMMA, 0.0)
-        assert torch.allclose(batch.weight.sum(-1), torch.ones(S)) or prioritised
+        assert torch.allclose(batch.weight.sum(-1), torch.ones(S)) or prioritized
         assert not batch.discount.any()
         for s in range(S):
             names = batch.observation[s, :, 0].long().tolist()

@@ -30,7 +30,7 @@ GAMMA = 0.9
 
 
 def spec(**changed: Any) -> ReplaySpec:
-    usual = {"size": 60, "dtype": "float32", "combined": False, "prioritised": False}
+    usual = {"size": 60, "dtype": "float32", "combined": False, "prioritized": False}
     return ReplaySpec(**(usual | {"alpha": 0.6, "beta": 0.4, "beta_final": 1.0, "eps": 1e-3} | changed))
 
 
@@ -98,9 +98,9 @@ def filled(n: int, horizons: int, **changed: Any) -> tuple[Replay, World]:
     return replay, world
 
 
-@pytest.mark.parametrize(("n", "horizons", "prioritised"), itertools.product([1, 3], [1, 3, 11], [False, True]))
-def test_transitions_are_what_happened(n: int, horizons: int, prioritised: bool) -> None:
-    replay, world = filled(n, horizons, prioritised=prioritised)
+@pytest.mark.parametrize(("n", "horizons", "prioritized"), itertools.product([1, 3], [1, 3, 11], [False, True]))
+def test_transitions_are_what_happened(n: int, horizons: int, prioritized: bool) -> None:
+    replay, world = filled(n, horizons, prioritized=prioritized)
     shares = np.random.default_rng(1).random((S, 400))
     batch = replay.sample(shares, torch.tensor([[GAMMA], [GAMMA]]), 0.5)
     newest = horizons * T - n
@@ -126,7 +126,7 @@ def test_transitions_are_what_happened(n: int, horizons: int, prioritised: bool)
         if world.steps[t]["valid"][s, e]
     }
     assert len(seen) > 0.9 * len(valid), "whatever can be drawn is"
-    if not prioritised:
+    if not prioritized:
         assert batch.weight.sum(1).tolist() == pytest.approx([1.0, 1.0])
 
 
@@ -137,9 +137,9 @@ def statistics(seed: int) -> Statistics:
     return Statistics(1.5, 1000 * mean.unsqueeze(-1), 1000 * deviation.unsqueeze(-1), scale)
 
 
-@pytest.mark.parametrize(("n", "prioritised"), itertools.product([1, 3], [False, True]))
-def test_transitions_are_normalized_by_the_statistics_of_the_draw(n: int, prioritised: bool) -> None:
-    replay, world = memory(n, prioritised=prioritised), World()
+@pytest.mark.parametrize(("n", "prioritized"), itertools.product([1, 3], [False, True]))
+def test_transitions_are_normalized_by_the_statistics_of_the_draw(n: int, prioritized: bool) -> None:
+    replay, world = memory(n, prioritized=prioritized), World()
     for horizon in range(3):
         rollout = world.rollout()
         then = statistics(horizon)
@@ -168,7 +168,7 @@ def test_transitions_are_normalized_by_the_statistics_of_the_draw(n: int, priori
 
 
 def test_a_reward_is_drawn_as_one_value_whenever_it_was_seen(tmp_path: Path) -> None:
-    words = ("algo=dqn", "env=acrobot", "~tuned", "algo.horizon=1", "env.num_envs=8", "env.normalise_rewards=true")
+    words = ("algo=dqn", "env=acrobot", "~tuned", "algo.horizon=1", "env.num_envs=8", "env.normalize_rewards=true")
     spec = specs(*words, "algo.learning_starts=0")[0]
     made = Stack([spec], [RunDir(tmp_path)], probe(spec.env))
     replay, collector = made.agent.algorithm.replay, made.collector
@@ -200,15 +200,15 @@ def test_images_are_kept_as_bytes_and_normalized_when_they_are_drawn() -> None:
 
 
 def test_the_newest_transition_is_in_every_minibatch_if_asked_for() -> None:
-    for prioritised in (False, True):
-        replay, _ = filled(1, 9, combined=True, prioritised=prioritised)
+    for prioritized in (False, True):
+        replay, _ = filled(1, 9, combined=True, prioritized=prioritized)
         for seed in range(5):
             batch = replay.sample(np.random.default_rng(seed).random((S, 6)), GAMMA, 0.0)
             assert (batch.observation[:, -1, 0] % 1000).tolist() == [9 * T - 1] * S
 
 
 def test_a_newest_transition_of_no_use_takes_no_weight_from_the_others() -> None:
-    replay, _ = filled(1, 9, combined=True, prioritised=True)
+    replay, _ = filled(1, 9, combined=True, prioritized=True)
     newest = (replay.count - 1) % replay.steps
     assert replay._tree
     replay._tree.set(np.array([newest * E + np.arange(E)] * S), np.zeros((S, E)))
@@ -218,7 +218,7 @@ def test_a_newest_transition_of_no_use_takes_no_weight_from_the_others() -> None
 
 
 def test_priorities_decide_what_is_drawn_and_weights_correct_it() -> None:
-    replay, _ = filled(1, 3, prioritised=True, alpha=1.0, eps=1e-9)
+    replay, _ = filled(1, 3, prioritized=True, alpha=1.0, eps=1e-9)
     everything = np.arange(3 * T * E)
     batch = replay.sample(np.zeros((S, 3 * T * E)), GAMMA, 0.0)
     errors = torch.zeros(S, len(everything))
@@ -239,7 +239,7 @@ def test_priorities_decide_what_is_drawn_and_weights_correct_it() -> None:
 
 
 def test_what_was_never_drawn_has_the_highest_priority_and_a_reset_step_none() -> None:
-    replay, world = filled(1, 1, prioritised=True)
+    replay, world = filled(1, 1, prioritized=True)
     assert replay._tree
     assert sorted(set(replay._tree.leaves.ravel().tolist())) == [0.0, 1.0]
     batch = replay.sample(np.random.default_rng(0).random((S, 8)), GAMMA, 0.0)
@@ -251,8 +251,8 @@ def test_what_was_never_drawn_has_the_highest_priority_and_a_reset_step_none() -
 
 
 def test_the_last_step_before_environments_are_made_anew_is_left_out() -> None:
-    for n, prioritised in itertools.product((1, 3), (False, True)):
-        replay, world = filled(n, 2, prioritised=prioritised)
+    for n, prioritized in itertools.product((1, 3), (False, True)):
+        replay, world = filled(n, 2, prioritized=prioritized)
         replay.cut(1)
         for name, value in (("valid", False), ("terminated", False), ("truncated", False)):
             world.steps[-1][name][1] = value
@@ -269,9 +269,9 @@ def test_the_last_step_before_environments_are_made_anew_is_left_out() -> None:
                 assert batch.next_observation[1, b, 0] % 1000 == after
 
 
-@pytest.mark.parametrize("prioritised", [False, True])
-def test_a_memory_is_restored_from_its_files(tmp_path: Path, prioritised: bool) -> None:
-    replay, world = memory(3, prioritised=prioritised), World()
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_a_memory_is_restored_from_its_files(tmp_path: Path, prioritized: bool) -> None:
+    replay, world = memory(3, prioritized=prioritized), World()
     rng, states = np.random.default_rng(5), []
     for _horizon in range(17):
         replay.add(world.rollout())
@@ -282,7 +282,7 @@ def test_a_memory_is_restored_from_its_files(tmp_path: Path, prioritised: bool) 
             replay.clear(1, tmp_path)
     states.append(replay.save(1, tmp_path, checkpoint.write))
     replay.clear(1, tmp_path)
-    other = memory(3, prioritised=prioritised)
+    other = memory(3, prioritized=prioritized)
     other.restore(1, states[-1], tmp_path, checkpoint.read)
     shares = rng.random((S, 500))
     one, two = replay.sample(shares, GAMMA, 0.7), other.sample(shares, GAMMA, 0.7)

@@ -1,4 +1,4 @@
-"""Layer normalisation and batch renormalisation against plain arithmetic, and that a stack changes no bit (law 1)."""
+"""Layer normalization and batch renormalization against plain arithmetic, and that a stack changes no bit (law 1)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_layer_norm_is_torchs() -> None:
         assert torch.allclose(ours(x)[s], theirs, atol=1e-6)
 
 
-def test_batches_are_normalised_by_their_own_moments_while_training_and_by_running_ones_after() -> None:
+def test_batches_are_normalized_by_their_own_moments_while_training_and_by_running_ones_after() -> None:
     ours, x = BatchRenorm(1, 5), 3 * numbers(1, 16, 5) + 1
     theirs = nn.BatchNorm1d(5, eps=EPS, momentum=RATE)
     assert torch.allclose(ours(x)[0], theirs(x[0]), atol=1e-5)
@@ -106,7 +106,7 @@ def d_of(ours: BatchRenorm, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("batch", "width"), SIZES)
 @pytest.mark.parametrize("kind", [LayerNorm, BatchRenorm])
-def test_law_1_of_a_normalisation(kind: type[nn.Module], batch: int, width: int, training: bool) -> None:
+def test_law_1_of_a_normalization(kind: type[nn.Module], batch: int, width: int, training: bool) -> None:
     usable = (numbers(5, batch, seed=7) > 0).float()
 
     def figures(part: slice) -> list[torch.Tensor]:
@@ -135,7 +135,7 @@ def test_law_1_of_a_normalisation(kind: type[nn.Module], batch: int, width: int,
         ("batch_renorm", "BatchRenorm Linear Activation BatchRenorm Linear Activation BatchRenorm"),
     ],
 )
-def test_where_normalisations_stand(norm: str, kinds: str) -> None:
+def test_where_normalizations_stand(norm: str, kinds: str) -> None:
     net = MLP(hidden=[5, 6], activation="relu", shared=False, gain=1.0, norm=norm)
     rngs = [np.random.default_rng(seed) for seed in range(3)]
     network = net.build(Box(-1, 1, (4,)), [Output("value", 2, [1.0] * 3)], rngs, extra=2)
@@ -151,13 +151,13 @@ def test_running_moments_are_saved_and_restored() -> None:
     assert second.batches.item() == 9
 
 
-def test_a_net_without_layers_to_normalise() -> None:
+def test_a_net_without_layers_to_normalize() -> None:
     assert Net().with_norm("none") == Net()
     with pytest.raises(LabError, match=r"algo.norm=layer is not possible with net._target_=lab.net.net.Net"):
         Net().with_norm("layer")
 
 
-def test_batch_renormalisation_is_for_those_who_learn_with_it() -> None:
+def test_batch_renormalization_is_for_those_who_learn_with_it() -> None:
     with pytest.raises(LabError, match=r"net.norm=batch_renorm is not allowed: .*only crossq"):
         specs("algo=sac", "net.norm=batch_renorm")
     with pytest.raises(LabError, match=r"net.norm=batches is not allowed: .*one of batch_renorm, layer, none"):

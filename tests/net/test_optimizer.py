@@ -1,11 +1,11 @@
-"""Stacked optimisers against torch's own, one Session at a time."""
+"""Stacked optimizers against torch's own, one Session at a time."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from lab.net.optimizer import NAMES, Optimiser, OptimiserSpec
+from lab.net.optimizer import NAMES, Optimizer, OptimizerSpec
 
 THEIRS = {
     "adam": lambda p, lr: torch.optim.Adam([p], lr, betas=(0.8, 0.95), eps=1e-4),
@@ -15,8 +15,8 @@ THEIRS = {
 RATES = torch.tensor([[1e-1], [1e-2], [1e-3]])
 
 
-def make(name: str, values: torch.Tensor) -> Optimiser:
-    return Optimiser(OptimiserSpec(name=name, beta1=0.8, beta2=0.95, eps=1e-4), values)
+def make(name: str, values: torch.Tensor) -> Optimizer:
+    return Optimizer(OptimizerSpec(name=name, beta1=0.8, beta2=0.95, eps=1e-4), values)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -29,9 +29,9 @@ def test_each_session_steps_as_with_torch_at_its_own_rate(name: str) -> None:
     for _ in range(10):
         gradients = torch.randn(3, 32)
         ours.step(gradients, RATES, torch.ones(3, 1))
-        for param, optimiser, gradient in zip(params, theirs, gradients, strict=True):
+        for param, optimizer, gradient in zip(params, theirs, gradients, strict=True):
             param.grad = gradient
-            optimiser.step()
+            optimizer.step()
     assert torch.allclose(values, torch.stack(list(params)), atol=1e-5)
 
 
@@ -62,6 +62,6 @@ def test_state_can_be_carried_over() -> None:
     for s in range(2):
         other.restore(s, ours.session(s))
     gradients = torch.randn(2, 32)
-    for optimiser in (ours, other):
-        optimiser.step(gradients, RATES[:2], torch.ones(2, 1))
+    for optimizer in (ours, other):
+        optimizer.step(gradients, RATES[:2], torch.ones(2, 1))
     assert torch.equal(first, second)

@@ -1,4 +1,4 @@
-"""Optimisers of torch in a stack: the steps of each Session are those it takes alone, and go on after a checkpoint."""
+"""Optimizers of torch in a stack: the steps of each Session are those it takes alone, and go on after a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 
 from lab.algo.algorithm import stack
 from lab.errors import LabError
-from lab.net.optimizer import Optimiser, OptimiserSpec
-from lab.net.torch_optimizer import TorchOptimisers
+from lab.net.optimizer import Optimizer, OptimizerSpec
+from lab.net.torch_optimizer import TorchOptimizers
 from lab.run.directory import RunDir
 from lab.train.stack import Stack
 from tests.helpers import QUIET, go_on, result, specs, train
@@ -30,8 +30,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def make(name: str, values: torch.Tensor, **kwargs: Any) -> TorchOptimisers:
-    return TorchOptimisers(OptimiserSpec(f"torch.optim.{name}", 0.9, 0.99, 1e-8, kwargs), values)
+def make(name: str, values: torch.Tensor, **kwargs: Any) -> TorchOptimizers:
+    return TorchOptimizers(OptimizerSpec(f"torch.optim.{name}", 0.9, 0.99, 1e-8, kwargs), values)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -49,10 +49,10 @@ def test_each_session_steps_as_alone_and_one_that_has_stopped_stays_as_it_is(nam
         active[1] = float(number not in (0, 3))
         before = values.clone()
         ours.step(gradients, RATES, active)
-        for s, (param, optimiser) in enumerate(zip(params, theirs, strict=True)):
+        for s, (param, optimizer) in enumerate(zip(params, theirs, strict=True)):
             if active[s]:
                 param.grad = gradients[s].clone()
-                optimiser.step()
+                optimizer.step()
             assert torch.equal(values[s], param)
             assert torch.equal(values[s], before[s]) == (not active[s])
 
@@ -68,11 +68,11 @@ def test_a_rate_that_changes_is_followed() -> None:
 def test_torchs_adam_is_ours() -> None:
     first = torch.linspace(-1, 1, 64).view(2, 32).contiguous()
     second = first.clone()
-    spec = OptimiserSpec("adam", 0.8, 0.95, 1e-4)
-    ours, theirs = Optimiser(spec, first), make("Adam", second, betas=(0.8, 0.95), eps=1e-4)
+    spec = OptimizerSpec("adam", 0.8, 0.95, 1e-4)
+    ours, theirs = Optimizer(spec, first), make("Adam", second, betas=(0.8, 0.95), eps=1e-4)
     for number in range(5):
-        for optimiser in (ours, theirs):
-            optimiser.step(torch.sin(number + torch.arange(64.0)).view(2, 32), RATES[:2], torch.ones(2, 1))
+        for optimizer in (ours, theirs):
+            optimizer.step(torch.sin(number + torch.arange(64.0)).view(2, 32), RATES[:2], torch.ones(2, 1))
     assert torch.allclose(first, second, atol=1e-6)
 
 
@@ -89,23 +89,23 @@ def test_state_can_be_carried_over(name: str, tmp_path: Path) -> None:
     first.copy_(second)
     for s, state in enumerate(states):
         torch.save(state, tmp_path / "state.pt")  # as a checkpoint is, of plain data and tensors
-        for optimiser in (ours, other):
-            optimiser.restore(s, torch.load(tmp_path / "state.pt", weights_only=True))
+        for optimizer in (ours, other):
+            optimizer.restore(s, torch.load(tmp_path / "state.pt", weights_only=True))
     for _ in range(2):
         gradients = torch.randn(2, 32, generator=generator)
-        for optimiser in (ours, other):
-            optimiser.step(gradients, RATES[:2], torch.ones(2, 1))
+        for optimizer in (ours, other):
+            optimizer.step(gradients, RATES[:2], torch.ones(2, 1))
     assert torch.equal(first, second)
 
 
 OWN = (
-    "env=cartpole", "~tuned", "algo.optimiser.name=torch.optim.RAdam",
+    "env=cartpole", "~tuned", "algo.optimizer.name=torch.optim.RAdam",
     "algo.lr_schedule=torch.optim.lr_scheduler.OneCycleLR",
     "+algo.lr_schedule_kwargs={max_lr: 0.01, total_steps: 1000}",
 )  # fmt: skip
 ALGOS = {
     "ppo": ("algo=ppo", "algo.horizon=32", "algo.minibatch=64", "algo.epochs=3", "algo.kl_stop=0.001"),
-    "dqn": ("algo=dqn", "algo.learning_starts=128", "+algo.optimiser.kwargs.weight_decay=0.01"),
+    "dqn": ("algo=dqn", "algo.learning_starts=128", "+algo.optimizer.kwargs.weight_decay=0.01"),
 }
 
 
@@ -149,20 +149,20 @@ def test_every_check_of_a_learning_step_passes(tmp_path: Path) -> None:
         ("name=torch.optim.RAdan", r"torch.optim has no Optimizer of this name. Did you mean 'RAdam'\?"),
         ("name=torch.optim.lr_scheduler.StepLR", "torch.optim.lr_scheduler has no Optimizer of this name"),
         ("name=nothing.Here", "cannot be imported: No module named 'nothing'"),
-        ("name=torch.optim.RAdam kwargs={beta:0.5}", "cannot be used with algo.optimiser.kwargs=.* 'beta'"),
+        ("name=torch.optim.RAdam kwargs={beta:0.5}", "cannot be used with algo.optimizer.kwargs=.* 'beta'"),
         ("name=torch.optim.RAdam kwargs={betas:3}", "cannot be used with .*TypeError"),
         ("name=torch.optim.RAdam kwargs={lr:0.5}", "algo.lr is the learning rate"),
         ("name=torch.optim.LBFGS", "cannot be used with .*closure"),
-        ("name=adam kwargs={lr:0.5}", "algo.optimiser.kwargs must be {} with algo.optimiser.name=adam"),
+        ("name=adam kwargs={lr:0.5}", "algo.optimizer.kwargs must be {} with algo.optimizer.name=adam"),
     ],
 )
 def test_mistakes_are_sentences(changes: str, sentence: str) -> None:
     with pytest.raises(LabError, match=sentence):
-        specs(*(f"{'+' if word.startswith('kw') else ''}algo.optimiser.{word}" for word in changes.split()))
+        specs(*(f"{'+' if word.startswith('kw') else ''}algo.optimizer.{word}" for word in changes.split()))
 
 
 def test_sessions_of_one_stack_have_the_same_arguments() -> None:
     first = specs(*words("dqn"))[0].algo
-    second = replace(first, optimiser=replace(first.optimiser, kwargs={"weight_decay": 0.5}))
-    with pytest.raises(LabError, match=r"algo.optimiser.kwargs differs between Sessions of one stack"):
+    second = replace(first, optimizer=replace(first.optimizer, kwargs={"weight_decay": 0.5}))
+    with pytest.raises(LabError, match=r"algo.optimizer.kwargs differs between Sessions of one stack"):
         stack([first, second], torch.device("cpu"), "algo")

@@ -183,7 +183,7 @@ def test_going_on_from_the_one_before_leaves_it_whole_until_the_next_is_written(
 def hand_made(directory: RunDir, frame: int, content: bytes = b"") -> None:
     size = {"size": len(content), "crc32": zlib.crc32(content)}
     tables = dict.fromkeys(("episodes", "metrics", "timing"), size)
-    state: dict[str, Any] = {"frame": frame, "optimiser_steps": 0, "pending": None, "replay": None, "averages": []}
+    state: dict[str, Any] = {"frame": frame, "optimizer_steps": 0, "pending": None, "replay": None, "averages": []}
     write_generation(directory, state | {"parameters": {}, "collector": {}, "record": {"tables": tables}})
 
 

@@ -183,7 +183,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 NAMED = {
     "algo._target_": "planted.Algo",
     "net._target_": "planted.Net",
-    "algo.optimiser.name": "planted.Optimizer",
+    "algo.optimizer.name": "planted.Optimizer",
     "algo.lr_schedule": "planted.Schedule",
     "env.id": "planted:Env-v0",
 }

@@ -87,7 +87,7 @@ def test_a_ctrl_c_during_the_analysis_says_how_to_go_on(
     def interrupted(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lab.analysis.analyse", interrupted)
+    monkeypatch.setattr("lab.analysis.analyze", interrupted)
     plan = SimpleNamespace(directory=SweepDir(tmp_path), begun=list, total=left, seeds=[0])
     experiment: Any = SimpleNamespace(plan=plan, stopped=INTERRUPTED if left else None)
     assert conclude(experiment) == 130

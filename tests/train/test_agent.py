@@ -72,7 +72,7 @@ def test_other_parameters_are_a_sentence(interrupted: RunDir) -> None:
 
 def test_another_optimizer_is_a_sentence(interrupted: RunDir) -> None:
     state = plain(checkpoint.read(interrupted.checkpoint("last")))
-    state["optimisers"] = {}
+    state["optimizers"] = {}
     checkpoint.write(interrupted.checkpoint("last"), state)
     with pytest.raises(LabError, match=r"The agent is another one than that of .*KeyError"):
         resume([str(interrupted.path)])
