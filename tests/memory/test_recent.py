@@ -12,6 +12,7 @@ from lab.errors import LabError
 from lab.memory.recent import RecentSteps
 from lab.memory.rollout import Rollout
 from lab.memory.statistics import Statistics
+from lab.run import checkpoint
 from tests.memory.test_replay import E, S, T, World
 
 NAMES = ("observation", "action", "reward", "valid", "carry")
@@ -86,10 +87,10 @@ def test_what_was_saved_is_restored_and_goes_on_the_same(tmp_path: Path, horizon
         if number % 7 == 2 or number == horizons - 1:
             if number == 16:
                 recent.cut(1)
-            state = recent.save(1, tmp_path)
+            state = recent.save(1, tmp_path, checkpoint.write)
             recent.clear(1, tmp_path)
     other = made(carry=1)
-    other.restore(1, state, tmp_path)
+    other.restore(1, state, tmp_path, checkpoint.read)
     for _ in range(3):
         for number in range(recent.blocks):
             one, two = recent.read_block(number, None), other.read_block(number, None)

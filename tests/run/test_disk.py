@@ -16,6 +16,7 @@ from optuna.distributions import FloatDistribution
 
 from lab.analysis.objective import Objective
 from lab.experiment import Experiment, Plan
+from lab.launch.watchdog import Watchdog
 from lab.run import disk as room
 from lab.run import files
 from lab.run.directory import SweepDir
@@ -122,7 +123,7 @@ def searched(folder: Path, launcher: Launcher) -> list[tuple[dict[str, float], l
         {"algo.lr": FloatDistribution(1e-4, 1e-1, log=True)},
         path=folder / "study.db",
     )
-    experiment = Experiment(plan, study, objective, launcher, Tree("made up", 5, 1, 10, objective))
+    experiment = Experiment(plan, study, objective, launcher, Tree("made up", 5, 1, 10, objective), Watchdog(None))
     experiment.open()
     experiment.run()
     trials = optuna.load_study(study_name="study", storage=f"sqlite:///{folder}/study.db").trials

@@ -211,7 +211,7 @@ def test_secrets_and_data_are_named_and_never_stored(checkout: Path) -> None:
         assert f"b/{name}".encode() not in patch_of(found), name
     for name in WANTED:
         assert f"b/{name}".encode() in patch_of(found), name
-    assert set(found.lab.run.files) == {"lab/__init__.py", "a.py", "gone.py", ".gitignore", *WANTED}
+    assert set(found.lab.files) == {"lab/__init__.py", "a.py", "gone.py", ".gitignore", *WANTED}
     (remark,) = found.remarks()
     assert remark.startswith("Left out of uncommitted.patch: ") and remark.endswith("and 4 more.")
 
