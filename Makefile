@@ -4,13 +4,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LAB    := $(BIN)/python -m lab
 
-.PHONY: run test benchmark publish clean
+.PHONY: run test hooks benchmark publish clean
 
 run: $(VENV)/.run  ## install, then train A2C on CartPole
 	$(LAB) algo=a2c env=cartpole
 
 test: $(VENV)/.test  ## install with what the tests need, then run them all but the slow ones
 	$(BIN)/python -m pytest
+
+hooks: $(VENV)/.test  ## check each commit with ruff, mypy, import-linter and codespell before it is made
+	$(BIN)/pre-commit install
 
 benchmark: $(VENV)/.benchmark  ## frames per second, side by side with Stable-Baselines3
 	$(BIN)/python -m benchmark.throughput
