@@ -179,7 +179,7 @@ class ActorCritic(OffPolicy):
         assert self.replay is not None
         first, second = (value - targets for value in values)
         losses = 0.5 * (first.square() + second.square())
-        norm = self.learners["critic"].descend(losses, batch.weight, lr, active, self.max_grad_norm)
+        norm = self.learners["critic"].step(losses, batch.weight, lr, active, self.max_grad_norm)
         metrics = {"steps": active[:, 0]}
         if not diagnose and not self.memory.prioritized:
             return metrics

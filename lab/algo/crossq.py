@@ -77,11 +77,11 @@ def normalizations(network: nn.Module) -> list[BatchRenorm]:
 @contextmanager
 def training(modules: list[BatchRenorm], usable: torch.Tensor) -> Iterator[None]:
     """Let them normalize by the moments of a batch, those of its usable rows (1 or 0, [S, B])."""
-    from lab.net.normalization import row_shares
+    from lab.net.normalization import sample_weights
 
-    share = row_shares(usable)
+    share = sample_weights(usable)
     for module in modules:
-        module.share = share
+        module.sample_weights = share
         module.train()
     yield
     for module in modules:

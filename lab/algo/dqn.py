@@ -108,12 +108,12 @@ class DQN(ValueBased, OffPolicy):
             following = taken(following, self.values(chooser).argmax(-1))
         current = taken(self.atoms_of(self.network, batch.observation), batch.action)
         losses, errors = self.losses(current, following, batch)
-        norm = self.learners["q"].descend(losses, batch.weight, lr, active, self.max_grad_norm)
+        norm = self.learners["q"].step(losses, batch.weight, lr, active, self.max_grad_norm)
         assert self.replay is not None
         self.replay.set_errors(batch, errors)
         self.steps_taken += 1
         if self.steps_taken % self.target_every == 0:
-            self.targets["target"].follow(self.learners["q"].parameters, self.target_rate * active)
+            self.targets["target"].polyak_update(self.learners["q"].parameters, self.target_rate * active)
         if not diagnose:
             return {"steps": active[:, 0]}
         with torch.no_grad():

@@ -121,13 +121,13 @@ class MaximumEntropy(ActorCritic):
         temperature = self.log_temperature.detach().exp()
         value, log_prob = self.rate(self.critic, batch.observation, noise)
         losses = temperature * log_prob - value
-        norm = self.learners["actor"].descend(losses, batch.weight, lr, active, self.max_grad_norm)
+        norm = self.learners["actor"].step(losses, batch.weight, lr, active, self.max_grad_norm)
         log_prob, share = log_prob.detach(), shares(batch)
         if self.learn_temperature:
             # By its logarithm, which keeps it above 0 (Haarnoja et al. 2018, section 5).
             surplus = -self.log_temperature * (log_prob + self.aimed_entropy)
             temperature_lr = torch.as_tensor(self.temperature_lr)
-            self.learners["temperature"].descend(surplus, share, temperature_lr, active)
+            self.learners["temperature"].step(surplus, share, temperature_lr, active)
         with torch.no_grad():
             return {
                 "policy_loss": (losses * share).sum(-1),

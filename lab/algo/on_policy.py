@@ -282,7 +282,7 @@ class OnPolicy(Algorithm):
             The norm of each Session's gradient before it was clipped, [S].
         """
         total = losses["policy_loss"] + self.value_coef * losses["value_loss"] + entropy_coef * losses["entropy_loss"]
-        return self.learners["agent"].descend(total, weight, lr, active, self.max_grad_norm)
+        return self.learners["agent"].step(total, weight, lr, active, self.max_grad_norm)
 
     def scheduled(self, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the learning rate and the weight of the entropy bonus at this point of training, [S, 1] each."""

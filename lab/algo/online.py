@@ -98,7 +98,7 @@ class Online(ValueBased):
                 error = value - batch["returns"]
                 loss, weight = 0.5 * error.square(), batch["weight"]
                 active = self.active * any_usable(weight)
-                norm = self.learners["q"].descend(loss, weight, lr, active, self.max_grad_norm)
+                norm = self.learners["q"].step(loss, weight, lr, active, self.max_grad_norm)
                 step = {
                     "steps": active[:, 0],
                     "value_loss": average(loss.detach(), weight),

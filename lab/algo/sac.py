@@ -44,4 +44,4 @@ class SAC(MaximumEntropy):
         return value - self.log_temperature.exp() * log_prob
 
     def follow(self, active: torch.Tensor) -> None:
-        self.targets["target"].follow(self.learners["critic"].parameters, self.target_rate * active)
+        self.targets["target"].polyak_update(self.learners["critic"].parameters, self.target_rate * active)

@@ -124,7 +124,7 @@ class SelfImitation(OnPolicy):
             policy_loss, value_loss = -policy.log_prob(batch.action) * better.detach(), 0.5 * better.square()
             loss = self.sil.policy_coef * policy_loss + self.sil.value_coef * value_loss
             active = self.active * any_usable(batch.weight)
-            self.learners["agent"].descend(loss, batch.weight, lr, active, self.max_grad_norm)
+            self.learners["agent"].step(loss, batch.weight, lr, active, self.max_grad_norm)
             self.replay.set_errors(batch, better)
             steps = steps + active[:, 0]
             found = (policy_loss.detach(), value_loss.detach(), (better > 0).to(lr.dtype))

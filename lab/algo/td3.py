@@ -67,13 +67,13 @@ class TD3(ActorCritic):
     ) -> dict[str, torch.Tensor]:
         action = torch.tanh(self.actor(batch.observation, "policy")[0])
         losses = -self.critic["q1"](batch.observation, "value", extra=action)[0].squeeze(-1)
-        norm = self.learners["actor"].descend(losses, batch.weight, lr, active, self.max_grad_norm)
+        norm = self.learners["actor"].step(losses, batch.weight, lr, active, self.max_grad_norm)
         return {"policy_loss": (losses.detach() * shares(batch)).sum(-1), "policy_grad_norm": norm}
 
     def follow(self, active: torch.Tensor) -> None:
         if self.improving:
             for name, target in self.targets.items():
-                target.follow(self.learners[name].parameters, self.target_rate * active)
+                target.polyak_update(self.learners[name].parameters, self.target_rate * active)
 
 
 def wide(value: float | torch.Tensor) -> torch.Tensor:

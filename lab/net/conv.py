@@ -92,7 +92,7 @@ class Convolutional(Net):
 
 
 @dataclass
-class Plain(Convolutional):
+class NatureCNN(Convolutional):
     """Layers one after the other, without padding, as in Mnih et al. 2015 ("Human-level control", Methods)."""
 
     kernels: list[int]  # width and height of each layer's window, in pixels
@@ -122,7 +122,7 @@ class Plain(Convolutional):
 
 
 @dataclass
-class Residual(Convolutional):
+class ImpalaCNN(Convolutional):
     """Sections of a convolution, a maximum over windows, and residual blocks (Espeholt et al. 2018, figure 3, right).
 
     With three sections of two blocks and one fully connected layer it is the network called deep there.

@@ -126,7 +126,7 @@ class Renormalization(Step):
             y = standardized * self.weight
             y += self.bias
             return y, (standardized, inverse, None, 1.0, 0.0)
-        given = self.module.share
+        given = self.module.sample_weights
         share = np.full((len(x), x.shape[1], 1), 1 / x.shape[1], np.float32) if given is None else given.numpy()
         across = share.swapaxes(1, 2)
         mean = np.matmul(across, x)

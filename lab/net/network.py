@@ -194,7 +194,7 @@ class Parameters:
         ]
         self._others = [(leaf, view) for leaf, view in self._all if id(leaf) in views]
 
-    def differentiate(self, losses: Tensor, weight: Tensor) -> None:
+    def backward(self, losses: Tensor, weight: Tensor) -> None:
         """Fill `gradients` with those of each Session's weighted sum of losses; a parameter it lacks gets zero.
 
         Args:
@@ -233,8 +233,8 @@ class Parameters:
             leaf[index].copy_(values[name])
 
     @torch.no_grad()
-    def follow(self, other: Parameters, rate: Tensor) -> None:
+    def polyak_update(self, other: Parameters, tau: Tensor) -> None:
         """Move a share of the way, [S, 1], toward the parameters of another network of the same kind; 1 copies it."""
-        self.values.lerp_(other.values, rate)
+        self.values.lerp_(other.values, tau)
         for name, buffer in self.buffers.items():
             buffer.copy_(other.buffers[name])

@@ -36,7 +36,7 @@ class BatchRenorm(nn.Module):
     Attributes:
         mean, variance: running moments, [S, 1, N].
         batches: how many batches made them, [S, 1, 1].
-        share: of each row in the moments of a batch, [S, B, 1]; null if they are the same.
+        sample_weights: of each row in the moments of a batch, [S, B, 1]; null if they are the same.
         warmup: batches after which the running moments count as settled; never, unless it is set.
     """
 
@@ -52,13 +52,13 @@ class BatchRenorm(nn.Module):
         self.register_buffer("mean", torch.zeros(stack, 1, width))
         self.register_buffer("variance", torch.ones(stack, 1, width))
         self.register_buffer("batches", torch.zeros(stack, 1, 1))
-        self.share: Tensor | None = None
+        self.sample_weights: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             scale = self.weight / (self.variance + EPS).sqrt()
             return (x - self.mean) * scale + self.bias
-        share = x.new_full((1, 1, 1), 1 / x.shape[1]) if self.share is None else self.share
+        share = x.new_full((1, 1, 1), 1 / x.shape[1]) if self.sample_weights is None else self.sample_weights
         standardized, mean, variance = _Standardize.apply(x, share)
         with torch.no_grad():
             r, d = corrections(mean, variance, self.mean, self.variance)
@@ -93,7 +93,7 @@ class _Standardize(torch.autograd.Function):
         return (gradient - share * (through_mean + standardized * through_variance)) / deviation, None
 
 
-def row_shares(usable: Tensor) -> Tensor:
+def sample_weights(usable: Tensor) -> Tensor:
     """Return each row's share [S, B, 1] of an average over the usable ones (1 or 0, [S, B]), or over all if none is."""
     usable = torch.where(usable.sum(1, keepdim=True) > 0, usable, 1.0)
     return (usable / usable.sum(1, keepdim=True)).unsqueeze(-1)

@@ -74,20 +74,20 @@ class Optimizer:
         kept = (self.values, self.state["mean"], self.state["square"], self.state["count"])
         return list(zip(*(tensor.unbind(0) for tensor in kept), constants, strict=True))
 
-    def step(self, gradients: torch.Tensor, lr: torch.Tensor, active: torch.Tensor) -> None:
+    def step(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
         """Take one step.
 
         Args:
             gradients: [S, P].
             lr: learning rates [S, 1].
-            active: [S, 1], 1 for a Session that takes the step, 0 for one that stays exactly as it is.
+            mask: [S, 1], 1 for a Session that takes the step, 0 for one that stays exactly as it is.
         """
-        self._step(gradients, lr, active)
+        self._step(gradients, lr, mask)
 
-    def _adam(self, gradients: torch.Tensor, lr: torch.Tensor, active: torch.Tensor) -> None:
+    def _adam(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
         # A Session at a time, by torch's own kernel, which goes through memory once.
         rates = lr.flatten().tolist()
-        for s, stepping in enumerate(active.flatten().tolist()):
+        for s, stepping in enumerate(mask.flatten().tolist()):
             if stepping:
                 values, mean, square, count, constants = self._sessions[s]
                 count += 1
@@ -96,18 +96,18 @@ class Optimizer:
                     amsgrad=False, maximize=False, **constants,
                 )  # fmt: skip
 
-    def _rmsprop(self, gradients: torch.Tensor, lr: torch.Tensor, active: torch.Tensor) -> None:
+    def _rmsprop(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
         square = self.state["square"]
-        square.lerp_(gradients * gradients, self.rate2 * active)
-        self._momentum(gradients / square.sqrt().add_(self.eps), lr, active)
+        square.lerp_(gradients * gradients, self.rate2 * mask)
+        self._momentum(gradients / square.sqrt().add_(self.eps), lr, mask)
 
-    def _sgd(self, gradients: torch.Tensor, lr: torch.Tensor, active: torch.Tensor) -> None:
-        self._momentum(gradients, lr, active)
+    def _sgd(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
+        self._momentum(gradients, lr, mask)
 
-    def _momentum(self, direction: torch.Tensor, lr: torch.Tensor, active: torch.Tensor) -> None:
+    def _momentum(self, direction: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
         mean = self.state["mean"]
-        mean.copy_(torch.where(active > 0, mean * (1 - self.rate1) + direction, mean))
-        self.values.sub_(mean * (lr * active))
+        mean.copy_(torch.where(mask > 0, mean * (1 - self.rate1) + direction, mean))
+        self.values.sub_(mean * (lr * mask))
 
     def session(self, index: int) -> dict[str, Any]:
         """Return copies of one Session's state, for a checkpoint."""

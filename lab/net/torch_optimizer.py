@@ -43,10 +43,10 @@ class TorchOptimizers:
         self.rows = [nn.Parameter(row) for row in values.unbind(0)]
         self.optimizers: list[torch.optim.Optimizer] = [cls([row], lr=0.0, **spec.kwargs) for row in self.rows]
 
-    def step(self, gradients: Tensor, lr: Tensor, active: Tensor) -> None:
+    def step(self, gradients: Tensor, lr: Tensor, mask: Tensor) -> None:
         """Take one step: see `Optimizer.step`."""
-        rates = (lr + torch.zeros_like(active)).flatten().tolist()
-        for s, stepping in enumerate(active.flatten().tolist()):
+        rates = (lr + torch.zeros_like(mask)).flatten().tolist()
+        for s, stepping in enumerate(mask.flatten().tolist()):
             if stepping:
                 self.rows[s].grad = gradients[s]
                 self.optimizers[s].param_groups[0]["lr"] = rates[s]

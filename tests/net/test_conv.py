@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lab.errors import LabError
-from lab.net.conv import Convolutional, Plain, Residual
+from lab.net.conv import Convolutional, ImpalaCNN, NatureCNN
 from lab.net.net import Output
 from lab.net.network import StackedNetwork
 from tests.helpers import specs
@@ -22,7 +22,7 @@ from tests.helpers import specs
 COMMON: dict[str, Any] = {"channels": "auto", "hidden": [10], "activation": "relu", "shared": True, "gain": 1.4}
 PLAIN = {**COMMON, "filters": [4, 3], "kernels": [4, 2], "strides": [2, 1]}
 RESIDUAL = {**COMMON, "filters": [4, 5], "blocks": 2}
-KINDS = {"plain": (Plain, PLAIN), "residual": (Residual, RESIDUAL)}
+KINDS = {"plain": (NatureCNN, PLAIN), "residual": (ImpalaCNN, RESIDUAL)}
 
 
 def images(shape: tuple[int, ...], kind: type = np.uint8) -> Box:
@@ -124,7 +124,7 @@ def test_extra_numbers_stand_behind_what_is_seen(kind: str) -> None:
 @settings(max_examples=50, deadline=None)
 def test_sizes_are_those_of_torchs_layers(pixels: int, layers: list[tuple[int, int]]) -> None:
     kernels, strides = [kernel for kernel, _ in layers], [stride for _, stride in layers]
-    net = Plain(**{**PLAIN, "filters": [1] * len(layers), "kernels": kernels, "strides": strides})
+    net = NatureCNN(**{**PLAIN, "filters": [1] * len(layers), "kernels": kernels, "strides": strides})
     x = torch.zeros(1, 1, 6, pixels)
     for kernel, stride in layers:
         if x.shape[3] < kernel:
@@ -139,7 +139,7 @@ def test_sizes_of_residual_sections(pixels: int) -> None:
     x = torch.zeros(1, 1, 1, pixels)
     for _ in RESIDUAL["filters"]:
         x = functional.max_pool2d(x, (1, 3), (1, 2), (0, 1))
-    assert Residual(**RESIDUAL).size(pixels) == x.shape[3]
+    assert ImpalaCNN(**RESIDUAL).size(pixels) == x.shape[3]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_sizes_of_residual_sections(pixels: int) -> None:
     ],
 )
 def test_which_axis_is_that_of_channels(shape: tuple[int, ...], channels: str, image: tuple[int, ...]) -> None:
-    assert Plain(**{**PLAIN, "channels": channels}).image(images(shape)) == image
+    assert NatureCNN(**{**PLAIN, "channels": channels}).image(images(shape)) == image
 
 
 def layers(network: StackedNetwork) -> list[tuple[int, ...]]:
@@ -192,7 +192,7 @@ def test_values_that_are_not_allowed(words: str, sentence: str) -> None:
 
 
 def test_observations_that_are_no_images_and_images_that_are_too_small() -> None:
-    with pytest.raises(LabError, match=r"lab.net.conv.Plain looks at images .* shape \(4,\): choose net=mlp"):
+    with pytest.raises(LabError, match=r"lab.net.conv.NatureCNN looks at images .* shape \(4,\): choose net=mlp"):
         net_of("net=nature").check_observations(Box(-1, 1, (4,)))
     with pytest.raises(LabError, match="Images of 16 x 16 are too small"):
         net_of("net=nature").check_observations(images((16, 16, 1)))

@@ -15,7 +15,7 @@ from lab.net.layers import Activation, Linear
 from lab.net.mlp import MLP
 from lab.net.net import Output
 from lab.net.network import Parameters, StackedNetwork
-from lab.net.normalization import BatchRenorm, row_shares
+from lab.net.normalization import BatchRenorm, sample_weights
 
 S, B, INPUTS = 3, 5, 4
 
@@ -64,10 +64,10 @@ def test_outputs_and_gradients_are_those_of_autograd(
     network.train(training)
     assert set(network.dense) == {"policy", "value"}
     x, other = torch.randn(S, B, INPUTS), torch.randn(S, B, INPUTS)
-    weight, share = torch.rand(S, B), row_shares((torch.rand(S, B) > 0.3).float())
+    weight, share = torch.rand(S, B), sample_weights((torch.rand(S, B) > 0.3).float())
     for module in network.modules():
         if isinstance(module, BatchRenorm):
-            module.share = share
+            module.sample_weights = share
     twin = copy.deepcopy(network)  # as a batch moves the running moments
 
     def losses(outputs: list[Tensor]) -> Tensor:
@@ -77,7 +77,7 @@ def test_outputs_and_gradients_are_those_of_autograd(
     for _ in range(2):  # as nothing of the first time may be left
         before = {name: buffer.clone() for name, buffer in network.named_buffers()}
         ours = [network(x, "policy")[0], *network(other, "policy", "value")]
-        parameters.differentiate(losses(ours), weight)
+        parameters.backward(losses(ours), weight)
     twin.load_state_dict(before, strict=False)
     theirs = [plainly(twin, "policy", x), *(plainly(twin, name, other) for name in ("policy", "value"))]
     assert all(torch.allclose(one, two, atol=1e-5) for one, two in zip(ours, theirs, strict=True))
@@ -104,7 +104,7 @@ def test_gradients_go_through_to_what_went_in_and_leave_other_networks_alone(nor
         return torch.cat([x[..., :2], action], -1)
 
     losses = critic(seen(actor(x, "policy")[0]), "value")[0].squeeze(-1)
-    actor_parameters.differentiate(losses, torch.ones(S, B))
+    actor_parameters.backward(losses, torch.ones(S, B))
     plain = plainly(critic, "value", seen(plainly(actor, "policy", x))).sum()
     leaves = [leaf for name, leaf in actor_parameters.named.items() if "policy" in name]
     expected = dict(zip(map(id, leaves), torch.autograd.grad(plain, leaves), strict=True))
@@ -126,7 +126,7 @@ def test_what_nobody_learns_from_is_an_error_before_it_fills_the_memory(monkeypa
         losses = network(x, "policy")[0].sum(-1)
     with pytest.raises(RuntimeError, match=r"under torch\.no_grad"):
         network(x, "policy")
-    parameters.differentiate(losses, torch.ones(S, B))
+    parameters.backward(losses, torch.ones(S, B))
     network(x, "policy")
 
 

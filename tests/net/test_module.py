@@ -64,7 +64,7 @@ def numbers(network: StackedNetwork, x: Tensor) -> list[Tensor]:
     for _ in range(3):
         results = network(x, "policy", "value")
     losses = torch.stack([(result * result + result).sum(-1) for result in results]).sum(0)
-    parameters.differentiate(losses, torch.ones_like(losses))
+    parameters.backward(losses, torch.ones_like(losses))
     with torch.no_grad():
         later = network(x, "policy", "value")
     return [*results, *later, parameters.gradients, *parameters.buffers.values()]

@@ -55,7 +55,7 @@ def test_gradients_are_autograds_and_never_mix() -> None:
         policy, value = network(x, "policy", "value")
         return (policy.square().sum((1, 2)) + value.sum((1, 2))) * torch.tensor([1.0, 0.0, 2.0])
 
-    parameters.differentiate(loss(), torch.ones(3))
+    parameters.backward(loss(), torch.ones(3))
     expected = torch.autograd.grad(loss().sum(), list(network.parameters()))
     for (name, _), gradient in zip(network.named_parameters(), expected, strict=True):
         for s in range(3):
