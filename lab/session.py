@@ -13,7 +13,7 @@ from typing import Any
 from lab.common.signals import stop_signals, was_asked_to_stop
 from lab.env.vector import Spaces
 from lab.errors import LabError, visible
-from lab.run.checkpoint import generations, together
+from lab.run.checkpoint import generations, group_by_frame
 from lab.run.code.digest import changed_since
 from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir
@@ -67,7 +67,7 @@ def train(
             groups = [
                 ([members[i] for i in group], states, shared)
                 for members, shared in group_in_lockstep(specs, spaces)
-                for group, states in together([found[i][0] for i in members])
+                for group, states in group_by_frame([found[i][0] for i in members])
             ]
             stacks = [
                 (group, states, Stack([specs[i] for i in group], [directories[i] for i in group], shared))
@@ -89,7 +89,7 @@ def train(
             )
             if show:
                 warn_of_code(provenance.code, [directories[i] for i in group] if states else [])
-            provenance.facts["restore"] = stack.way  # how its environments are brought back
+            provenance.facts["restore"] = stack.restore_method  # how its environments are brought back
             composed = [compositions[i] for i in group] if compositions else None
             frame = states[0]["frame"] if states else None
             notes = [[*recovered(before[i]), *fallback(found[i][1], frame)] for i in group]

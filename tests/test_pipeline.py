@@ -45,6 +45,7 @@ NUMBERLESS = {
     "lab/run/guard.py",
     "lab/common/imports.py",
     "lab/common/signals.py",
+    "lab/common/format.py",
     "lab/common/lazy.py",
     "lab/run/levels.py",
     "lab/run/lock.py",

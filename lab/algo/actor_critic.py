@@ -185,7 +185,7 @@ class ActorCritic(OffPolicy):
             return metrics
         with torch.no_grad():
             errors = 0.5 * (first.abs() + second.abs())
-            self.replay.set_errors(batch, errors)
+            self.replay.update_priorities(batch, errors)
             share = shares(batch)
             return metrics | {
                 "value_loss": (losses * share).sum(-1),

@@ -110,7 +110,7 @@ class DQN(ValueBased, OffPolicy):
         losses, errors = self.losses(current, following, batch)
         norm = self.learners["q"].step(losses, batch.weight, lr, active, self.max_grad_norm)
         assert self.replay is not None
-        self.replay.set_errors(batch, errors)
+        self.replay.update_priorities(batch, errors)
         self.steps_taken += 1
         if self.steps_taken % self.target_every == 0:
             self.targets["target"].polyak_update(self.learners["q"].parameters, self.target_rate * active)

@@ -88,7 +88,7 @@ class OffPolicy(Algorithm):
         assert self.replay is not None
         self.replay.add(rollout)
         stack = len(streams)
-        if self.exploring or not self.replay.usable:
+        if self.exploring or not self.replay.num_available:
             return {"steps": torch.zeros(stack, device=self.active.device)}
         chosen = np.stack([stream.minibatches.random((self.updates, self.minibatch)) for stream in streams], 1)
         lr = self.learning_rate(progress)
@@ -100,7 +100,7 @@ class OffPolicy(Algorithm):
             metrics |= self.update(batch, streams, lr, active, diagnose)
             steps = steps + metrics.pop("steps")
         if diagnose:
-            frames = torch.full_like(steps, self.replay.usable)
+            frames = torch.full_like(steps, self.replay.num_available)
             metrics |= {**self.rates(progress), "lr": lr[:, 0], "replay_frames": frames}
         return {**metrics, "steps": steps}
 

@@ -125,7 +125,7 @@ class SelfImitation(OnPolicy):
             loss = self.sil.policy_coef * policy_loss + self.sil.value_coef * value_loss
             active = self.active * any_usable(batch.weight)
             self.learners["agent"].step(loss, batch.weight, lr, active, self.max_grad_norm)
-            self.replay.set_errors(batch, better)
+            self.replay.update_priorities(batch, better)
             steps = steps + active[:, 0]
             found = (policy_loss.detach(), value_loss.detach(), (better > 0).to(lr.dtype))
             for name, each in zip(METRICS, found, strict=True):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import spec as specs
+from lab.common.format import format_number
 from lab.common.terminal import Terminal
 from lab.run.directory import LESS_IS_BETTER
 from lab.run.files import keep_earlier, write_atomically
-from lab.train.display import number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -121,7 +121,7 @@ def conclusion(comparison: Comparison) -> str:
 def estimate(found: dict[str, float | None], digits: str = "") -> str:
     """Write a value and its interval, where it has them."""
     value, low, high = (
-        "-" if each is None else format(each, digits) if digits else number(each)
+        "-" if each is None else format(each, digits) if digits else format_number(each)
         for each in (found["value"], found["low"], found["high"])
     )
     return value if found["low"] is None else f"{value} [{low}, {high}]"

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from lab import spec as specs
 from lab.analysis.session import read_spec  # not lab.spec's: an earlier spec may have had other keys
+from lab.common.format import format_number
 from lab.common.terminal import Terminal
 from lab.errors import LabError, require, require_one_of, visible
 from lab.run import provenance
@@ -28,7 +29,6 @@ from lab.run.levels import level, sessions
 from lab.run.schemas import PROVENANCE
 from lab.run.trust import warn
 from lab.sweep.summary import quoted
-from lab.train.display import number
 
 if TYPE_CHECKING:
     from lab.command.reproduction import Verdict
@@ -355,7 +355,7 @@ def show(console: Terminal, verdicts: Sequence[Verdict]) -> None:
             continue
         files = [Text(SAME[same], "" if same else "red") for same in verdict.identical.values()]
         parts = "-" if verdict.parts_at is None else f"{verdict.parts_at:,}"
-        figures = map(number, (verdict.then, verdict.now, verdict.difference))
+        figures = map(format_number, (verdict.then, verdict.now, verdict.difference))
         table.add_row(verdict.session, *files, parts, *figures)
     console.print()
     console.print(table)

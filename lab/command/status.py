@@ -10,13 +10,13 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as Branches
 
+from lab.common.format import format_number
 from lab.common.terminal import Terminal
 from lab.errors import LabError, say_once
 from lab.run.directory import SweepDir
 from lab.run.files import Document
 from lab.run.progress import TrialProgress, count, read_progress
 from lab.sweep.tree import add_trial, title
-from lab.train.display import number
 
 USAGE = """Usage: python -m lab status DIR [--watch]
 
@@ -96,7 +96,7 @@ def best_of(path: Path, trials: list[TrialProgress]) -> str | None:
         return None
     choose = max if objective["directions"][0] == "maximize" else min
     index = choose(values, key=lambda key: values[key])
-    best = f"{title(trials[index])}: {aggregate} {metric} {number(values[index])}"
+    best = f"{title(trials[index])}: {aggregate} {metric} {format_number(values[index])}"
     unknown = [trial.directory.path.name for trial in trials if trial.state == "completed"]
     unknown = [name for name in unknown if name not in {trials[known].directory.path.name for known in values}]
     return f"{best} ({', '.join(unknown)}: trial.json lacks it, and `report` makes it again)" if unknown else best

@@ -108,7 +108,7 @@ def unpickled(content: bytes) -> VectorEnv[Any, Any, Any]:
     return pickle.loads(content)  # noqa: S301 - from the user's own directory
 
 
-def way_for(make: Callable[[], gym.Env[Any, Any]], name: str = "the environment") -> str:
+def detect_single_method(make: Callable[[], gym.Env[Any, Any]], name: str = "the environment") -> str:
     """Return how environments can be brought back: `pickle`, `replay`, or `reset` where neither gives what it should.
 
     It is tried, because pickles of some environments hold no more than how they were made.
@@ -134,7 +134,7 @@ def way_for(make: Callable[[], gym.Env[Any, Any]], name: str = "the environment"
     return "reset"
 
 
-def way_for_vector(make: Callable[[], VectorEnv[Any, Any, Any]], name: str = "the environment") -> str:
+def detect_vector_method(make: Callable[[], VectorEnv[Any, Any, Any]], name: str = "the environment") -> str:
     """Return how a vector environment that is one object can be brought back: `pickle` or `reset`."""
     try:
         original = make()

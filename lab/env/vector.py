@@ -17,7 +17,7 @@ from lab.env.dry_run import Draws, find_draws
 from lab.env.generators import SHARED, Generators
 from lab.env.guard import guard, guarded, refuse_end
 from lab.env.make import is_native, isolate, make_single, sentence, vectorize
-from lab.env.restore import Restorable, pickled, unpickled, way_for, way_for_vector
+from lab.env.restore import Restorable, detect_single_method, detect_vector_method, pickled, unpickled
 from lab.env.spec import EnvSpec
 from lab.env.sync_vector import SideBySide, is_image
 from lab.errors import LabError
@@ -161,7 +161,7 @@ class Environments:
             spec: of one of them.
             num_envs: how many.
             rng: draws their seeds.
-            way: how their state is brought back, as `way_of` says; null if it never is.
+            way: how their state is brought back, as `detect_restore_method` says; null if it never is.
         """
         self.num_envs = num_envs
         self._rng, self._way, self._spec = rng, way, spec
@@ -259,7 +259,7 @@ class Environments:
         close_all(f"env.id={self._spec.id}", self._base)
 
 
-def way_of(spec: EnvSpec) -> str:
+def detect_restore_method(spec: EnvSpec) -> str:
     """Return how the environments of a Session are brought back with a checkpoint: `pickle`, `replay` or `reset`.
 
     Raises:
@@ -275,8 +275,8 @@ def way_of(spec: EnvSpec) -> str:
     names = () if spec.isolate_rng == "never" else SHARED
     name = f"env.id={spec.id}"
     if is_native(spec):
-        return way_for_vector(lambda: vectorize(spec, 2, None, names=names), name)
-    return way_for(lambda: isolate(make_single(spec), names), name)
+        return detect_vector_method(lambda: vectorize(spec, 2, None, names=names), name)
+    return detect_single_method(lambda: isolate(make_single(spec), names), name)
 
 
 _draws: dict[str, Draws] = {}  # by the spec; a process makes environments of few, and again and again

@@ -156,7 +156,7 @@ def analyze(records: Sequence[Record | Ended]) -> None:
 def conclude(records: Sequence[Record | Ended]) -> int:
     """Analyze every Session, show the results and return the exit status."""
     from lab.analysis import analyze as analyze_run
-    from lab.train.display import show_results
+    from lab.train.display import print_results
 
     try:
         analyze(records)
@@ -164,7 +164,7 @@ def conclude(records: Sequence[Record | Ended]) -> int:
             analyze_run(records[0].dir.path.parent)
     except KeyboardInterrupt:
         print("\nInterrupted while drawing; make figures again with: python -m lab report DIR", file=sys.stderr)
-    show_results(records)
+    print_results(records)
     return max(STATUS[record.state] for record in records)
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lab.common.format import format_bytes
 from lab.common.lazy import torch
 from lab.memory.replay import DONE, REWARD, VALID, Replay
 from lab.memory.rollout import Rollout
-from lab.memory.size import in_words
 from lab.memory.spec import ReplaySpec
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ class RecentSteps(Replay):
         return f"{self.KEY}={self._asked}", "try fewer"
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """How much a Session keeps, in words."""
-        return f"the last {self.kept:,} steps of each environment are kept, in {in_words(self.session_bytes)}"
+        return f"the last {self.kept:,} steps of each environment are kept, in {format_bytes(self.session_bytes)}"
 
     def add(self, rollout: Rollout) -> None:
         """Take in a horizon of steps."""

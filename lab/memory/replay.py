@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lab.common.format import format_bytes
 from lab.common.lazy import torch
-from lab.memory.size import in_words, refuse_if_too_large
+from lab.memory.size import refuse_if_too_large
 from lab.memory.spec import FLOAT16_MOST, ReplaySpec
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ class Replay:
         return self.size_bytes / len(self._highest)
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """How much a Session remembers, in words."""
-        size = in_words(self.session_bytes)
+        size = format_bytes(self.session_bytes)
         return f"the replay memory holds {self.kept * self.num_envs:,} transitions in {size}"
 
     @property
@@ -129,7 +130,7 @@ class Replay:
         return self.count * self.num_envs
 
     @property
-    def usable(self) -> int:
+    def num_available(self) -> int:
         """Transitions that can be drawn now, counting steps in which an environment was reset."""
         return max(min(self.count, self.kept) - (self.n - 1), 0) * self.num_envs
 
@@ -214,10 +215,10 @@ class Replay:
             if self.spec.combined:
                 place[:, -1] = newest % self.steps * self.num_envs + (shares[:, -1] * self.num_envs).astype(np.int64)
         else:
-            drawn = (shares * self.usable).astype(np.int64)
+            drawn = (shares * self.num_available).astype(np.int64)
             if self.spec.combined:
-                drawn[:, -1] = self.usable - self.num_envs + (shares[:, -1] * self.num_envs).astype(np.int64)
-            oldest = self.count - self.usable // self.num_envs - (self.n - 1)
+                drawn[:, -1] = self.num_available - self.num_envs + (shares[:, -1] * self.num_envs).astype(np.int64)
+            oldest = self.count - self.num_available // self.num_envs - (self.n - 1)
             place = (oldest * self.num_envs + drawn) % (self.steps * self.num_envs)
         index = self._index(place)
         reward, discount, valid, length = self._returns(place, index, gamma, statistics)
@@ -288,11 +289,11 @@ class Replay:
             probability = np.maximum(leaves, 1e-30) / max(total, 1e-30)
             beta = start[s] + (final[s] - start[s]) * progress
             # What cannot be drawn, as the newest step of `combined` may be, has no part in the largest.
-            row = np.where(leaves > 0, (self.usable * probability) ** -beta, 0.0)
+            row = np.where(leaves > 0, (self.num_available * probability) ** -beta, 0.0)
             weights[s] = row / max(row.max(), 1e-30)
         return weights
 
-    def set_errors(self, batch: Batch, errors: torch.Tensor) -> None:
+    def update_priorities(self, batch: Batch, errors: torch.Tensor) -> None:
         """Set priorities by the errors [S, B] that learning found in a minibatch."""
         if not self.spec.prioritized:
             return

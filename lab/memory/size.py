@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
+from lab.common.format import format_bytes
 from lab.common.lazy import torch
 from lab.errors import LabError
 
@@ -24,8 +24,8 @@ def refuse_if_too_large(size: int, device: torch.device, asked: str, advice: str
         free, place = free_memory(), "free on this machine"
     if size > free:
         raise LabError(
-            f"{asked} needs {in_words(size)} for observations, actions and rewards, and {in_words(free)} are {place}:"
-            f" {advice}."
+            f"{asked} needs {format_bytes(size)} for observations, actions and rewards, and {format_bytes(free)}"
+            f" are {place}: {advice}."
         )
 
 
@@ -41,9 +41,3 @@ def free_memory() -> int:
     if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
         limits.append(int(limit.read_text()) - int(used.read_text()))
     return min(limits, default=2**63)
-
-
-def in_words(size: float) -> str:
-    """Return a number of bytes as a person says it."""
-    power = min(int(math.log10(max(size, 1)) // 3), 4)
-    return f"{size / 1000**power:.3g} {('bytes', 'KB', 'MB', 'GB', 'TB')[power]}"

@@ -111,7 +111,7 @@ def _require_files(directory: RunDir, state: dict[str, Any]) -> None:
             raise LabError(f"{path} is missing, which the checkpoint at frame {state['frame']:,} knows of.") from error
 
 
-def go_back(directory: RunDir, state: dict[str, Any]) -> None:
+def roll_back(directory: RunDir, state: dict[str, Any]) -> None:
     """Make the checkpoint that a Session goes on from its last one; a newer one is damaged, or is not to be used.
 
     The newer one would be kept as the previous one at the next checkpoint, in the place of this one, which is whole;
@@ -122,7 +122,7 @@ def go_back(directory: RunDir, state: dict[str, Any]) -> None:
         previous.replace(last)
 
 
-def together(found: list[list[dict[str, Any]]]) -> list[tuple[list[int], list[dict[str, Any]] | None]]:
+def group_by_frame(found: list[list[dict[str, Any]]]) -> list[tuple[list[int], list[dict[str, Any]] | None]]:
     """Say which Sessions of a stack can go on in lockstep: those that are at the same point.
 
     A kill between two writes leaves some Sessions of a stack a checkpoint ahead; all go back to the one they share.

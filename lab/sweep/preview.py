@@ -9,6 +9,7 @@ from statistics import median
 
 from rich.table import Table
 
+from lab.common.format import format_duration
 from lab.common.terminal import Terminal
 from lab.errors import LabError
 from lab.experiment import Plan
@@ -18,7 +19,6 @@ from lab.run.levels import sessions
 from lab.run.schemas import PROVENANCE
 from lab.spec import Spec
 from lab.sweep.tree import value_of
-from lab.train.display import duration
 from lab.trial import Trial
 
 MOST_TRIALS = 40  # that are listed one by one
@@ -80,8 +80,8 @@ def estimate(plan: Plan, spec: Spec, left: int, outputs: Path) -> str:
     jobs = min(plan.parallel, -(-left // plan.stack))
     seconds = left * spec.frames / median(speeds) / jobs
     return (
-        f"That would take about {duration(seconds)} and some seconds to start, with {jobs} jobs at the same time at"
-        f" {median(speeds):,.0f} frames/s each, as {len(speeds)} earlier Sessions of the same name tell."
+        f"That would take about {format_duration(seconds)} and some seconds to start, with {jobs} jobs at the same"
+        f" time at {median(speeds):,.0f} frames/s each, as {len(speeds)} earlier Sessions of the same name tell."
     )
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from rich.table import Table
 
+from lab.common.format import format_number
 from lab.common.terminal import Terminal
 from lab.run.directory import RunDir, SweepDir, TrialDir
 from lab.run.files import read_json
 from lab.run.levels import level
 from lab.sweep.tree import value_of
-from lab.train.display import number, print_next
+from lab.train.display import print_next
 
 MOST_ROWS = 12  # Trials that the ranking on the terminal shows
 FEWEST_SEEDS = 4  # below which intervals of bootstraps are far too narrow
@@ -69,8 +70,8 @@ def show_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[s
         if found and found["n"]:
             note = "" if found["n"] == results["sessions"]["completed"] else f" (of {found['n']})"
             mean, iqm = found["mean"], found["iqm"]
-            values = (number(mean["value"]), interval(mean), number(iqm["value"]), interval(iqm))
-            table.add_row(f"{figure}{note}", *values, number(found["std"]["value"]))
+            values = (format_number(mean["value"]), interval(mean), format_number(iqm["value"]), interval(iqm))
+            table.add_row(f"{figure}{note}", *values, format_number(found["std"]["value"]))
     console.print(table if table.row_count else stands_on(results["sessions"]))
     list_failures(console, directory.path, results["not_completed"])
     commands = {}
@@ -137,7 +138,9 @@ def ranking_table(objective: dict[str, Any], ranking: list[dict[str, Any]]) -> T
     for key in keys:
         table.add_column(key, justify="right", no_wrap=True)
     for entry in ranking[:MOST_ROWS]:
-        cells = [text for found in entry["objective"].values() for text in (number(found["value"]), interval(found))]
+        cells = [
+            text for found in entry["objective"].values() for text in (format_number(found["value"]), interval(found))
+        ]
         values = [value_of(entry["hyperparameters"].get(key)) for key in keys]
         table.add_row(str(entry["rank"]), f"trial-{entry['trial']:03}", *cells, *values)
     return table
@@ -177,7 +180,7 @@ def list_failures(console: Terminal, path: Path, sessions: list[dict[str, Any]])
 
 def interval(found: dict[str, Any]) -> str:
     """Write an interval, or a dash where one seed gives none."""
-    return "-" if found["low"] is None else f"[{number(found['low'])}, {number(found['high'])}]"
+    return "-" if found["low"] is None else f"[{format_number(found['low'])}, {format_number(found['high'])}]"
 
 
 def first_session(trial: TrialDir) -> RunDir:

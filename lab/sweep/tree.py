@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as Branches
 
+from lab.common.format import format_duration, format_number
 from lab.common.terminal import Terminal
 from lab.errors import shown
 from lab.run.progress import SessionProgress, TrialProgress, count, follow
-from lab.train.display import duration, number
 
 if TYPE_CHECKING:
     from lab.analysis.objective import Objective
@@ -80,7 +80,7 @@ class Tree:
     def figures(self, values: Sequence[float]) -> str:
         """Write the values of the objective with their names."""
         pairs = zip(self.objective.metrics, values, strict=True)
-        return ", ".join(f"{self.objective.aggregate} {metric} {number(value)}" for metric, value in pairs)
+        return ", ".join(f"{self.objective.aggregate} {metric} {format_number(value)}" for metric, value in pairs)
 
     def say(self, line: str) -> None:
         """Print a line where there is no live tree."""
@@ -128,7 +128,7 @@ class Tree:
         done = sum(session.share for session in going)
         if speed:
             left = max(planned - ended - done, 0.0) * self.frames / speed
-            parts += [f"{speed:,.0f} frames/s", f"{duration(left)} left"]
+            parts += [f"{speed:,.0f} frames/s", f"{format_duration(left)} left"]
         return Text(f"{self.name}: {', '.join(parts)}", style="bold")
 
     def render(self) -> RenderableType:
@@ -208,7 +208,7 @@ def summary(trial: TrialProgress) -> str:
     """Say in few words what came of a Trial."""
     done = sum(session.state == "completed" for session in trial.sessions)
     returns = [s.status["return"] for s in trial.sessions if s.state == "completed" and s.status["return"] is not None]
-    mean = f"  return {number(sum(returns) / len(returns))}" if returns else ""
+    mean = f"  return {format_number(sum(returns) / len(returns))}" if returns else ""
     return f"{done} of {len(trial.sessions)} Sessions{mean}"
 
 
@@ -223,6 +223,6 @@ def progress(session: SessionProgress) -> str:
     parts = [f"{'━' * filled}{'╌' * (BAR - filled)} {session.share:>4.0%}", f"{status['frame']:,} frames"]
     if session.state == "running" and status["frames_per_second"]:
         left = (status["frames"] - status["frame"]) / status["frames_per_second"]
-        parts += [f"{status['frames_per_second']:,.0f}/s", f"{duration(max(left, 0))} left"]
-    parts.append(f"return {number(status['return'])}")
+        parts += [f"{status['frames_per_second']:,.0f}/s", f"{format_duration(max(left, 0))} left"]
+    parts.append(f"return {format_number(status['return'])}")
     return "  ".join(parts)

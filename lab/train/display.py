@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 
+from lab.common.format import format_duration, format_number
 from lab.common.terminal import Terminal
 from lab.run.files import read_json
 from lab.run.schemas import SESSION
@@ -59,8 +60,8 @@ class Display:
         spec, now = self.specs[index], perf_counter()
         elapsed = now - self._start
         left = elapsed * max(spec.frames - frame, 0) / max(frame - self._begun, 1)
-        reached = number(mean_return)
-        figures = f"{frame:>9,} frames {frames_per_second:>7,.0f}/s  return {reached:>6}  {duration(left)} left"
+        reached = format_number(mean_return)
+        figures = f"{frame:>9,} frames {frames_per_second:>7,.0f}/s  return {reached:>6}  {format_duration(left)} left"
         share = frame / spec.frames
         if self._live:
             self._live.update(self._tasks[index], completed=min(frame, spec.frames), figures=figures)
@@ -84,14 +85,7 @@ class Display:
             self._live.stop()
 
 
-def duration(seconds: float) -> str:
-    """Write a time as 0:42, 12:05 or 3:20:00."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def show_results(records: Sequence[Record | Ended]) -> None:
+def print_results(records: Sequence[Record | Ended]) -> None:
     """Print how each Session ended, its figures, its directory, and what to type next."""
     console = Terminal(soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -104,7 +98,7 @@ def show_results(records: Sequence[Record | Ended]) -> None:
             f"{record.spec.name} seed {record.spec.seed}",
             record.state,
             f"{record.frame:,}",
-            *(number(figures.get(key)) for key in ("return", "best", "eval_return", "strength")),
+            *(format_number(figures.get(key)) for key in ("return", "best", "eval_return", "strength")),
             f"{figures['frames_to_solve']:,}" if figures.get("frames_to_solve") else "-",
         )
     # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
@@ -138,10 +132,3 @@ def print_next(console: Terminal, commands: Mapping[str, str]) -> None:
     width = max(map(len, commands))
     for command, purpose in commands.items():
         console.print(f"  {command:<{width}}  # {purpose}")
-
-
-def number(value: float | None) -> str:
-    """Write a figure with a decimal or, below 10, three digits; a dash if there is none."""
-    if value is None:
-        return "-"
-    return f"{value:,.1f}" if abs(value) >= 10 else f"{value + 0.0:.3g}"

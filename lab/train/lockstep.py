@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from lab.common.plain import canonical, flatten
-from lab.env.vector import Spaces, probe, way_of
+from lab.env.vector import Spaces, detect_restore_method, probe
 from lab.spec import Spec
 
 NUMBER = "a number"  # in place of one that is a vector over the session axis, and so may differ
@@ -52,7 +52,7 @@ def group_in_lockstep(specs: Sequence[Spec], spaces: Spaces) -> list[tuple[list[
     for name, spec in zip(names, specs, strict=True):
         if name not in environments:
             found = probe(spec.env) if environments else spaces
-            environments[name] = found, way_of(spec.env) if several else ""
+            environments[name] = found, detect_restore_method(spec.env) if several else ""
     groups: list[tuple[list[int], tuple[dict[str, str], Spaces, str]]] = []
     for index, (name, spec) in enumerate(zip(names, specs, strict=True)):
         common = (settings(spec), *environments[name])

@@ -14,7 +14,7 @@ import torch
 
 from lab.common.signals import uninterrupted
 from lab.env import notices
-from lab.env.vector import Environments, Spaces, warnings_of, way_of
+from lab.env.vector import Environments, Spaces, detect_restore_method, warnings_of
 from lab.errors import explain_error
 from lab.run import checkpoint
 from lab.run.directory import RunDir
@@ -64,9 +64,9 @@ class Stack:
         self.device = prepare(self.spec.device, self.spec.threads)
         self.agent = Agent(specs, spaces, self.device)
         self.agent.algorithm.allocate(self.spec.env.num_envs)
-        self.way = way_of(self.spec.env)
+        self.restore_method = detect_restore_method(self.spec.env)
         self.envs = [
-            Environments(spec.env, spec.env.num_envs, streams.environments, self.way)
+            Environments(spec.env, spec.env.num_envs, streams.environments, self.restore_method)
             for spec, streams in zip(specs, self.agent.streams, strict=True)
         ]
         self.collector = Collector(self.agent, self.envs)
@@ -101,7 +101,7 @@ class Stack:
         """
         self.stop = stop
         for directory, state in zip(self.directories, states or [], strict=False):
-            checkpoint.go_back(directory, state)
+            checkpoint.roll_back(directory, state)
         parts: list[dict[str, Any]] = states or [{"record": None}] * len(self.specs)
         metrics, none = self.agent.algorithm.metrics, [()] * len(self.specs)
         self.records = [
@@ -112,7 +112,7 @@ class Stack:
             for warning in warnings_of(self.spec.env):
                 record.warn(warning)
             if self.agent.algorithm.replay:
-                record.note(self.agent.algorithm.replay.described)
+                record.note(self.agent.algorithm.replay.description)
         for directory, files in zip(self.directories, compositions or [], strict=False):
             for name, text in files.items():
                 write_text(directory.hydra / name, text)
@@ -191,10 +191,10 @@ class Stack:
                 self.log(figures)
             if evaluating or (spec.eval.every == 0 and saving):
                 self.save_best(figures)
-            if saving and self.way == "reset" and not horizon.last:
+            if saving and self.restore_method == "reset" and not horizon.last:
                 for s in self.collector.alive[:]:
                     self.collector.begin_episodes(s)
-            if saving or (self.way != "reset" and self.minutes_passed()):
+            if saving or (self.restore_method != "reset" and self.minutes_passed()):
                 self.save(self.collector.alive)
         self.end_failed()
         if logging and not horizon.last:
@@ -344,7 +344,7 @@ class Stack:
     def save_at_end(self, s: int) -> None:
         """Save a Session that ends, as its state is now."""
         # Between two checkpoints, environments that are reset at each cannot be brought back: it goes on from the last.
-        if self.way != "reset" or self.frame >= self.spec.frames:
+        if self.restore_method != "reset" or self.frame >= self.spec.frames:
             self.save([s])
         if self.records[s].best == float("-inf"):
             self.write_best(s)

@@ -164,8 +164,8 @@ def test_twins_have_trunks_of_their_own_however_the_net_shares_its() -> None:
 def test_prioritized_replay_is_told_the_errors_of_both_critics() -> None:
     agent, rollout = make("sac", "pendulum", "algo.memory.prioritized=true", "algo.memory.combined=true", "algo.n=2")
     seen = []
-    original = agent.algorithm.replay.set_errors
-    agent.algorithm.replay.set_errors = lambda batch, errors: (seen.append(errors), original(batch, errors))
+    original = agent.algorithm.replay.update_priorities
+    agent.algorithm.replay.update_priorities = lambda batch, errors: (seen.append(errors), original(batch, errors))
     metrics = agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
     assert len(seen) == 4
     assert all(errors.shape == (1, BATCH) and (errors >= 0).all() for errors in seen)

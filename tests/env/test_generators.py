@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lab.env.generators import SHARED, Generators, Watch
-from lab.env.vector import Environments, draws_of, way_of
+from lab.env.vector import Environments, detect_restore_method, draws_of
 from lab.run.directory import RunDir
 from lab.run.files import read_json
 from lab.spec import Spec
@@ -69,7 +69,7 @@ def test_workers_have_states_of_their_own_as_environments_of_one_process_have() 
     seen = []
     for vectorize in ("sync", "async"):
         spec = specs(*DICE, f"env.vectorize={vectorize}")[0].env
-        envs = Environments(spec, 3, np.random.default_rng(0), way_of(spec))
+        envs = Environments(spec, 3, np.random.default_rng(0), detect_restore_method(spec))
         seen.append([envs.reset(), *(envs.step(np.zeros(3, np.int64))[0] for _ in range(20))])
         envs.close()
     assert np.array_equal(seen[0], seen[1])

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lab.env.make import make_single
-from lab.env.restore import Restorable, way_for, way_for_vector
+from lab.env.restore import Restorable, detect_single_method, detect_vector_method
 from lab.env.spec import EnvSpec
-from lab.env.vector import Environments, way_of
+from lab.env.vector import Environments, detect_restore_method
 from lab.errors import LabError
 from tests.helpers import specs
 
@@ -29,7 +29,7 @@ def env_spec(*words: str) -> EnvSpec:
 
 
 def way_of_class(name: str) -> str:
-    return way_of(env_spec("env=gymnasium", f"env.id=tests.envs:{name}-v0"))
+    return detect_restore_method(env_spec("env=gymnasium", f"env.id=tests.envs:{name}-v0"))
 
 
 def actions_of(space: gym.Space[Any], count: int) -> list[Any]:
@@ -54,12 +54,12 @@ def test_an_environment_goes_on_from_any_step(words: tuple[str, ...], way: str) 
 )
 def test_an_environment_whose_pickle_forgets_goes_on_by_replay(words: tuple[str, ...]) -> None:
     spec = env_spec(*words)
-    assert way_of(spec) == "replay"
+    assert detect_restore_method(spec) == "replay"
     check_every_step(spec, "replay", every=7)
 
 
 def test_an_environment_whose_episodes_depend_on_earlier_ones_is_made_anew() -> None:
-    assert way_of(env_spec(*WALKER)) == "reset"
+    assert detect_restore_method(env_spec(*WALKER)) == "reset"
 
 
 def check_every_step(spec: EnvSpec, way: str, every: int = 1) -> None:
@@ -102,7 +102,7 @@ def check_every_step(spec: EnvSpec, way: str, every: int = 1) -> None:
 )
 def test_environments_side_by_side_go_on_from_their_state(words: tuple[str, ...], way: str) -> None:
     spec = env_spec(*words)
-    assert way_of(spec) == way
+    assert detect_restore_method(spec) == way
     original = Environments(spec, 3, np.random.default_rng(1), way)
     original.reset()
     rng = np.random.default_rng(2)
@@ -134,7 +134,7 @@ def test_environments_side_by_side_go_on_from_their_state(words: tuple[str, ...]
 def test_environments_that_are_reset_at_a_checkpoint_go_on_from_the_reset(words: tuple[str, ...]) -> None:
     spec = env_spec(*words, "env.restore=reset")
     rng, other = np.random.default_rng(1), np.random.default_rng(9)
-    original, twin = (Environments(spec, 2, stream, way_of(spec)) for stream in (rng, other))
+    original, twin = (Environments(spec, 2, stream, detect_restore_method(spec)) for stream in (rng, other))
     original.reset()
     original.reset()
     state, after = original.state(), rng.bit_generator.state
@@ -160,12 +160,12 @@ def test_what_cannot_be_made_is_brought_back_by_nothing() -> None:
     def broken() -> Any:
         raise RuntimeError("no")
 
-    makers: tuple[Callable[[Any], str], ...] = (way_for, way_for_vector)
+    makers: tuple[Callable[[Any], str], ...] = (detect_single_method, detect_vector_method)
     assert [way(broken) for way in makers] == ["reset", "reset"]
 
 
 def test_native_vector_environments_cannot_be_replayed() -> None:
     with pytest.raises(LabError, match=r"restore=replay is not possible.*Try env.vectorize=sync"):
-        way_of(env_spec("env=cartpole", "env.restore=replay"))
-    assert way_of(env_spec("env=cartpole", "env.restore=replay", "env.vectorize=sync")) == "replay"
-    assert way_of(env_spec("env=cartpole", "env.restore=reset")) == "reset"
+        detect_restore_method(env_spec("env=cartpole", "env.restore=replay"))
+    assert detect_restore_method(env_spec("env=cartpole", "env.restore=replay", "env.vectorize=sync")) == "replay"
+    assert detect_restore_method(env_spec("env=cartpole", "env.restore=reset")) == "reset"

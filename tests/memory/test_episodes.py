@@ -101,7 +101,7 @@ def test_what_is_drawn_are_steps_of_finished_episodes_and_their_returns(prioriti
             assert batch.reward[s].tolist() == pytest.approx([known[name] for name in names], rel=1e-4, abs=1e-5)
             assert batch.action[s].tolist() == [name % 5 for name in names]
             seen[s] |= set(names)
-        replay.set_errors(batch, torch.from_numpy(rng.random((S, 16), np.float32)))
+        replay.update_priorities(batch, torch.from_numpy(rng.random((S, 16), np.float32)))
     assert seen == [set(episodes.kept(s, replay.kept)) for s in range(S)]
 
 
@@ -126,7 +126,7 @@ def test_steps_are_drawn_in_proportion_to_what_they_were_better_than_expected_by
     replay, episodes = made(1000), Episodes(0.5)
     replay.add_episodes(*episodes.horizon(), GAMMA)
     everything = replay.sample((np.arange(600) / 600)[None].repeat(S, 0), GAMMA, 0.0)
-    replay.set_errors(everything, everything.reward.clamp(min=0))
+    replay.update_priorities(everything, everything.reward.clamp(min=0))
     batch = replay.sample((np.arange(100_000) / 100_000)[None].repeat(S, 0), GAMMA, 0.0)
     for s in range(S):
         known = episodes.kept(s, replay.kept)
@@ -166,7 +166,7 @@ def test_what_was_saved_is_restored_by_parts_and_goes_on_the_same(tmp_path: Path
 
     def on(memory: EpisodeReplay, shares: np.ndarray) -> list[list[float]]:
         batch = memory.sample(shares, GAMMA, 0.5)
-        memory.set_errors(batch, batch.reward.clamp(min=0))
+        memory.update_priorities(batch, batch.reward.clamp(min=0))
         return [batch.observation.flatten().tolist(), batch.reward.flatten().tolist(), batch.weight.flatten().tolist()]
 
     states = []
@@ -216,5 +216,5 @@ def test_a_stack_remembers_what_its_sessions_would_alone() -> None:
         ours, theirs = stacked.sample(shares, GAMMA, 0.5), alone.sample(shares[1:], GAMMA[1:], 0.5)
         for name in ("observation", "action", "reward", "weight"):
             assert torch.equal(getattr(ours, name)[1:], getattr(theirs, name))
-        stacked.set_errors(ours, ours.reward.clamp(min=0))
-        alone.set_errors(theirs, theirs.reward.clamp(min=0))
+        stacked.update_priorities(ours, ours.reward.clamp(min=0))
+        alone.update_priorities(theirs, theirs.reward.clamp(min=0))

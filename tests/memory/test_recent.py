@@ -36,7 +36,7 @@ def test_whole_horizons_are_kept_in_blocks() -> None:
         (64, 3),
     ]
     assert (made(1_000_000).block, made(1_000_000).blocks) == (3908, 256)
-    assert made().described.startswith("the last 192 steps of each environment are kept, in ")
+    assert made().description.startswith("the last 192 steps of each environment are kept, in ")
 
 
 @pytest.mark.parametrize("horizons", [1, 16, 17, 40, 48, 61])

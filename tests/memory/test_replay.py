@@ -13,11 +13,11 @@ import torch
 from gymnasium.spaces import Box
 
 from lab.algo.algorithm import stack
+from lab.common.format import format_bytes
 from lab.env.vector import probe
 from lab.errors import LabError
 from lab.memory.replay import Replay
 from lab.memory.rollout import Raw, Rollout
-from lab.memory.size import in_words
 from lab.memory.spec import ReplaySpec
 from lab.memory.statistics import Statistics
 from lab.run import checkpoint
@@ -177,7 +177,8 @@ def test_a_reward_is_drawn_as_one_value_whenever_it_was_seen(tmp_path: Path) -> 
     for _ in range(60):
         rollout = collector.collect()
         replay.add(rollout)
-        batch = replay.sample(np.arange(replay.usable)[None] / replay.usable + 1e-9, 0.99, 0.0, rollout.statistics)
+        uniforms = np.arange(replay.num_available)[None] / replay.num_available + 1e-9
+        batch = replay.sample(uniforms, 0.99, 0.0, rollout.statistics)
         drawn.append(set(batch.reward[batch.weight > 0].tolist()))
     assert drawn[0] == {-10.0}, "the deviation of the first rewards, all of them -1, is nearly 0"
     assert all(len(values) == 1 for values in drawn)
@@ -225,7 +226,7 @@ def test_priorities_decide_what_is_drawn_and_weights_correct_it() -> None:
     errors[:, ::2] = 2.0
     errors[:, 1::4] = 0.5
     batch.index = np.stack([everything] * S)
-    replay.set_errors(batch, errors)
+    replay.update_priorities(batch, errors)
     drawn = replay.sample(np.random.default_rng(0).random((S, 4000)), GAMMA, 1.0)
     assert replay._tree
     for s in range(S):
@@ -243,7 +244,7 @@ def test_what_was_never_drawn_has_the_highest_priority_and_a_reset_step_none() -
     assert replay._tree
     assert sorted(set(replay._tree.leaves.ravel().tolist())) == [0.0, 1.0]
     batch = replay.sample(np.random.default_rng(0).random((S, 8)), GAMMA, 0.0)
-    replay.set_errors(batch, torch.full((S, 8), 9.0))
+    replay.update_priorities(batch, torch.full((S, 8), 9.0))
     replay.add(world.rollout())
     valid = np.stack([step["valid"] for step in world.steps[-T:]], 1).reshape(S, -1)
     new = replay._tree.leaves[:, T * E : 2 * T * E]
@@ -276,7 +277,7 @@ def test_a_memory_is_restored_from_its_files(tmp_path: Path, prioritized: bool) 
     for _horizon in range(17):
         replay.add(world.rollout())
         batch = replay.sample(rng.random((S, 8)), GAMMA, 0.3)
-        replay.set_errors(batch, torch.from_numpy(rng.normal(size=(S, 8))))
+        replay.update_priorities(batch, torch.from_numpy(rng.normal(size=(S, 8))))
         if rng.random() < 0.6:
             states.append(replay.save(1, tmp_path, checkpoint.write))
             replay.clear(1, tmp_path)
@@ -340,10 +341,10 @@ def test_half_precision_ends_where_it_ends() -> None:
 
 
 def test_a_memory_says_how_large_it_is() -> None:
-    assert memory().described == "the replay memory holds 60 transitions in 2.02 KB"
+    assert memory().description == "the replay memory holds 60 transitions in 2.02 KB"
 
 
 def test_a_memory_that_cannot_fit_is_refused_before_it_is_made() -> None:
     with pytest.raises(LabError, match=r"algo\.memory\.size=1000000000000 needs .* TB .* are free on this machine"):
         memory(size=10**12)
-    assert [in_words(size) for size in (999, 1500, 2.5e9, 7e13)] == ["999 bytes", "1.5 KB", "2.5 GB", "70 TB"]
+    assert [format_bytes(size) for size in (999, 1500, 2.5e9, 7e13)] == ["999 bytes", "1.5 KB", "2.5 GB", "70 TB"]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lab.errors import LabError
 from lab.run import checkpoint
-from lab.run.checkpoint import go_back, seal, together, unseal, write_generation
+from lab.run.checkpoint import group_by_frame, roll_back, seal, unseal, write_generation
 from lab.run.directory import RunDir
 from lab.run.files import read_json
 from lab.train.stack import Stack
@@ -210,9 +210,9 @@ def test_a_checkpoint_that_is_gone_on_from_is_the_last_one(tmp_path: Path) -> No
     for frame in (100, 200):
         hand_made(directory, frame)
     last, previous = generations(directory)
-    go_back(directory, last)
+    roll_back(directory, last)
     assert [state["frame"] for state in generations(directory)] == [200, 100]
-    go_back(directory, previous)
+    roll_back(directory, previous)
     assert [state["frame"] for state in generations(directory)] == [100]
 
 
@@ -236,7 +236,7 @@ def state(frame: int, pending: int | None = None) -> dict[str, Any]:
 
 
 def frames_of(found: list[list[dict[str, Any]]]) -> list[tuple[list[int], list[int] | None]]:
-    return [(group, states and [state["frame"] for state in states]) for group, states in together(found)]
+    return [(group, states and [state["frame"] for state in states]) for group, states in group_by_frame(found)]
 
 
 def test_sessions_of_a_stack_go_on_together_from_the_newest_frame_that_all_have() -> None:
@@ -257,9 +257,9 @@ def test_sessions_of_a_stack_that_share_no_frame_go_on_in_groups() -> None:
 
 def test_sessions_at_one_frame_with_and_without_its_evaluation_are_not_at_one_point() -> None:
     cut, done = state(200, pending=100), state(200)
-    assert together([[done, cut], [cut, state(100)]]) == [([0, 1], [cut, cut])]
-    assert together([[cut], [done]]) == [([0], [cut]), ([1], [done])]
-    assert together([[done, cut], [done, cut]]) == [([0, 1], [done, done])]
+    assert group_by_frame([[done, cut], [cut, state(100)]]) == [([0, 1], [cut, cut])]
+    assert group_by_frame([[cut], [done]]) == [([0], [cut]), ([1], [done])]
+    assert group_by_frame([[done, cut], [done, cut]]) == [([0, 1], [done, done])]
 
 
 points = st.tuples(st.integers(1, 4), st.booleans()).map(lambda point: state(point[0], 0 if point[1] else None))
@@ -270,7 +270,7 @@ histories = st.lists(points, max_size=2, unique_by=repr).map(
 
 @given(st.lists(histories, min_size=1, max_size=5))
 def test_every_session_goes_on_once_from_a_state_of_its_own(found: list[list[dict[str, Any]]]) -> None:
-    groups = together(found)
+    groups = group_by_frame(found)
     assert sorted(index for group, _ in groups for index in group) == list(range(len(found)))
     for group, states in groups:
         assert group
