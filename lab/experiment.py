@@ -12,18 +12,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lab.common.signals import stop_signals
 from lab.errors import LabError
-from lab.run.directory import ENDED, SweepDir, TrialDir
+from lab.run.directory import ENDED, TrialDir
 from lab.run.disk import Room, lacked_room
-from lab.run.files import plain
-from lab.trial import Job, Point, Trial, states_of
+from lab.trial import Job, Trial, states_of
 
 if TYPE_CHECKING:
     from lab.analysis.objective import Objective
     from lab.launch.watchdog import Watchdog
+    from lab.sweep.plan import SweepPlan
     from lab.sweep.study import Study
     from lab.sweep.tree import Tree
 
@@ -47,62 +47,6 @@ class Launcher(Protocol):
 
     def stop(self) -> None:
         """Start nothing more, and ask the jobs that run to end with everything written."""
-
-
-@dataclass
-class Plan:
-    """What a sweep is to run.
-
-    Attributes:
-        directory: where.
-        alone: whether it is a Trial that stands alone; its directory is that of the sweep then.
-        fixed: overrides that every Session has.
-        seeds: of each Trial.
-        points: of a grid, by number; null for a search.
-        total: Trials in all.
-        stack: Sessions that one process trains in lockstep, at most.
-        parallel: Trials that run at the same time, at most.
-        rungs: equal shares of a Session after which the pruner looks.
-        prune: whether there is a pruner.
-        searched: makes the point of what a search suggests by key.
-        max_failure_rate: share of failed Sessions above which to stop.
-        retry: whether Sessions that failed are run again.
-        hung_after: minutes without a step after which a job is killed; null for never.
-        detach: whether to launch all that there is room for, and not to wait for it.
-        note: what is to be said of the points before they are run.
-    """
-
-    directory: SweepDir
-    alone: bool
-    fixed: list[str]
-    seeds: list[int]
-    points: list[Point] | None
-    total: int
-    stack: int
-    parallel: int
-    rungs: int
-    prune: bool
-    searched: Callable[[dict[str, Any]], Point]
-    max_failure_rate: float
-    retry: bool = False
-    hung_after: float | None = None
-    detach: bool = False
-    note: str = ""
-
-    def trial(self, number: int, point: Point) -> Trial:
-        """Return the Trial at a point."""
-        directory = TrialDir(self.directory.path) if self.alone else self.directory.trial(number)
-        subdir = "" if self.alone else directory.path.name
-        return Trial(directory, self.fixed, point, self.seeds, subdir)
-
-    def begun(self) -> list[Trial]:
-        """Return the Trials that an earlier process began, by number."""
-        directories = [TrialDir(self.directory.path)] if self.alone else self.directory.trials()
-        found = [directory.read_point() for directory in directories if directory.point.exists()]
-        trials = [self.trial(one["number"], Point(one["words"], plain(one["hyperparameters"]))) for one in found]
-        for trial in trials:
-            trial.retry = self.retry
-        return trials
 
 
 @dataclass
@@ -155,7 +99,7 @@ class Experiment:
         stopped: why it ended before its plan was done, if it did.
     """
 
-    plan: Plan
+    plan: SweepPlan
     study: Study | None
     objective: Objective
     launcher: Launcher
@@ -177,7 +121,7 @@ class Experiment:
         Raises:
             LabError: Sessions of an earlier process still run, or the study cannot go on.
         """
-        begun = self.plan.begun()
+        begun = self.plan.started()
         adopted = self.launcher.adopt()
         for trial in begun:
             jobs = {future: job for job, future in adopted if job.trial == trial.number}
@@ -188,10 +132,10 @@ class Experiment:
         self.tree.adopt({trial.number: (trial, outcomes[trial.number]) for trial in begun})
         for running in self._running:  # what is in no job that goes on is launched again
             launched = [seed for job in running.jobs.values() for seed in job.sessions]
-            running.trial.begin(launched)
+            running.trial.start(launched)
             left = running.trial.jobs(self.plan.stack, launched)
             running.jobs |= zip(self.launcher.launch(left), left, strict=True)
-        self._waiting = [trial for trial in begun if trial.left() and trial not in self._adopted()]
+        self._waiting = [trial for trial in begun if trial.remaining() and trial not in self._adopted()]
         # Of these some Sessions are done, and to prune the rest would take a whole Trial out of the ranking.
         self._looked = {trial.number: self.plan.rungs for trial in begun if "completed" in trial.states().values()}
         self._next = max((trial.number + 1 for trial in begun), default=0)
@@ -207,7 +151,7 @@ class Experiment:
         """Do what writes, and again when a full disk has room; false if it was to stop before that."""
 
         def recover() -> None:
-            self._open_study(self.plan.begun())
+            self._open_study(self.plan.started())
             self._looked = {number: rung for number, rung in self._looked.items() if rung == self.plan.rungs}
 
         return self._room.attempt(action, recover, self._asked)
@@ -271,7 +215,7 @@ class Experiment:
             before = len(begun)
             if not self._attempt(partial(self._begin_next, begun)) or len(begun) == before:
                 break
-            self.tree.begin(begun[-1][0])
+            self.tree.start(begun[-1][0])
         futures = iter(self.launcher.launch([job for _, jobs in begun for job in jobs]) if begun else ())
         for trial, jobs in begun:
             self._running.append(Running(trial, {next(futures): job for job in jobs}))
@@ -304,7 +248,7 @@ class Experiment:
             assert number == self._next, "points are numbered without a gap"
             points = self.plan.points
             trial = self.plan.trial(number, self.plan.searched(values) if points is None else points[number])
-        trial.begin()
+        trial.start()
         if self._waiting:
             self._waiting.pop(0)
         else:
@@ -357,7 +301,7 @@ class Experiment:
 
         found = read_trial(trial.directory)
         rungs = values_at_rungs(found, self.objective, self.plan.rungs) if self.plan.prune else {}
-        if trial.left():
+        if trial.remaining():
             return Outcome("running", None, rungs)
         if found.state != "completed":
             return Outcome(found.state, None, rungs)
@@ -372,7 +316,7 @@ class Experiment:
 
         rungs = self.plan.rungs
         first = self._looked.get(trial.number, 0) + 1
-        last = min(int(self.tree.share(trial) * rungs), rungs - 1)
+        last = min(int(self.tree.fraction_done(trial) * rungs), rungs - 1)
         if last < first or not {"pending", "running"}.issuperset(trial.states().values()):
             return
         self._looked[trial.number] = last

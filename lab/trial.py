@@ -19,12 +19,12 @@ class Job:
 
     Attributes:
         trial: number of the Trial.
-        words: what it is told on its command line.
+        overrides: those of its command line.
         sessions: the directory of each of its Sessions, by the seed.
     """
 
     trial: int
-    words: list[str]
+    overrides: list[str]
     sessions: dict[int, RunDir]
 
     @property
@@ -43,11 +43,11 @@ class Point:
     """A set of hyperparameters.
 
     Attributes:
-        words: as overrides on the command line.
+        overrides: as on the command line.
         hyperparameters: as values by key.
     """
 
-    words: list[str]
+    overrides: list[str]
     hyperparameters: dict[str, Any]
 
 
@@ -72,9 +72,9 @@ class Trial:
     retry: bool = False
 
     @property
-    def words(self) -> list[str]:
+    def overrides(self) -> list[str]:
         """Overrides that make the spec of its Sessions, but for the seed."""
-        return [*self.fixed, *self.point.words]
+        return [*self.fixed, *self.point.overrides]
 
     @property
     def number(self) -> int:
@@ -85,7 +85,7 @@ class Trial:
         """Return the directory of each Session by its seed."""
         return {seed: self.directory.session(seed) for seed in self.seeds}
 
-    def begin(self, launched: Sequence[int] = ()) -> None:
+    def start(self, launched: Sequence[int] = ()) -> None:
         """Write down what the Trial is, before any of its Sessions begins.
 
         Of those to run again, one that was lost goes on from its checkpoint; what one that failed by itself wrote is
@@ -119,7 +119,7 @@ class Trial:
         """Whether any of its Sessions does."""
         return "running" in self.states().values()
 
-    def left(self) -> list[int]:
+    def remaining(self) -> list[int]:
         """Return the seeds whose Sessions have not ended, or are to run again; none of a Trial that was pruned."""
         states = self.states()
         if "pruned" in states.values():
@@ -133,15 +133,15 @@ class Trial:
             stack: Sessions in a job, at most.
             launched: seeds of Sessions that are in a job already.
         """
-        left = [seed for seed in self.left() if seed not in launched]
+        left = [seed for seed in self.remaining() if seed not in launched]
         jobs = []
         for start in range(0, len(left), stack):
             seeds = left[start : start + stack]
             # A job of one Session owns the directory of that Session; a stack owns one with a directory for each seed.
             folder = Path(self.subdir, f"seed-{seeds[0]}") if len(seeds) == 1 else Path(self.subdir or ".")
             seed = str(seeds[0]) if len(seeds) == 1 else f"[{','.join(map(str, seeds))}]"
-            words = [*self.words, f"seed={seed}", f"hydra.sweep.subdir={folder}"]
-            jobs.append(Job(self.number, words, {seed: self.directory.session(seed) for seed in seeds}))
+            overrides = [*self.overrides, f"seed={seed}", f"hydra.sweep.subdir={folder}"]
+            jobs.append(Job(self.number, overrides, {seed: self.directory.session(seed) for seed in seeds}))
         return jobs
 
     def close(self, seeds: Sequence[int], reason: str | None) -> None:

@@ -24,14 +24,14 @@ def trial(tmp_path: Path) -> Trial:
 
 def test_sessions_that_ended_are_not_left(trial: Trial) -> None:
     assert list(trial.states().values()) == list(STATES)
-    assert trial.left() == [3, 4]
+    assert trial.remaining() == [3, 4]
     assert trial.state == "failed"
     assert trial.number == 7
 
 
 def test_a_trial_that_was_pruned_runs_no_more(trial: Trial) -> None:
     trial.directory.session(2).write_status("pruned", 10, 100)
-    assert trial.left() == []
+    assert trial.remaining() == []
     assert trial.jobs(1) == []
 
 
@@ -44,28 +44,28 @@ def test_a_trial_that_was_pruned_runs_no_more(trial: Trial) -> None:
     ],
 )
 def test_what_is_left_is_packed_into_jobs(trial: Trial, stack: int, words: list[list[str]]) -> None:
-    assert [job.words for job in trial.jobs(stack)] == [["env=cartpole", "a=1", *rest] for rest in words]
+    assert [job.overrides for job in trial.jobs(stack)] == [["env=cartpole", "a=1", *rest] for rest in words]
 
 
 def test_a_trial_that_stands_alone_owns_the_directory_of_the_sweep(tmp_path: Path) -> None:
     alone = Trial(TrialDir(tmp_path), [], Point([], {}), [0, 1])
-    assert [job.words[-1] for job in alone.jobs(1)] == ["hydra.sweep.subdir=seed-0", "hydra.sweep.subdir=seed-1"]
-    assert [job.words[-1] for job in alone.jobs(2)] == ["hydra.sweep.subdir=."]
+    assert [job.overrides[-1] for job in alone.jobs(1)] == ["hydra.sweep.subdir=seed-0", "hydra.sweep.subdir=seed-1"]
+    assert [job.overrides[-1] for job in alone.jobs(2)] == ["hydra.sweep.subdir=."]
 
 
 def test_failed_sessions_run_again_when_asked_to(trial: Trial) -> None:
     trial.retry = True
-    assert trial.left() == [1, 3, 4]
-    trial.begin()
+    assert trial.remaining() == [1, 3, 4]
+    trial.start()
     assert trial.states()[1] == "pending"
-    assert trial.left() == [1, 3, 4]
+    assert trial.remaining() == [1, 3, 4]
     assert read_json(trial.directory.point)["seeds"] == [0, 1, 2, 3, 4]
 
 
 def test_a_lost_session_goes_on_and_one_in_a_job_is_left_alone(trial: Trial) -> None:
     trial.retry = True
     trial.directory.session(0).write_status("failed", 10, 100, "killed", lost=True)
-    trial.begin(launched=[1])
+    trial.start(launched=[1])
     assert trial.states()[0] == "interrupted"
     assert trial.states()[1] == "failed"
 

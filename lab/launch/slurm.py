@@ -78,7 +78,7 @@ class SlurmLauncher(SweepLauncher, SubmititLauncher):
         def record(number: int, task: Task) -> None:
             job = jobs[number - first]
             paths = {seed: str(session.path.relative_to(directory.path)) for seed, session in job.sessions.items()}
-            content = {"task": task.id, "folder": str(task.folder), "trial": job.trial, "words": job.words}
+            content = {"task": task.id, "folder": str(task.folder), "trial": job.trial, "overrides": job.overrides}
             write_sealed_json(directory.jobs / f"{number}.json", {**content, "sessions": paths})
 
         return [self.queue.follow(task) for task in self._submit(words, first, record)]
@@ -89,7 +89,7 @@ class SlurmLauncher(SweepLauncher, SubmititLauncher):
         for path in directory.jobs.glob("*.json"):
             record = read_json(path, JOB)
             trial = TrialDir(directory.path / Path(next(iter(record["sessions"].values()))).parent)
-            job = Job(record["trial"], record["words"], {int(s): trial.session(int(s)) for s in record["sessions"]})
+            job = Job(record["trial"], record["overrides"], {int(s): trial.session(int(s)) for s in record["sessions"]})
             if not job.ended:
                 found[int(path.stem)] = Task(record["task"], Path(record["folder"])), job
         queued = ids_in_queue([task.id for task, _ in found.values()]) if found else set()

@@ -277,7 +277,7 @@ class TrialDir:
         return RunDir(self.path / f"seed-{seed}")
 
     def read_point(self) -> Document:
-        """Read point.json: the Trial's number, words, hyperparameters and seeds.
+        """Read point.json: the Trial's number, overrides, hyperparameters and seeds.
 
         Raises:
             LabError: it is missing or damaged.

@@ -41,8 +41,8 @@ class SessionProgress:
         return str(self.status["state"])
 
     @property
-    def share(self) -> float:
-        """Share of its frames that is done, from 0 to 1."""
+    def fraction_done(self) -> float:
+        """Fraction of its frames that is done, from 0 to 1."""
         frames = self.status["frames"]
         return min(self.status["frame"] / frames, 1.0) if frames else 0.0
 
@@ -83,9 +83,9 @@ class TrialProgress:
         return all(session.state in ENDED for session in self.sessions)
 
     @property
-    def share(self) -> float:
-        """Share of frames that its slowest Session has done, those that failed left out."""
-        return min((session.share for session in self.sessions if session.state != "failed"), default=1.0)
+    def fraction_done(self) -> float:
+        """Fraction of its frames that the slowest Session has done, ignoring failed ones."""
+        return min((session.fraction_done for session in self.sessions if session.state != "failed"), default=1.0)
 
 
 def read_results(path: Path) -> dict[str, Any] | None:

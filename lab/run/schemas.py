@@ -17,7 +17,7 @@ STATUS: Shape = {
     "warnings": [str],
 }  # fmt: skip
 STOP: Shape = {"state": ("pruned", "interrupted"), "reason": str}
-POINT: Shape = {"number": int, "words": [str], "hyperparameters": dict, "seeds": [int]}
+POINT: Shape = {"number": int, "overrides": [str], "hyperparameters": dict, "seeds": [int]}
 OBJECTIVE: Shape = {"metrics": [str], "directions": [DIRECTIONS], "aggregate": AGGREGATES}
 SWEEP: Shape = {
     "kind": ("trial", "experiment"), "name": str, "env": str, "frames": int, "objective": OBJECTIVE,
@@ -28,7 +28,7 @@ TRIAL: Shape = {
     "figures": {"*": {"n": int, "mean": ESTIMATE, "std": ESTIMATE, "median": ESTIMATE, "iqm": ESTIMATE}},
 }  # fmt: skip
 SESSION: Shape = {"*": float | None}
-JOB: Shape = {"task": str, "folder": str, "trial": int, "words": [str], "sessions": {"*": str}}
+JOB: Shape = {"task": str, "folder": str, "trial": int, "overrides": [str], "sessions": {"*": str}}
 GIT: Shape = {
     "sha": str | None, "branch": str | None, "uncommitted": bool | None, "left_out": dict | list, "within": str | None,
     "note": str | None, "modules": [str],

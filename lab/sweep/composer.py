@@ -31,7 +31,7 @@ ABSENT = object()
 
 
 @dataclass
-class Context:
+class Composer:
     """What Hydra gives to a sweep.
 
     Attributes:
@@ -119,7 +119,7 @@ class Context:
         first = self._next or self.directory.next_job()
         self._next = first + len(jobs)
         self._numbers |= {job: number for number, job in enumerate(jobs, first)}
-        return self.jobs.submit(jobs, [[*job.words, sweep] for job in jobs], first)
+        return self.jobs.submit(jobs, [[*job.overrides, sweep] for job in jobs], first)
 
     def adopt(self) -> list[tuple[Job, Future[str | None]]]:
         """Return the jobs that an earlier process launched, and that are still queued or running."""

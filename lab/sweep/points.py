@@ -25,7 +25,7 @@ SEARCH_ONLY = "is a range without steps: a grid needs values, as in {key}=1,2,3;
 
 
 @dataclass
-class Sweep:
+class SweepOverrides:
     """What the words of a sweep say.
 
     Attributes:
@@ -49,7 +49,7 @@ class Sweep:
 
 def parse(
     arguments: list[str], search: SearchSpec | None, seed: Any = 0, config_loader: ConfigLoader | None = None
-) -> Sweep:
+) -> SweepOverrides:
     """Read the words of a sweep.
 
     Args:
@@ -66,7 +66,7 @@ def parse(
     space = parser.parse_overrides([f"{key}={text}" for key, text in search.params.items()] if search else [])
     said = _keys_set_once(given)
     _keys_set_once(space)
-    sweep = Sweep(seeds_of([seed]), [], {}, {}, {})
+    sweep = SweepOverrides(seeds_of([seed]), [], {}, {}, {})
     for override in [*(override for override in space if said.isdisjoint(leaves(override))), *given]:
         line = override.input_line or ""
         key = "" if override.is_delete() else override.get_key_element()

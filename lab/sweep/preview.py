@@ -12,12 +12,12 @@ from rich.table import Table
 from lab.common.format import format_duration
 from lab.common.terminal import Terminal
 from lab.errors import LabError
-from lab.experiment import Plan
 from lab.run.directory import ENDED, RunDir
 from lab.run.files import read_json
 from lab.run.levels import sessions
 from lab.run.schemas import PROVENANCE
 from lab.spec import Spec
+from lab.sweep.plan import SweepPlan
 from lab.sweep.tree import value_of
 from lab.trial import Trial
 
@@ -25,14 +25,14 @@ MOST_TRIALS = 40  # that are listed one by one
 MOST_SESSIONS = 20  # earlier ones that an estimate is made from
 
 
-def preview(plan: Plan, spec: Spec, outputs: Path = Path("outputs")) -> None:
+def preview(plan: SweepPlan, spec: Spec, outputs: Path = Path("outputs")) -> None:
     """Print the plan; run and write nothing."""
     console = Terminal(soft_wrap=True)
     console.width = max(console.width, 140)
-    begun = {trial.number: trial for trial in plan.begun()}
-    left = sum(len(trial.left()) for trial in begun.values()) + (plan.total - len(begun)) * len(plan.seeds)
+    begun = {trial.number: trial for trial in plan.started()}
+    left = sum(len(trial.remaining()) for trial in begun.values()) + (plan.total - len(begun)) * len(plan.seeds)
     done = plan.total * len(plan.seeds) - left
-    what = "a Trial" if plan.alone else f"{plan.total} Trials"
+    what = "a Trial" if plan.standalone else f"{plan.total} Trials"
     console.print(f"{spec.name}: {what} of {len(plan.seeds)} Sessions, {spec.frames:,} frames each", style="bold")
     console.print(f"in {plan.directory.path}")
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -40,7 +40,7 @@ def preview(plan: Plan, spec: Spec, outputs: Path = Path("outputs")) -> None:
         table.add_column(column, no_wrap=True)
     for number in range(min(plan.total, MOST_TRIALS)):
         table.add_row(*row(plan, number, begun.get(number)))
-    if not plan.alone:
+    if not plan.standalone:
         console.print(table)
         if plan.total > MOST_TRIALS:
             console.print(f"and {plan.total - MOST_TRIALS} more")
@@ -48,7 +48,7 @@ def preview(plan: Plan, spec: Spec, outputs: Path = Path("outputs")) -> None:
     console.print(estimate(plan, spec, left, outputs))
 
 
-def row(plan: Plan, number: int, trial: Trial | None) -> tuple[str, str, str]:
+def row(plan: SweepPlan, number: int, trial: Trial | None) -> tuple[str, str, str]:
     """Return a Trial's name, how its Sessions stand, and its hyperparameters."""
     name = f"trial-{number:03}"
     if trial:
@@ -62,13 +62,13 @@ def row(plan: Plan, number: int, trial: Trial | None) -> tuple[str, str, str]:
     return name, stand, ", ".join(f"{key}={value_of(value)}" for key, value in point.hyperparameters.items())
 
 
-def packing(plan: Plan) -> str:
+def packing(plan: SweepPlan) -> str:
     """Say how Sessions go to jobs."""
     stacks = "one Session a job" if plan.stack == 1 else f"up to {plan.stack} Sessions of a Trial stacked in a job"
     return f"{stacks}, up to {plan.parallel} Trials at the same time"
 
 
-def estimate(plan: Plan, spec: Spec, left: int, outputs: Path) -> str:
+def estimate(plan: SweepPlan, spec: Spec, left: int, outputs: Path) -> str:
     """Say about how long it would take, from Sessions of the same name that completed earlier."""
     runs = [plan.directory.path, *sorted((outputs / spec.name).glob("*/*/"))]  # by date and time
     found = [session for path in runs for session in sessions(path) if session.results.exists()]

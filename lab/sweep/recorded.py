@@ -9,14 +9,14 @@ from typing import Any
 from lab.common.plain import canonical
 from lab.errors import LabError
 from lab.spec import Spec
-from lab.sweep.composer import Context
+from lab.sweep.composer import Composer
 from lab.trial import Point, Trial
 
 MISSING = object()
 MOST_NAMED = 3  # points that are said to be the same
 
 
-def recorded(context: Context, fixed: Sequence[str], point: Point, seeds: Sequence[int]) -> Point:
+def recorded(context: Composer, fixed: Sequence[str], point: Point, seeds: Sequence[int]) -> Point:
     """Return a point with the hyperparameters that its Sessions are trained with.
 
     They differ from what its words say where a value is converted to the type of its key, or interpolated. One that
@@ -29,7 +29,7 @@ def recorded(context: Context, fixed: Sequence[str], point: Point, seeds: Sequen
         seeds: of its Sessions.
     """
     try:
-        specs = [spec.to_dict() for spec in distinct(context.specs([*fixed, *point.words], seeds))]
+        specs = [spec.to_dict() for spec in distinct(context.specs([*fixed, *point.overrides], seeds))]
     except LabError:  # its Sessions will fail, and say why
         return point
     values = {}
@@ -65,7 +65,7 @@ def _trained(held: Any, written: Any) -> Any:
 
 
 def numbered(
-    context: Context, fixed: Sequence[str], points: Sequence[Point], begun: Sequence[Trial], seeds: Sequence[int]
+    context: Composer, fixed: Sequence[str], points: Sequence[Point], begun: Sequence[Trial], seeds: Sequence[int]
 ) -> tuple[list[Point], str]:
     """Return points by number, each once, and a sentence on those that train what another one trains, if there are any.
 
@@ -83,7 +83,7 @@ def numbered(
     """
 
     def identity(point: Point) -> str:
-        return canonical([spec.to_dict() for spec in distinct(context.specs([*fixed, *point.words], seeds))])
+        return canonical([spec.to_dict() for spec in distinct(context.specs([*fixed, *point.overrides], seeds))])
 
     asked: dict[str, list[Point]] = {}
     for point in points:
@@ -95,7 +95,9 @@ def numbered(
 
 def _once(groups: list[list[Point]]) -> str:
     """Say which points were asked for more than once."""
-    several = [" = ".join(dict.fromkeys(" ".join(point.words) for point in same)) for same in groups if len(same) > 1]
+    several = [
+        " = ".join(dict.fromkeys(" ".join(point.overrides) for point in same)) for same in groups if len(same) > 1
+    ]
     if not several:
         return ""
     more = f" and {len(several) - MOST_NAMED} more" if len(several) > MOST_NAMED else ""

@@ -35,7 +35,7 @@ def require_same_code(
     told: list[str] = []
     earlier: dict[str, RunDir] = {}
     for trial in trials:
-        states, left, sessions = trial.states(), trial.left(), trial.sessions()
+        states, left, sessions = trial.states(), trial.remaining(), trial.sessions()
         lost = [seed for seed in left if states[seed] == "failed" and sessions[seed].read_status()["lost"]]
         kept = [seed for seed in sessions if states[seed] in TRAINED or seed in lost]
         changed = {seed: names for seed in kept if (names := changed_since(sessions[seed]))}

@@ -15,10 +15,10 @@ from omegaconf import DictConfig, flag_override
 
 from lab.analysis.objective import Objective
 from lab.errors import LabError
-from lab.experiment import Plan
 from lab.spec import SweepSpec
-from lab.sweep.composer import Context
-from lab.sweep.points import Sweep, searched
+from lab.sweep.composer import Composer
+from lab.sweep.plan import SweepPlan
+from lab.sweep.points import SweepOverrides, searched
 from lab.trial import Point
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def grid_of(values: dict[str, list[Any]]) -> list[Point]:
     return [searched(dict(zip(values, row, strict=True)), values) for row in itertools.product(*values.values())]
 
 
-def suggested(context: Context, settings: SweepSpec, words: Sweep) -> Point:
+def suggested(context: Composer, settings: SweepSpec, words: SweepOverrides) -> Point:
     """Return a point that a search suggests, conditional hyperparameters included.
 
     Raises:
@@ -55,10 +55,12 @@ def suggested(context: Context, settings: SweepSpec, words: Sweep) -> Point:
     return searched(trying.ask()[1], words.space)
 
 
-def study_of(context: Context, plan: Plan, words: Sweep, objective: Objective, settings: SweepSpec) -> Study | None:
+def study_of(
+    context: Composer, plan: SweepPlan, words: SweepOverrides, objective: Objective, settings: SweepSpec
+) -> Study | None:
     """Return the study that gives points or prunes; null if nothing asks for one."""
     searching = plan.points is None
-    if not searching and (plan.alone or not plan.prune):
+    if not searching and (plan.standalone or not plan.prune):
         return None
     from lab.sweep.study import Study
 

@@ -16,7 +16,7 @@ from lab.analysis.session import read_spec
 from lab.common.plain import flatten, quote
 from lab.common.terminal import Terminal
 from lab.errors import LabError, say_once, shown, visible
-from lab.experiment import INTERRUPTED, Experiment, Plan
+from lab.experiment import INTERRUPTED, Experiment
 from lab.launch import job
 from lab.launch.naming import select_for_all
 from lab.launch.supervise import leave, report
@@ -29,9 +29,10 @@ from lab.run.guard import holds_session, refuse_foreign
 from lab.run.provenance import command_line, config_dirs
 from lab.run.trust import user, warn
 from lab.spec import Spec, SweepSpec, differences
-from lab.sweep.composer import Context
+from lab.sweep.composer import Composer
 from lab.sweep.drawing import Drawing
-from lab.sweep.points import Sweep, choices, corners, searched
+from lab.sweep.plan import SweepPlan
+from lab.sweep.points import SweepOverrides, choices, corners, searched
 from lab.sweep.recorded import distinct, numbered, recorded
 from lab.sweep.same_code import mixed, require_same_code
 from lab.sweep.search import grid_of, study_of, suggested
@@ -40,7 +41,7 @@ from lab.train.display import print_next
 from lab.trial import Point, Trial
 
 
-def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
+def run(context: Composer, settings: SweepSpec, words: SweepOverrides) -> None:
     """Run a sweep, or go on with it; exit with 1 if anything failed, 130 if it was interrupted.
 
     Raises:
@@ -93,13 +94,13 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         if not is_full(error):
             raise
         raise LabError(f"The disk of {directory.path} is full. Free some space, and resume.") from error
-    if spec.log.tensorboard and not plan.alone:
+    if spec.log.tensorboard and not plan.standalone:
         from lab.sweep.hparams import write_hparams
 
         write_hparams(directory.path, content["hyperparameters"], flatten(spec.to_dict()))
     try:
         with Drawing() as drawing:
-            if not plan.alone:  # a Trial that stands alone is drawn at the end
+            if not plan.standalone:  # a Trial that stands alone is drawn at the end
                 experiment.draw = drawing.draw
             experiment.run()
     except KeyboardInterrupt:  # again, before all had ended
@@ -115,7 +116,7 @@ def run(context: Context, settings: SweepSpec, words: Sweep) -> None:
         sys.exit(status)
 
 
-def tell_of_code(context: Context, plan: Plan, settings: SweepSpec, code: CodeSnapshot) -> None:
+def tell_of_code(context: Composer, plan: SweepPlan, settings: SweepSpec, code: CodeSnapshot) -> None:
     """Say on the terminal what is not known of the code, and where it is not what earlier Sessions were trained by.
 
     Raises:
@@ -126,7 +127,7 @@ def tell_of_code(context: Context, plan: Plan, settings: SweepSpec, code: CodeSn
     def in_jobs() -> set[Path]:
         return {session.path for job, _ in context.adopt() for session in job.sessions.values()}
 
-    begun = plan.begun()
+    begun = plan.started()
     told = require_same_code(begun, len(begun) < plan.total, settings.mix_code, code, in_jobs)
     for sentence in (*code.problems(), *told):
         print(visible(f"Warning: {sentence}"), file=sys.stderr)
@@ -162,7 +163,7 @@ def tell_detached(directory: SweepDir, pid: int | None = None) -> None:
     )
 
 
-def objective_of(settings: SweepSpec, words: Sweep) -> Objective:
+def objective_of(settings: SweepSpec, words: SweepOverrides) -> Objective:
     """Return what Trials are ranked by.
 
     Raises:
@@ -177,7 +178,9 @@ def objective_of(settings: SweepSpec, words: Sweep) -> Objective:
     return Objective(tuple(chosen.metric), tuple(chosen.direction), chosen.aggregate)
 
 
-def make_plan(context: Context, directory: SweepDir, settings: SweepSpec, words: Sweep, pruning: bool) -> Plan:
+def make_plan(
+    context: Composer, directory: SweepDir, settings: SweepSpec, words: SweepOverrides, pruning: bool
+) -> SweepPlan:
     """Lay out what is to run: points, their numbers, and how Sessions are packed."""
     alone = not words.axes and settings.search is None
     points: list[Point] | None = None
@@ -190,9 +193,9 @@ def make_plan(context: Context, directory: SweepDir, settings: SweepSpec, words:
             )
         values = {key: choices(found, key) for key, found in words.space.items()}
         points = grid_of(values)[: settings.search.n_trials]
-    plan = Plan(
+    plan = SweepPlan(
         directory=directory,
-        alone=alone,
+        standalone=alone,
         fixed=words.fixed,
         seeds=words.seeds,
         points=points,
@@ -207,7 +210,7 @@ def make_plan(context: Context, directory: SweepDir, settings: SweepSpec, words:
         hung_after=settings.hung_after,
         detach=settings.detach,
     )
-    begun = plan.begun()
+    begun = plan.started()
     if [trial.number for trial in begun] != list(range(len(begun))):
         missing = min(set(range(len(begun) + 1)) - {trial.number for trial in begun})
         raise LabError(
@@ -223,7 +226,7 @@ def make_plan(context: Context, directory: SweepDir, settings: SweepSpec, words:
     plan.parallel = min(settings.parallel or room, room) if room == 1 else settings.parallel or room
     if settings.detach:  # nobody is there to begin more later
         plan.parallel = plan.total
-    left = sum(len(trial.left()) for trial in begun) + (plan.total - len(begun)) * len(plan.seeds)
+    left = sum(len(trial.remaining()) for trial in begun) + (plan.total - len(begun)) * len(plan.seeds)
     plan.stack = int(settings.stack) if settings.stack != "auto" else pack(left, len(plan.seeds), room, pruning)
     return plan
 
@@ -240,7 +243,7 @@ def pack(left: int, seeds: int, room: int, pruning: bool) -> int:
     return seeds if pruning else max(1, min(seeds, -(-left // room)))
 
 
-def check(context: Context, plan: Plan, settings: SweepSpec, words: Sweep, objective: Objective) -> Spec:
+def check(context: Composer, plan: SweepPlan, settings: SweepSpec, words: SweepOverrides, objective: Objective) -> Spec:
     """Check, before anything is begun, that every point can be trained and ranked, and that earlier Sessions are so.
 
     Of a search, points at which every end and every choice of its space occurs are checked, and one that it suggests.
@@ -255,12 +258,12 @@ def check(context: Context, plan: Plan, settings: SweepSpec, words: Sweep, objec
     from lab.sweep.possible import require_possible
     from lab.train.lockstep import check_spaces
 
-    begun = {trial.number: trial for trial in plan.begun()}
+    begun = {trial.number: trial for trial in plan.started()}
     points = plan.points if plan.points is not None else [*corners(words.space), suggested(context, settings, words)]
     environments: dict[str, Any] = {}
     spec: Spec | None = None
     for number, point in enumerate(points):
-        specs = context.specs([*plan.fixed, *point.words], plan.seeds)
+        specs = context.specs([*plan.fixed, *point.overrides], plan.seeds)
         check_spaces(distinct(specs), environments)
         for spec in distinct(specs):
             require_possible(objective, spec, plan.rungs if plan.prune else None)
@@ -268,7 +271,7 @@ def check(context: Context, plan: Plan, settings: SweepSpec, words: Sweep, objec
             refuse_other(begun.get(number) or plan.trial(number, point), specs)
     if plan.points is None:
         for trial in begun.values():
-            refuse_other(trial, context.specs(trial.words, plan.seeds))
+            refuse_other(trial, context.specs(trial.overrides, plan.seeds))
     assert spec is not None
     if len({one.name for one in specs}) > 1:  # none of them is that of all
         spec = replace(spec, name=select_for_all(context.config, "name", plan.seeds) or spec.name)
@@ -292,7 +295,9 @@ def refuse_other(trial: Trial, specs: list[Spec]) -> None:
                 )
 
 
-def description(context: Context, plan: Plan, words: Sweep, objective: Objective, spec: Spec) -> dict[str, Any]:
+def description(
+    context: Composer, plan: SweepPlan, words: SweepOverrides, objective: Objective, spec: Spec
+) -> dict[str, Any]:
     """Return what sweep.json holds.
 
     Raises:
@@ -300,7 +305,7 @@ def description(context: Context, plan: Plan, words: Sweep, objective: Objective
     """
     directory = plan.directory
     content = {
-        "kind": "trial" if plan.alone else "experiment",
+        "kind": "trial" if plan.standalone else "experiment",
         "name": spec.name,
         "env": spec.env.id,
         "frames": spec.frames,
@@ -389,8 +394,8 @@ def conclude(experiment: Experiment) -> int:
 
     plan = experiment.plan
     path = plan.directory.path
-    begun = plan.begun()
-    unfinished = sum(len(trial.left()) for trial in begun) + (plan.total - len(begun)) * len(plan.seeds)
+    begun = plan.started()
+    unfinished = sum(len(trial.remaining()) for trial in begun) + (plan.total - len(begun)) * len(plan.seeds)
     why = "was interrupted" if experiment.stopped in (None, INTERRUPTED) else f"was stopped: {experiment.stopped}"
     try:
         for session in (session for trial in begun for session in trial.sessions().values()):

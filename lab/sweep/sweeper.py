@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from lab.common.interpolation import resolve
 from lab.launch.naming import name_directory
 from lab.spec import read_sweep
-from lab.sweep.composer import Context
+from lab.sweep.composer import Composer
 from lab.sweep.points import parse
 
 
@@ -50,7 +50,7 @@ class LabSweeper(Sweeper):
         name_directory(self.config, "hydra.sweep.dir", words.seeds)
         from lab.sweep.sweep import run
 
-        context = Context(self.config, self.hydra_context, self.launcher, self.sampler, self.pruner)
+        context = Composer(self.config, self.hydra_context, self.launcher, self.sampler, self.pruner)
         return run(context, settings, words)
 
     def _grid(self, arguments: list[str]) -> Any:

@@ -58,10 +58,10 @@ class Tree:
             self.trials[key] = follow(trial.directory, trial.seeds, trial.point.hyperparameters)
             self._rank(self.trials[key], outcome)
 
-    def begin(self, trial: Trial) -> None:
+    def start(self, trial: Trial) -> None:
         """Show that a Trial begins, or goes on."""
         self.trials[trial.number] = follow(trial.directory, trial.seeds, trial.point.hyperparameters)
-        seeds = ", ".join(map(str, trial.left()))
+        seeds = ", ".join(map(str, trial.remaining()))
         self.say(f"{title(self.trials[trial.number])}: seeds {seeds} of {self.frames:,} frames each")
 
     def end(self, trial: Trial, outcome: Outcome) -> None:
@@ -91,9 +91,9 @@ class Tree:
         """Print a line, above the live tree if there is one."""
         self.console.print(line)
 
-    def share(self, trial: Trial) -> float:
+    def fraction_done(self, trial: Trial) -> float:
         """Return the share of its frames that the slowest Session of a Trial has done, from 0 to 1."""
-        return self.trials[trial.number].share
+        return self.trials[trial.number].fraction_done
 
     def update(self) -> None:
         """Read the status of what runs, and show it; of many less often, to take a fifth of the time at most."""
@@ -125,7 +125,7 @@ class Tree:
         speed = sum(session.status["frames_per_second"] or 0.0 for session in running)
         ended = sum(session.state in ("failed", "pruned") for trial in trials for session in trial.sessions)
         going = [s for trial in trials for s in trial.sessions if s.state not in ("failed", "pruned")]
-        done = sum(session.share for session in going)
+        done = sum(session.fraction_done for session in going)
         if speed:
             left = max(planned - ended - done, 0.0) * self.frames / speed
             parts += [f"{speed:,.0f} frames/s", f"{format_duration(left)} left"]
@@ -219,8 +219,8 @@ def progress(session: SessionProgress) -> str:
         return ""
     if session.state in ("failed", "pruned") and status["error"]:
         return str(status["error"]).strip().splitlines()[-1]
-    filled = round(BAR * session.share)
-    parts = [f"{'━' * filled}{'╌' * (BAR - filled)} {session.share:>4.0%}", f"{status['frame']:,} frames"]
+    filled = round(BAR * session.fraction_done)
+    parts = [f"{'━' * filled}{'╌' * (BAR - filled)} {session.fraction_done:>4.0%}", f"{status['frame']:,} frames"]
     if session.state == "running" and status["frames_per_second"]:
         left = (status["frames"] - status["frame"]) / status["frames_per_second"]
         parts += [f"{status['frames_per_second']:,.0f}/s", f"{format_duration(max(left, 0))} left"]

@@ -15,12 +15,13 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from lab.analysis.objective import Objective
-from lab.experiment import Experiment, Plan
+from lab.experiment import Experiment
 from lab.launch.watchdog import Watchdog
 from lab.run import disk as room
 from lab.run import files
 from lab.run.directory import SweepDir
 from lab.run.disk import Room, is_full
+from lab.sweep.plan import SweepPlan
 from lab.sweep.study import Study
 from lab.sweep.tree import Tree
 from lab.trial import Job, Point
@@ -115,7 +116,7 @@ def searched(folder: Path, launcher: Launcher) -> list[tuple[dict[str, float], l
         return Point([f"algo.lr={values['algo.lr']}"], values)
 
     objective = Objective(("return",), ("maximize",), "mean")
-    plan = Plan(SweepDir(folder), False, [], [0], None, 5, 1, 1, 10, False, point, 1.0)
+    plan = SweepPlan(SweepDir(folder), False, [], [0], None, 5, 1, 1, 10, False, point, 1.0)
     study = Study(
         ["maximize"],
         optuna.pruners.NopPruner(),

@@ -20,8 +20,8 @@ def test_an_experiment_is_read_with_what_never_began(tmp_path: Path) -> None:
     assert [trial.state for trial in trials] == ["failed", "pruned", "pending", "interrupted"]
     assert [trial.ended for trial in trials] == [True, True, False, False]
     assert count(trials) == {"completed": 3, "failed": 1, "pruned": 2, "pending": 1, "interrupted": 1}
-    assert trials[1].share == 0.5
-    assert trials[0].share == 1.0, "a failed Session does not hold its Trial back"
+    assert trials[1].fraction_done == 0.5
+    assert trials[0].fraction_done == 1.0, "a failed Session does not hold its Trial back"
     assert set(trials[0].hyperparameters) == {"algo.lr", "algo.gamma", "algo.advantage"}
 
 
@@ -44,7 +44,7 @@ def test_a_status_is_read_again_until_the_session_has_ended(tmp_path: Path) -> N
     session.write_status("running", 10, 100, None, 5.0, 1000.0)
     trial = follow(directory, [0, 1])
     assert [s.state for s in trial.sessions] == ["running", "pending"]
-    assert trial.sessions[0].share == 0.1
+    assert trial.sessions[0].fraction_done == 0.1
     session.write_status("completed", 100, 100)
     trial.refresh()
     assert trial.sessions[0].state == "completed"

@@ -13,15 +13,15 @@ from hydra.types import HydraContext
 
 from lab.errors import LabError
 from lab.launch.launcher import reason
-from lab.sweep.composer import Context
+from lab.sweep.composer import Composer
 from lab.trial import Job
 from tests.helpers import CONF, specs
 
 
-def context(launcher: Any = None) -> Context:
+def context(launcher: Any = None) -> Composer:
     loader = GlobalHydra.instance().config_loader()
     config = compose("config", ["algo=ppo", "env=pendulum"], return_hydra_config=True)
-    return Context(config, HydraContext(config_loader=loader, callbacks=None), launcher, None, None)  # type: ignore[arg-type]
+    return Composer(config, HydraContext(config_loader=loader, callbacks=None), launcher, None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

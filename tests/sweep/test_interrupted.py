@@ -88,7 +88,7 @@ def test_a_ctrl_c_during_the_analysis_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lab.analysis.analyze", interrupted)
-    plan = SimpleNamespace(directory=SweepDir(tmp_path), begun=list, total=left, seeds=[0])
+    plan = SimpleNamespace(directory=SweepDir(tmp_path), started=list, total=left, seeds=[0])
     experiment: Any = SimpleNamespace(plan=plan, stopped=INTERRUPTED if left else None)
     assert conclude(experiment) == 130
     assert f"To go on: python -m lab {command} {tmp_path}" in capsys.readouterr().err

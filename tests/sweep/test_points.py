@@ -37,13 +37,13 @@ def test_seeds_are_the_axis_of_a_trial(word: str, seeds: list[int]) -> None:
     assert sweep.seeds == seeds
     assert not sweep.axes
     assert "seed" not in "".join(sweep.fixed)
-    assert [point.words for point in sweep.grid()] == [[]], "no other key is swept, so there is one point"
+    assert [point.overrides for point in sweep.grid()] == [[]], "no other key is swept, so there is one point"
 
 
 def test_every_other_swept_key_spans_trials_and_the_last_changes_fastest() -> None:
     sweep = parse(["algo.lr=0.1,0.2", "env=cartpole", "algo=a2c,ppo", "seed=0,1", "~tuned"], None)
     assert sweep.fixed == ["env=cartpole", "~tuned"]
-    assert [point.words for point in sweep.grid()] == [
+    assert [point.overrides for point in sweep.grid()] == [
         ["algo.lr=0.1", "algo=a2c"],
         ["algo.lr=0.1", "algo=ppo"],
         ["algo.lr=0.2", "algo=a2c"],
@@ -57,7 +57,7 @@ def test_values_keep_their_types() -> None:
     values = [point.hyperparameters for point in sweep.grid()]
     assert values[0] == {"a": True, "b": [64, 64], "c": "x, y", "d": None, "e": 1}
     assert values[-1] == {"a": False, "b": [32], "c": "z", "d": 0.001, "e": 2}
-    assert sweep.grid()[0].words[2] == "c='x, y'", "a word is written so that Hydra reads the same value again"
+    assert sweep.grid()[0].overrides[2] == "c='x, y'", "a word is written so that Hydra reads the same value again"
 
 
 def test_the_command_line_counts_before_the_search_space() -> None:
@@ -85,11 +85,11 @@ def test_corners_hold_every_end_and_every_choice() -> None:
         {"x": 1.5, "y": "q"},
         {"x": 1.5, "y": "r"},
     ]
-    assert [point.words for point in corners({})] == [[]]
+    assert [point.overrides for point in corners({})] == [[]]
 
 
 def test_a_searched_value_is_written_as_hydra_reads_it() -> None:
-    assert searched({"a": None, "b": True, "c": 1e-05, "d": 0.1 + 0.2}).words == [
+    assert searched({"a": None, "b": True, "c": 1e-05, "d": 0.1 + 0.2}).overrides == [
         "a=null", "b=true", "c=1e-05", "d=0.30000000000000004",
     ]  # fmt: skip
     assert value_of("1e-05") == 1e-05
@@ -131,7 +131,7 @@ def test_choices_of_a_search_come_back_as_they_were_written() -> None:
     sweep = parse(["a='x, y',null,true,0.5,[8,8]"], SEARCH)
     found = [searched({"a": text}, sweep.space) for text in choices(sweep.space["a"], "a")]
     assert [point.hyperparameters["a"] for point in found] == ["x, y", None, True, 0.5, [8, 8]]
-    assert found[0].words == ["a='x, y'"]
+    assert found[0].overrides == ["a='x, y'"]
 
 
 def test_what_is_set_twice_and_swept_by_no_word_is_hydras_to_decide() -> None:
@@ -215,4 +215,4 @@ def test_every_point_of_an_algorithms_search_space_can_be_trained(algo: str) -> 
     assert space
     for env in ("cartpole", "pendulum"):
         for point in corners(space) if serves(algo, env) else ():
-            assert specs(f"algo={algo}", f"env={env}", *point.words)
+            assert specs(f"algo={algo}", f"env={env}", *point.overrides)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from lab.common.plain import canonical, dump_yaml
 from lab.run.directory import SweepDir
-from lab.sweep.composer import Context
+from lab.sweep.composer import Composer
 from lab.sweep.points import exact, parse, point
 from lab.sweep.recorded import numbered, recorded, select
 from lab.trial import Point, Trial
@@ -30,28 +30,28 @@ def composer() -> Any:
         yield context()
 
 
-def grid(composer: Context, *words: str) -> tuple[list[Point], str]:
+def grid(composer: Composer, *words: str) -> tuple[list[Point], str]:
     sweep = parse([*FIXED, *words], None)
     return numbered(composer, sweep.fixed, sweep.grid(), [], [0])
 
 
-def values(composer: Context, *words: str) -> list[Any]:
+def values(composer: Composer, *words: str) -> list[Any]:
     return [next(iter(point.hyperparameters.values())) for point in grid(composer, *words)[0]]
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(VALUES, VALUES)
-def test_what_is_recorded_is_what_the_spec_holds(composer: Context, one: Any, other: Any) -> None:
+def test_what_is_recorded_is_what_the_spec_holds(composer: Composer, one: Any, other: Any) -> None:
     points, note = grid(composer, f"+env.kwargs.a={exact(one)},{exact(other)}")
     assert len(points) == (1 if canonical(one) == canonical(other) else 2) == 2 - bool(note)
     for found, value in zip(points, (one, other), strict=False):
-        spec = composer.specs([*FIXED, *found.words], [0])[0]
+        spec = composer.specs([*FIXED, *found.overrides], [0])[0]
         held = yaml.safe_load(dump_yaml(spec.to_dict()))["env"]["kwargs"]
         assert canonical(json.loads(json.dumps(found.hyperparameters))["env.kwargs.a"]) == canonical(held["a"])
         assert canonical(held) == canonical({"a": value})
 
 
-def test_values_are_those_of_the_spec(composer: Context) -> None:
+def test_values_are_those_of_the_spec(composer: Composer) -> None:
     assert values(composer, "frames=1e5,2e5") == [100_000, 200_000]
     assert values(composer, "algo.lr=1,2") == [1.0, 2.0]
     assert isinstance(values(composer, "algo.lr=1,2")[0], float)
@@ -61,7 +61,7 @@ def test_values_are_those_of_the_spec(composer: Context) -> None:
     assert values(composer, "name='007',7") == ["007", "7"]
 
 
-def test_a_choice_of_a_group_and_a_value_of_the_seed_stay_as_they_are_written(composer: Context) -> None:
+def test_a_choice_of_a_group_and_a_value_of_the_seed_stay_as_they_are_written(composer: Composer) -> None:
     found = recorded(composer, ["env=pendulum"], point(["algo=a2c", "algo.lr=${seed}"]), [1, 2])
     assert found.hyperparameters == {"algo": "a2c", "algo.lr": "${seed}"}
     assert recorded(composer, FIXED, point(["algo.lr=${seed}"]), [2]).hyperparameters == {"algo.lr": 2.0}
@@ -69,7 +69,7 @@ def test_a_choice_of_a_group_and_a_value_of_the_seed_stay_as_they_are_written(co
     assert recorded(composer, FIXED, impossible, [0]) == impossible
 
 
-def test_points_are_the_same_if_their_specs_are(composer: Context) -> None:
+def test_points_are_the_same_if_their_specs_are(composer: Composer) -> None:
     points, note = grid(composer, "algo.lr=1e-3,0.001", "algo.sil.updates=1,1.0,2")
     assert [point.hyperparameters["algo.sil.updates"] for point in points] == [1, 2]
     assert note == (
@@ -79,7 +79,7 @@ def test_points_are_the_same_if_their_specs_are(composer: Context) -> None:
     assert len(values(composer, "+env.kwargs.a='007',7,7.0,'7',true,1,'true',null,'null',[1],[true]")) == 11
 
 
-def test_trials_that_were_begun_keep_their_numbers(composer: Context, tmp_path: Path) -> None:
+def test_trials_that_were_begun_keep_their_numbers(composer: Composer, tmp_path: Path) -> None:
     begun = [
         Trial(SweepDir(tmp_path).trial(number), FIXED, point([word]), [0])
         for number, word in enumerate(["algo.lr=0.1", "algo.lr=1e-3"])
