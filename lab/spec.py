@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
+from annotated_types import Ge
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from lab.algo.algorithm import Algorithm
 from lab.common.imports import import_named
-from lab.common.interpolation import literal, resolve, resolve_but_seed, resolve_by_seed
+from lab.common.interpolation import resolve, resolve_but_seed, resolve_by_seed
 from lab.common.plain import canonical, flatten
+from lab.common.validation import Count, Fraction, Natural, Positive, validate
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, did_you_mean, require, require_one_of, shown
 from lab.net.module import Module
@@ -26,62 +26,43 @@ from lab.run.schemas import AGGREGATES, DIRECTIONS
 
 T = TypeVar("T")
 
-MODES = ("train", "dev")
-
 
 @dataclass
 class EvalSpec:
-    """Evaluation with the deterministic policy on environments of its own."""
+    """Evaluation with the deterministic policy in environments of its own."""
 
-    every: int  # frames between evaluations, 0 for none
-    episodes: int  # episodes an evaluation plays, each in its own environment
-    max_steps: int  # steps after which an evaluation episode that goes on is cut
-
-    def check(self) -> None:
-        """Raise LabError for a value that is not allowed."""
-        require(self.every >= 0, "eval.every", self.every, "0 (never) or a number of frames")
-        require(self.episodes >= 1, "eval.episodes", self.episodes, "1 or more")
-        require(self.max_steps >= 1, "eval.max_steps", self.max_steps, "1 or more")
+    every: Natural  # frames between evaluations, 0 for none
+    episodes: Count  # episodes of an evaluation, each in its own environment
+    max_steps: Count  # steps after which an evaluation episode is cut
 
 
 @dataclass
 class LogSpec:
     """What a Session writes while it trains."""
 
-    every: int  # frames between rows of metrics.csv
+    every: Count  # frames between rows of metrics.csv
     tensorboard: bool  # whether to write TensorBoard events
-    histograms: int  # rows between histograms in TensorBoard, 0 for none
-
-    def check(self) -> None:
-        """Raise LabError for a value that is not allowed."""
-        require(self.every >= 1, "log.every", self.every, "1 frame or more")
-        require(self.histograms >= 0, "log.histograms", self.histograms, "0 (never) or a number of rows")
+    histograms: Natural  # rows between histograms in TensorBoard, 0 for none
 
 
 @dataclass
 class CheckpointSpec:
     """How often a Session saves itself."""
 
-    every: int  # frames between checkpoints
-    minutes: float | None  # time after which there is one at any frame
-
-    def check(self) -> None:
-        """Raise LabError for a value that is not allowed."""
-        require(self.every >= 1, "checkpoint.every", self.every, "1 frame or more")
-        positive = self.minutes is None or self.minutes > 0
-        require(positive, "checkpoint.minutes", self.minutes, "above 0, or null")
+    every: Count  # frames between checkpoints
+    minutes: Positive | None  # time after which a checkpoint is written at any frame
 
 
 @dataclass
 class Spec:
     """All that decides the result of one Session: spec + git SHA is enough to run it again."""
 
-    seed: int  # origin of every random draw
-    frames: int  # environment steps to train for, over all environments of the Session
+    seed: Natural  # origin of every random draw
+    frames: Count  # environment steps to train for, over all environments of the Session
     name: str  # what the run is called, in paths and titles
-    mode: str  # train, or dev: a short run in which every learning step is checked
+    mode: Literal["train", "dev"]  # dev: a short run in which every learning step is checked
     device: str  # cpu, cuda, cuda:N, or auto
-    threads: int  # threads that torch may use; results depend on it in their last bits
+    threads: Count  # threads that torch may use; results depend on it in their last bits
     algo: Algorithm
     env: EnvSpec
     net: Net
@@ -91,16 +72,12 @@ class Spec:
 
     def check(self) -> None:
         """Raise LabError for a value, or a pair of values, that no Session could train with."""
-        require(self.seed >= 0, "seed", self.seed, "0 or a positive whole number")
-        require(self.frames >= 1, "frames", self.frames, "1 or more")
-        require(self.threads >= 1, "threads", self.threads, "1 or more")
         require_name(self.name)
-        require_one_of("mode", self.mode, MODES)
         kind, _, index = self.device.partition(":")
         named = kind in ("auto", "cpu", "cuda") and (not index or (kind == "cuda" and index.isdigit()))
         require(named, "device", self.device, "auto, cpu, cuda or cuda:N")
-        for part in (self.env, self.net, self.eval, self.log, self.checkpoint):
-            part.check()
+        self.env.check()
+        self.net.check()
         self.algo.check(self.env)
         self.algo.check_net(self.net)
         starts = getattr(self.algo, "learning_starts", 0)
@@ -147,12 +124,8 @@ class SearchSpec:
     """Where the points of an Experiment come from if they are no grid."""
 
     params: dict[str, str]  # a distribution by the key of each hyperparameter, in the grammar of Hydra's sweeps
-    n_trials: int = 20  # points in all, counting those of earlier runs in the same directory
+    n_trials: Count = 20  # points in all, counting those of earlier runs in the same directory
     custom: str | None = None  # a function (config, optuna.Trial) that suggests more: for conditional spaces
-
-    def check(self) -> None:
-        """Raise LabError for a value that is not allowed."""
-        require(self.n_trials >= 1, "search.n_trials", self.n_trials, "1 or more")
 
 
 @dataclass
@@ -161,29 +134,21 @@ class SweepSpec:
 
     objective: ObjectiveSpec
     search: SearchSpec | None  # null for a grid
-    rungs: int  # at each of so many equal shares of its frames, a Session is looked at by the pruner
+    rungs: Annotated[int, Ge(2)]  # at each of so many equal shares of its frames, a Session is looked at by the pruner
     stack: str  # Sessions that one process trains in lockstep: a number, or auto
-    parallel: int | None  # Trials that run at the same time; null for as many as the launcher has room for
-    max_failure_rate: float  # share of the Sessions that ended, above which the sweep stops if so many failed
+    parallel: Count | None  # Trials that run at the same time; null for as many as the launcher has room for
+    max_failure_rate: Fraction  # share of the Sessions that ended, above which the sweep stops if so many failed
     retry: bool  # whether Sessions that failed are run again
     mix_code: bool  # whether a Trial may get Sessions of other code than those that it has
     plan: bool  # whether only to say what would run
-    hung_after: float | None  # minutes without a step after which a job counts as hung; null for never
+    hung_after: Positive | None  # minutes without a step after which a job counts as hung; null for never
     detach: bool  # whether to return at once, and to let the sweep go on without a terminal
 
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""
         self.objective.check()
-        if self.search:
-            self.search.check()
-        require(self.rungs >= 2, "rungs", self.rungs, "2 or more")
         stack = self.stack == "auto" or (self.stack.isdigit() and int(self.stack) >= 1)
         require(stack, "stack", self.stack, "auto, or 1 or more")
-        require(self.parallel is None or self.parallel >= 1, "parallel", self.parallel, "null, or 1 or more")
-        within = 0 <= self.max_failure_rate <= 1
-        require(within, "max_failure_rate", self.max_failure_rate, "between 0 and 1")
-        patient = self.hung_after is None or self.hung_after > 0
-        require(patient, "hung_after", self.hung_after, "null, or above 0 minutes")
 
 
 SWEEP_KEYS = tuple(field.name for field in fields(SweepSpec))
@@ -305,9 +270,9 @@ def _build(cls: type[T], values: Any, prefix: str, where: str = "the spec") -> T
         target, values = values["_target_"], {key: value for key, value in values.items() if key != "_target_"}
         base, cls = cls, _locate(cls, target, prefix)
         if not issubclass(cls, base):  # a module of the user's own, for a network
-            shared = _convert(bool, values.pop("shared", False), f"{prefix}shared")
+            shared = validate(bool, values.pop("shared", False), f"{prefix}shared")
             return Module(str(target), shared, values)  # type: ignore[return-value]
-    types = get_type_hints(cls)
+    types = get_type_hints(cls, include_extras=True)
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
@@ -324,7 +289,7 @@ def _build(cls: type[T], values: Any, prefix: str, where: str = "the spec") -> T
         if is_dataclass(types[key]):
             built[key] = _build(types[key], values[key], f"{prefix}{key}.")
         else:
-            built[key] = _convert(types[key], values[key], f"{prefix}{key}")
+            built[key] = validate(types[key], values[key], f"{prefix}{key}")
     return cls(**built)
 
 
@@ -347,40 +312,3 @@ def _locate(base: type[Any], target: Any, prefix: str) -> type[Any]:
 def _is_module(cls: Any) -> bool:
     torch = sys.modules.get("torch")  # a module cannot have been imported without it
     return torch is not None and isinstance(cls, type) and issubclass(cls, torch.nn.Module)
-
-
-def _convert(kind: Any, value: Any, key: str) -> Any:
-    if kind is int and isinstance(value, float) and value.is_integer():
-        value = int(value)  # 1e6
-    refused: dict[Any, Any] = {int: (bool, float, str), float: (bool, str)}  # that OmegaConf would convert
-    if isinstance(value, refused.get(kind, ())):
-        raise LabError(f"{key}={shown(value)} is not allowed: {key} must be {_words(kind)}.")
-    if isinstance(value, float) and not math.isfinite(value) and kind is not str:
-        raise LabError(f"{key}={value} is not allowed: {key} must be a finite number.")
-    if isinstance(value, int) and not isinstance(value, bool) and float in (kind, *get_args(kind)):
-        value = float(value)
-    if kind is str and isinstance(value, (int, float)):
-        value = str(value)  # a name may look like a number
-    if type(value) is kind:  # as almost always; OmegaConf is asked about the rest, which takes a hundred times longer
-        return value
-    node = OmegaConf.structured(_one_field(kind))
-    try:
-        node.value = literal(value)
-        return OmegaConf.to_container(node, resolve=True)["value"]  # type: ignore[call-overload, index]
-    except (ValidationError, OmegaConfBaseException) as error:
-        raise LabError(f"{key}={shown(value)} is not allowed: {key} must be {_words(kind)}.") from error
-
-
-def _one_field(kind: Any) -> type[Any]:
-    return dataclass(type("Value", (), {"__annotations__": {"value": kind}}))
-
-
-def _words(kind: Any) -> str:
-    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
-    if kind in plain:
-        return plain[kind]
-    if get_origin(kind) is list:
-        return f"a list, in which each is {_words(get_args(kind)[0])}"
-    if get_origin(kind) is dict:
-        return "a group of keys and values, as {key: value}"
-    return " or ".join(_words(part) for part in get_args(kind)) or str(kind)

@@ -149,7 +149,7 @@ def test_a_directory_that_cannot_be_written() -> None:
         (["env=gymnasium"], "env.id is missing"),
         (["env.kwargs.color=1"], "+env.kwargs.color=VALUE"),
         (["algo=[a"], "algo=[a"),
-        (["frames=0"], "frames must be 1 or more"),
+        (["frames=0"], "frames must be a whole number, 1 or more"),
         (["tuned=foo"], "tuned=foo does not exist"),
         (["algo=null"], "cannot be composed"),
         (["lr=1"], "Did you mean 'algo.lr'"),

@@ -47,6 +47,7 @@ NUMBERLESS = {
     "lab/common/signals.py",
     "lab/common/format.py",
     "lab/common/lazy.py",
+    "lab/common/validation.py",
     "lab/run/levels.py",
     "lab/run/lock.py",
     "lab/train/lockstep.py",  # results do not depend on which Sessions share their steps

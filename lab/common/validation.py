@@ -1,0 +1,83 @@
+"""Values of config keys, checked against the type and the bounds that their field is annotated with."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from lab.errors import LabError, did_you_mean, shown
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Ge(1)]
+Natural = Annotated[int, Ge(0)]
+
+NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", NoneType: "null"}
+
+
+def validate(kind: Any, value: Any, key: str) -> Any:
+    """Return the value of a key as its annotated type; a whole number serves as a float, and 1e6 as an int.
+
+    Raises:
+        LabError: the value has another type or is out of bounds; the message says what the annotation allows.
+    """
+    from pydantic import ValidationError
+
+    bare = _bare(kind)
+    if int in bare and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if str in bare and isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)  # a name may look like a number
+    if isinstance(value, float) and not math.isfinite(value):
+        raise LabError(f"{key}={value} is not allowed: {key} must be a finite number.")
+    try:
+        return _adapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        words = [choice for part in bare for choice in get_args(part) if isinstance(choice, str)]
+        hint = did_you_mean(value, words) if isinstance(value, str) else ""
+        raise LabError(f"{key}={shown(value)} is not allowed: {key} must be {describe(kind)}.{hint}") from error
+
+
+def describe(kind: Any) -> str:
+    """Return what an annotated type allows, to follow the words "must be"."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        noun = describe(arguments[0])
+        bounds = {type(bound): getattr(bound, type(bound).__name__.lower()) for bound in arguments[1:]}
+        if Ge in bounds and Le in bounds:
+            return f"{noun} from {bounds[Ge]} to {bounds[Le]}"
+        if Ge in bounds and Lt in bounds:
+            return f"{noun}, at least {bounds[Ge]} and below {bounds[Lt]}"
+        if Ge in bounds:
+            return f"{noun}, {bounds[Ge]} or more"
+        return f"{noun} above {bounds[Gt]}" if Gt in bounds else noun
+    if origin is Literal:
+        return f"one of {', '.join(sorted(arguments))}"
+    if origin in (Union, UnionType):
+        return " or ".join(map(describe, arguments))
+    if origin is list:
+        return f"a list, in which each is {describe(arguments[0])}"
+    if origin is dict:
+        return "a group of keys and values, as {key: value}"
+    return NOUNS.get(kind, str(kind))
+
+
+def _bare(kind: Any) -> list[Any]:
+    """Return the types in a union, without their bounds."""
+    if get_origin(kind) is Annotated:
+        return _bare(get_args(kind)[0])
+    return (
+        [each for part in get_args(kind) for each in _bare(part)] if get_origin(kind) in (Union, UnionType) else [kind]
+    )
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
