@@ -1,4 +1,4 @@
-"""A user's own algorithm and environment, in a package and a config directory of their own, as the README has them."""
+"""A user's own algorithm and environment, in a package and a config directory of their own, as the how-to guide has them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lab.run.directory import RunDir
 from lab.run.files import read_json
 from tests.helpers import ROOT, lab, result
 
-SECTION = (ROOT / "README.md").read_text().split("\n## Your own algorithm and environment\n")[1].split("\n## ")[0]
+SECTION = (ROOT / "docs" / "how-to" / "own-algorithm.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
 FILES = {re.match(r"# (\S+)\n", text)[1]: text for kind, text in BLOCKS if kind}  # type: ignore[index]
 COMMANDS = [shlex.split(line)[3:] for kind, text in BLOCKS if not kind for line in text.strip().splitlines()]
@@ -26,7 +26,7 @@ COMMANDS = [shlex.split(line)[3:] for kind, text in BLOCKS if not kind for line 
 
 @pytest.fixture
 def place(tmp_path: Path) -> dict[str, Any]:
-    """Write the files of the README, and return what lets `lab` run beside them."""
+    """Write the files of the guide, and return what lets `lab` run beside them."""
     folder = tmp_path / "a user's place"
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def test_a_session_learns_what_the_readme_says(place: dict[str, Any]) -> None:
     done = lab(*COMMANDS[0], "hydra.run.dir=one", **place)
     assert done.returncode == 0, done.stderr
     directory = RunDir(place["cwd"] / "one")
-    assert float(read_json(directory.results)["return"]) == pytest.approx(18.5, abs=0.7), "as the README says"
+    assert float(read_json(directory.results)["return"]) == pytest.approx(18.5, abs=0.7), "as the guide says"
     refused = lab("enjoy", "one", "episodes=2", **place)
     assert "my_package is not installed, but lies in" in refused.stderr and "code=here" in refused.stderr
     played = lab("enjoy", "one", "episodes=2", "code=here", **place)
