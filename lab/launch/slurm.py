@@ -65,7 +65,7 @@ class SlurmLauncher(SweepLauncher, SubmititLauncher):
         require(array_size >= 1, "hydra.launcher.array_size", array_size, "1 or more")
         require(poll > 0, "hydra.launcher.poll", poll, "above 0 seconds")
         self.array_size = array_size
-        self.room = int(self.params["array_parallelizm"])
+        self.room = int(self.params["array_parallelism"])
         self.queue = Queue(poll)
         self._frozen: Frozen | None = None
         self._tasks: dict[int, Task] = {}

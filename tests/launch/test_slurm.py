@@ -16,7 +16,7 @@ from lab.launch import slurm, tasks
 from lab.launch.slurm import SlurmLauncher
 from lab.launch.tasks import Queue, Task
 
-PARAMS = {"array_size": 10, "poll": 0.01, "array_parallelizm": 4, "signal_delay_s": 30, "timeout_min": 5}
+PARAMS = {"array_size": 10, "poll": 0.01, "array_parallelism": 4, "signal_delay_s": 30, "timeout_min": 5}
 
 
 class BrokenError(Exception):

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 SLOW = ("algo=a2c", "env=gymnasium", "env.id=tests.envs:Slow-v0", "name=slow", "algo.horizon=16", "log.every=500",
         "log.tensorboard=false", "eval.every=4000", "eval.episodes=2", "checkpoint.every=1000")  # fmt: skip
 SLURM = ("hydra/launcher=slurm", f"hydra.launcher.name={NAME}", "hydra.launcher.poll=0.5", "hydra.launcher.mem_gb=1")
-TWO = ("hydra.launcher.array_parallelizm=2", "parallel=2", "stack=1")  # at the same time
+TWO = ("hydra.launcher.array_parallelism=2", "parallel=2", "stack=1")  # at the same time
 AWKWARD = "a sweep, of 'two' \"seeds\" [on] {n=1}; é$HOME"
 SECONDS = 240.0  # that something may take which SLURM does
 
@@ -203,7 +203,7 @@ def test_law_3_ctrl_c_saves_what_runs_and_calls_off_what_waits(tmp_path: Path, s
     at = {session.path: session.read_status()["frame"] for session in sessions(folder)}
     assert all(0 < frame < 12000 for frame in at.values())
     assert len(runs(folder)) == 2
-    done = lab("resume", str(folder), "hydra.launcher.array_parallelizm=4", "parallel=4", timeout=SECONDS)
+    done = lab("resume", str(folder), "hydra.launcher.array_parallelism=4", "parallel=4", timeout=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_all_completed_once(folder, 4)
     assert sorted(resumed(folder)) == sorted(at.values())
