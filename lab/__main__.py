@@ -25,7 +25,7 @@ from importlib import import_module
 from lab.common.imports import installed_only
 from lab.common.output import keep_going
 from lab.common.signals import was_asked_to_stop
-from lab.errors import LabError, did_you_mean, tell, visible
+from lab.errors import LabError, did_you_mean, print_error, visible
 from lab.launch.supervise import ProcessEndedError, supervise
 
 sys.path[:0] = FIRST
@@ -53,7 +53,7 @@ def start() -> None:
         try:
             status = supervise(run)
         except KeyboardInterrupt as error:
-            status = tell(error)
+            status = print_error(error)
         except ProcessEndedError as end:
             with installed_only() if sys.argv[1:2] == ["enjoy"] else nullcontext():
                 status = import_module("lab.launch.aftermath").conclude(end)
@@ -86,10 +86,10 @@ def run() -> int:
             print(visible(end.code), file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (LabError, OSError, KeyboardInterrupt) as error:
-        return tell(KeyboardInterrupt() if was_asked_to_stop() else error)
+        return print_error(KeyboardInterrupt() if was_asked_to_stop() else error)
     except Exception:
         if was_asked_to_stop():  # what interrupts an import can come out of it as any error
-            return tell(KeyboardInterrupt())
+            return print_error(KeyboardInterrupt())
         raise
     return 0
 

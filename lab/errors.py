@@ -4,11 +4,11 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-from lab.common.plain import looks_like_another_value, quote
+from lab.common.text import format_value
 
 # What may steer a terminal or make a text look like another: control characters but for tab and newline, Unicode's
 # changes of the writing direction, and bytes of a file name that are no text.
@@ -30,24 +30,6 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def shown(value: Any) -> str:
-    """Write a value as it is typed on the command line; a text that looks like another value is in quotes."""
-    if value is None:
-        return "null"
-    if isinstance(value, str):
-        return quote(value) if looks_like_another_value(value) else value
-    if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}:{_item(item)}' for key, item in value.items())}}}"
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_item, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _item(value: Any) -> str:
-    """Write a value within a list or a mapping, where some letters have a meaning."""
-    return quote(value) if isinstance(value, str) and re.search(r"[^\w./-]", value) else shown(value)
-
-
 def visible(text: object) -> str:
     r"""Return a text as it may be shown on a terminal: control characters are written as escapes, as in \x1b.
 
@@ -66,7 +48,7 @@ def require(holds: bool, key: str, value: Any, allowed: str) -> None:
         allowed: what it may be, to follow the words "must be".
     """
     if not holds:
-        raise LabError(f"{key}={shown(value)} is not allowed: {key} must be {allowed}.")
+        raise LabError(f"{key}={format_value(value)} is not allowed: {key} must be {allowed}.")
 
 
 def require_one_of(key: str, value: str, allowed: Iterable[str]) -> None:
@@ -78,7 +60,7 @@ def require_one_of(key: str, value: str, allowed: Iterable[str]) -> None:
         )
 
 
-def tell(error: BaseException, place: object = "a file") -> int:
+def print_error(error: BaseException, place: object = "a file") -> int:
     """Print an expected error as a sentence and return the exit status that goes with it.
 
     Args:
@@ -112,7 +94,7 @@ def describe_exit(code: int | None) -> str:
 _said: set[str] = set()  # by this process
 
 
-def say_once(sentence: str) -> None:
+def warn_once(sentence: str) -> None:
     """Print on the terminal what went wrong without stopping anything, unless this process has said so already."""
     if sentence not in _said:
         _said.add(sentence)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from lab.common.signals import stop_signals
 from lab.errors import LabError
-from lab.run.directory import ENDED, TrialDir
-from lab.run.disk import Room, lacked_room
+from lab.run.directory import TrialDir
+from lab.run.disk import DiskSpace, failed_on_full_disk
+from lab.run.schemas import ENDED
 from lab.trial import Job, Trial, states_of
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Experiment:
     _ended: list[str] = field(default_factory=list)  # states of the Sessions that this process saw to their end
 
     def __post_init__(self) -> None:
-        self._room = Room(self.plan.directory.path, self.tree.announce)
+        self._disk_space = DiskSpace(self.plan.directory.path, self.tree.announce)
 
     def open(self) -> None:
         """Take in what an earlier process left in the directory.
@@ -154,7 +155,7 @@ class Experiment:
             self._open_study(self.plan.started())
             self._looked = {number: rung for number, rung in self._looked.items() if rung == self.plan.rungs}
 
-        return self._room.attempt(action, recover, self._asked)
+        return self._disk_space.attempt(action, recover, self._asked)
 
     def _adopted(self) -> list[Trial]:
         return [running.trial for running in self._running]
@@ -229,7 +230,7 @@ class Experiment:
             if not self.stopped:
                 self._attempt(running.close)
             states = states_of(job.sessions)
-            if not lacked_room(job.sessions):
+            if not failed_on_full_disk(job.sessions):
                 self._ended += states.values()
             if reason and not set(ENDED).issuperset(states.values()):
                 self.tree.say(f"{running.trial.directory.path}: {reason}")
@@ -257,9 +258,9 @@ class Experiment:
 
     def _go_on_with_room(self, trial: Trial) -> bool:
         """Let Sessions that failed because the disk was full go on once it has room; false if there are none."""
-        if self.stopped or not lacked_room(trial.sessions()):
+        if self.stopped or not failed_on_full_disk(trial.sessions()):
             return False
-        if not self._room.wait(self._asked) or not self._attempt(partial(interrupt_all, trial)):
+        if not self._disk_space.wait(self._asked) or not self._attempt(partial(interrupt_all, trial)):
             return False
         self._waiting.insert(0, trial)
         return True
@@ -328,8 +329,8 @@ class Experiment:
 
 def interrupt_all(trial: Trial) -> None:
     """Let the Sessions of a Trial that failed because the disk was full count as interrupted."""
-    for session in lacked_room(trial.sessions()):
-        session.interrupt()
+    for session in failed_on_full_disk(trial.sessions()):
+        session.mark_interrupted()
 
 
 def wait_for_leftovers(trials: Sequence[Trial]) -> None:

@@ -14,15 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from lab.algo.algorithm import Algorithm
 from lab.common.imports import import_named
 from lab.common.interpolation import resolve, resolve_but_seed, resolve_by_seed
-from lab.common.plain import canonical, flatten
+from lab.common.text import canonical, flatten, format_value
 from lab.common.validation import Count, Fraction, Natural, Positive, validate
 from lab.env.spec import EnvSpec
-from lab.errors import LabError, did_you_mean, require, require_one_of, shown
+from lab.errors import LabError, did_you_mean, require, require_one_of
 from lab.net.module import Module
 from lab.net.net import Net
-from lab.run.directory import FIGURES, LESS_IS_BETTER
 from lab.run.files import plain, read_yaml
-from lab.run.schemas import AGGREGATES, DIRECTIONS
+from lab.run.schemas import AGGREGATES, DIRECTIONS, FIGURES, LESS_IS_BETTER
 
 T = TypeVar("T")
 
@@ -181,7 +180,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Name the keys in which two specs, as plain data, are not the same, with both values."""
     before, after = flatten(old), flatten(new)
     return [
-        f"{key} is {shown(before.get(key))} there and {shown(after.get(key))} here"
+        f"{key} is {format_value(before.get(key))} there and {format_value(after.get(key))} here"
         for key in dict.fromkeys((*before, *after))
         if canonical(before.get(key)) != canonical(after.get(key))
     ]
@@ -203,7 +202,7 @@ def read(config: DictConfig) -> list[Spec]:
     require(not repeated, "seed", seeds, "a list in which no seed stands twice")
     for seed in listed:
         if not isinstance(seed, int) or isinstance(seed, bool):
-            raise LabError(f"seed={shown(seed)} is not allowed: seed must be a whole number or a list of them.")
+            raise LabError(f"seed={format_value(seed)} is not allowed: seed must be a whole number or a list of them.")
     specs: list[Spec] = []
     before: dict[str, Any] | None = None
     for seed, values in resolve_by_seed(config, keys, listed):
@@ -265,7 +264,7 @@ def _build(cls: type[T], values: Any, prefix: str, where: str = "the spec") -> T
     """Merge plain data into a dataclass, field by field, so that an error can name the key, the value and the type."""
     group = prefix.rstrip(".") or where
     if not isinstance(values, dict):
-        raise LabError(f"{group}={shown(values)} is not allowed: {group} must be a group of keys.")
+        raise LabError(f"{group}={format_value(values)} is not allowed: {group} must be a group of keys.")
     if "_target_" in values:
         target, values = values["_target_"], {key: value for key, value in values.items() if key != "_target_"}
         base, cls = cls, _locate(cls, target, prefix)

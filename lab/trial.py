@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.run.directory import ENDED, RunDir, TrialDir, trial_state
+from lab.run.directory import RunDir, TrialDir
 from lab.run.files import write_sealed_json
+from lab.run.schemas import ENDED
+from lab.run.status import combined_state
 
 DIED = "The process of this Session ended without a word: it was killed, or the machine failed."
 
@@ -34,7 +36,7 @@ class Job:
 
     def progress(self) -> list[tuple[int, str]] | None:
         """Return, of the Sessions that run, the frame and when it was written; null if none does."""
-        found = [session.read_status_if_any() for session in self.sessions.values()]
+        found = [session.find_status() for session in self.sessions.values()]
         return [(one["frame"], one["updated"]) for one in found if one and one["state"] == "running"] or None
 
 
@@ -98,9 +100,9 @@ class Trial:
         for seed, session in self.sessions().items():
             if self.retry and states[seed] == "failed" and seed not in launched:
                 if session.read_status()["lost"]:
-                    session.interrupt()
+                    session.mark_interrupted()
                 else:
-                    session.replace()
+                    session.move_results_aside()
         self.retry = False
         seeds = sorted({*self.seeds, *self.directory.seeds()})
         write_sealed_json(self.directory.point, {"number": self.number, **asdict(self.point), "seeds": seeds})
@@ -112,7 +114,7 @@ class Trial:
     @property
     def state(self) -> str:
         """How the Trial stands."""
-        return trial_state(self.states().values())
+        return combined_state(self.states().values())
 
     @property
     def runs(self) -> bool:
@@ -155,13 +157,13 @@ class Trial:
             session = self.directory.session(seed)
             if session.path.is_dir():
                 list(session.path.iterdir())  # a client of NFS may remember that there was no status
-            status = session.read_status_if_any()
+            status = session.find_status()
             if status is None:
                 session.write_status("failed", 0, 0, reason or DIED, lost=True)
-            elif status["state"] == "interrupted" and session.abandoned():
+            elif status["state"] == "interrupted" and session.is_abandoned():
                 session.write_status("failed", status["frame"], status["frames"], reason or DIED, lost=True)
             elif status["state"] == "interrupted" and reason:
-                session.amend_status(error=reason)
+                session.update_status(error=reason)
 
     def ask_to_stop(self, state: str, reason: str) -> None:
         """Ask the Sessions that run to end as `pruned` or `interrupted`."""
@@ -173,5 +175,5 @@ class Trial:
 
 def states_of(sessions: Mapping[int, RunDir]) -> dict[int, str]:
     """Return the state of each Session by its seed: one of lab.run.directory.STATES, or pending."""
-    found = {seed: session.read_status_if_any() for seed, session in sessions.items()}
+    found = {seed: session.find_status() for seed, session in sessions.items()}
     return {seed: status["state"] if status else "pending" for seed, status in found.items()}

@@ -19,8 +19,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lab.run.directory import RunDir
-from lab.run.levels import level
+from lab.run.directory import RunDir, find_level
 from lab.spec import SWEEP_KEYS, Spec, load, read
 from tests.helpers import ALGORITHMS, CONF, ROOT, clone, git, lab, specs
 
@@ -45,15 +44,12 @@ NUMBERLESS = {
     "lab/run/guard.py",
     "lab/common/imports.py",
     "lab/common/signals.py",
-    "lab/common/format.py",
-    "lab/common/lazy.py",
     "lab/common/validation.py",
-    "lab/run/levels.py",
     "lab/run/lock.py",
     "lab/train/lockstep.py",  # results do not depend on which Sessions share their steps
-    "lab/common/plain.py",
+    "lab/common/text.py",
     "lab/run/provenance.py",
-    "lab/run/recovery.py",
+    "lab/run/status.py",
     "lab/run/directory.py",
     "lab/run/schemas.py",
     "lab/common/terminal.py",
@@ -367,7 +363,7 @@ def test_an_experiment_of_dvc_trains_what_it_composed_into_a_run_directory_like_
     dvc(checkout, "exp", "run", *(part for word in words for part in ("-S", word)), "session")
     session = RunDir(checkout / "session")
     assert load(session.spec) == specs(*words)[0]
-    assert level(session.path) == "session"
+    assert find_level(session.path) == "session"
     assert session.read_status()["state"] == "completed"
     results = session.results.read_bytes()
     session.results.unlink()

@@ -308,11 +308,11 @@ def test_what_is_not_known_of_the_code_and_other_code_are_said(
     (directory,) = train(tmp_path, "frames=200", "algo.horizon=100", "eval.every=0")
     facts = read_json(directory.provenance)
     code = CodeSnapshot(Repository("lab", ROOT, note="git is not installed"), (), facts["code"])
-    session.warn_of_code(code, [directory])
+    session.print_code_warnings(code, [directory])
     assert capsys.readouterr().err == "Warning: The code of lab has no git SHA: git is not installed.\n"
     write_json(directory.provenance, {**facts, "code": {"lab": "another", "mine": "x"}})
-    session.warn_of_code(code, [directory])
-    assert f"Warning: {directory.path} goes on with other code than it began with: lab." in capsys.readouterr().err
+    session.print_code_warnings(code, [directory])
+    assert f"Warning: {directory.path} resumes with other code than it started with: lab." in capsys.readouterr().err
     found = Provenance({**facts, "restore": "pickle"}, code)
     state = {"best": 0, "episodes": 0, "rows": 0, "row_frame": 0, "window": []}
     state["tables"] = read_json(directory.status)["tables"]

@@ -98,6 +98,6 @@ def test_only_running_sessions_are_asked_to_stop(trial: Trial) -> None:
     assert session.lock.acquire()
     session.write_status("running", 1, 100)
     trial.ask_to_stop("pruned", "the reason")
-    assert session.stop_request() == ("pruned", "the reason")
+    assert session.read_stop_request() == ("pruned", "the reason")
     assert [directory.stop.exists() for directory in trial.sessions().values()] == [False] * 4 + [True]
     session.release()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.algo.returns import gae, n_step_return
 from lab.algo.sil import SelfImitation
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require, require_one_of

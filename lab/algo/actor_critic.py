@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lab.algo.off_policy import OffPolicy, shares
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require

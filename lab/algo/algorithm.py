@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from lab.algo.schedule import scheduled
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require, require_one_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.common.lazy import torch
+from lab.common.imports import torch
 
 
 def project(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lab.algo.distributional import project, quantile_huber
 from lab.algo.off_policy import OffPolicy, shares
 from lab.algo.value_based import ValueBased, taken
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require, require_one_of

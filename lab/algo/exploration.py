@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from lab.algo.schedule import scheduled
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.errors import require, require_one_of
 

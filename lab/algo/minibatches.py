@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.errors import LabError
 

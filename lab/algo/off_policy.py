@@ -9,7 +9,7 @@ import numpy as np
 
 from lab.algo.algorithm import Algorithm
 from lab.algo.schedule import check_lr
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lab.algo.algorithm import Algorithm
 from lab.algo.schedule import check_lr, check_schedule, scheduled
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require, require_one_of

@@ -10,7 +10,7 @@ from lab.algo.on_policy import any_usable, average, explained_variance, share
 from lab.algo.returns import lambda_return
 from lab.algo.schedule import check_lr
 from lab.algo.value_based import ValueBased, taken
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require

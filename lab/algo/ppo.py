@@ -9,7 +9,7 @@ from lab.algo.minibatches import check_minibatch, orders
 from lab.algo.on_policy import any_usable, approximate_kl, average, explained_variance, normalize, share
 from lab.algo.returns import gae
 from lab.algo.sil import SelfImitation
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.algo.online import Online
-from lab.common.lazy import torch
+from lab.common.imports import torch
 
 if TYPE_CHECKING:
     from lab.memory.rollout import Rollout

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.algo.on_policy import OnPolicy
 from lab.algo.returns import completed, lambda_return
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require

@@ -7,7 +7,7 @@ completed by the value of the state it stopped in, as it is at the end of the ho
 
 from __future__ import annotations
 
-from lab.common.lazy import torch
+from lab.common.imports import torch
 
 
 def lambda_return(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.algo.online import Online
 from lab.algo.value_based import taken
-from lab.common.lazy import torch
+from lab.common.imports import torch
 
 if TYPE_CHECKING:
     from lab.memory.rollout import Rollout

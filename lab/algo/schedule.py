@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.errors import require, require_one_of
 
 NAMES = ("constant", "linear", "exponential", "cosine")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lab.algo.actor_critic import ActorCritic
 from lab.algo.off_policy import shares
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import require

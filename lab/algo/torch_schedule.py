@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab.common.lazy import class_at
+from lab.common.imports import import_class
 from lab.errors import LabError
 
 KEY = "algo.lr_schedule"
@@ -16,7 +16,7 @@ KEY = "algo.lr_schedule"
 
 def check(path: str, kwargs: dict[str, Any]) -> None:
     """Raise LabError unless the schedule can be made and takes a step."""
-    cls = class_at(KEY, path, torch.optim.lr_scheduler.LRScheduler)
+    cls = import_class(KEY, path, torch.optim.lr_scheduler.LRScheduler)
     try:
         _step(*_make(cls, kwargs, 1e-3))
     except Exception as error:
@@ -33,7 +33,7 @@ class TorchSchedule:
 
     def __init__(self, path: str, kwargs: dict[str, Any], start: Tensor) -> None:
         """Make the schedulers of a stack that begin at learning rates [S, 1]."""
-        cls = class_at(KEY, path, torch.optim.lr_scheduler.LRScheduler)
+        cls = import_class(KEY, path, torch.optim.lr_scheduler.LRScheduler)
         self.path, self.start = path, start
         self.pairs = [_make(cls, kwargs, rate) for rate in start.flatten().tolist()]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lab.algo.algorithm import Algorithm
 from lab.algo.exploration import ExplorationSpec
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import LabError

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.run.directory import RunDir, SweepDir, TrialDir
+from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
 from lab.run.files import write_atomically, write_json, write_text
-from lab.run.levels import level
 
 
 def analyze(path: Path) -> list[Path]:
@@ -18,7 +17,7 @@ def analyze(path: Path) -> list[Path]:
     Raises:
         LabError: it is not a run directory, or a file in it cannot be read.
     """
-    kind = level(path)
+    kind = find_level(path)
     if kind == "session":
         analyze_session(RunDir(path))
         return [RunDir(path).results, RunDir(path).plot]

@@ -15,10 +15,10 @@ from lab.analysis.plotting import band, empty, heading, legend, over_frames, pla
 from lab.analysis.session import WINDOW, read_session, read_spec
 from lab.analysis.statistics import LEAST, difference, probability_of_improvement
 from lab.analysis.trial import Trial, read_trial, standing
-from lab.common.plain import canonical
+from lab.common.text import canonical
 from lab.errors import LabError, require_one_of
-from lab.run.directory import LESS_IS_BETTER, RunDir, SweepDir, TrialDir
-from lab.run.levels import level
+from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
+from lab.run.schemas import LESS_IS_BETTER
 
 # Seeds on either side below which nothing is concluded. Of two equal agents one is called better, by both intervals, in
 # 31 % of comparisons of 2 and 2 seeds, 17 % of 3 and 3, 15 % of 2 and 8; but in 5 % of 4 and 4, and of any more that
@@ -195,7 +195,7 @@ def plot_compare(entries: Sequence[Entry], metric: str) -> bytes:
 
 
 def _read(path: Path) -> Entry:
-    kind = level(path)
+    kind = find_level(path)
     if kind == "session":
         session = read_session(RunDir(path), read_spec(RunDir(path))["seed"])
         return Entry(path, Trial(TrialDir(path), None, {}, [session]))

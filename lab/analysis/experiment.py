@@ -15,8 +15,8 @@ import pandas as pd
 from lab.analysis.objective import Objective
 from lab.analysis.statistics import STATISTICS, probability_of_improvement
 from lab.analysis.trial import Trial, counts, not_completed, read_trial
-from lab.common.plain import canonical
-from lab.errors import LabError, say_once, shown
+from lab.common.text import canonical, format_value
+from lab.errors import LabError, warn_once
 from lab.run.directory import SweepDir
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def read_experiment(directory: SweepDir) -> Experiment:
         except LabError as error:
             raise LabError(f"{error} `resume` makes it again.") from error
     else:
-        say_once(f"{directory.sweep} is missing: Trials are ranked by the mean return, and as many as are there.")
+        warn_once(f"{directory.sweep} is missing: Trials are ranked by the mean return, and as many as are there.")
     objective = Objective.from_dict(sweep["objective"]) if sweep else NO_OBJECTIVE
     # A directory in which nothing was written yet is not a Trial yet.
     begun = [trial for trial in directory.trials() if trial.point.exists() or trial.seeds()]
@@ -187,7 +187,7 @@ def ped_anova(columns: dict[str, list[Any]], values: np.ndarray) -> dict[str, fl
     distributions = {key: distribution(column) for key, column in columns.items()}
     categorical = optuna.distributions.CategoricalDistribution
     cells = {
-        key: [shown(value) for value in column] if isinstance(distributions[key], categorical) else column
+        key: [format_value(value) for value in column] if isinstance(distributions[key], categorical) else column
         for key, column in columns.items()
     }
     good = min(max(int(np.ceil(TOP * len(values))), FEWEST_TOP), len(values) // 2)
@@ -217,7 +217,7 @@ def distribution(column: Sequence[Any]) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if not all(map(_is_number, column)):
-        return CategoricalDistribution(sorted(set(map(shown, column))))
+        return CategoricalDistribution(sorted(set(map(format_value, column))))
     low, high = min(column), max(column)
     log = low > 0 and high / low > 10**DECADES
     whole = all(isinstance(value, int) for value in column)
@@ -307,7 +307,7 @@ def _row(experiment: Experiment, trial: Trial, ranked: Ranked | None) -> dict[st
         row[f"objective_{metric}_low"] = ranked and ranked.lows[index]
         row[f"objective_{metric}_high"] = ranked and ranked.highs[index]
     point = experiment.point(trial)
-    row |= {key: value if _is_number(value) else shown(value) for key, value in point.items()}
+    row |= {key: value if _is_number(value) else format_value(value) for key, value in point.items()}
     for figure in MAIN:
         values = np.sort(trial.values(figure))
         for name in ("mean", "iqm"):

@@ -20,7 +20,7 @@ from PIL import Image
 from lab.analysis.session import Session, Tables
 from lab.analysis.statistics import STATISTICS, interval
 from lab.analysis.trial import Trial
-from lab.errors import shown
+from lab.common.text import format_value
 
 FAINT, STRONG, SECOND, THIRD = "#85a8cb", "#1f5f9e", "#d1662c", "#3b8f5a"
 RIGHT = "right axis"  # label of axes that keep their right edge
@@ -156,7 +156,7 @@ def written(value: Any) -> str:
         return _number(value)
     if isinstance(value, list):
         return f"[{','.join(map(written, value))}]"
-    return shown(value)
+    return format_value(value)
 
 
 def _number(value: float) -> str:

@@ -17,8 +17,8 @@ from lab.analysis.plotting import reference_of, written
 from lab.analysis.trial import VARIES, Trial, read_trial, standing, summaries
 from lab.analysis.wording import estimated, interval, number
 from lab.errors import LabError
-from lab.run.directory import FIGURES, SweepDir, TrialDir
-from lab.run.levels import level
+from lab.run.directory import SweepDir, TrialDir, find_level
+from lab.run.schemas import FIGURES
 
 COLUMNS = ("algo", "env", "frames", "return")  # of a CSV of figures to be held against
 CEILINGS = {"CartPole-v1": 500.0}  # highest mean return that there can be, by environment
@@ -323,7 +323,7 @@ def notes(publication: Publication) -> list[str]:
 
 def _level(path: Path) -> str | None:
     try:
-        return level(path)
+        return find_level(path)
     except LabError:
         return None
 

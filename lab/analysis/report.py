@@ -24,11 +24,10 @@ from lab.analysis.plotting import reference_of, session_curve, trial_curve
 from lab.analysis.session import Session
 from lab.analysis.statistics import STATISTICS, interval
 from lab.analysis.trial import Trial, trial_results
-from lab.common.plain import canonical
+from lab.common.text import canonical
 from lab.errors import LabError
-from lab.run.directory import FIGURES
 from lab.run.files import read_json
-from lab.run.schemas import PROVENANCE
+from lab.run.schemas import FIGURES, PROVENANCE
 
 POINTS = 120  # most points of a curve
 DIGITS = 6  # significant digits of figures; specs keep all of theirs

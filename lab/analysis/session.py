@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.common.plain import flatten
-from lab.errors import LabError, say_once
-from lab.run.directory import ENDED, RunDir
+from lab.common.text import flatten
+from lab.errors import LabError, warn_once
+from lab.run.directory import RunDir
 from lab.run.files import read_yaml
-from lab.run.schemas import SPEC
+from lab.run.schemas import ENDED, SPEC
 
 WINDOW = 100  # episodes in what is called the return
 NO_SESSION = "{} is not the run directory of a Session: {} is missing."
@@ -86,7 +86,7 @@ class Session:
 
 def read_session(directory: RunDir, seed: int) -> Session:
     """Read a Session that may not have begun; one that completed, but whose files are damaged, counts as failed."""
-    status = directory.read_status_if_any()
+    status = directory.find_status()
     if status is None:
         return Session(directory, seed, "pending", 0, 0, None, None, {})
     state, error, tables = status["state"], status["error"], None
@@ -97,7 +97,7 @@ def read_session(directory: RunDir, seed: int) -> Session:
             figures = session_results(tables)
         except LabError as problem:
             if state == "completed":
-                say_once(f"{problem} The Session of seed {seed} counts as failed.")
+                warn_once(f"{problem} The Session of seed {seed} counts as failed.")
                 state = "failed"
             reason = str(problem).replace(f"{directory.path}/", "")  # as figures are the same wherever they are made
             error = error or reason
@@ -135,7 +135,7 @@ def read_tables(directory: RunDir, status: dict[str, Any] | None = None) -> Tabl
         timing = rows("timing")
     except (LabError, FileNotFoundError) as error:
         missing = f"{directory.timing} is missing." if isinstance(error, FileNotFoundError) else str(error)
-        say_once(f"{missing} How long the Session took is not known.")
+        warn_once(f"{missing} How long the Session took is not known.")
         timing = pd.DataFrame({column: pd.Series(dtype=float) for column in COLUMNS["timing"]})
     return Tables(spec, episodes, metrics, timing, status["state"])
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from lab.analysis.session import Session, Tables, read_session, read_spec
 from lab.analysis.statistics import std, summarize_columns
-from lab.common.plain import canonical, flatten
+from lab.common.text import canonical, flatten
 from lab.errors import LabError
-from lab.run.directory import TrialDir, trial_state
+from lab.run.directory import TrialDir
+from lab.run.status import combined_state
 
 VARIES = "varies with the seed"  # in place of a value of a spec
 # What is said of one seed that did not complete, and of several.
@@ -51,7 +52,7 @@ class Trial:
     @property
     def state(self) -> str:
         """How the Trial stands: completed only if every Session is, failed as soon as one is."""
-        return trial_state(session.state for session in self.sessions)
+        return combined_state(session.state for session in self.sessions)
 
     @cached_property
     def common(self) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def read_trial(directory: TrialDir) -> Trial:
     Raises:
         LabError: it holds no Session.
     """
-    point = directory.read_point_if_any()
+    point = directory.find_point()
     seeds = sorted({*point["seeds"], *directory.seeds()})
     if not seeds:
         raise LabError(f"{directory.path} holds no Session.")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import spec as specs
-from lab.common.format import format_number
 from lab.common.terminal import Terminal
-from lab.run.directory import LESS_IS_BETTER
-from lab.run.files import keep_earlier, write_atomically
+from lab.common.text import format_number
+from lab.run.files import rename_existing, write_atomically
+from lab.run.schemas import LESS_IS_BETTER
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,7 +56,7 @@ def main(words: list[str]) -> None:
     comparisons = [compare(entry, entries[0], options.metric) for entry in entries[1:]]
     picture = Path(options.out) / "compare.png"
     content = plot_compare(entries, options.metric)
-    earlier = keep_earlier(picture, content)
+    earlier = rename_existing(picture, content)
     write_atomically(picture, content)
     # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
     console = Terminal(soft_wrap=True, width=WIDTH)

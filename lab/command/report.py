@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lab.analysis import analyze
 from lab.errors import visible
-from lab.run.levels import level
+from lab.run.directory import find_level
 from lab.sweep.summary import show
 
 USAGE = """Usage: python -m lab report DIR
@@ -29,6 +29,6 @@ def main(words: list[str]) -> None:
         return
     path = Path(words[0])
     made = analyze(path)
-    if level(path) != "session":
+    if find_level(path) != "session":
         show(path)
     print(visible("\nMade " + ", ".join(map(str, made))))

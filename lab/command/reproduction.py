@@ -79,7 +79,7 @@ def compare_sessions(name: str, before: RunDir, again: RunDir) -> Verdict:
 
 
 def _compare(name: str, before: RunDir, again: RunDir) -> Verdict:
-    status = again.read_status_if_any()
+    status = again.find_status()
     if status is None or status["state"] != "completed":
         lines = ((status and status["error"]) or "").strip().splitlines()
         why = f"{status['state']} at frame {status['frame']:,}" if status else "did not begin"

@@ -19,15 +19,14 @@ from rich.text import Text
 
 from lab import spec as specs
 from lab.analysis.session import read_spec  # not lab.spec's: an earlier spec may have had other keys
-from lab.common.format import format_number
 from lab.common.terminal import Terminal
+from lab.common.text import format_number
 from lab.errors import LabError, require, require_one_of, visible
 from lab.run import provenance
-from lab.run.directory import RunDir, SweepDir, rerun_file
+from lab.run.directory import RunDir, SweepDir, find_level, find_sessions, rerun_path
 from lab.run.files import read_json, write_json
-from lab.run.levels import level, sessions
 from lab.run.schemas import PROVENANCE
-from lab.run.trust import warn
+from lab.run.trust import warn_of_foreign_code
 from lab.sweep.summary import quoted
 
 if TYPE_CHECKING:
@@ -77,8 +76,8 @@ def main(words: list[str]) -> None:
     require_one_of("code", options.code, ("recorded", "here"))
     require(options.tolerance >= 0, "tolerance", options.tolerance, "0 or more")
     require(options.slots is None or options.slots >= 1, "slots", options.slots, "null, or 1 or more")
-    level(path)
-    found = sessions(path)
+    find_level(path)
+    found = find_sessions(path)
     completed = [session for session in found if session.read_status()["state"] == "completed"]
     if not completed:
         raise LabError(f"No Session in {path} has completed, so there is nothing to compare a run with.")
@@ -87,7 +86,7 @@ def main(words: list[str]) -> None:
     # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
     console = Terminal(soft_wrap=True)
     console.width = max(console.width, 140)
-    warn(path, "rerun")
+    warn_of_foreign_code(path, "rerun")
     with ExitStack() as stack:
         codes = bring_back(stack, completed, here=options.code == "here")
         differs = tell_differences(console, completed)
@@ -96,7 +95,7 @@ def main(words: list[str]) -> None:
         slots = options.slots or max(1, len(os.sched_getaffinity(0)) // read_spec(completed[0])["threads"])
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-rerun-")))
         jobs = plan(path, out, completed, codes, slots, folder)
-        claim(out)
+        acquire(out)
         train(console, jobs, out, slots)
     copy_plan(path, out)
     verdicts = conclude(console, path, out, completed, jobs, options.tolerance, differs)
@@ -121,7 +120,7 @@ def require_apart(out: Path, path: Path) -> None:
         raise LabError(f"out={out} lies in {path}, which is only read: choose another directory.")
 
 
-def claim(out: Path) -> None:
+def acquire(out: Path) -> None:
     """Make the new directory this command's own.
 
     Raises:
@@ -322,7 +321,7 @@ def conclude(
             more = job.complaint() or f"its process ended with {job.status}"
             verdict = replace(verdict, error=f"{verdict.error} ({more})")
         verdicts.append(verdict)
-    if level(out) != "session":
+    if find_level(out) != "session":
         analyze(out)
     show(console, verdicts)
     same = sum(verdict.is_identical for verdict in verdicts)
@@ -334,9 +333,9 @@ def conclude(
         console.print(f"{within} of {len(verdicts)} have returns within {tolerance:g} of those before.")
     content: dict[str, Any] = {"of": str(path), "identical": same == len(verdicts), "tolerance": tolerance}
     content |= {"differs": differs, "sessions": [verdict.to_dict() for verdict in verdicts]}
-    write_json(rerun_file(out), content)
-    console.print(f"Everything is in {out}, and this comparison in {rerun_file(out).name}")
-    if within < len(verdicts) and level(path) != "session":
+    write_json(rerun_path(out), content)
+    console.print(f"Everything is in {out}, and this comparison in {rerun_path(out).name}")
+    if within < len(verdicts) and find_level(path) != "session":
         console.print(f"\nNext:\n  python -m lab compare {quoted(path)} {quoted(out)}  # what may be concluded")
     return verdicts
 

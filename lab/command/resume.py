@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.run.directory import RunDir, SweepDir, TrialDir
+from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
 from lab.run.files import write_atomically
-from lab.run.levels import level
-from lab.run.trust import warn
+from lab.run.trust import warn_of_foreign_code
 from lab.spec import load
 
 USAGE = """Usage: python -m lab resume DIR [key=value ...]
@@ -34,8 +33,8 @@ def main(words: list[str]) -> None:
         print(USAGE)
         return
     path = Path(words[0])
-    kind = level(path)
-    warn(path, "resume")
+    kind = find_level(path)
+    warn_of_foreign_code(path, "resume")
     if SweepDir(path).multirun.exists():
         resume_sweep(SweepDir(path), words[1:])
         return
@@ -72,7 +71,7 @@ def resume_sessions(directories: list[RunDir]) -> None:
     try:
         for directory in left:
             directory.refuse_links()
-            directory.interrupt()
+            directory.mark_interrupted()
         code = resume([load(directory.spec) for directory in left], left)
     except (LabError, KeyboardInterrupt):  # they were not begun
         for directory, content in before.items():

@@ -10,12 +10,12 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as Branches
 
-from lab.common.format import format_number
 from lab.common.terminal import Terminal
-from lab.errors import LabError, say_once
+from lab.common.text import format_number
+from lab.errors import LabError, warn_once
 from lab.run.directory import SweepDir
 from lab.run.files import Document
-from lab.run.progress import TrialProgress, count, read_progress
+from lab.run.progress import TrialProgress, count_states, read_progress
 from lab.sweep.tree import add_trial, title
 
 USAGE = """Usage: python -m lab status DIR [--watch]
@@ -48,7 +48,9 @@ def main(words: list[str]) -> None:
         return
     with Live(draw(path, trials), console=console, auto_refresh=False) as live:
         try:
-            while SweepDir(path).lock.held() or any(goes_on(path, s.state) for trial in trials for s in trial.sessions):
+            while SweepDir(path).lock.is_held() or any(
+                goes_on(path, s.state) for trial in trials for s in trial.sessions
+            ):
                 time.sleep(SECONDS)
                 trials = read_progress(path)
                 live.update(draw(path, trials), refresh=True)
@@ -63,7 +65,7 @@ def goes_on(path: Path, state: str) -> bool:
 
 def draw(path: Path, trials: list[TrialProgress]) -> RenderableType:
     """Draw the tree of a run directory."""
-    counts = count(trials)
+    counts = count_states(trials)
     planned = planned_sessions(path, trials)
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
     root = Branches(Text(f"{path}: {planned} Sessions planned, {states or 'none begun'}", style="bold"))
@@ -111,7 +113,7 @@ def value_of(trial: TrialProgress, metric: str, aggregate: str) -> float | None:
         value: float | None = figures["mean"]["low"] if aggregate == "lower" else figures[aggregate]["value"]
         return value
     except LabError as error:
-        say_once(f"{error} `report` makes it again.")
+        warn_once(f"{error} `report` makes it again.")
         return None
 
 
@@ -125,5 +127,5 @@ def read_sweep(path: Path) -> Document | None:
             sweep[key]
         return sweep
     except LabError as error:
-        say_once(f"{error} How many Sessions are planned, and which Trial is the best, is not known.")
+        warn_once(f"{error} How many Sessions are planned, and which Trial is the best, is not known.")
         return None

@@ -95,7 +95,7 @@ def refused(message: str, cause: str) -> str:
 
 def own_folder(words: list[str]) -> str:
     """Return the place of the user's own config groups, which --config-dir names; empty if there are none."""
-    from lab.common.plain import quote
+    from lab.common.text import quote
 
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")

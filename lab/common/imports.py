@@ -1,7 +1,10 @@
-"""Which code may be imported while a run directory is only read: it may be a stranger's, and so may what lies around.
+"""Imports: torch when it is first used, classes and modules by name, and only installed packages for untrusted files.
 
-Python looks for modules in the working directory first. Whoever unpacks a run directory there, or enters one, would
-run what it holds under the name of a module. While `installed_only` lasts, only installed packages are found.
+The dataclass of an algorithm is both the schema of its config file and the object that learns. Checking a command
+line needs the schemas and must not wait for torch: modules with schemas write `from lab.common.imports import torch`.
+
+Python looks for modules in the working directory first. Inside a stranger's run directory, `report` and other commands
+that only read it would execute what it holds under the name of a module: `installed_only` prevents this.
 """
 
 from __future__ import annotations
@@ -15,51 +18,90 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-_guarded = False
-_left_out: list[str] = []  # entries of sys.path that are not searched
+from lab.errors import LabError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch as torch
+else:
+
+    class _LazyModule:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, attribute: str) -> Any:
+            value = getattr(import_module(self._name), attribute)
+            setattr(self, attribute, value)  # __getattr__ is not called the next time
+            return value
+
+    torch = _LazyModule("torch")
+
+_installed_only = False
+_hidden: list[str] = []  # entries of sys.path that are not searched
 
 
 @contextmanager
 def installed_only(*folders: Path) -> Iterator[None]:
-    """Find modules of installed packages alone: none in the working directory, none in other folders.
-
-    What `lab` itself consists of is found wherever it is. A package that is installed as editable is an installed one.
-    """
-    global _guarded, _left_out
-    before = sys.path[:], _left_out, _guarded
-    left_out = [entry for entry in sys.path if not _is_installed(entry) and _is_below(entry, (Path(), *folders))]
-    sys.path[:] = [entry for entry in sys.path if entry not in left_out]
-    _guarded, _left_out = True, [*_left_out, *left_out]
+    """Import only lab and installed packages, nothing from the working directory or from `folders`."""
+    global _installed_only, _hidden
+    before = sys.path[:], _hidden, _installed_only
+    hidden = [entry for entry in sys.path if not _is_installed(entry) and _is_below(entry, (Path(), *folders))]
+    sys.path[:] = [entry for entry in sys.path if entry not in hidden]
+    _installed_only, _hidden = True, [*_hidden, *hidden]
     try:
         yield
     finally:
-        sys.path[:], _left_out, _guarded = before
+        sys.path[:], _hidden, _installed_only = before
 
 
 def import_named(name: str) -> ModuleType:
     """Import a module that a spec names.
 
     Raises:
-        ImportError: it cannot be imported, or is not to be while `installed_only` lasts; nothing of it ran then.
+        ImportError: it cannot be imported, or `installed_only` forbids it; then nothing of it was executed.
     """
     top, *below = name.split(".")
     if not top:
         raise ImportError(f"{name!r} is not the name of a module")
-    if _guarded and (top in sys.stdlib_module_names or "__main__" in below):
-        raise ImportError(f"{name} is part of Python or a program, and to import it may do anything")
+    if _installed_only and (top in sys.stdlib_module_names or "__main__" in below):
+        raise ImportError(f"{name} is part of Python or a program, and importing it may do anything")
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        found = PathFinder.find_spec(missing, _left_out) if missing and _left_out else None
-        if found is None:
+        spec = PathFinder.find_spec(missing, _hidden) if missing and _hidden else None
+        if spec is None:
             raise
-        place = found.origin or next(iter(found.submodule_search_locations or ()), missing)
+        location = spec.origin or next(iter(spec.submodule_search_locations or ()), missing)
         raise ImportError(
-            f"the module {missing} is not installed, but lies in {place}, which may be a stranger's; if you trust it,"
-            " add code=here"
+            f"the module {missing} is not installed, but lies in {location}, which may be a stranger's; if you trust"
+            " it, add code=here"
         ) from error
+
+
+def import_class(key: str, path: str, base: type[Any]) -> type[Any]:
+    """Import a class by its path.
+
+    Args:
+        key: the config key that names it.
+        path: of the class, for example torch.optim.AdamW.
+        base: the class that it must extend.
+
+    Raises:
+        LabError: it does not exist, or does not extend the base.
+    """
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = import_named(module_name)
+    except (ImportError, ValueError) as error:
+        raise LabError(f"{key}={path} cannot be imported: {error}.") from error
+    cls = getattr(module, name, None)
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
+        hint = did_you_mean(name, [name for name, value in classes.items() if issubclass(value, base)])
+        raise LabError(f"{key}={path} is not allowed: {module_name} has no {base.__name__} of this name.{hint}")
+    return cls
 
 
 def _is_installed(entry: str) -> bool:

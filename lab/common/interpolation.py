@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lab.common.plain import canonical, flatten
+from lab.common.text import canonical, flatten
 from lab.errors import LabError
 
 # Of what ${hydra:...} gives, these are the same however a Session is launched: alone, in a stack, as a job of a sweep.

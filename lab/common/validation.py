@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from lab.errors import LabError, did_you_mean, shown
+from lab.common.text import format_value
+from lab.errors import LabError, did_you_mean
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
@@ -40,7 +41,7 @@ def validate(kind: Any, value: Any, key: str) -> Any:
     except ValidationError as error:
         words = [choice for part in bare for choice in get_args(part) if isinstance(choice, str)]
         hint = did_you_mean(value, words) if isinstance(value, str) else ""
-        raise LabError(f"{key}={shown(value)} is not allowed: {key} must be {describe(kind)}.{hint}") from error
+        raise LabError(f"{key}={format_value(value)} is not allowed: {key} must be {describe(kind)}.{hint}") from error
 
 
 def describe(kind: Any) -> str:

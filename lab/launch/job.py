@@ -13,12 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lab.common.signals import was_asked_to_stop
-from lab.errors import LabError, did_you_mean, tell, visible
+from lab.errors import LabError, did_you_mean, print_error, visible
 from lab.launch.naming import run_directory
 from lab.launch.supervise import report
-from lab.run.directory import ENDED, RunDir, SweepDir
+from lab.run.directory import RunDir, SweepDir
 from lab.run.guard import refuse_foreign
 from lab.run.lock import LOCK_SECONDS
+from lab.run.schemas import ENDED
 from lab.spec import Spec, read
 from lab.trial import states_of
 
@@ -58,7 +59,7 @@ def run(config: DictConfig) -> None:
         interrupted = KeyboardInterrupt() if was_asked_to_stop() else None  # which can come out as any other error
         if not interrupted and not isinstance(error, (LabError, MemoryError, OSError, KeyboardInterrupt)):
             raise
-        status = tell(interrupted or error, output)
+        status = print_error(interrupted or error, output)
     else:
         status = conclude(records)
     for folder in {made, output}:
@@ -131,12 +132,12 @@ def train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]
     for directory in directories:
         report("session", str(directory.path))
     from lab import session
-    from lab.run.trust import warn
+    from lab.run.trust import warn_of_foreign_code
 
     if not swept:  # a sweep has said it of its own directory
         for directory in directories:
             if directory.spec.exists():
-                warn(directory.path, "to go on with it")
+                warn_of_foreign_code(directory.path, "to go on with it")
     composed = [composition(config, spec.seed) for spec in specs]
     patience = HANDOVER_SECONDS if swept else LOCK_SECONDS
     return session.train(specs, directories, spaces[0], composed, not swept, patience)

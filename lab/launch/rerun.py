@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from lab.common.interpolation import literal
-from lab.common.plain import quote
+from lab.common.text import quote
 from lab.run.code.frozen import Frozen
 from lab.run.code.git import without_git
 from lab.run.directory import RunDir

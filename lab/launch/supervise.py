@@ -19,7 +19,7 @@ from typing import Any
 
 from lab.common import signals as interruption
 from lab.common.signals import SIGNALS, Requests
-from lab.errors import tell, visible
+from lab.errors import print_error, visible
 
 END_SECONDS = 10.0  # that a process may take to end once it has said how it ends
 OWN_SECONDS = 0.1  # after which a Ctrl-C that only the supervisor was sent is handed on
@@ -97,7 +97,7 @@ def _be_supervised(work: Callable[[], int], writer: int, handled: mmap.mmap, par
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         status = work()
     except KeyboardInterrupt as error:
-        status = tell(error)
+        status = print_error(error)
     except BaseException:
         traceback.print_exc()
     finally:

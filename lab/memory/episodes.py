@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.memory.replay import CONTINUES, REWARD, Batch, Replay
 from lab.memory.spec import ReplaySpec
 from lab.memory.sum_tree import SumTree

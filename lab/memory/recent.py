@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.common.format import format_bytes
-from lab.common.lazy import torch
+from lab.common.imports import torch
+from lab.common.text import format_bytes
 from lab.memory.replay import DONE, REWARD, VALID, Replay
 from lab.memory.rollout import Rollout
 from lab.memory.spec import ReplaySpec

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.common.format import format_bytes
-from lab.common.lazy import torch
+from lab.common.imports import torch
+from lab.common.text import format_bytes
 from lab.memory.size import refuse_if_too_large
 from lab.memory.spec import FLOAT16_MOST, ReplaySpec
 

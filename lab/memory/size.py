@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.common.format import format_bytes
-from lab.common.lazy import torch
+from lab.common.imports import torch
+from lab.common.text import format_bytes
 from lab.errors import LabError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lab.common.lazy import torch
+from lab.common.imports import torch
 
 if TYPE_CHECKING:
     from lab.net.network import Parameters

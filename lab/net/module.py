@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.common.lazy import torch
-from lab.errors import LabError, did_you_mean, shown
+from lab.common.imports import torch
+from lab.common.text import format_value
+from lab.errors import LabError, did_you_mean
 from lab.net.net import Net, Output
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ class Module(Net):
             try:
                 module = self.cls(**self.arguments, **space)
             except Exception as error:
-                given = ", ".join(f"{key}={shown(value)}" for key, value in self.arguments.items()) or "no arguments"
+                given = (
+                    ", ".join(f"{key}={format_value(value)}" for key, value in self.arguments.items()) or "no arguments"
+                )
                 raise LabError(f"net._target_={self.target} cannot be made with {given}: {_told(error)}") from error
             takes_extra = "extra" in inspect.signature(module.forward).parameters
             if takes_extra and not with_extra:

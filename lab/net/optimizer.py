@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lab.common.lazy import torch
+from lab.common.imports import torch
 from lab.errors import require, require_one_of
 
 NAMES = ("adam", "rmsprop", "sgd")

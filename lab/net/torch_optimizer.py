@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lab.common.lazy import class_at
+from lab.common.imports import import_class
 from lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def check(key: str, path: str, kwargs: dict[str, Any]) -> None:
     """Raise LabError unless the optimizer can be made and takes a step; `key` is the name of the group."""
-    cls = class_at(f"{key}.name", path, torch.optim.Optimizer)
+    cls = import_class(f"{key}.name", path, torch.optim.Optimizer)
     if "lr" in kwargs:
         raise LabError(f"{key}.kwargs.lr is not allowed: algo.lr is the learning rate of every optimizer.")
     try:
@@ -39,7 +39,7 @@ class TorchOptimizers:
     """
 
     def __init__(self, spec: OptimizerSpec, values: Tensor) -> None:
-        cls = class_at("algo.optimizer.name", spec.name, torch.optim.Optimizer)
+        cls = import_class("algo.optimizer.name", spec.name, torch.optim.Optimizer)
         self.rows = [nn.Parameter(row) for row in values.unbind(0)]
         self.optimizers: list[torch.optim.Optimizer] = [cls([row], lr=0.0, **spec.kwargs) for row in self.rows]
 

@@ -67,7 +67,7 @@ def _load(path: Path) -> dict[str, Any]:
     return document
 
 
-def generations(directory: RunDir) -> tuple[list[dict[str, Any]], list[str]]:
+def load_generations(directory: RunDir) -> tuple[list[dict[str, Any]], list[str]]:
     """Find the checkpoints from which a Session can go on: those that are whole, and know of tables that are whole.
 
     A table of timings is none that counts: it is not the same in any two runs.
@@ -128,7 +128,7 @@ def group_by_frame(found: list[list[dict[str, Any]]]) -> list[tuple[list[int], l
     A kill between two writes leaves some Sessions of a stack a checkpoint ahead; all go back to the one they share.
 
     Args:
-        found: the states that `generations` gave, by Session.
+        found: the states that `load_generations` gave, by Session.
 
     Returns:
         Groups: the Sessions of each, and the state of each of these; null for those that begin.

@@ -19,7 +19,7 @@ SECONDS = 5.0  # between two tries, at first; each in a row takes twice as long
 LONGEST = 300.0
 
 
-class Room:
+class DiskSpace:
     """The disk that a sweep writes to."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
@@ -44,7 +44,7 @@ class Room:
                 steps[-1]()
                 steps.pop()
             except Exception as error:
-                if not is_full(error):
+                if not is_disk_full(error):
                     raise
                 if not self.wait(stop):
                     return False
@@ -79,7 +79,7 @@ class Room:
             probe.unlink(missing_ok=True)
 
 
-def is_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Say whether a full disk, or a used up quota, is behind an error."""
     found: BaseException | None = error
     while found is not None:
@@ -91,11 +91,11 @@ def is_full(error: BaseException) -> bool:
     return False
 
 
-def lacked_room(sessions: Mapping[int, RunDir]) -> list[RunDir]:
+def failed_on_full_disk(sessions: Mapping[int, RunDir]) -> list[RunDir]:
     """Return the Sessions that failed for nothing but a full disk, and so can go on from their checkpoints."""
     found = []
     for session in sessions.values():
-        status = session.read_status_if_any()
+        status = session.find_status()
         if status and status["state"] == "failed" and status.get("lost"):
             last = (str(status["error"]).strip().splitlines() or [""])[-1]
             if any(sentence in last for sentence in SENTENCES):

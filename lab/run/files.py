@@ -84,7 +84,7 @@ def no_follow(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
-def keep_earlier(path: Path, content: bytes) -> Path | None:
+def rename_existing(path: Path, content: bytes) -> Path | None:
     """Give a file that holds something else than the content to come a name with a number; return that, if need be."""
     if not os.path.lexists(path) or (path.is_file() and path.read_bytes() == content):
         return None

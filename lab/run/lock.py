@@ -88,7 +88,7 @@ class Lock:
     def __del__(self) -> None:
         self.release()
 
-    def held(self) -> bool | None:
+    def is_held(self) -> bool | None:
         """Say whether some process has hold of the directory; null where the file system cannot tell."""
         try:
             with self.path.open("rb") as file:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError, say_once
-from lab.run.directory import ENDED, RunDir, SweepDir, TrialDir, trial_state
+from lab.errors import LabError, warn_once
+from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
 from lab.run.files import read_json
-from lab.run.levels import level
-from lab.run.schemas import TRIAL
+from lab.run.schemas import ENDED, TRIAL
+from lab.run.status import combined_state
 
 PENDING = {"state": "pending", "frame": 0, "frames": 0, "return": None, "frames_per_second": None, "error": None}
 
@@ -33,7 +33,7 @@ class SessionProgress:
     def refresh(self) -> None:
         """Read the status again, unless the Session has ended."""
         if self.state not in ENDED:
-            self.status = {**PENDING, **(self.directory.read_status_if_any() or {})}
+            self.status = {**PENDING, **(self.directory.find_status() or {})}
 
     @property
     def state(self) -> str:
@@ -75,7 +75,7 @@ class TrialProgress:
     @property
     def state(self) -> str:
         """How the Trial stands."""
-        return trial_state(session.state for session in self.sessions)
+        return combined_state(session.state for session in self.sessions)
 
     @property
     def ended(self) -> bool:
@@ -93,11 +93,11 @@ def read_results(path: Path) -> dict[str, Any] | None:
     try:
         return read_json(path, TRIAL)
     except LabError as error:
-        say_once(f"{error} `report` makes it again.")
+        warn_once(f"{error} `report` makes it again.")
         return None
 
 
-def follow(
+def read_trial_progress(
     directory: TrialDir, seeds: Iterable[int] = (), hyperparameters: dict[str, Any] | None = None
 ) -> TrialProgress:
     """Return the progress of a Trial.
@@ -107,7 +107,7 @@ def follow(
         seeds: those that it is to have; to them come those that it has.
         hyperparameters: what the sweep sets; null to read it.
     """
-    point = directory.read_point_if_any()
+    point = directory.find_point()
     every = sorted({*seeds, *point["seeds"], *directory.seeds()})
     values = point["hyperparameters"] if hyperparameters is None else hyperparameters
     trial = TrialProgress(
@@ -123,17 +123,17 @@ def read_progress(path: Path) -> list[TrialProgress]:
     Raises:
         LabError: it is not a run directory.
     """
-    kind = level(path)
+    kind = find_level(path)
     if kind == "session":
         session = SessionProgress(RunDir(path), None)
         session.refresh()
         return [TrialProgress(TrialDir(path), None, {}, [session])]
     if kind == "trial":
-        return [follow(TrialDir(path))]
-    return [follow(directory) for directory in SweepDir(path).trials()]
+        return [read_trial_progress(TrialDir(path))]
+    return [read_trial_progress(directory) for directory in SweepDir(path).trials()]
 
 
-def count(trials: Sequence[TrialProgress]) -> dict[str, int]:
+def count_states(trials: Sequence[TrialProgress]) -> dict[str, int]:
     """Return how many Sessions stand in each state."""
     counts: dict[str, int] = {}
     for trial in trials:

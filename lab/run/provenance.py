@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lab.run.code.snapshot import CodeSnapshot, take
-from lab.run.directory import now
-from lab.run.trust import user
+from lab.run.status import utc_now
+from lab.run.trust import user_name
 
 CONFIG_DIR = ("--config-dir", "-cd")  # Hydra's options for the folder of the user's own config groups
 
@@ -45,13 +45,13 @@ def collect(command: list[str], device: str, threads: int, stack: list[int], out
     """
     code = take(outputs, config_dirs(command))
     facts = {
-        "start": now(),
+        "start": utc_now(),
         "end": None,
         "command": shlex.join(command),
         "directory": str(Path.cwd()),
         **code.to_dict(),
         **machine(device),
-        "user": user(),
+        "user": user_name(),
         "host": platform.node(),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "device": device,

@@ -1,12 +1,18 @@
-"""What the JSON and YAML files of run directories may hold, for lab.run.files to check when it reads them."""
+"""Schemas of the JSON and YAML files in run directories, which lab.run.files checks when it reads them."""
 
 from __future__ import annotations
 
 from lab.run.files import Shape
 
 STATES = ("running", "completed", "failed", "pruned", "interrupted")
+ENDED = ("completed", "failed", "pruned")  # a Session leaves these states only on request
+FIGURES = (
+    "return", "best", "eval_return", "eval_best", "length", "strength", "max_strength", "final_strength",
+    "sample_efficiency", "training_efficiency", "stability", "frames_to_solve", "frames", "optimizer_steps", "episodes",
+)  # of session.json  # fmt: skip
+LESS_IS_BETTER = ("frames_to_solve",)  # of these figures; for all others, more is better
 DIRECTIONS = ("maximize", "minimize")
-AGGREGATES = ("mean", "median", "iqm", "lower")  # over seeds; lower is the lower end of the mean's 95 % interval
+AGGREGATES = ("mean", "median", "iqm", "lower")  # over seeds; `lower` is the lower end of the mean's 95 % interval
 
 ESTIMATE = {"value": float | None, "low": float | None, "high": float | None}
 SIZE = {"size": int, "crc32": int}  # of a file, or of its first bytes

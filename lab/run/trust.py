@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, visible
-from lab.run.directory import RunDir, SweepDir
+from lab.run.directory import RunDir, SweepDir, find_sessions
 from lab.run.files import read_json
-from lab.run.levels import sessions
 
 MOST = 3  # makers that are named
 LONGEST = 80  # letters of a name
@@ -24,12 +23,12 @@ UNKNOWN = "somebody unknown"
 _told: set[Path] = set()  # directories of which this process has said it
 
 
-def user() -> str:
+def user_name() -> str:
     """Return the name of the user that this process belongs to."""
     return _name(os.getuid())
 
 
-def warn(path: Path, act: str) -> None:
+def warn_of_foreign_code(path: Path, act: str) -> None:
     """Say once, in a line on the terminal, whose code an act runs; nothing if this user made the directory here.
 
     Args:
@@ -46,7 +45,7 @@ def warn(path: Path, act: str) -> None:
 
 def _others(path: Path) -> Iterator[str]:
     """Yield those who made a run directory or a Session in it, by what it says and by who owns its files."""
-    sweep, found = SweepDir(path), sessions(path)
+    sweep, found = SweepDir(path), find_sessions(path)
     if sweep.sweep.exists():
         yield from _maker(_read(sweep.sweep), host=True)
     elif not found:
@@ -74,7 +73,7 @@ def _maker(facts: Any, host: bool) -> Iterator[str]:
     """Yield who wrote facts on the origin of something, unless it was this user and, if that counts, on this host."""
     if not (isinstance(facts, dict) and facts.get("user") and facts.get("host")):
         yield UNKNOWN
-    elif facts["user"] != user() or (host and facts["host"] != platform.node()):
+    elif facts["user"] != user_name() or (host and facts["host"] != platform.node()):
         yield f"{str(facts['user'])[:LONGEST]} on host {str(facts['host'])[:LONGEST]}"
 
 

@@ -20,7 +20,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from lab.common.plain import quote
+from lab.common.text import quote
 from lab.launch.launcher import AnyLauncher, SweepLauncher
 from lab.run.directory import SweepDir
 from lab.run.files import read_json, write_sealed_yaml

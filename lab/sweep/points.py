@@ -13,8 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from lab.common.plain import canonical, flatten, quote
-from lab.errors import LabError, shown
+from lab.common.text import canonical, flatten, format_value, quote
+from lab.errors import LabError
 from lab.spec import SWEEP_KEYS, SearchSpec
 from lab.trial import Point
 
@@ -154,7 +154,7 @@ def exact(value: Any) -> str:
     if isinstance(value, dict):
         texts = {key: Override._get_value_element_as_str(key) for key in value}
         return f"{{{','.join(f'{texts[key]}:{exact(item)}' for key, item in value.items())}}}"
-    return shown(value)
+    return format_value(value)
 
 
 def value_of(text: str) -> Any:
@@ -190,7 +190,7 @@ def seeds_of(values: list[Any]) -> list[int]:
     seeds = [seed for value in values for seed in (value if isinstance(value, list) else [value])]
     for seed in seeds:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise LabError(f"seed={shown(seed)} is not allowed: seed must be 0 or a positive whole number.")
+            raise LabError(f"seed={format_value(seed)} is not allowed: seed must be 0 or a positive whole number.")
     if len(set(seeds)) < len(seeds) or not seeds:
         raise LabError(f"seed={','.join(map(str, seeds))} is not allowed: seeds must be one or more, each once.")
     return seeds

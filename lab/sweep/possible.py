@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lab.analysis.objective import Objective
-from lab.errors import LabError, shown
+from lab.common.text import format_value
+from lab.errors import LabError
 from lab.spec import Spec
 
 EVALUATED = ("eval_return", "eval_best")
@@ -49,8 +50,8 @@ def _no_reference(metric: str, spec: Spec) -> str:
     need = f"as it needs {MEANING[key]}"
     if env.kwargs:
         return (
-            f"with env.kwargs={shown(env.kwargs)}, {need}, and env.reference is of an environment without arguments."
-            " Leave env.kwargs out."
+            f"with env.kwargs={format_value(env.kwargs)}, {need}, and env.reference is of an environment without"
+            " arguments. Leave env.kwargs out."
         )
     if reference.id != env.id:
         known = f"that of {reference.id} alone is known" if reference.id else "that is not known"

@@ -9,13 +9,12 @@ from statistics import median
 
 from rich.table import Table
 
-from lab.common.format import format_duration
 from lab.common.terminal import Terminal
+from lab.common.text import format_duration
 from lab.errors import LabError
-from lab.run.directory import ENDED, RunDir
+from lab.run.directory import RunDir, find_sessions
 from lab.run.files import read_json
-from lab.run.levels import sessions
-from lab.run.schemas import PROVENANCE
+from lab.run.schemas import ENDED, PROVENANCE
 from lab.spec import Spec
 from lab.sweep.plan import SweepPlan
 from lab.sweep.tree import value_of
@@ -71,7 +70,7 @@ def packing(plan: SweepPlan) -> str:
 def estimate(plan: SweepPlan, spec: Spec, left: int, outputs: Path) -> str:
     """Say about how long it would take, from Sessions of the same name that completed earlier."""
     runs = [plan.directory.path, *sorted((outputs / spec.name).glob("*/*/"))]  # by date and time
-    found = [session for path in runs for session in sessions(path) if session.results.exists()]
+    found = [session for path in runs for session in find_sessions(path) if session.results.exists()]
     speeds = [speed for session in found[-MOST_SESSIONS:] if (speed := frames_per_second(session))]
     if not left:
         return "There is nothing to run."
@@ -87,7 +86,7 @@ def estimate(plan: SweepPlan, spec: Spec, left: int, outputs: Path) -> str:
 
 def frames_per_second(directory: RunDir) -> float | None:
     """Return the speed of the job that a Session was trained in: its own, by all that were stacked with it."""
-    status = directory.read_status_if_any()
+    status = directory.find_status()
     if not status or status["state"] not in ENDED or not directory.timing.exists():
         return None
     try:

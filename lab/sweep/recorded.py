@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lab.common.plain import canonical
+from lab.common.text import canonical
 from lab.errors import LabError
 from lab.spec import Spec
 from lab.sweep.composer import Composer

@@ -8,11 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
-from lab.common.format import format_number
 from lab.common.terminal import Terminal
-from lab.run.directory import RunDir, SweepDir, TrialDir
+from lab.common.text import format_number
+from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
 from lab.run.files import read_json
-from lab.run.levels import level
 from lab.sweep.tree import value_of
 from lab.train.display import print_next
 
@@ -35,7 +34,7 @@ def show(path: Path, unfinished: str | None = None) -> None:
     # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
     console.width = max(console.width, 140)
     console.print()
-    alone = level(path) == "trial"
+    alone = find_level(path) == "trial"
     results = read_json(TrialDir(path).results if alone else SweepDir(path).results)
     show_level = show_trial if alone else show_experiment
     commands = show_level(console, path, results)
@@ -54,7 +53,7 @@ def warnings_in(path: Path, alone: bool) -> list[str]:
     """Return what the Sessions of a Trial that stands alone, or of an Experiment, warn of, each once."""
     trials = [TrialDir(path)] if alone else SweepDir(path).trials()
     sessions = [trial.session(seed) for trial in trials for seed in trial.seeds()]
-    statuses = [session.read_status_if_any() or {} for session in sessions]
+    statuses = [session.find_status() or {} for session in sessions]
     return list(dict.fromkeys(text for status in statuses for text in status.get("warnings", [])))
 
 

@@ -13,21 +13,22 @@ from typing import Any
 
 from lab.analysis.objective import Objective
 from lab.analysis.session import read_spec
-from lab.common.plain import flatten, quote
 from lab.common.terminal import Terminal
-from lab.errors import LabError, say_once, shown, visible
+from lab.common.text import flatten, format_value, quote
+from lab.errors import LabError, visible, warn_once
 from lab.experiment import INTERRUPTED, Experiment
 from lab.launch import job
 from lab.launch.naming import select_for_all
 from lab.launch.supervise import leave, report
 from lab.launch.watchdog import Watchdog
 from lab.run.code.snapshot import CodeSnapshot, take
-from lab.run.directory import ENDED, SweepDir
-from lab.run.disk import is_full
+from lab.run.directory import SweepDir
+from lab.run.disk import is_disk_full
 from lab.run.files import Document, read_yaml, write_sealed_json
 from lab.run.guard import holds_session, refuse_foreign
 from lab.run.provenance import command_line, config_dirs
-from lab.run.trust import user, warn
+from lab.run.schemas import ENDED
+from lab.run.trust import user_name, warn_of_foreign_code
 from lab.spec import Spec, SweepSpec, differences
 from lab.sweep.composer import Composer
 from lab.sweep.drawing import Drawing
@@ -56,7 +57,7 @@ def run(context: Composer, settings: SweepSpec, words: SweepOverrides) -> None:
         raise LabError(f"{directory.path} holds a Session: choose another hydra.sweep.dir for a sweep.")
     refuse_foreign(directory.path, "hydra.sweep.dir", sweep=True)
     if directory.sweep.exists():
-        warn(directory.path, "to go on with it")
+        warn_of_foreign_code(directory.path, "to go on with it")
     plan = make_plan(context, directory, settings, words, pruning)
     spec = check(context, plan, settings, words, objective)
     code = take(directory.path, config_dirs(command_line()))
@@ -69,7 +70,7 @@ def run(context: Composer, settings: SweepSpec, words: SweepOverrides) -> None:
         preview(plan, spec)
         return
     study = study_of(context, plan, words, objective, settings)
-    directory.claim()
+    directory.acquire()
     plan = make_plan(context, directory, settings, words, pruning)  # nobody else changes the directory from here on
     job.started = True
     report("sweep", str(directory.path))
@@ -91,7 +92,7 @@ def run(context: Composer, settings: SweepSpec, words: SweepOverrides) -> None:
     try:
         experiment.open()
     except Exception as error:
-        if not is_full(error):
+        if not is_disk_full(error):
             raise
         raise LabError(f"The disk of {directory.path} is full. Free some space, and resume.") from error
     if spec.log.tensorboard and not plan.standalone:
@@ -317,7 +318,7 @@ def description(
         "trials": plan.total,
         "now": context.times,
         "command": shlex.join(command_line()),
-        "user": user(),
+        "user": user_name(),
         "host": platform.node(),
     }
     earlier = read_earlier(directory)
@@ -325,8 +326,8 @@ def description(
         for key, what in (("kind", "kind of sweep"), ("space", "search space")):
             if earlier[key] != content[key]:
                 raise LabError(
-                    f"{directory.path} was begun with another {what}: {shown(earlier[key])} there,"
-                    f" {shown(content[key])} here. Choose another hydra.sweep.dir."
+                    f"{directory.path} was begun with another {what}: {format_value(earlier[key])} there,"
+                    f" {format_value(content[key])} here. Choose another hydra.sweep.dir."
                 )
         left_out = sorted({*earlier["seeds"]} - {*plan.seeds})
         if left_out:
@@ -348,7 +349,7 @@ def read_earlier(directory: SweepDir) -> Document | None:
             earlier[key]
         return earlier
     except LabError as error:
-        say_once(f"{error} It is made again.")
+        warn_once(f"{error} It is made again.")
         return None
 
 

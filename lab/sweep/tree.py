@@ -12,10 +12,9 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as Branches
 
-from lab.common.format import format_duration, format_number
 from lab.common.terminal import Terminal
-from lab.errors import shown
-from lab.run.progress import SessionProgress, TrialProgress, count, follow
+from lab.common.text import format_duration, format_number, format_value
+from lab.run.progress import SessionProgress, TrialProgress, count_states, read_trial_progress
 
 if TYPE_CHECKING:
     from lab.analysis.objective import Objective
@@ -55,12 +54,12 @@ class Tree:
     def adopt(self, trials: Mapping[int, tuple[Trial, Outcome]]) -> None:
         """Take in the Trials of an earlier process."""
         for key, (trial, outcome) in trials.items():
-            self.trials[key] = follow(trial.directory, trial.seeds, trial.point.hyperparameters)
+            self.trials[key] = read_trial_progress(trial.directory, trial.seeds, trial.point.hyperparameters)
             self._rank(self.trials[key], outcome)
 
     def start(self, trial: Trial) -> None:
         """Show that a Trial begins, or goes on."""
-        self.trials[trial.number] = follow(trial.directory, trial.seeds, trial.point.hyperparameters)
+        self.trials[trial.number] = read_trial_progress(trial.directory, trial.seeds, trial.point.hyperparameters)
         seeds = ", ".join(map(str, trial.remaining()))
         self.say(f"{title(self.trials[trial.number])}: seeds {seeds} of {self.frames:,} frames each")
 
@@ -73,7 +72,7 @@ class Tree:
         if outcome.values is not None:
             line += f": {self.figures(outcome.values)}{', the best so far' if best and self.total > 1 else ''}"
         else:
-            states = count([found])
+            states = count_states([found])
             line += ": " + ", ".join(f"{states[state]} {state}" for state in STYLES if state in states)
         self.say(line)
 
@@ -115,7 +114,7 @@ class Tree:
     def header(self) -> Text:
         """Return a line on the whole sweep."""
         trials = list(self.trials.values())
-        counts = count(trials)
+        counts = count_states(trials)
         planned = self.total * self.seeds
         parts = [f"{counts.get('completed', 0)} of {planned} Sessions completed"]
         parts += [
@@ -194,7 +193,7 @@ def title(trial: TrialProgress) -> str:
 def value_of(value: Any) -> str:
     """Write a hyperparameter's value, a number with at most four digits."""
     if not isinstance(value, float):
-        return shown(value)
+        return format_value(value)
     text = f"{value:.4g}"
     return f"{text}.0" if text.lstrip("-").isdigit() else text  # 1.0 is not 1
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 
-from lab.common.format import format_duration, format_number
 from lab.common.terminal import Terminal
+from lab.common.text import format_duration, format_number
 from lab.run.files import read_json
 from lab.run.schemas import SESSION
 from lab.spec import Spec

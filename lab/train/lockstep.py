@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
-from lab.common.plain import canonical, flatten
+from lab.common.text import canonical, flatten
 from lab.env.vector import Spaces, detect_restore_method, probe
 from lab.spec import Spec
 

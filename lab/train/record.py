@@ -12,14 +12,15 @@ from io import TextIOWrapper
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from lab.common.plain import dump_yaml, flatten
-from lab.errors import LabError, shown
+from lab.common.text import dump_yaml, flatten, format_value
+from lab.errors import LabError
 from lab.run.code.digest import changed_since
-from lab.run.directory import RunDir, now
+from lab.run.directory import RunDir
 from lab.run.files import no_follow, read_json, write_atomically, write_sealed_json, write_sealed_yaml
 from lab.run.guard import move_aside
 from lab.run.provenance import Provenance
 from lab.run.schemas import PROVENANCE
+from lab.run.status import utc_now
 from lab.run.table import Table, fits
 from lab.train.episode import Episode
 
@@ -147,7 +148,7 @@ class Record:
         notes = list(notes)
         tables: dict[str, Any] = {}
         if state is None:
-            replaced = directory.replace() if directory.holds_results else None
+            replaced = directory.move_results_aside() if directory.holds_results else None
             if replaced:
                 notes.append(f"What {directory.path} held before is in {replaced.name}.")
             directory.write_status("running", 0, spec.frames)
@@ -330,7 +331,7 @@ class Record:
                 state, error = "failed", error or f"{self.dir.path} cannot be written: {problem.strerror}."
         self._log.removeHandler(self._handler)
         self.state, self.error, self.frame, self.lost = state, error, frame, lost
-        self._facts["end"] = now()
+        self._facts["end"] = utc_now()
         with suppress(OSError):
             write_sealed_json(self.dir.provenance, self._facts)
         with suppress(OSError):
@@ -349,7 +350,7 @@ class Record:
         from torch.utils.tensorboard.summary import hparams
 
         flat = {
-            key: value if isinstance(value, (bool, int, float, str)) else shown(value)
+            key: value if isinstance(value, (bool, int, float, str)) else format_value(value)
             for key, value in flatten(self.spec.to_dict()).items()
         }
         # Written into this Session's own events; SummaryWriter.add_hparams would make a directory of its own for them.

@@ -334,7 +334,7 @@ class Stack:
     def end_asked(self) -> None:
         """End the Sessions whose directories ask for it, with everything written; the others go on."""
         for s in self.collector.alive[:]:
-            request = self.directories[s].stop_request()
+            request = self.directories[s].read_stop_request()
             if request:
                 self.save_at_end(s)
                 state, reason = request

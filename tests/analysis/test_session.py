@@ -10,7 +10,8 @@ import pytest
 
 from lab.analysis.session import Tables, efficiency, frames_to_solve, read_tables, session_results, stability
 from lab.errors import LabError
-from lab.run.directory import FIGURES, RunDir
+from lab.run.directory import RunDir
+from lab.run.schemas import FIGURES
 
 
 def tables(returns: list[float | None], random_return: float | None = 10.0) -> Tables:

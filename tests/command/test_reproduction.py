@@ -45,7 +45,7 @@ def test_one_bit_of_the_weights_is_seen(pair: tuple[RunDir, RunDir]) -> None:
 def test_metrics_alone_may_differ(pair: tuple[RunDir, RunDir]) -> None:
     lines = pair[1].metrics.read_text().splitlines()
     pair[1].metrics.write_text("\n".join([*lines[:3], lines[3] + "1", *lines[4:]]) + "\n")
-    pair[1].amend_status(tables={})  # as if it had written them itself
+    pair[1].update_status(tables={})  # as if it had written them itself
     verdict = compare_sessions("seed-0", *pair)
     assert verdict.identical == {"episodes": True, "metrics": False, "weights": True}
     assert verdict.parts_at == int(lines[3].split(",")[0])

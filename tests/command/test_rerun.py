@@ -18,9 +18,8 @@ from lab.command import rerun
 from lab.errors import LabError
 from lab.run.code import worktree
 from lab.run.code.worktree import read_code, restored
-from lab.run.directory import RunDir
+from lab.run.directory import RunDir, find_sessions
 from lab.run.files import read_json, write_json
-from lab.run.levels import sessions
 from tests.helpers import clone, git, lab, result, train
 
 SMALL = ("algo=a2c", "frames=1000", "log.every=250", "eval.every=500", "eval.episodes=2", "log.tensorboard=false",
@@ -88,7 +87,7 @@ def test_what_differs_is_said_with_the_frame_and_by_how_much(
     frame, _, length = rows[5].split(",")
     rows[5] = f"{frame},1000.0,{length}"
     trained.episodes.write_text("\n".join(rows) + "\n")
-    trained.amend_status(tables={})  # as if it had been written so
+    trained.update_status(tables={})  # as if it had been written so
     provenance = read_json(trained.provenance)
     provenance["packages"]["numpy"] = "1.0.0"
     write_json(trained.provenance, provenance)
@@ -203,7 +202,7 @@ def test_law_1_an_experiment_and_its_ranking_are_the_same_again(tmp_path: Path) 
     assert "trial-001/seed-2 is not run again: it is failed" in done.stdout
     assert "5 of 5 Sessions are the same to the last bit" in done.stdout
     again = tmp_path / "clone" / "again"
-    names = [str(session.path.relative_to(again)) for session in sessions(again)]
+    names = [str(session.path.relative_to(again)) for session in find_sessions(again)]
     assert names == ["trial-000/seed-0", "trial-000/seed-1", "trial-000/seed-2", "trial-001/seed-0", "trial-001/seed-1"]
     ranking = [json.loads((folder / "experiment.json").read_text())["ranking"] for folder in (sweep, again)]
     assert ranking[0] == ranking[1]

@@ -13,7 +13,7 @@ from statistics import median
 
 import pytest
 
-from lab.common.plain import quote
+from lab.common.text import quote
 from lab.run.directory import RunDir, SweepDir
 from lab.run.files import read_json
 from tests.helpers import lab

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from lab.run.directory import RunDir
+from lab.run.directory import RunDir, find_sessions
 from lab.run.files import read_json
-from lab.run.levels import sessions
 from tests.helpers import ROOT, lab
 
 SLOW = (pytest.mark.slow, pytest.mark.law)
@@ -59,7 +58,7 @@ def test_law_4_however_an_environment_ends_its_process_the_session_failed(
     assert "Traceback" not in done.stderr
     assert "Failed: " in done.stdout
     assert sentence in done.stdout
-    found = sessions(tmp_path)
+    found = find_sessions(tmp_path)
     assert len(found) == (1 if seed == "0" else 2)
     for session in found:
         status = read_json(session.status)
@@ -68,7 +67,7 @@ def test_law_4_however_an_environment_ends_its_process_the_session_failed(
         assert status["lost"] == ("was killed" in sentence)
         assert sentence in session.log.read_text()
         assert session.results.exists()
-        assert not session.lock.held()
+        assert not session.lock.is_held()
     if "was killed" in sentence:
         assert f"python -m lab resume {tmp_path}" in done.stdout
 
@@ -99,7 +98,7 @@ def test_law_4_in_a_sweep(tmp_path: Path, launcher: str) -> None:
     done = lab("-m", *ENDS, *way("os._exit(0)"), *seeds, f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    states = [read_json(session.status)["state"] for session in sessions(tmp_path)]
+    states = [read_json(session.status)["state"] for session in find_sessions(tmp_path)]
     assert states == ["failed"] * (2 if launcher == "local" else 1)
     if launcher == "basic":  # whose jobs run in the process that controls
         assert ENDED.format(0) in done.stderr
@@ -129,7 +128,7 @@ def test_the_process_that_trains_ends_with_the_one_that_watches_it(tmp_path: Pat
     process.kill()
     process.communicate(timeout=30)
     patience = time.monotonic() + 10
-    while directory.lock.held():
+    while directory.lock.is_held():
         assert time.monotonic() < patience
         time.sleep(0.05)
     assert directory.read_status()["state"] == "interrupted"
@@ -172,7 +171,7 @@ STARTS: dict[str, tuple[str, ...]] = {
 def test_law_4_a_signal_at_any_moment_of_the_start(tmp_path: Path, kind: str, number: signal.Signals) -> None:
     before = time.monotonic()
     process = start(*(word.format(tmp_path / "whole") for word in STARTS[kind]))
-    wait_for(lambda: bool(sessions(tmp_path / "whole")), process)
+    wait_for(lambda: bool(find_sessions(tmp_path / "whole")), process)
     seconds = time.monotonic() - before
     process.kill()
     process.communicate()
@@ -186,9 +185,9 @@ def test_law_4_a_signal_at_any_moment_of_the_start(tmp_path: Path, kind: str, nu
         assert "Traceback" not in output + errors
         if process.returncode == 130 and "Interrupted." not in errors:
             assert "interrupted" in output
-        assert all(read_json(session.status)["state"] == "interrupted" for session in sessions(folder))
+        assert all(read_json(session.status)["state"] == "interrupted" for session in find_sessions(folder))
         if kind == "session":
-            assert not folder.exists() or sessions(folder), "no half directory"
+            assert not folder.exists() or find_sessions(folder), "no half directory"
 
 
 def wait_for(holds: Any, process: subprocess.Popen[str], seconds: float = 90.0) -> None:

@@ -13,7 +13,7 @@ import torch
 from gymnasium.spaces import Box
 
 from lab.algo.algorithm import stack
-from lab.common.format import format_bytes
+from lab.common.text import format_bytes
 from lab.env.vector import probe
 from lab.errors import LabError
 from lab.memory.replay import Replay

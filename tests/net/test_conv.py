@@ -29,7 +29,7 @@ def images(shape: tuple[int, ...], kind: type = np.uint8) -> Box:
     return Box(0, 255, shape, kind)
 
 
-def shown(stack: int, batch: int, shape: tuple[int, ...]) -> Tensor:
+def format_value(stack: int, batch: int, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.random.default_rng(9).integers(0, 256, (stack, batch, *shape), np.uint8))
 
 
@@ -82,7 +82,7 @@ def test_networks_are_torchs_layers(kind: str, shape: tuple[int, int, int]) -> N
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    x = shown(1, 6, shape)
+    x = format_value(1, 6, shape)
     pixels = x[0] if shape[0] == 2 else x[0].permute(0, 3, 1, 2)
     assert torch.allclose(network(x, "policy")[0][0], reference(kind, network, pixels), atol=1e-5)
     assert torch.equal(network(x, "value", "policy")[1], network(x, "policy")[0])
@@ -95,7 +95,7 @@ def test_networks_are_torchs_layers(kind: str, shape: tuple[int, int, int]) -> N
     [("plain", (9, 11, 3)), ("plain", (1, 16, 16)), ("residual", (9, 11, 3)), ("residual", (1, 5, 7))],
 )
 def test_law_1_of_a_convolutional_network(kind: str, shape: tuple[int, ...], activation: str, batch: int) -> None:
-    x = shown(5, batch, shape)
+    x = format_value(5, batch, shape)
     stacked = numbers(build(kind, shape, [0, 1, 2, 3, 4], activation=activation), x)
     for s in range(5):
         alone = numbers(build(kind, shape, [s], activation=activation), x[s : s + 1])
@@ -113,7 +113,7 @@ def test_what_a_trunk_is_given_stays_as_it_was(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_extra_numbers_stand_behind_what_is_seen(kind: str) -> None:
-    network, x = build(kind, (9, 9, 1), [0], extra=2), shown(1, 4, (9, 9, 1))
+    network, x = build(kind, (9, 9, 1), [0], extra=2), format_value(1, 4, (9, 9, 1))
     some, others = (network(x, "value", extra=torch.full((1, 4, 2), number))[0] for number in (0.0, 1.0))
     assert not torch.equal(some, others)
     plain = network.trunks["value"].hidden[0]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lab.errors import LabError
 from lab.run import checkpoint
-from lab.run.checkpoint import group_by_frame, roll_back, seal, unseal, write_generation
+from lab.run.checkpoint import group_by_frame, load_generations, roll_back, seal, unseal, write_generation
 from lab.run.directory import RunDir
 from lab.run.files import read_json
 from lab.train.stack import Stack
@@ -29,7 +29,7 @@ WORDS = ("algo.horizon=16", "frames=3000", "log.every=300", "log.tensorboard=fal
 
 
 def generations(directory: RunDir) -> list[dict[str, Any]]:
-    return checkpoint.generations(directory)[0]
+    return load_generations(directory)[0]
 
 
 def begin(directory: RunDir, interruption: Interruption | None = None) -> str:
@@ -114,7 +114,7 @@ def test_law_1_with_both_checkpoints_damaged_a_session_begins_anew_and_nothing_i
     }
     for text in ("\n".join(read_json(copied.status)["warnings"]), copied.log.read_text()):
         assert "last.pt is damaged" in text
-        assert "Therefore the Session begins anew." in text
+        assert "Therefore the Session starts from the beginning." in text
         assert "held before is in replaced-1" in text
 
 
@@ -305,7 +305,7 @@ def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(
 
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     with pytest.raises(OSError, match="Input/output error"):
-        checkpoint.generations(directory)
+        load_generations(directory)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[1:], lambda b: b"", lambda b: b"X" + b[1:]])

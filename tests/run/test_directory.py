@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.common.plain import flatten
+from lab.common.text import flatten
 from lab.errors import LabError
-from lab.run.directory import ENDED, RunDir, SweepDir
+from lab.run.directory import RunDir, SweepDir, find_level, find_sessions
 from lab.run.files import read_json, write_json
-from lab.run.levels import level, sessions
+from lab.run.schemas import ENDED
 from lab.run.table import Table
 
 
@@ -40,13 +40,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_directory_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     first, second = RunDir(tmp_path), RunDir(tmp_path)
-    assert first.lock.held() is False
-    first.claim()
-    assert second.lock.held() is True
+    assert first.lock.is_held() is False
+    first.acquire()
+    assert second.lock.is_held() is True
     with pytest.raises(LabError, match=r"is in use: process \d+ on host .* trains a Session there"):
-        second.claim()
+        second.acquire()
     first.release()
-    second.claim()
+    second.acquire()
     second.release()
 
 
@@ -57,21 +57,21 @@ def test_sessions_are_found_at_every_level_in_order(tmp_path: Path) -> None:
     (tmp_path / "trial-009" / "seed-3").mkdir()
     write_json(tmp_path / ".code" / "seed-1" / "status.json", {})
     names = ["trial-009/seed-2", "trial-009/seed-11", "trial-010/seed-2", "trial-010/seed-11"]
-    assert [str(session.path.relative_to(tmp_path)) for session in sessions(tmp_path)] == names
-    assert [session.path.name for session in sessions(tmp_path / "trial-009")] == ["seed-2", "seed-11"]
-    assert [session.path for session in sessions(tmp_path / names[0])] == [tmp_path / names[0]]
+    assert [str(session.path.relative_to(tmp_path)) for session in find_sessions(tmp_path)] == names
+    assert [session.path.name for session in find_sessions(tmp_path / "trial-009")] == ["seed-2", "seed-11"]
+    assert [session.path for session in find_sessions(tmp_path / names[0])] == [tmp_path / names[0]]
 
 
 def test_a_session_whose_process_is_gone_counts_as_interrupted(tmp_path: Path) -> None:
     directory = RunDir(tmp_path)
-    directory.claim()
+    directory.acquire()
     directory.write_status("running", 10, 100)
     assert directory.read_status()["state"] == "running"
-    assert not directory.abandoned()
+    assert not directory.is_abandoned()
     directory.release()
     assert directory.read_status()["state"] == "interrupted"
-    assert directory.abandoned()
-    directory.claim()  # an interrupted Session may be begun again
+    assert directory.is_abandoned()
+    directory.acquire()  # an interrupted Session may be begun again
 
 
 @pytest.mark.parametrize("state", ENDED)
@@ -79,8 +79,8 @@ def test_a_session_that_ended_is_not_begun_again(tmp_path: Path, state: str) -> 
     directory = RunDir(tmp_path)
     directory.write_status(state, 10, 100)
     with pytest.raises(LabError, match=rf"already holds a Session \({state} at frame 10\)"):
-        directory.claim()
-    assert directory.lock.held() is False
+        directory.acquire()
+    assert directory.lock.is_held() is False
 
 
 @pytest.mark.parametrize(("host", "state"), [(platform.node(), "interrupted"), ("another", "running")])
@@ -92,7 +92,7 @@ def test_without_locks_the_process_is_looked_for(
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     directory = RunDir(tmp_path)
-    directory.claim()
+    directory.acquire()
     directory.write_status("running", 10, 100)
     assert directory.read_status()["state"] == "running"
     gone = {**read_json(directory.status), "pid": 2**22 + 1, "host": host}
@@ -108,22 +108,26 @@ def test_replacing_moves_what_is_the_sessions_and_leaves_the_rest(tmp_path: Path
         for name in ("events.out.tfevents.1", "notes.txt", "metrics.csv", "checkpoint/best.pt"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(f"{number}")
-        assert directory.replace() == tmp_path / f"replaced-{number}"
+        assert directory.move_results_aside() == tmp_path / f"replaced-{number}"
         assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "replaced-1", "replaced-2"} - {
             f"replaced-{number + 1}"
         }
         assert (tmp_path / f"replaced-{number}" / "checkpoint" / "best.pt").read_text() == f"{number}"
-    assert directory.stop_request() is None
-    assert directory.replace() is None
+    assert directory.read_stop_request() is None
+    assert directory.move_results_aside() is None
 
 
 def test_what_a_directory_holds(tmp_path: Path) -> None:
     sweep = SweepDir(tmp_path)
     write_json(sweep.sweep, {"kind": "experiment"})
-    assert level(tmp_path) == "experiment", "one that was begun and has no Trial yet"
+    assert find_level(tmp_path) == "experiment", "one that was begun and has no Trial yet"
     session = sweep.trial(1234).session(7)
     session.write_status("completed", 1, 1)
-    assert [level(path) for path in (tmp_path, session.path.parent, session.path)] == ["experiment", "trial", "session"]
+    assert [find_level(path) for path in (tmp_path, session.path.parent, session.path)] == [
+        "experiment",
+        "trial",
+        "session",
+    ]
     assert sweep.trials()[0].number == 1234
     assert sweep.trials()[0].seeds() == [7]
     assert sweep.trial(3).path.name == "trial-003"

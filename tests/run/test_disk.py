@@ -20,7 +20,7 @@ from lab.launch.watchdog import Watchdog
 from lab.run import disk as room
 from lab.run import files
 from lab.run.directory import SweepDir
-from lab.run.disk import Room, is_full
+from lab.run.disk import DiskSpace, is_disk_full
 from lab.sweep.plan import SweepPlan
 from lab.sweep.study import Study
 from lab.sweep.tree import Tree
@@ -38,16 +38,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_full_disk_is_known_by_any_error_behind_another() -> None:
-    assert is_full(FULL)
-    assert is_full(OSError(errno.EDQUOT, "quota"))
-    assert not is_full(OSError(errno.EACCES, "no"))
+    assert is_disk_full(FULL)
+    assert is_disk_full(OSError(errno.EDQUOT, "quota"))
+    assert not is_disk_full(OSError(errno.EACCES, "no"))
     try:
         try:
             raise sqlite3.OperationalError("database or disk is full")
         except sqlite3.OperationalError as error:
             raise RuntimeError("the storage failed") from error
     except RuntimeError as error:
-        assert is_full(error)
+        assert is_disk_full(error)
 
 
 def test_what_failed_for_a_full_disk_is_made_good_and_done_again(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_what_failed_for_a_full_disk_is_made_good_and_done_again(tmp_path: Path)
         if len(calls) == 2:
             raise FULL
 
-    assert Room(tmp_path, said.append).attempt(action, recover, lambda: False)
+    assert DiskSpace(tmp_path, said.append).attempt(action, recover, lambda: False)
     assert calls == ["action", "recover", "recover", "action"]
     assert [text.split(":")[0] for text in said[::2]] == [f"The disk of {tmp_path} is full"] * 2
     assert not list(tmp_path.iterdir())
@@ -74,9 +74,9 @@ def test_who_waits_for_room_can_be_asked_to_stop(tmp_path: Path) -> None:
     def full() -> None:
         raise FULL
 
-    assert not Room(tmp_path, print).attempt(full, lambda: None, lambda: True)
+    assert not DiskSpace(tmp_path, print).attempt(full, lambda: None, lambda: True)
     with pytest.raises(OSError, match="no"):
-        Room(tmp_path, print).attempt(lambda: (_ for _ in ()).throw(OSError("no")), lambda: None, lambda: True)
+        DiskSpace(tmp_path, print).attempt(lambda: (_ for _ in ()).throw(OSError("no")), lambda: None, lambda: True)
 
 
 class Launcher:

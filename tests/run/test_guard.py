@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.run.directory import RunDir, SweepDir
+from lab.run.directory import RunDir, SweepDir, find_level
 from lab.run.files import read_json
 from lab.run.guard import WRITING_SECONDS
-from lab.run.levels import level
 from lab.train.stack import Stack
 from tests import synthetic
 from tests.helpers import go_on, result, specs
@@ -106,7 +105,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_is(tmp_pat
     folder = tmp_path / "folder"
     FOREIGN[kind](folder)
     before = files(folder)
-    for take in (begin, lambda path: SweepDir(path).claim()):
+    for take in (begin, lambda path: SweepDir(path).acquire()):
         with pytest.raises(LabError, match=r"is not empty and holds no (Session|sweep) .*: choose another|is a file"):
             take(folder)
         assert files(folder) == before
@@ -134,7 +133,7 @@ def test_a_folder_in_which_nothing_was_begun_may_be_taken(tmp_path: Path, kind: 
     folder = tmp_path / "folder"
     VACANT[kind](folder)
     directory = RunDir(folder)
-    directory.claim()
+    directory.acquire()
     directory.release()
     assert not list(folder.glob(".*.tmp"))
 
@@ -142,8 +141,8 @@ def test_a_folder_in_which_nothing_was_begun_may_be_taken(tmp_path: Path, kind: 
 def test_the_folder_of_a_stack_or_a_sweep_may_be_gone_on_with(part: RunDir, tmp_path: Path) -> None:
     shutil.copytree(part.path, tmp_path / "stack" / "seed-3")
     made(tmp_path / "stack", "notes.txt")
-    SweepDir(tmp_path / "stack").claim()
-    SweepDir(synthetic.experiment(tmp_path / "sweep", trials=1, seeds=1, rows=3).path).claim()
+    SweepDir(tmp_path / "stack").acquire()
+    SweepDir(synthetic.experiment(tmp_path / "sweep", trials=1, seeds=1, rows=3).path).acquire()
     with pytest.raises(LabError, match="is not empty and holds no Session"):
         begin(tmp_path / "sweep")
 
@@ -151,7 +150,7 @@ def test_the_folder_of_a_stack_or_a_sweep_may_be_gone_on_with(part: RunDir, tmp_
 def test_a_folder_with_folders_of_others_for_seeds_is_no_trial(tmp_path: Path) -> None:
     made(tmp_path, "seed-0/data.csv", "card.md")
     with pytest.raises(LabError, match="is not a run directory"):
-        level(tmp_path)
+        find_level(tmp_path)
 
 
 LINKS = ("episodes.csv", "metrics.csv", "timing.csv", "session.log", "status.json", "spec.yaml", "provenance.json",
@@ -183,7 +182,7 @@ def test_a_sweep_with_a_link_is_refused(tmp_path: Path, name: str) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).symlink_to(elsewhere)
     with pytest.raises(LabError, match="is a link to"):
-        SweepDir(folder).claim()
+        SweepDir(folder).acquire()
 
 
 @pytest.mark.law
@@ -252,5 +251,5 @@ def test_what_killed_writers_left_is_removed_by_who_holds_the_directory(part: Ru
     made(directory.path, *left, *others, ".trial.json.0123456789ab.tmp")
     old = time.time() - 2 * WRITING_SECONDS
     os.utime(directory.path / ".trial.json.0123456789ab.tmp", (old, old))
-    directory.claim()
+    directory.acquire()
     assert {path.name for path in directory.path.rglob("*.tmp")} == set(others)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.run.directory import TrialDir, trial_state
+from lab.run.directory import TrialDir
 from lab.run.files import write_json
-from lab.run.progress import count, follow, read_progress
+from lab.run.progress import count_states, read_progress, read_trial_progress
+from lab.run.status import combined_state
 from tests import synthetic
 
 
@@ -19,7 +20,7 @@ def test_an_experiment_is_read_with_what_never_began(tmp_path: Path) -> None:
     trials = read_progress(tmp_path)
     assert [trial.state for trial in trials] == ["failed", "pruned", "pending", "interrupted"]
     assert [trial.ended for trial in trials] == [True, True, False, False]
-    assert count(trials) == {"completed": 3, "failed": 1, "pruned": 2, "pending": 1, "interrupted": 1}
+    assert count_states(trials) == {"completed": 3, "failed": 1, "pruned": 2, "pending": 1, "interrupted": 1}
     assert trials[1].fraction_done == 0.5
     assert trials[0].fraction_done == 1.0, "a failed Session does not hold its Trial back"
     assert set(trials[0].hyperparameters) == {"algo.lr", "algo.gamma", "algo.advantage"}
@@ -42,7 +43,7 @@ def test_a_status_is_read_again_until_the_session_has_ended(tmp_path: Path) -> N
     session = directory.session(0)
     assert session.lock.acquire()
     session.write_status("running", 10, 100, None, 5.0, 1000.0)
-    trial = follow(directory, [0, 1])
+    trial = read_trial_progress(directory, [0, 1])
     assert [s.state for s in trial.sessions] == ["running", "pending"]
     assert trial.sessions[0].fraction_done == 0.1
     session.write_status("completed", 100, 100)
@@ -67,4 +68,4 @@ def test_a_status_is_read_again_until_the_session_has_ended(tmp_path: Path) -> N
     ],
 )
 def test_the_state_of_a_trial(states: list[str], expected: str) -> None:
-    assert trial_state(states) == expected
+    assert combined_state(states) == expected

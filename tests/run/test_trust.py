@@ -23,7 +23,7 @@ from lab import spec as spec_module
 from lab.command import compare, enjoy, publish, report, rerun, resume, status
 from lab.common.imports import import_named, installed_only
 from lab.common.interpolation import literal
-from lab.errors import UNSAFE, LabError, tell
+from lab.errors import UNSAFE, LabError, print_error
 from lab.run import trust
 from lab.run.directory import RunDir, SweepDir
 from lab.run.files import CHECKSUM, read_json, write_json
@@ -104,7 +104,7 @@ def test_what_files_hold_does_not_steer_the_terminal(
     try:
         command.main([f"out={hostile}" if word.startswith("out=") else str(hostile / word) for word in words])
     except LabError as error:
-        tell(error)
+        print_error(error)
     shown = "".join(capsys.readouterr())
     assert r"a\x1b[2J[bold]\udc9b" in shown, "markup is shown as it is, and controls as escapes"
     assert not UNSAFE.search(shown)
@@ -301,7 +301,7 @@ def test_a_literal_is_the_same_once_it_is_resolved(text: str, monkeypatch: pytes
     }
 
 
-MINE = {"user": trust.user(), "host": trust.platform.node()}
+MINE = {"user": trust.user_name(), "host": trust.platform.node()}
 
 
 @pytest.fixture
@@ -348,11 +348,11 @@ def test_files_of_another_user_are_not_ones_own(
     played: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_json(played.provenance, {**read_json(played.provenance), **MINE})
-    trust.warn(played.path, "resume")
+    trust.warn_of_foreign_code(played.path, "resume")
     assert capsys.readouterr().err == ""
     if os.getuid() == 0:
         os.chown(played.spec, 4321, -1)
-        trust.warn(played.path, "resume")
+        trust.warn_of_foreign_code(played.path, "resume")
         assert "was made by user 4321, who owns files in it" in capsys.readouterr().err
 
 

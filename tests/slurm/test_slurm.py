@@ -18,10 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.common.plain import quote
-from lab.run.directory import RunDir, SweepDir
+from lab.common.text import quote
+from lab.run.directory import RunDir, SweepDir, find_sessions
 from lab.run.files import read_json
-from lab.run.levels import sessions
 from tests.helpers import clone, lab, result, train
 from tests.slurm.helpers import NAME, Start, slurm
 from tests.sweep.test_sweep import states
@@ -73,14 +72,14 @@ def saved(folder: Path) -> list[RunDir]:
     """Return the Sessions that run and have a checkpoint."""
     return [
         session
-        for session in sessions(folder)
+        for session in find_sessions(folder)
         if session.checkpoint("last").exists() and session.read_status()["state"] == "running"
     ]
 
 
 def resumed(folder: Path) -> list[int]:
     """Return the frames that Sessions went on from in another process."""
-    provenances = [read_json(session.provenance) for session in sessions(folder)]
+    provenances = [read_json(session.provenance) for session in find_sessions(folder)]
     return [entry["frame"] for provenance in provenances for entry in provenance.get("resumed", [])]
 
 
@@ -101,7 +100,7 @@ def assert_completed_once(session: RunDir) -> None:
 
 
 def assert_all_completed_once(folder: Path, number: int) -> None:
-    found = sessions(folder)
+    found = find_sessions(folder)
     assert len(found) == number
     for session in found:
         assert_completed_once(session)
@@ -151,7 +150,7 @@ def test_law_3_tasks_beyond_their_time_limit_go_on_in_their_directory_whatever_i
     assert ends["COMPLETED"] == 2
     assert len(tasks(folder)) == 2, "it was the same task again, and no other"
     alone = train(tmp_path / "alone", *words[:-1], "seed=[0,1]")
-    assert [result(session) for session in sessions(folder)] == [result(session) for session in alone]
+    assert [result(session) for session in find_sessions(folder)] == [result(session) for session in alone]
 
 
 def test_a_task_out_of_memory_fails_alone_with_what_slurm_says(tmp_path: Path) -> None:
@@ -200,7 +199,7 @@ def test_law_3_ctrl_c_saves_what_runs_and_calls_off_what_waits(tmp_path: Path, s
     assert process.returncode == 130, output + errors
     assert queued() == []
     assert states(folder) == ["interrupted"] * 2
-    at = {session.path: session.read_status()["frame"] for session in sessions(folder)}
+    at = {session.path: session.read_status()["frame"] for session in find_sessions(folder)}
     assert all(0 < frame < 12000 for frame in at.values())
     assert len(runs(folder)) == 2
     done = lab("resume", str(folder), "hydra.launcher.array_parallelism=4", "parallel=4", timeout=SECONDS)
@@ -247,7 +246,7 @@ def test_detached_tasks_run_the_code_of_their_submission(tmp_path: Path) -> None
     done = lab("-m", *words, *SLURM, "detach=true", f"hydra.sweep.dir={folder}", **there)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The sweep goes on in" in done.stdout
-    assert not sessions(folder)
+    assert not find_sessions(folder)
     assert len(queued("--states=PENDING")) == 2, "it does not wait for them"
     broken = tmp_path / "clone" / "lab" / "stack.py"
     code = broken.read_text()

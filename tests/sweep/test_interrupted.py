@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 
 from lab.experiment import INTERRUPTED
-from lab.run.directory import RunDir, SweepDir
+from lab.run.directory import RunDir, SweepDir, find_sessions
 from lab.run.files import read_json
-from lab.run.levels import sessions
 from lab.sweep.sweep import conclude
 from tests.helpers import ROOT, lab
 from tests.launch.test_local import FATED
@@ -29,7 +28,7 @@ def test_ctrl_c_ends_a_sweep_with_everything_written_and_says_how_to_go_on(tmp_p
     words = (*SMALL[:2], *SMALL[3:], "frames=40000", "algo.lr=1e-2,1e-3", "checkpoint.every=1000")
     process = start(*words, f"hydra.sweep.dir={tmp_path}")
     wait_for(
-        lambda: sum(s.metrics.exists() and s.metrics.read_text().count("\n") > 3 for s in sessions(tmp_path)) == 2,
+        lambda: sum(s.metrics.exists() and s.metrics.read_text().count("\n") > 3 for s in find_sessions(tmp_path)) == 2,
         process,
     )
     process.send_signal(signal.SIGINT)
@@ -42,7 +41,7 @@ def test_ctrl_c_ends_a_sweep_with_everything_written_and_says_how_to_go_on(tmp_p
     again = lab("resume", str(tmp_path))
     assert again.returncode == 0, again.stderr
     assert states(tmp_path) == ["completed"] * 2
-    for session in sessions(tmp_path):
+    for session in find_sessions(tmp_path):
         (resumed,) = read_json(session.provenance)["resumed"]
         assert resumed["frame"] >= 1500, "it goes on from its checkpoint"
         frames = [int(line.split(",")[0]) for line in session.metrics.read_text().splitlines()[1:]]
@@ -54,7 +53,7 @@ def test_a_detached_sweep_goes_on_without_the_process_that_began_it(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert f"python -m lab status {tmp_path} --watch" in done.stdout
     patience = time.monotonic() + 90
-    while not (tmp_path / "trial.png").exists() or SweepDir(tmp_path).lock.held():
+    while not (tmp_path / "trial.png").exists() or SweepDir(tmp_path).lock.is_held():
         assert time.monotonic() < patience, (tmp_path / ".jobs" / "controller.log").read_text()
         time.sleep(0.2)
     assert states(tmp_path) == ["completed"] * 2
@@ -114,7 +113,7 @@ def orphans(folder: Path) -> list[str]:
     """Return the processes that still work in a directory, once they have had time to end."""
     patience = time.monotonic() + 20
     while True:
-        found = [str(session.path) for session in sessions(folder) if session.lock.held()]
+        found = [str(session.path) for session in find_sessions(folder) if session.lock.is_held()]
         if not found or time.monotonic() > patience:
             return found
         time.sleep(0.2)
@@ -143,7 +142,7 @@ def test_law_3_a_sweep_killed_at_any_moment_goes_on_as_if_it_had_not_been(tmp_pa
         time.sleep(duration * (moment + draws.random()) / MOMENTS)
         process.kill()
         process.communicate()
-        completed = {s.path: read_json(s.provenance)["start"] for s in sessions(folder) if ended(s)}
+        completed = {s.path: read_json(s.provenance)["start"] for s in find_sessions(folder) if ended(s)}
         again = lab("-m", *words, f"hydra.sweep.dir={folder}", timeout=300)
         assert again.returncode == 0, again.stdout + again.stderr
         assert states(folder) == ["completed"] * 12

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lab.common.plain import canonical
+from lab.common.text import canonical
 from lab.errors import LabError
 from lab.spec import SearchSpec
 from lab.sweep.points import choices, corners, exact, parse, searched, value_of

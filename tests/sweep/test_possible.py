@@ -9,7 +9,7 @@ import pytest
 from lab.analysis.objective import Objective
 from lab.analysis.session import read_session
 from lab.errors import LabError
-from lab.run.directory import FIGURES
+from lab.run.schemas import FIGURES
 from lab.sweep.possible import _end, _rows, require_possible
 from tests.helpers import specs, train
 

@@ -11,7 +11,7 @@ import yaml
 from hydra import initialize_config_dir
 from hypothesis import HealthCheck, given, settings
 
-from lab.common.plain import canonical, dump_yaml
+from lab.common.text import canonical, dump_yaml
 from lab.run.directory import SweepDir
 from lab.sweep.composer import Composer
 from lab.sweep.points import exact, parse, point

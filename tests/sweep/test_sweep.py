@@ -16,10 +16,9 @@ from optuna.distributions import FloatDistribution
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 
-from lab.common.plain import canonical, quote
-from lab.run.directory import RunDir, SweepDir
+from lab.common.text import canonical, quote
+from lab.run.directory import RunDir, SweepDir, find_sessions
 from lab.run.files import read_json, read_yaml, write_json
-from lab.run.levels import sessions
 from lab.sweep.points import value_of
 from lab.sweep.search import made, sampler
 from lab.sweep.study import Outcome, Study
@@ -51,12 +50,12 @@ def sweep(folder: Path, *words: str, small: tuple[str, ...] = SMALL) -> subproce
 
 
 def states(folder: Path) -> list[str]:
-    return [session.read_status()["state"] for session in sessions(folder)]
+    return [session.read_status()["state"] for session in find_sessions(folder)]
 
 
 def starts(folder: Path) -> list[str]:
     """Return when each Session was begun: it changes if one is run again."""
-    return [read_json(session.provenance)["start"] for session in sessions(folder)]
+    return [read_json(session.provenance)["start"] for session in find_sessions(folder)]
 
 
 def test_a_trial_its_continuation_and_more_seeds(tmp_path: Path) -> None:
@@ -291,7 +290,7 @@ def test_a_sweep_in_which_too_much_fails_stops(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert "The sweep was stopped: " in done.stdout
     assert "more than max_failure_rate=0.5" in done.stdout
-    assert 4 <= len(sessions(tmp_path)) < 20
+    assert 4 <= len(find_sessions(tmp_path)) < 20
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def test_an_environment_with_other_spaces_is_refused_before_anything_is_written(
     with pytest.raises(LabError, match=sentence):
         resume([str(interrupted.path)])
     assert files(interrupted) == before
-    assert not interrupted.lock.held()
+    assert not interrupted.lock.is_held()
 
 
 def test_other_parameters_are_a_sentence(interrupted: RunDir) -> None:

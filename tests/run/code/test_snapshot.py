@@ -134,7 +134,7 @@ def test_links_are_stored_and_checkouts_within_are_named(checkout: Path, tmp_pat
 def test_results_that_git_does_not_ignore_are_no_code(checkout: Path) -> None:
     commit(checkout)
     for folder in ("runs/one", "runs/stack/seed-0", "runs/sweep/trial-000/seed-0"):
-        RunDir(checkout / folder).claim()
+        RunDir(checkout / folder).acquire()
         RunDir(checkout / folder).write_status("running", 0, 10)
         (checkout / folder / "last.pt").write_bytes(b"x")
     write_json(checkout / "runs/stack/trial.json", {})

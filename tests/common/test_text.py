@@ -8,8 +8,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from lab.common.plain import canonical, dump_yaml
-from lab.errors import shown
+from lab.common.text import canonical, dump_yaml, format_value
 
 APART = [
     *(1, 1.0, True, "1", "1.0", "true", None, "null", "", 7, "007"),
@@ -43,4 +42,4 @@ def test_a_text_comes_back_as_a_text_from_every_reader(text: str) -> None:
     ],
 )
 def test_values_are_shown_as_they_are_typed(value: object, text: str) -> None:
-    assert shown(value) == text
+    assert format_value(value) == text
