@@ -112,8 +112,7 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
     """
     import torch
 
-    from lab.env import notices
-    from lab.env.closing import close
+    from lab.env.guard import close, pop_notices
     from lab.env.vector import probe
     from lab.run.checkpoint import read
     from lab.train.agent import Agent
@@ -133,7 +132,7 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
             env.close()
         else:
             close(f"env.id={spec.env.id}", env.close)
-        for text in notices.take():
+        for text in pop_notices():
             print(visible(f"Warning: {text}"), file=sys.stderr)
     print_spread(figures)
     if stop():
@@ -143,12 +142,12 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
 def make_env(spec: specs.Spec, options: Options) -> gym.Env[Any, Any]:
     """Make the environment that is played, to be shown as the options say."""
     from lab.env.make import isolate, make_single
-    from lab.env.vector import isolated_generators
+    from lab.env.vector import isolated_rngs
 
     mode = "rgb_array" if options.video else "human" if options.render == "human" else None
     if mode != "human":
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    generators = isolated_generators(replace(spec.env, vectorize="sync"))
+    generators = isolated_rngs(replace(spec.env, vectorize="sync"))
     env = isolate(make_single(spec.env, mode, options.seed), generators)
     if mode and mode not in env.metadata.get("render_modes", []):
         raise LabError(f"{spec.env.id} cannot be shown: it has no render mode {mode!r}.")
@@ -188,12 +187,12 @@ class Player:
     ) -> None:
         import numpy as np
 
-        from lab.env.vector import ActionUnits
-
         self.agent, self.env, self.spec, self.fraction_done = agent, env, spec, fraction_done
         self.max_steps = options.max_steps or spec.eval.max_steps
         self.deterministic = options.deterministic
-        self.units = ActionUnits(env.action_space)
+        from lab.env.spaces import ActionConverter
+
+        self.units = ActionConverter(env.action_space)
         agent.streams[0].actions = np.random.default_rng(options.seed)
 
     def play(self, seed: int, show: Callable[[Any], None] | None, stop: Callable[[], bool]) -> tuple[float, int, bool]:
@@ -206,11 +205,10 @@ class Player:
         """
         import torch
 
-        from lab.env.guard import guard
-        from lab.env.settings import Settings
-        from lab.env.sync_vector import flatten
+        from lab.env.guard import ProcessSettings, guard
+        from lab.env.spaces import flatten
 
-        agent, env, settings = self.agent, self.env, Settings()
+        agent, env, settings = self.agent, self.env, ProcessSettings()
         with guard(f"env.id={self.spec.env.id}"):
             raw, _ = env.reset(seed=seed)
             carry = torch.zeros(1, 1, agent.algorithm.carry_size)
@@ -218,7 +216,7 @@ class Player:
             while not done and length < self.max_steps and not stop():
                 if show:
                     show(env.render())
-                settings.keep_of_step()
+                settings.restore_step_settings()
                 seen = agent.observe(torch.from_numpy(flatten(env.observation_space, raw))[None, None])
                 random = not self.deterministic
                 noise = agent.algorithm.noise(1, 1, agent.streams, self.fraction_done)[0] if random else None

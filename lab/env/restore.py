@@ -1,4 +1,4 @@
-"""Bringing an environment back to where it was, in another process: by its pickle, or by replaying its episode."""
+"""Restores environments from a checkpoint: from their pickle, or by replaying the actions of their episode."""
 
 from __future__ import annotations
 
@@ -12,42 +12,41 @@ import gymnasium as gym
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import VectorEnv
 
-from lab.env.closing import close
-from lab.env.generators import Isolated
-from lab.env.guard import guard
+from lab.env.guard import close, guard
+from lab.env.rng_isolation import Isolated
 
-HISTORY_STEPS = 120  # steps before a trial, so that environments that remember earlier episodes show it
-TRIAL_STEPS = 20  # steps of each part of the trial by which a way of restoring is found
-TRIAL_SEEDS = 3  # trials, as an environment may raise for reasons of its own, and one may come out right by chance
+HISTORY_STEPS = 120  # steps before a trial, so that environments that remember earlier episodes are detected
+TRIAL_STEPS = 20  # steps of each part of a trial
+TRIAL_SEEDS = 3  # trials, because an environment may raise for its own reasons, or pass one by chance
 
 
 class Restorable(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment whose state can be taken, and set in another one of the same kind, in the midst of an episode.
+    """An environment whose state can be saved, and set in another one of the same kind, within an episode.
 
-    It resets at the step after an episode's last, also where the vector environment around it was made anew and knows
-    nothing of that episode.
+    If the saved episode had ended, it resets at the first step after the state is set, because the vector environment
+    around it does not know of that episode.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], way: str, name: str = "the environment") -> None:
+    def __init__(self, env: gym.Env[Any, Any], method: str, name: str = "the environment") -> None:
         """Wrap an environment.
 
         Args:
             env: the environment.
-            way: `pickle`, or `replay`: the random state at its reset, and its actions since.
+            method: `pickle`; or `replay`, from the random state at the reset and the actions since.
             name: what notices call it.
         """
         super().__init__(env)
-        self._way, self._name = way, name
-        self._origin: Any = None  # the seed that the episode began with, or else the random states
+        self._method, self._name = method, name
+        self._origin: Any = None  # the episode's seed or, without one, the random states at its reset
         self._options: dict[str, Any] | None = None
         self._actions: list[Any] = []
         self._ended = False
         self._restored = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode, and remember how it began."""
+        """Start an episode, and record how it started."""
         self._ended = self._restored = False
-        if self._way == "replay":
+        if self._method == "replay":
             self._origin = self._random_states() if seed is None else seed
             self._options, self._actions = options, []
         return self.env.reset(seed=seed, options=options)
@@ -58,27 +57,27 @@ class Restorable(gym.Wrapper[Any, Any, Any, Any]):
             observation, info = self.reset()
             return observation, 0.0, False, False, info
         self._restored = False
-        if self._way == "replay":
+        if self._method == "replay":
             self._actions.append(copy.deepcopy(action))
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._ended = bool(terminated or truncated)
         return observation, float(reward), terminated, truncated, info
 
     def _random_states(self) -> tuple[Any, Any]:
-        """Return the state of the environment's own generator, and those of the shared ones that it has for itself."""
-        generators = copy.deepcopy(self.env.generators) if isinstance(self.env, Isolated) else None
-        return self.env.unwrapped.np_random.bit_generator.state, generators
+        """Return the states of the environment's own generator, and of its copies of the global ones."""
+        states = copy.deepcopy(self.env.rng_states) if isinstance(self.env, Isolated) else None
+        return self.env.unwrapped.np_random.bit_generator.state, states
 
     @property
     def snapshot(self) -> bytes:
         """The state, to be set in another environment of the same kind."""
-        state = self.env if self._way == "pickle" else (self._origin, self._options, self._actions)
+        state = self.env if self._method == "pickle" else (self._origin, self._options, self._actions)
         return pickle.dumps((state, self._ended), protocol=pickle.HIGHEST_PROTOCOL)
 
     @snapshot.setter
     def snapshot(self, content: bytes) -> None:
         state, ended = pickle.loads(content)  # noqa: S301 - written by this class, into the user's own directory
-        if self._way == "pickle":
+        if self._method == "pickle":
             close(self._name, self.env.close)
             self.env = state
         else:
@@ -89,53 +88,43 @@ class Restorable(gym.Wrapper[Any, Any, Any, Any]):
         if isinstance(origin, int):
             self.reset(seed=origin, options=options)
         else:
-            self.env.reset(seed=0)  # makes what carries the random state
-            self.env.unwrapped.np_random.bit_generator.state, generators = origin
+            self.env.reset(seed=0)  # creates the generator whose state is set next
+            self.env.unwrapped.np_random.bit_generator.state, states = origin
             if isinstance(self.env, Isolated):
-                self.env.generators = generators
+                self.env.rng_states = states
             self.reset(options=options)
         for action in actions:
             self.step(action)
 
 
-def pickled(envs: VectorEnv[Any, Any, Any]) -> bytes:
-    """Return the pickle of a vector environment that is one object."""
-    return pickle.dumps(envs, protocol=pickle.HIGHEST_PROTOCOL)
-
-
-def unpickled(content: bytes) -> VectorEnv[Any, Any, Any]:
-    """Return the vector environment of a pickle."""
-    return pickle.loads(content)  # noqa: S301 - from the user's own directory
-
-
 def detect_single_method(make: Callable[[], gym.Env[Any, Any]], name: str = "the environment") -> str:
-    """Return how environments can be brought back: `pickle`, `replay`, or `reset` where neither gives what it should.
+    """Return the method that restores environments exactly: `pickle`, `replay`, or `reset` if neither does.
 
-    It is tried, because pickles of some environments hold no more than how they were made.
+    Both are tried, because some environments' pickles hold only their constructor's arguments.
 
     Args:
         make: makes an environment.
         name: what notices call it.
     """
-    for way in ("pickle", "replay"):
-        outcomes = []
+    for method in ("pickle", "replay"):
+        results = []
         for seed in range(TRIAL_SEEDS):
             try:
-                original, twin = Restorable(make(), way, name), Restorable(make(), way, name)
+                original, twin = Restorable(make(), method, name), Restorable(make(), method, name)
                 try:
                     with guard(name):
-                        outcomes.append(_survives(original, twin, seed))
+                        results.append(_is_restored(original, twin, seed))
                 finally:
                     close(name, original.close, twin.close)
-            except Exception:  # noqa: S112 - whatever it is that an environment raises, this trial says nothing
+            except Exception:  # noqa: S112 - an environment that raises, for any reason, decides nothing
                 continue
-        if outcomes and all(outcomes):
-            return way
+        if results and all(results):
+            return method
     return "reset"
 
 
 def detect_vector_method(make: Callable[[], VectorEnv[Any, Any, Any]], name: str = "the environment") -> str:
-    """Return how a vector environment that is one object can be brought back: `pickle` or `reset`."""
+    """Return the same for a vector environment implemented as one object: `pickle` or `reset`."""
     try:
         original = make()
         with guard(name):
@@ -144,7 +133,7 @@ def detect_vector_method(make: Callable[[], VectorEnv[Any, Any, Any]], name: str
             actions = [original.action_space.sample() for _ in range(2 * TRIAL_STEPS)]
             for action in actions[:TRIAL_STEPS]:
                 original.step(action)
-            twin = unpickled(pickled(original))
+            twin = pickle.loads(pickle.dumps(original))  # noqa: S301 - pickled here
             same = all(
                 data_equivalence(original.step(action)[:4], twin.step(action)[:4], exact=True)
                 for action in actions[TRIAL_STEPS:]
@@ -155,28 +144,28 @@ def detect_vector_method(make: Callable[[], VectorEnv[Any, Any, Any]], name: str
     return "pickle" if same else "reset"
 
 
-def _survives(original: Restorable, twin: Restorable, seed: int) -> bool:
-    """Say whether a twin goes on as the original does, in the same episode and in the next."""
+def _is_restored(original: Restorable, twin: Restorable, seed: int) -> bool:
+    """Whether a twin continues like the original, in the same episode and in later ones."""
     original.action_space.seed(0)
     actions = iter([original.action_space.sample() for _ in range(HISTORY_STEPS + 3 * TRIAL_STEPS)])
     original.reset(seed=seed)
-    _play(original, list(islice(actions, HISTORY_STEPS)))  # of which nothing may be left in the next episode
+    _run(original, list(islice(actions, HISTORY_STEPS)))
     original.reset()
-    _play(original, list(islice(actions, TRIAL_STEPS)))
+    _run(original, list(islice(actions, TRIAL_STEPS)))
     twin.snapshot = original.snapshot
     while part := list(islice(actions, TRIAL_STEPS)):
-        if not data_equivalence(_play(original, part), _play(twin, part), exact=True):
+        if not data_equivalence(_run(original, part), _run(twin, part), exact=True):
             return False
         if not data_equivalence(original.reset()[0], twin.reset()[0], exact=True):
             return False
     return True
 
 
-def _play(env: Restorable, actions: list[Any]) -> list[Any]:
-    steps = []
+def _run(env: Restorable, actions: list[Any]) -> list[Any]:
+    results = []
     for action in actions:
         step = env.step(action)[:4]
-        steps.append(step)
+        results.append(step)
         if step[2] or step[3]:
-            steps.append(env.reset()[0])
-    return steps
+            results.append(env.reset()[0])
+    return results

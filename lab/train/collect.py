@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lab.env.generators import Watch, shared_draws
+from lab.env.guard import ProcessSettings
 from lab.env.normalize import RewardScale
-from lab.env.settings import Settings
+from lab.env.rng_isolation import RngWatch, explain_global_draws
 from lab.env.vector import Environments
 from lab.errors import explain_error
 from lab.memory.rollout import Raw, Rollout
@@ -33,7 +33,7 @@ class Collector:
         self.agent, self.envs = agent, envs
         spec, algorithm = agent.spec, agent.algorithm
         self.horizon, self.num_envs, self.stack = algorithm.horizon, spec.env.num_envs, len(envs)
-        self.settings = Settings(flush_denormal=True)  # of the process, as they are to stay
+        self.settings = ProcessSettings(flush_denormal=True)  # of the process, as they are to stay
         self.failures: dict[int, tuple[int, str]] = {}
         self.alive = list(range(self.stack))
         self.frame = 0
@@ -52,7 +52,7 @@ class Collector:
                 self._raw[-1, s] = env.reset()
             except Exception as error:
                 self.fail(s, explain_error(error))
-        self._exposed = {name for env in envs for name in env.exposed}
+        self._exposed = {name for env in envs for name in env.shared_rngs}
         self._reward = np.zeros(steps)
         self._terminated, self._truncated = np.zeros(steps, bool), np.zeros(steps, bool)
         self._done_before = np.zeros(steps[1:], bool)
@@ -67,7 +67,7 @@ class Collector:
         self._raw[0] = self._raw[-1]
         raw = torch.from_numpy(self._raw)
         seen, actions, carry = [], [], self._carry
-        watch = Watch(self._exposed)
+        watch = RngWatch(self._exposed)
         for t in range(self.horizon):
             seen.append(agent.observe(raw[t]))
             action, self._carry = algorithm.act(seen[t], noise[t], self._carry)
@@ -77,7 +77,7 @@ class Collector:
                 reset = self._terminated[t - 1] | self._truncated[t - 1] if t else self._done_before
                 self._carry = self._carry.masked_fill(torch.from_numpy(reset).to(agent.device).unsqueeze(-1), 0.0)
             beat()
-        self.settings.keep()
+        self.settings.restore()
         seen.append(agent.observe(raw[self.horizon]))
         self._fail_if_shared(watch)
 
@@ -127,17 +127,17 @@ class Collector:
                 self.fail(s, explain_error(error), self.frame + (t + 1) * self.num_envs)
                 continue
             finally:
-                self.settings.keep_of_step()
+                self.settings.restore_step_settings()
             self._raw[t + 1, s] = raw
             self._reward[t, s] = reward
             self._terminated[t, s] = terminated
             self._truncated[t, s] = truncated
 
-    def _fail_if_shared(self, watch: Watch) -> None:
+    def _fail_if_shared(self, watch: RngWatch) -> None:
         """Fail the Sessions whose environments drew from what other Sessions draw from, too."""
         changed = watch.changed()
         for s in self.alive[:] if changed else ():
-            reason = shared_draws(f"env.id={self.agent.spec.env.id}", changed)
+            reason = explain_global_draws(f"env.id={self.agent.spec.env.id}", changed)
             self.fail(s, reason, self.frame + self.horizon * self.num_envs)
 
     def fail(self, index: int, reason: str, frame: int | None = None) -> None:
@@ -212,7 +212,7 @@ class Evaluation:
     def __init__(self, agent: Agent, envs: dict[int, Environments], spec: EvalSpec) -> None:
         """Reset the environments, which are given by index of the Session."""
         self.agent, self.envs, self.spec = agent, envs, spec
-        self.settings = Settings(flush_denormal=True)
+        self.settings = ProcessSettings(flush_denormal=True)
         self.going: dict[int, np.ndarray] = {}
         self.figures: dict[int, np.ndarray] = {}
         self.failures: dict[int, str] = {}
@@ -220,7 +220,7 @@ class Evaluation:
         seen = agent.observations
         self._raw = np.zeros((len(agent.streams), spec.episodes, *seen.shape), seen.dtype)
         self._carry = torch.zeros(*self._raw.shape[:2], agent.algorithm.carry_size, device=agent.device)
-        self._watch = Watch({name for env in envs.values() for name in env.exposed})
+        self._watch = RngWatch({name for env in envs.values() for name in env.shared_rngs})
         for s, env in envs.items():
             try:
                 self._raw[s] = env.reset()
@@ -245,18 +245,18 @@ class Evaluation:
                 del self.going[s], self.figures[s]
                 continue
             finally:
-                self.settings.keep_of_step()
+                self.settings.restore_step_settings()
             self.figures[s] += np.stack([np.where(going, reward, 0.0), going])
             going &= ~(terminated | truncated)
             if not going.any() or self._steps >= self.spec.max_steps:
                 del self.going[s]
         if not self.going:
-            self.settings.keep()
+            self.settings.restore()
             self._fail_if_shared()
 
     def _fail_if_shared(self) -> None:
         changed = self._watch.changed()
         if changed:
-            reason = shared_draws(f"env.id={self.agent.spec.env.id}", changed)
+            reason = explain_global_draws(f"env.id={self.agent.spec.env.id}", changed)
             self.failures |= dict.fromkeys(self.figures, reason)
             self.figures.clear()

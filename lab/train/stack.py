@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from lab.common.signals import uninterrupted
-from lab.env import notices
-from lab.env.vector import Environments, Spaces, detect_restore_method, warnings_of
+from lab.env.guard import pop_notices
+from lab.env.vector import Environments, Spaces, detect_restore_method, rng_warnings
 from lab.errors import explain_error
 from lab.run import checkpoint
 from lab.run.directory import RunDir
@@ -109,7 +109,7 @@ class Stack:
             for spec, directory, state, told in zip(self.specs, self.directories, parts, notes or none, strict=True)
         ]
         for record in self.records:
-            for warning in warnings_of(self.spec.env):
+            for warning in rng_warnings(self.spec.env):
                 record.warn(warning)
             if self.agent.algorithm.replay:
                 record.note(self.agent.algorithm.replay.description)
@@ -367,7 +367,7 @@ class Stack:
 
     def tell(self) -> None:
         """Write into the logs what environments did that changes no result, each once."""
-        for text in notices.take():
+        for text in pop_notices():
             if text not in self.told:
                 self.told.add(text)
                 for record in self.records:

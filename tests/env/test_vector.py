@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.env.make import make_single
-from lab.env.vector import ActionUnits, Environments, probe
+from lab.env.spaces import ActionConverter
+from lab.env.vector import Environments, probe
 from lab.errors import LabError
 from tests.helpers import ENVIRONMENTS, specs
 
@@ -83,23 +84,23 @@ def test_the_step_after_the_last_is_a_reset_without_reward() -> None:
 
 
 def test_action_units() -> None:
-    box = ActionUnits(gym.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32)))
+    box = ActionConverter(gym.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32)))
     assert box.convert(np.array([[-1.0, -1.0], [0.0, 0.0], [5.0, 1.0]])).tolist() == [[-2, 0], [0, 0.5], [2, 1]]
-    half = ActionUnits(gym.spaces.Box(0.0, np.inf, (1,), np.float32))
+    half = ActionConverter(gym.spaces.Box(0.0, np.inf, (1,), np.float32))
     assert half.convert(np.array([[-1.0], [3.0]])).tolist() == [[0.0], [3.0]]
-    whole = ActionUnits(gym.spaces.Box(-128, 127, (1,), np.int8))
+    whole = ActionConverter(gym.spaces.Box(-128, 127, (1,), np.int8))
     assert whole.convert(np.array([[-1.0], [0.0], [1.0]])).tolist() == [[-128], [0], [127]]
-    unbounded = ActionUnits(gym.spaces.Box(-np.inf, np.inf, (1,), np.float32))
+    unbounded = ActionConverter(gym.spaces.Box(-np.inf, np.inf, (1,), np.float32))
     assert unbounded.convert(np.array([[7.0]])).tolist() == [[7.0]]
-    square = ActionUnits(gym.spaces.Box(-1, 1, (2, 2), np.float32))
+    square = ActionConverter(gym.spaces.Box(-1, 1, (2, 2), np.float32))
     assert square.convert(np.zeros((3, 4))).shape == (3, 2, 2)
-    assert ActionUnits(gym.spaces.Discrete(3, start=5)).convert(np.array([0, 2])).tolist() == [5, 7]
+    assert ActionConverter(gym.spaces.Discrete(3, start=5)).convert(np.array([0, 2])).tolist() == [5, 7]
 
 
 @given(number(-10, 10), number(0.01, 10), st.lists(number(-2, 2), min_size=1, max_size=5))
 def test_actions_never_leave_the_bounds(low: float, width: float, numbers: list[float]) -> None:
     space = gym.spaces.Box(np.float32(low), np.float32(low) + np.float32(width), (1,), np.float32)
-    for action in ActionUnits(space).convert(np.array([[-1.0], [1.0], *([number] for number in numbers)])):
+    for action in ActionConverter(space).convert(np.array([[-1.0], [1.0], *([number] for number in numbers)])):
         assert space.contains(action)
 
 

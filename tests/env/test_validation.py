@@ -11,9 +11,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from lab.env.checked import Checked, add_checks
 from lab.env.make import make_single
 from lab.env.spec import EnvSpec
+from lab.env.validation import Validated, add_validation
 from lab.env.vector import Environments, probe
 from lab.errors import LabError
 from lab.run.directory import RunDir
@@ -174,7 +174,7 @@ def test_checks_are_within_what_gymnasium_puts_around_an_environment() -> None:
     while isinstance(env, gym.Wrapper):
         env = env.env
         layers.append(type(env).__name__)
-    assert layers == ["TimeLimit", "OrderEnforcing", "Checked", "CartPoleEnv"]
+    assert layers == ["TimeLimit", "OrderEnforcing", "Validated", "CartPoleEnv"]
 
 
 def test_what_is_right_is_returned_as_it_is() -> None:
@@ -186,8 +186,8 @@ def test_what_is_right_is_returned_as_it_is() -> None:
         def step(self, action: Any) -> Any:
             return self.returned
 
-    env = add_checks(Right(), "right")
-    assert isinstance(env, Checked)
+    env = add_validation(Right(), "right")
+    assert isinstance(env, Validated)
     observation, *rest = env.step(0)
     assert observation is Right.returned[0]
     assert rest == [0.5, False, True, {}]
@@ -204,7 +204,7 @@ def test_what_is_as_usual_is_checked_fast(chosen: str, monkeypatch: pytest.Monke
 
     actions = np.zeros((2, 1), np.float32) if chosen == "env=pendulum" else np.zeros(2, np.int64)
     for name in ("check_step", "check_vector_step"):
-        monkeypatch.setattr(f"lab.env.checked.{name}", refuse)
+        monkeypatch.setattr(f"lab.env.validation.{name}", refuse)
     for _ in range(5):
         envs.step(actions)
     envs.close()

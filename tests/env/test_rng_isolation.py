@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from lab.env.generators import SHARED, Generators, Watch
-from lab.env.vector import Environments, detect_restore_method, draws_of
+from lab.env.rng_isolation import GLOBAL_RNGS, RngStates, RngWatch
+from lab.env.vector import Environments, cached_dry_run, detect_restore_method
 from lab.run.directory import RunDir
 from lab.run.files import read_json
 from lab.spec import Spec
@@ -49,7 +49,7 @@ def killed() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_law_1_holds_for_draws_from_shared_generators(tmp_path: Path, case: str) -> None:
     words = (*CASES[case], *FEW)
-    before = Watch()
+    before = RngWatch()
     stacked = train(tmp_path / "stacked", specs(*words, "seed=[0,1]"))
     assert before.changed() == [], "what the process shares is left as it was"
     (alone,) = train(tmp_path / "alone", specs(*words, "seed=1"))
@@ -78,14 +78,14 @@ def test_workers_have_states_of_their_own_as_environments_of_one_process_have() 
 
 def test_a_trial_shows_which_generators_an_environment_draws_from() -> None:
     def shared(*words: str) -> tuple[str, ...]:
-        return draws_of(specs(*words)[0].env).shared
+        return cached_dry_run(specs(*words)[0].env).global_rngs
 
     assert [shared(*DICE, f"+env.kwargs.kind={kind}") for kind in ("numpy", "random", "torch")] == [
         ("numpy.random",), ("random",), ("torch",),
     ]  # fmt: skip
     assert shared(*NATIVE) == shared(*CASES["made"]) == ("numpy.random",)
     assert shared("env=pendulum") == shared("env=cartpole") == ()
-    assert draws_of(specs(*DICE)[0].env).repeatable
+    assert cached_dry_run(specs(*DICE)[0].env).repeatable
 
 
 @pytest.mark.parametrize("kind", ["numpy", "random", "torch"])
@@ -121,8 +121,8 @@ def test_states_are_swapped_and_swapped_back() -> None:
     def draw() -> list[float]:
         return [np.random.rand(), random.random(), float(torch.rand(()))]  # noqa: NPY002
 
-    own, other = Generators(SHARED, 3), Generators(SHARED, 3)
-    watch = Watch()
+    own, other = RngStates(GLOBAL_RNGS, 3), RngStates(GLOBAL_RNGS, 3)
+    watch = RngWatch()
     with own:
         first = draw()
     with own:
@@ -130,13 +130,13 @@ def test_states_are_swapped_and_swapped_back() -> None:
     assert watch.changed() == []
     with other:
         assert [draw(), draw()] == [first, second]
-    with Generators(SHARED, 4):
+    with RngStates(GLOBAL_RNGS, 4):
         assert all(one != another for one, another in zip(draw(), first, strict=True))
-    with Generators(["random"], 3):
+    with RngStates(["random"], 3):
         draw()
     assert watch.changed() == ["numpy.random", "torch"]
     draw()
-    assert watch.changed() == list(SHARED)
+    assert watch.changed() == list(GLOBAL_RNGS)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.env import notices
-from lab.env.guard import guard
-from lab.env.settings import Settings
+from lab.env.guard import ProcessSettings, close, guard, hanging, pop_notices
 from lab.errors import LabError
-from tests.helpers import result, train
+from tests.helpers import lab, result, train
 from tests.rogue_process import CHANGES
 
 SLOW = (pytest.mark.slow, pytest.mark.law)
@@ -24,18 +23,23 @@ WORDS = (
     "env=gymnasium", "env.id=tests.rogue_process:Changes-v0", "name=changes", "env.num_envs=2", "frames=600",
     "algo.horizon=16", "eval.every=300", "checkpoint.every=300", "env.normalize_observations=true",
 )  # fmt: skip
+CLOSES = (
+    "env=gymnasium", "env.id=tests.rogue_process:Closes-v0", "name=closes", "env.num_envs=2", "frames=600",
+    "algo.horizon=16", "eval.every=200",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def kept() -> Iterator[None]:
     """Leave the settings of this process as they are, also where a test fails."""
-    before, limit, cwd = Settings(), sys.getrecursionlimit(), Path.cwd()
+    before, limit, cwd = ProcessSettings(), sys.getrecursionlimit(), Path.cwd()
     with warnings.catch_warnings():
         yield
-    before.keep()
+    before.restore()
     sys.setrecursionlimit(limit)
     os.chdir(cwd)
-    notices.take()
+    hanging.clear()
+    pop_notices()
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +65,19 @@ def test_law_1_an_environment_that_changes_settings_changes_no_result(
 
 
 def test_what_is_put_back() -> None:
-    settings, small = Settings(flush_denormal=True), 1e-16
+    settings, small = ProcessSettings(flush_denormal=True), 1e-16
     for what in ("threads", "dtype", "grad", "deterministic", "seterr", "rounding", "warnings", "umask", "recursion"):
         CHANGES[what]()
-    settings.keep()
+    settings.restore()
     assert torch.get_default_dtype() == torch.float32
     assert torch.is_grad_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
     assert sys.getrecursionlimit() > 150
     assert small + 1.0 == 1.0, "rounded to the nearest"
-    told = notices.take()
+    told = pop_notices()
     assert any("torch.set_default_dtype from torch.float32 to torch.float64" in text for text in told)
-    settings.keep()
-    assert notices.take() == []
+    settings.restore()
+    assert pop_notices() == []
 
 
 def test_what_an_environment_raises_to_end_python_is_an_error() -> None:
@@ -107,4 +111,55 @@ def test_handlers_of_signals_are_put_back() -> None:
             CHANGES["signals"]()
         signal.raise_signal(signal.SIGTERM)
         assert stop()
-    assert any("handled the signals" in text for text in notices.take())
+    assert any("handled the signals" in text for text in pop_notices())
+
+
+def test_what_is_wrong_is_noted_and_what_hangs_is_not_closed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def hang() -> None:
+        calls.append("hang")
+        time.sleep(0.5)
+
+    def broken() -> None:
+        calls.append("broken")
+        raise RuntimeError("no")
+
+    close("a", broken, lambda: calls.append("good"))
+    assert calls == ["broken", "good"], "one after another"
+    assert pop_notices() == ["close() of a raised RuntimeError: no."]
+    close("a", broken, seconds=1)
+    start = time.monotonic()
+    close("b", hang, seconds=0.1)
+    close("b", hang, seconds=0.1)
+    assert time.monotonic() - start < 0.4
+    assert calls.count("hang") == 1
+    assert "did not return within 0.1 seconds" in pop_notices()[1]
+
+
+@pytest.mark.parametrize("vectorize", ["sync", pytest.param("async", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("way", ["hangs", "raises", "exits"])
+def test_a_session_completes_whatever_close_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, vectorize: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(close, "__kwdefaults__", {"seconds": 0.2})
+    start = time.monotonic()
+    directory = train(tmp_path, *CLOSES, f"+env.kwargs.way={way}", f"env.vectorize={vectorize}")[0]
+    assert time.monotonic() - start < 20
+    assert directory.read_status()["state"] == "completed", directory.read_status()["error"]
+    told = [line for line in directory.log.read_text().splitlines() if "close()" in line]
+    assert len(told) == 1, told
+    sentence = {"hangs": "did not return", "raises": "raised RuntimeError: it will not close", "exits": "SystemExit"}
+    assert sentence[way] in told[0]
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["destructor raises", "atexit raises", "atexit hangs", "thread stays"])
+def test_the_end_of_a_process_is_none_of_an_environments_business(tmp_path: Path, way: str) -> None:
+    done = lab(*CLOSES, f"+env.kwargs.way='{way}'", f"hydra.run.dir={tmp_path}/run", timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "completed" in done.stdout
+    if way == "atexit raises":
+        assert "Ignored: _raise raised RuntimeError: at the end" in done.stderr

@@ -1,0 +1,94 @@
+"""Observation and action spaces: what networks take, and what policies give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from lab.errors import LabError
+
+ACTION_SPACES = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary, gym.spaces.Box)
+
+
+@dataclass
+class Spaces:
+    """What an algorithm needs to know of an environment.
+
+    Attributes:
+        observation: one environment's observations: a Box of shape [D] in float32, or of an image's own shape, in
+            float32 or uint8.
+        action: one environment's actions: Discrete, MultiDiscrete, MultiBinary or a Box.
+        original: one environment's own observation space.
+    """
+
+    observation: gym.spaces.Box
+    action: gym.Space[Any]
+    original: gym.Space[Any]
+
+    @classmethod
+    def read(cls, name: str, env: gym.Env[Any, Any]) -> Spaces:
+        """Return the spaces of an environment, or raise LabError if no policy can serve them."""
+        observation, action = env.observation_space, env.action_space
+        try:
+            flat = gym.spaces.flatten_space(observation)
+        except NotImplementedError as error:
+            raise LabError(f"{name} has observations that cannot be made flat: {observation}.") from error
+        if not isinstance(flat, gym.spaces.Box):
+            raise LabError(f"{name} has observations without a fixed size: {observation}.")
+        if not isinstance(action, ACTION_SPACES) or not np.issubdtype(action.dtype, np.number):
+            raise LabError(
+                f"{name} has the action space {action}, which no algorithm here can serve:"
+                " it must be Discrete, MultiDiscrete, MultiBinary or Box."
+            )
+        if isinstance(action, gym.spaces.MultiDiscrete) and len(action.shape) != 1:
+            raise LabError(f"{name} has actions of shape {action.shape}: MultiDiscrete must be one row.")
+        if is_image(observation):
+            dtype: Any = np.uint8 if observation.dtype == np.uint8 else np.float32
+            return cls(gym.spaces.Box(0, 255, observation.shape, dtype), action, observation)
+        size = int(np.prod(flat.shape))
+        return cls(gym.spaces.Box(-np.inf, np.inf, (size,), np.float32), action, observation)
+
+
+def is_image(space: gym.Space[Any]) -> bool:
+    """Whether observations have rows, columns and channels, which convolutional networks keep apart."""
+    return isinstance(space, gym.spaces.Box) and len(space.shape or ()) == 3
+
+
+def flatten(space: gym.Space[Any], observation: Any) -> np.ndarray:
+    """Return one observation as networks take it: an image unchanged, anything else flat."""
+    if is_image(space):
+        return np.asarray(observation, np.uint8 if space.dtype == np.uint8 else np.float32)
+    if isinstance(space, gym.spaces.Box):
+        return np.asarray(observation, np.float32).ravel()
+    return np.asarray(gym.spaces.flatten(space, observation), np.float32)
+
+
+class ActionConverter:
+    """Converts a policy's actions into an environment's units.
+
+    A policy gives an integer from 0 for each discrete choice, 0 or 1 for each binary one, and for a bounded Box numbers
+    from -1 to 1, which are scaled to its bounds. Numbers outside the bounds are clipped.
+    """
+
+    def __init__(self, space: gym.Space[Any]) -> None:
+        self._space, self._shape, self._dtype = space, space.shape or (), space.dtype
+        self._start: Any = getattr(space, "start", 0)
+        if isinstance(space, gym.spaces.Box):
+            self._low, self._high = space.low.ravel().astype(float), space.high.ravel().astype(float)
+            self._bounded = bool(np.isfinite(self._low).all() and np.isfinite(self._high).all())
+
+    def convert(self, action: np.ndarray) -> np.ndarray:
+        """Convert a policy's actions [E, ...] to the environment's [E, *shape]."""
+        if isinstance(self._space, gym.spaces.MultiBinary):
+            return action.reshape(len(action), *self._shape).astype(self._dtype)
+        if not isinstance(self._space, gym.spaces.Box):
+            return action + self._start
+        if self._bounded:
+            action = self._low + (np.clip(action, -1.0, 1.0) + 1.0) * (0.5 * (self._high - self._low))
+        if np.issubdtype(self._dtype, np.integer):
+            action = np.rint(action)
+        action = np.clip(action, self._low, self._high)
+        return action.reshape(len(action), *self._shape).astype(self._dtype)

@@ -1,0 +1,228 @@
+"""Vector environments with next-step autoreset: in this process, or with one worker process per environment."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import queue
+import select
+import signal
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import Process
+from multiprocessing.connection import Connection
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, VectorEnv
+from gymnasium.vector.async_vector_env import AsyncState, _async_worker
+
+from lab.common.signals import ignore_requests
+from lab.env.guard import add_notice, close, guard, hanging, pop_notices
+from lab.env.spaces import flatten
+from lab.errors import LabError, describe_exit
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
+POLL_SECONDS = 1.0  # between two checks whether a worker that does not answer has ended
+EXIT_SECONDS = 1.0  # how long a worker may take to end after its pipe is closed
+
+Maker = Callable[[], gym.Env[Any, Any]]
+
+
+class SyncVector(VectorEnv[Any, Any, Any]):
+    """Gymnasium's SyncVectorEnv with less overhead: observations [E, ...] are flat, and infos are dropped."""
+
+    def __init__(self, makers: Sequence[Maker]) -> None:
+        self.envs = [make() for make in makers]
+        self.num_envs = len(self.envs)
+        self.inner_space = self.envs[0].observation_space
+        self.single_action_space = self.envs[0].action_space
+        self._done = [False] * self.num_envs
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reset every environment, with a list of seeds or one seed for all."""
+        seeds = seed if isinstance(seed, list) else [seed] * self.num_envs
+        observations = [env.reset(seed=one, options=options)[0] for env, one in zip(self.envs, seeds, strict=True)]
+        self._done = [False] * self.num_envs
+        return self._stack(observations), {}
+
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step every environment, or reset it if its episode ended at the last step."""
+        observations: list[Any] = []
+        reward = np.zeros(self.num_envs)
+        terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
+        for e, env in enumerate(self.envs):
+            if self._done[e]:
+                observations.append(env.reset()[0])
+            else:
+                observation, reward[e], terminated[e], truncated[e], _ = env.step(actions[e])
+                observations.append(observation)
+        self._done = (terminated | truncated).tolist()
+        return self._stack(observations), reward, terminated, truncated, {}
+
+    def _stack(self, observations: list[Any]) -> np.ndarray:
+        return np.array([flatten(self.inner_space, observation) for observation in observations])
+
+    def close(self, **_: Any) -> None:
+        """Close every environment."""
+        self.closed = True
+        for env in self.envs:
+            env.close()
+
+
+class AsyncVector(AsyncVectorEnv):
+    """Gymnasium's AsyncVectorEnv, which also says how a worker ended, raises its first error, and prints nothing."""
+
+    def __init__(self, name: str, makers: Sequence[Maker]) -> None:
+        """Start a worker for each maker; `name` is that of the environment, as "env.id=CartPole-v1".
+
+        Raises:
+            LabError: a worker ended.
+        """
+        self._name = name
+        try:
+            # Workers are forked, so that they share this process's group and are killed with it.
+            wrapped = [functools.partial(_make, name, maker, os.getpid()) for maker in makers]
+            super().__init__(wrapped, context="fork", worker=_work)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _check_spaces(self) -> None:
+        pairs = enumerate(zip(self.parent_pipes, self.processes, strict=True))
+        pipes = [_WorkerPipe(pipe, process, f"Worker {index} of {self._name}") for index, (pipe, process) in pairs]
+        self.parent_pipes = pipes  # type: ignore[assignment]
+        super()._check_spaces()
+
+    def _raise_if_errors(self, successes: Iterable[bool]) -> None:
+        failed = sum(not success for success in successes)
+        if not failed:
+            return
+        errors: dict[int, BaseException] = {}
+        for _ in range(failed):
+            try:
+                index, _, error, _ = self.error_queue.get(timeout=EXIT_SECONDS)
+            except queue.Empty:  # it could not be pickled
+                raise LabError(f"A worker of {self._name} raised an error that cannot be told.") from None
+            errors[index] = error
+            self.parent_pipes[index].close()
+            self.parent_pipes[index] = None  # type: ignore[call-overload] # marks a worker that ended
+        self._state = AsyncState.DEFAULT
+        raise errors[min(errors)]
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """Close the environments, unless a worker is busy or has ended."""
+        if self._state is AsyncState.DEFAULT and all(self.parent_pipes):
+            for hangs, texts in self.call("finish"):
+                hanging.update([self._name] if hangs else [])
+                for text in texts:
+                    add_notice(text)
+
+    def kill(self) -> None:
+        """Kill the workers."""
+        self.closed = True
+        for process in getattr(self, "processes", []):
+            process.kill()
+        for process in getattr(self, "processes", []):
+            process.join(EXIT_SECONDS)
+
+
+class WorkerError(Exception):
+    """An environment's error in a worker, as the traceback that it had there."""
+
+
+class _WorkerPipe:
+    """A pipe to a worker that raises LabError once the worker has ended."""
+
+    def __init__(self, pipe: Connection, process: Process, name: str) -> None:
+        self._pipe, self._process, self._name = pipe, process, name
+        self._poll = select.poll()
+        self._poll.register(pipe.fileno(), select.POLLIN)
+        self.poll, self.close, self.fileno = pipe.poll, pipe.close, pipe.fileno
+
+    @property
+    def closed(self) -> bool:
+        return self._pipe.closed
+
+    def send(self, message: Any) -> None:
+        try:
+            self._pipe.send(message)
+        except OSError as error:
+            raise self._describe_end() from error
+
+    def recv(self) -> Any:
+        while not self._poll.poll(1000 * POLL_SECONDS):  # a child of the worker may keep the pipe's other end open
+            if self._process.exitcode is not None and not self._pipe.poll():
+                raise self._describe_end()
+        try:
+            return self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._describe_end() from error
+
+    def _describe_end(self) -> LabError:
+        self._process.join(EXIT_SECONDS)
+        code = self._process.exitcode
+        return LabError(f"{self._name} {'is gone' if code is None else describe_exit(code)}.")
+
+
+class _WorkerEnv(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment in a worker; its errors can be pickled, whatever they hold."""
+
+    def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
+        super().__init__(env)
+        self._name, self._closed = name, False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return self._call(lambda: self.env.reset(seed=seed, options=options))
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        return self._call(lambda: self.env.step(action))
+
+    def _call(self, call: Callable[[], Any]) -> Any:
+        try:
+            with guard(self._name):
+                return call()
+        except Exception as error:
+            raise _to_picklable(error) from None
+
+    def finish(self) -> tuple[bool, list[str]]:
+        """Close the environment; return whether `close` hangs, and the notices."""
+        self.close()
+        return self._name in hanging, pop_notices()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            close(self._name, self.env.close)
+
+
+def _to_picklable(error: Exception) -> Exception:
+    return error if isinstance(error, LabError) else WorkerError("".join(traceback.format_exception(error)))
+
+
+def _work(index: int, make: Maker, pipe: Connection, *rest: Any) -> None:
+    """Run Gymnasium's worker, but report an error of the constructor like any other."""
+    errors = rest[2]
+    try:
+        env = make()
+    except Exception as error:
+        picklable = _to_picklable(error)
+        errors.put((index, type(picklable), picklable, ""))
+        pipe.send((None, False))
+        return
+    _async_worker(index, lambda: env, pipe, *rest)
+
+
+def _make(name: str, make: Maker, trainer_pid: int) -> gym.Env[Any, Any]:
+    """Make an environment in a worker, or in the training process, where Gymnasium reads its spaces."""
+    if os.getpid() != trainer_pid:
+        # Ctrl-C and a cluster's signals reach every process of the group. Only the training process acts on them; its
+        # workers end with it.
+        ignore_requests()
+        with contextlib.suppress(AttributeError, OSError):  # prctl exists on Linux only
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    with guard(name):
+        return _WorkerEnv(make(), name)
