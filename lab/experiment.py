@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lab.common.signals import stop_signals
 from lab.errors import LabError
@@ -23,6 +23,7 @@ from lab.trial import Job, Trial, states_of
 
 if TYPE_CHECKING:
     from lab.analysis.objective import Objective
+    from lab.launch.launcher import JobLauncher
     from lab.launch.watchdog import Watchdog
     from lab.sweep.plan import SweepPlan
     from lab.sweep.study import Study
@@ -32,22 +33,6 @@ INTERRUPTED = "interrupted"  # why an Experiment stopped that was asked to
 TICK = 0.25  # seconds between looks at the run directories
 LEFTOVER_SECONDS = 60.0  # how long to wait for Sessions whose sweep was killed; they end by themselves
 FEWEST_ENDED = 4  # Sessions that must have ended before a rate of failures means anything
-
-
-class Launcher(Protocol):
-    """Runs jobs. The future of a job gives null, or why it has no result."""
-
-    def launch(self, jobs: list[Job]) -> list[Future[str | None]]:
-        """Let jobs run as soon as there is room for them."""
-
-    def adopt(self) -> list[tuple[Job, Future[str | None]]]:
-        """Return the jobs that an earlier process launched and that are not over."""
-
-    def kill(self, job: Job) -> None:
-        """Kill a job."""
-
-    def stop(self) -> None:
-        """Start nothing more, and ask the jobs that run to end with everything written."""
 
 
 @dataclass
@@ -76,7 +61,7 @@ class Running:
     """
 
     trial: Trial
-    jobs: dict[Future[str | None], Job]
+    jobs: dict[Future[Any], Job]
     over: list[tuple[Job, str | None]] = field(default_factory=list)
 
     def close(self) -> None:
@@ -103,7 +88,7 @@ class Experiment:
     plan: SweepPlan
     study: Study | None
     objective: Objective
-    launcher: Launcher
+    launcher: JobLauncher
     tree: Tree
     watchdog: Watchdog
     draw: Callable[[TrialDir], None] = lambda directory: None
@@ -135,7 +120,7 @@ class Experiment:
             launched = [seed for job in running.jobs.values() for seed in job.sessions]
             running.trial.start(launched)
             left = running.trial.jobs(self.plan.stack, launched)
-            running.jobs |= zip(self.launcher.launch(left), left, strict=True)
+            running.jobs |= zip(self.launcher.submit(left), left, strict=True)
         self._waiting = [trial for trial in begun if trial.remaining() and trial not in self._adopted()]
         # Of these some Sessions are done, and to prune the rest would take a whole Trial out of the ranking.
         self._looked = {trial.number: self.plan.rungs for trial in begun if "completed" in trial.states().values()}
@@ -217,7 +202,7 @@ class Experiment:
             if not self._attempt(partial(self._begin_next, begun)) or len(begun) == before:
                 break
             self.tree.start(begun[-1][0])
-        futures = iter(self.launcher.launch([job for _, jobs in begun for job in jobs]) if begun else ())
+        futures = iter(self.launcher.submit([job for _, jobs in begun for job in jobs]) if begun else ())
         for trial, jobs in begun:
             self._running.append(Running(trial, {next(futures): job for job in jobs}))
 
@@ -225,7 +210,7 @@ class Experiment:
         """See to it that every Session of jobs that are over has an end, unless they were asked to stop."""
         for future in [future for future in running.jobs if future.done()]:
             job = running.jobs.pop(future)
-            reason = self.watchdog.reason(job) or (None if future.cancelled() else future.result())
+            reason = self.watchdog.reason(job) or self.launcher.error(future)
             running.over.append((job, reason))
             if not self.stopped:
                 self._attempt(running.close)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import pynvml
+
 from lab.errors import LabError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-ORDER = "CUDA_DEVICE_ORDER"  # PCI_BUS_ID numbers GPUs as the driver's own tool does
-LOOK_SECONDS = 5.0  # between two looks at the memory of GPUs that had too little
+POLL_SECONDS = 5.0  # between two readings of the memory of GPUs that had too little
 
 
-class Gpus:
-    """Leases GPUs, each to a number of jobs at the same time, evenly.
+class GpuPool:
+    """Leases GPUs to jobs, evenly.
 
     Attributes:
-        names: of the GPUs, as CUDA_VISIBLE_DEVICES takes them.
-        per_gpu: jobs that share one.
-        memory: MiB that must be free on a GPU before a job gets it; null if that is not asked.
+        names: the GPUs, as CUDA_VISIBLE_DEVICES names them.
+        per_gpu: number of jobs that share a GPU.
+        memory: MiB that must be free on a GPU before a job gets it; None for no such condition.
     """
 
     def __init__(self, names: Sequence[str], per_gpu: int = 1, memory: int | None = None) -> None:
@@ -30,20 +30,20 @@ class Gpus:
         self._changed = threading.Condition()
 
     @property
-    def room(self) -> int:
-        """Jobs that have a GPU at the same time."""
+    def slots(self) -> int:
+        """Number of jobs that have a GPU at the same time."""
         return len(self.names) * self.per_gpu
 
     @contextmanager
-    def leased(self) -> Iterator[str]:
-        """Wait for a GPU and lease it: of those with room for a job, the one that has the fewest.
+    def lease(self) -> Iterator[str]:
+        """Wait for a GPU and yield its name: the one with the fewest jobs, among those that can take another.
 
         Raises:
-            LabError: no GPU has enough free memory, and there is no job here that could free some.
+            LabError: no GPU has enough free memory, and no job here could free some.
         """
         with self._changed:
             while (name := self._find()) is None:
-                self._changed.wait(LOOK_SECONDS if self.memory else None)
+                self._changed.wait(POLL_SECONDS if self.memory else None)
             self._leases[name] += 1
         try:
             yield name
@@ -53,39 +53,41 @@ class Gpus:
                 self._changed.notify()
 
     def _find(self) -> str | None:
-        open_ones = [name for name in self.names if self._leases[name] < self.per_gpu]
-        if self.memory and open_ones:
-            free = free_memory()
-            unknown = [name for name in open_ones if name not in free]
-            if unknown:
+        names = [name for name in self.names if self._leases[name] < self.per_gpu]
+        if self.memory and names:
+            free = {name: free_memory(name) for name in names}
+            names = [name for name in names if free[name] >= self.memory]
+            if not names and not any(self._leases.values()):
+                figures = ", ".join(f"{name}: {memory:,} MiB" for name, memory in free.items())
                 raise LabError(
-                    f"hydra.launcher.gpu_memory={self.memory} cannot be asked of {', '.join(unknown)}: nvidia-smi does"
-                    " not tell of it."
+                    f"hydra.launcher.gpu_memory={self.memory} asks for more memory than any GPU has free ({figures})."
                 )
-            enough = [name for name in open_ones if free[name] >= self.memory]
-            if not enough and not any(self._leases.values()):
-                found = ", ".join(f"{name}: {free[name]:,} MiB" for name in open_ones)
-                raise LabError(
-                    f"hydra.launcher.gpu_memory={self.memory} asks for more memory than any GPU has free ({found})."
-                )
-            open_ones = enough
-        return min(open_ones, key=lambda name: self._leases[name], default=None)
+        return min(names, key=lambda name: self._leases[name], default=None)
 
 
-def visible() -> list[str]:
-    """Return the GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, or else all of the machine."""
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use: those in CUDA_VISIBLE_DEVICES, or else all of the machine."""
     if VISIBLE in os.environ:
         names = [name.strip() for name in os.environ[VISIBLE].split(",")]
         return [name for name in names if name and name != "-1"]
-    return [name for name in free_memory() if name.isdigit()]
-
-
-def free_memory() -> dict[str, int]:
-    """Return the free memory in MiB of every GPU, by its number and by its UUID; nothing without NVIDIA's driver."""
-    query = ["nvidia-smi", "--query-gpu=index,memory.free,uuid", "--format=csv,noheader,nounits"]
     try:
-        found = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    rows = [[cell.strip() for cell in line.split(",")] for line in found.splitlines()]
-    return {name: int(row[1]) for row in rows if row[1].isdigit() for name in (row[0], row[2])}
+        pynvml.nvmlInit()
+        return [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:  # no driver
+        return []
+
+
+def free_memory(name: str) -> int:
+    """Return the free memory in MiB of a GPU, named by its number or its UUID.
+
+    Raises:
+        LabError: the driver does not know it.
+    """
+    try:
+        pynvml.nvmlInit()
+        find = pynvml.nvmlDeviceGetHandleByIndex if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
+        return int(pynvml.nvmlDeviceGetMemoryInfo(find(int(name) if name.isdigit() else name)).free) >> 20
+    except pynvml.NVMLError as error:
+        raise LabError(
+            f"hydra.launcher.gpu_memory cannot be checked: the free memory of {name} is unknown: {error}."
+        ) from error

@@ -1,109 +1,145 @@
-"""What a sweep asks of launchers beyond Hydra's own interface."""
+"""The interface of launchers: what a sweep asks of whatever runs its jobs."""
 
 from __future__ import annotations
 
 import sys
+from abc import abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
+from lab.common.text import quote
 from lab.errors import LabError
 from lab.run.directory import SweepDir
 from lab.trial import Job
 
-DEFAULT_ROOM = 8  # jobs at the same time where a launcher does not say how many it has room for
-MOST_THREADS = 1000  # that wait for jobs
+DEFAULT_SLOTS = 8  # for launchers that do not say how many jobs they run at the same time
+MAX_THREADS = 1000  # that wait for jobs
 
 
-class SweepLauncher:
-    """A launcher that a sweep can steer; what it does here suits one whose `launch` waits for its jobs.
+class JobLauncher(Launcher):
+    """A Hydra launcher that a sweep can steer while its jobs run.
+
+    To add a launcher, write a subclass with `start`, `adopt`, `kill` and `stop`, register it in lab/sweep/__init__.py,
+    describe its options in conf/hydra/launcher/NAME.yaml, and add it to tests/launch/test_contract.py.
 
     Attributes:
-        room: jobs that run at the same time.
-        outlives: whether jobs go on when this process ends.
+        slots: number of jobs that run at the same time.
+        outlives: whether jobs go on when the process of the sweep ends.
     """
 
-    room: int = DEFAULT_ROOM
-    outlives = False
+    slots: int = DEFAULT_SLOTS
+    outlives: bool = False
+    _next_number: int | None = None
 
-    def warm_up(self) -> None:
-        """Prepare while there is other work."""
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Store what Hydra gives to each of its launchers."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
-    def submit(self, jobs: Sequence[Job], words: Sequence[list[str]], first: int) -> list[Future[str | None]]:
-        """Let jobs run as soon as there is room; the future of each gives null, or why it has no result.
+    @abstractmethod
+    def start(self, jobs: Sequence[Job], first: int) -> list[Future[JobReturn]]:
+        """Run jobs as soon as there are slots for them, without waiting for them.
 
         Args:
-            jobs: what they are.
-            words: what each is told on its command line.
-            first: number of the first.
+            jobs: each to be run with its overrides.
+            first: the number of the first job; the others follow it.
         """
-        # Each is launched by itself, as a launcher may give up all jobs of a call when one is lost.
-        return [self._pool.submit(self._launch, one, number) for number, one in enumerate(words, first)]
 
-    def adopt(self, directory: SweepDir) -> list[tuple[int, Job, Future[str | None]]]:
-        """Return the jobs that an earlier process submitted and that are not over, with their numbers."""
+    @abstractmethod
+    def adopt(self) -> list[tuple[Job, Future[JobReturn]]]:
+        """Return the jobs in `directory` that an earlier process started and that wait or run; often there are none."""
+
+    @abstractmethod
+    def kill(self, job: Job | None = None) -> None:
+        """Kill a job with all its processes, or every job."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Start no more jobs. Those that run may be asked to save their work and end."""
+
+    def warm_up(self) -> None:
+        """Prepare for the first job; called as soon as it is certain that there is one."""
+
+    @property
+    def directory(self) -> SweepDir:
+        """The run directory of the sweep."""
+        return SweepDir(Path(str(self.config.hydra.sweep.dir)))
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run jobs and wait for them, as Hydra's own sweepers ask."""
+        jobs = [Job(0, list(overrides), {}) for overrides in job_overrides]
+        futures = self.start(jobs, initial_job_idx)
+        return [_result(job, future) for job, future in zip(jobs, futures, strict=True)]
+
+    def submit(self, jobs: Sequence[Job]) -> list[Future[JobReturn]]:
+        """Start jobs of a sweep under numbers that no job in its directory had."""
+        first = self._next_number or self.directory.next_job()
+        self._next_number = first + len(jobs)
+        for job in jobs:
+            # A job composes its config anew, and the sweep's directory may depend on what is swept.
+            job.overrides = [*job.overrides, f"hydra.sweep.dir={quote(str(self.directory.path.absolute()))}"]
+        return self.start(jobs, first)
+
+    def error(self, future: Future[JobReturn]) -> str | None:
+        """Return why a job that is over has no result; None if it has one, or was never started."""
+        try:
+            result = future.result()
+        except CancelledError:
+            return None
+        except Exception as error:
+            return _describe(error)
+        # The property `return_value` would print and raise the error.
+        return _describe(result._return_value) if result.status == JobStatus.FAILED else None
+
+
+class AnyLauncher(JobLauncher):
+    """Makes any launcher of Hydra's a JobLauncher, as far as its blocking `launch` allows."""
+
+    def __init__(self, launcher: Launcher, config: DictConfig) -> None:
+        self._launcher, self.config = launcher, config
+        self._in_process = isinstance(launcher, BasicLauncher)
+        self.slots = 1 if self._in_process else DEFAULT_SLOTS
+        self._threads = ThreadPoolExecutor(1 if self._in_process else MAX_THREADS, "launch")
+
+    def start(self, jobs: Sequence[Job], first: int) -> list[Future[JobReturn]]:
+        """Launch each job on its own: a launcher may give up all jobs of a call when it loses one."""
+        return [self._threads.submit(self._launch, job, number) for number, job in enumerate(jobs, first)]
+
+    def _launch(self, job: Job, number: int) -> JobReturn:
+        return self._launcher.launch([job.overrides], initial_job_idx=number)[0]
+
+    def adopt(self) -> list[tuple[Job, Future[JobReturn]]]:
+        """Return nothing: Hydra's launchers forget their jobs."""
         return []
 
-    def stop(self) -> None:
-        """Start no more jobs, and ask those that run to end with everything written."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def kill(self, number: int) -> None:
-        """Kill the job of a number, if that is possible."""
-
-    def kill_all(self) -> None:
-        """Kill all jobs, if that is possible."""
-
-    @property
-    def _launcher(self) -> Launcher:
-        assert isinstance(self, Launcher)
-        return self
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(1 if self.room == 1 else MOST_THREADS, "launching")
-
-    def _launch(self, words: list[str], number: int) -> str | None:
-        try:
-            return reason(self._launcher.launch([words], initial_job_idx=number)[0])
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-
-
-class AnyLauncher(SweepLauncher):
-    """Any launcher of Hydra's, as far as a sweep can steer it."""
-
-    def __init__(self, launcher: Launcher) -> None:
-        self._any = launcher
-        self._here = isinstance(launcher, BasicLauncher)  # runs jobs in this process, one after the other
-        if self._here:
-            self.room = 1
-
-    def kill_all(self) -> None:
-        """Say what becomes of the jobs; those in this process end with it."""
-        if not self._here:
+    def kill(self, job: Job | None = None) -> None:
+        """Print that this is not possible; jobs in this process end with it."""
+        if job is None and not self._in_process:
             print("\nThis launcher cannot kill jobs: their Sessions end when they log next.", file=sys.stderr)
 
-    @property
-    def _launcher(self) -> Launcher:
-        return self._any
+    def stop(self) -> None:
+        """Launch no more jobs."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def failed(words: list[str], reason: str) -> JobReturn:
-    """Return what a job that has no result of its own returns."""
+def failed(overrides: Sequence[str], reason: str) -> JobReturn:
+    """Return the result of a job that left none itself."""
     result = JobReturn()
-    result.overrides, result.status = words, JobStatus.FAILED
+    result.overrides, result.status = list(overrides), JobStatus.FAILED
     result.return_value = LabError(f"The job has no result: {reason}.")
     return result
 
 
-def reason(result: JobReturn) -> str | None:
-    """Return why a job has no result, if it has none."""
-    if result.status != JobStatus.FAILED:
-        return None
-    error = result._return_value  # the property of that name prints what it raises
+def _result(job: Job, future: Future[JobReturn]) -> JobReturn:
+    error = future.exception()
+    return failed(job.overrides, _describe(error).removesuffix(".")) if error else future.result()
+
+
+def _describe(error: object) -> str:
     return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"

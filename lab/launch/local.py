@@ -1,175 +1,141 @@
-"""Jobs as processes of this machine, as many at once as there are slots."""
+"""Jobs as processes of this machine, as many at the same time as there are slots."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import forkserver, get_context, parent_process, resource_tracker
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
 import cloudpickle
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, run_job, setup_globals
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from lab.common.signals import Requests
-from lab.errors import LabError, describe_exit, require
-from lab.launch.gpus import ORDER, VISIBLE, Gpus, visible
-from lab.launch.launcher import SweepLauncher, failed
+from lab.errors import describe_exit, require
+from lab.launch.gpus import GpuPool, visible_gpus
+from lab.launch.launcher import JobLauncher, failed
+from lab.launch.processes import PATIENCE, ProcessPool, end_with_parent, fork_server, interrupts_ignored, kill_group
 from lab.run.provenance import command_line
+from lab.trial import Job
 
-PRELOADED = ["lab.launch.ignore_signals", "lab.launch.preload"]  # in this order
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what keeps libraries from taking all cores
-LEASED = ("auto", "cuda")  # devices for which a job is given a GPU; cuda:1 names one itself
-PATIENCE = 30.0  # seconds that a job may take to end by itself once the process that launched it is gone
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # limit the threads of numerical libraries
+LEASED = ("auto", "cuda")  # values of `device` for which a job is given a GPU; cuda:1 names one itself
 
 
-class LocalLauncher(SweepLauncher, Launcher):
-    """Runs each job in a process of its own, so that what kills one job costs nothing but that job.
-
-    `launch` may be called from several threads; they share the slots, first come first served.
-    """
+class LocalLauncher(JobLauncher):
+    """Runs each job in a process of its own, so that what kills a job kills only that job."""
 
     def __init__(self, slots: int | None = None, per_gpu: int = 1, gpu_memory: int | None = None) -> None:
         require(slots is None or slots >= 1, "hydra.launcher.slots", slots, "null, or 1 or more")
         require(per_gpu >= 1, "hydra.launcher.per_gpu", per_gpu, "1 or more")
         require(gpu_memory is None or gpu_memory >= 1, "hydra.launcher.gpu_memory", gpu_memory, "null, or 1 or more")
-        self.slots, self.per_gpu, self.gpu_memory = slots, per_gpu, gpu_memory
-        self._stopped = threading.Event()
-        self._processes: dict[int, Any] = {}
-        self._starting = threading.Lock()
+        self.slots, self.per_gpu, self.gpu_memory = slots or 0, per_gpu, gpu_memory
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what a job needs from Hydra."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        """Store what Hydra gives, and count the slots."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self.threads = int(config.get("threads", 1) or 1)
-        self.room = self.slots or max(1, len(os.sched_getaffinity(0)) // self.threads)
-        self.gpus: Gpus | None = None
-        if str(config.get("device")) in LEASED and (names := visible()):
-            self.gpus = Gpus(names, self.per_gpu, self.gpu_memory)
-            self.room = min(self.room, self.gpus.room)
-        self._free = threading.Semaphore(self.room)
-        self._context = get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOADED)
+        self.slots = self.slots or max(1, len(os.sched_getaffinity(0)) // self.threads)
+        gpus = None
+        if str(config.get("device")) in LEASED and (names := visible_gpus()):
+            gpus = GpuPool(names, self.per_gpu, self.gpu_memory)
+            self.slots = min(self.slots, gpus.slots)
+        self._pool = ProcessPool[JobReturn](self.slots, gpus)
 
     def warm_up(self) -> None:
-        """Start the process from which jobs are forked, so that it has imported what they need when they come."""
-        for name in THREADS:  # read by libraries when they are imported
+        """Start the process from which jobs are forked, so that its imports are done when the first job comes."""
+        for name in THREADS:  # read when the libraries are imported
             os.environ[name] = str(self.threads)
-        resource_tracker.ensure_running()  # which forkserver starts as well, and which lets interrupts through then
-        with ignoring_interrupts():
+        fork_server()
+        resource_tracker.ensure_running()  # forkserver starts it too, but with interrupts let through
+        with interrupts_ignored():
             forkserver.ensure_running()
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run jobs and return when all have ended.
+    def start(self, jobs: Sequence[Job], first: int) -> list[Future[JobReturn]]:
+        """Run jobs as soon as there are slots for them."""
+        return [self._pool.submit(job, partial(self._fork, job, number)) for number, job in enumerate(jobs, first)]
 
-        Args:
-            job_overrides: the words of each.
-            initial_job_idx: number of the first.
+    def adopt(self) -> list[tuple[Job, Future[JobReturn]]]:
+        """Return nothing: jobs end with the process of their sweep."""
+        return []
 
-        Returns:
-            A JobReturn for each; that of a job whose process was killed holds a LabError.
-        """
-        with ThreadPoolExecutor(len(job_overrides)) as threads:
-            numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-            return list(threads.map(self._run, map(list, job_overrides), numbers))
+    def kill(self, job: Job | None = None) -> None:
+        """Kill a job with all the processes that it has started, or every job."""
+        self._pool.kill(job)
 
     def stop(self) -> None:
         """Start no more jobs, and ask those that run to end with everything written."""
-        super().stop()
-        with self._starting:
-            self._stopped.set()
-            for process in self._processes.values():
-                process.terminate()
+        self._pool.stop()
 
-    def kill(self, number: int) -> None:
-        """Kill the job of a number with all the processes that it has started, if it runs."""
-        process = self._processes.get(number)
-        if process:
-            kill_group(process.pid)
-
-    def kill_all(self) -> None:
-        """Kill all jobs that run."""
-        for number in list(self._processes):
-            self.kill(number)
-
-    def _run(self, words: list[str], number: int) -> JobReturn:
-        with contextlib.ExitStack() as held:
-            held.enter_context(self._free)
-            environment: dict[str, str] = {}
-            if self.gpus:
-                try:
-                    environment = {VISIBLE: held.enter_context(self.gpus.leased()), ORDER: "PCI_BUS_ID"}
-                except LabError as error:
-                    return failed(words, str(error).removesuffix("."))
-            with self._starting, ignoring_interrupts():
-                if self._stopped.is_set():
-                    return failed(words, "it was not started any more")
-                receiver, sender = self._context.Pipe(duplex=False)
-                log = Path(str(self.config.hydra.sweep.dir)) / ".jobs" / f"{number}.log"
-                state, command = Singleton.get_state(), command_line()
-                task = (self.hydra_context, self.task_function, self.config)
-                arguments = (*task, state, words, number, command, environment)
-                payload = cloudpickle.dumps(arguments)
-                process = self._context.Process(target=work, args=(payload, sender, str(log)), name=f"job-{number}")
-                process.start()
-                sender.close()
-                self._processes[number] = process
-            answer = b""
-            if receiver in wait([receiver, process.sentinel]):
-                with contextlib.suppress(EOFError):
-                    answer = receiver.recv_bytes()
-            process.join(PATIENCE)  # a thread of an environment may keep it
-            kill_group(process.pid)  # and what a job that was killed alone has left running
-            process.join()
-            with self._starting:
-                del self._processes[number]
-            if answer:
-                return cloudpickle.loads(answer)
-            output = f"what it printed is in .jobs/{log.name} of the sweep's directory"
-            return failed(words, f"its process {describe_exit(process.exitcode)}; {output}")
+    def _fork(self, job: Job, number: int, environment: dict[str, str]) -> _ForkedJob:
+        state = (Singleton.get_state(), command_line(), environment)
+        payload = cloudpickle.dumps(
+            (self.hydra_context, self.task_function, self.config, job.overrides, number, *state)
+        )
+        return _ForkedJob(job.overrides, payload, self.directory.jobs / f"{number}.log")
 
 
-def kill_group(pid: int | None) -> None:
-    """Kill the process that leads a group, and the group."""
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+class _ForkedJob:
+    """The process of a job, which sends its JobReturn."""
+
+    def __init__(self, overrides: list[str], payload: bytes, log: Path) -> None:
+        self.overrides, self.log = overrides, log
+        context = fork_server()
+        self._receiver, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_run, args=(payload, sender, log), name=f"job-{log.stem}")
+        with interrupts_ignored():
+            self._process.start()
+        sender.close()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def wait(self) -> JobReturn:
+        answer = b""
+        if self._receiver in wait([self._receiver, self._process.sentinel]):
+            with suppress(EOFError):
+                answer = self._receiver.recv_bytes()
+        self._process.join(PATIENCE)  # a thread of an environment may keep it
+        kill_group(self.pid)
+        self._process.join()
+        if answer:
+            return cloudpickle.loads(answer)
+        output = f"what it printed is in .jobs/{self.log.name} of the sweep's directory"
+        return failed(self.overrides, f"its process {describe_exit(self._process.exitcode)}; {output}")
 
 
-def work(payload: bytes, sender: Connection, log: str) -> None:
-    """Run one job in a new process, and send its JobReturn; nothing if asked to end while it does not train."""
-    with contextlib.suppress(KeyboardInterrupt):
+def _run(payload: bytes, sender: Connection, log: Path) -> None:
+    """Run a job in its process, and send its JobReturn; nothing if asked to end while it does not train."""
+    with suppress(KeyboardInterrupt):
         Requests(at_once=True).set()
-        sender.send_bytes(cloudpickle.dumps(_work(payload, log)))
+        os.setsid()  # a group of its own, which can be killed as a whole, and which Ctrl-C does not reach
+        end_with_parent()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab", buffering=0) as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        sender.send_bytes(cloudpickle.dumps(_run_job(payload)))
 
 
-def _work(payload: bytes, log: str) -> JobReturn:
-    os.setsid()  # a group of its own, which can be killed as a whole, and which Ctrl-C does not reach
-    end_with_parent()
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab", buffering=0) as output:  # noqa: PTH123 - it replaces the standard streams
-        for stream in (1, 2):
-            os.dup2(output.fileno(), stream)
-    context, task_function, config, state, words, number, command, environment = cloudpickle.loads(payload)
+def _run_job(payload: bytes) -> JobReturn:
+    context, task_function, config, overrides, number, state, command, environment = cloudpickle.loads(payload)
     os.environ.update(environment)
-    sys.orig_argv = command  # what was typed, instead of how this process was forked
+    sys.orig_argv = command  # what the user typed, not how this process was forked
     Singleton.set_state(state)
     setup_globals()
     try:
-        job = context.config_loader.load_sweep_config(config, words)
+        job = context.config_loader.load_sweep_config(config, overrides)
     except Exception as error:
-        return failed(words, f"its config cannot be composed: {error}")
+        return failed(overrides, f"its config cannot be composed: {error}")
     with open_dict(job):
         job.hydra.job.id, job.hydra.job.num = f"{os.getpid()}", number
     return run_job(
@@ -179,30 +145,3 @@ def _work(payload: bytes, log: str) -> JobReturn:
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
     )
-
-
-@contextlib.contextmanager
-def ignoring_interrupts() -> Iterator[None]:
-    """Let processes that are begun meanwhile ignore Ctrl-C for good: it is for the sweep, which asks them to end."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def end_with_parent() -> None:
-    """Let this process end when the one that launched it does, however that ends: first asked to, then at once."""
-    parent = parent_process()
-    assert parent is not None
-    sentinel = parent.sentinel
-
-    def watch() -> None:
-        wait([sentinel])
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(PATIENCE)
-            kill_group(os.getpgid(0) if os.getpgid(0) == os.getpid() else None)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True, name="end with parent").start()

@@ -1,9 +1,12 @@
-"""What every job would spend seconds on, done once in the process from which jobs are forked."""
+"""Imported by the process from which jobs are forked: does once what would take every job seconds."""
 
-from lab import session
-from lab.analysis import plot_session
-from lab.run.provenance import packages
+import signal
+from importlib import import_module
 
-__all__ = ["plot_session", "session"]
+# A signal to the whole terminal or cgroup is for the sweep, which would take its jobs for dead without this process.
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
 
-packages()
+for module in ("lab.session", "lab.analysis.plot_session"):
+    import_module(module)
+import_module("lab.run.provenance").packages()  # cached

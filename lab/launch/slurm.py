@@ -1,4 +1,17 @@
-"""Jobs as tasks of SLURM arrays, on hydra-submitit-launcher; what came of them is read from run directories."""
+"""The launcher for SLURM: each job of a sweep is a task of a SLURM job array, submitted by submitit.
+
+The life of a task:
+
+1. `SlurmLauncher.start` copies the code to the sweep's directory, so that later edits do not reach waiting tasks, and
+   submits arrays of tasks. It records each task in `.jobs/NUMBER.json`, by which `adopt` finds it again if the process
+   of the sweep ends.
+2. On a node, submitit unpickles a `Worker`, which composes the job's config and trains its Sessions.
+3. Shortly before its time limit, a task gets SIGUSR2: its Sessions write checkpoints, and submitit requeues the task.
+   SLURM itself requeues tasks that are preempted or lose their node. Sessions resume from their checkpoints.
+4. A `TaskMonitor` polls the queue, and resolves the future of each task that is over.
+
+What the Sessions did is read from their run directories; a task returns only Hydra's JobReturn.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +22,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import FrameType
@@ -22,12 +35,13 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
+from omegaconf import OmegaConf
 
 from lab.errors import LabError, require, visible
-from lab.launch.launcher import SweepLauncher, failed
-from lab.launch.tasks import Queue, Task, ask, explained, ids_in_queue
+from lab.launch.launcher import JobLauncher
+from lab.launch.slurm_tasks import Task, TaskMonitor, describe_error, run_slurm, tasks_in_queue
 from lab.run.code.frozen import Frozen, freeze
-from lab.run.directory import SweepDir, TrialDir
+from lab.run.directory import TrialDir
 from lab.run.files import read_json, write_atomically, write_sealed_json
 from lab.run.provenance import command_line
 from lab.run.schemas import JOB
@@ -36,184 +50,170 @@ from lab.trial import Job
 if TYPE_CHECKING:
     import submitit
 
-LINGER = 600.0  # seconds that a task which was asked to end waits for SLURM to end it
-# Starts Python with the signal of the time limit held back: it may come before anybody handles it, and would kill.
-GUARDED = (
+MIN_SECONDS = 15  # that a task must run before SLURM warns it of its time limit
+KILL_SECONDS = 600.0  # that a preempted or canceled task waits for SLURM to kill it
+# Runs Python with SIGUSR2 blocked: it may arrive before submitit has set its handler, and would kill the task.
+START_PYTHON = (
     "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]);"
     " os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
-LEAST_SECONDS = 15  # that a task must have before it is told of its time limit
 
 
-class SlurmLauncher(SweepLauncher, SubmititLauncher):
-    """Submits jobs as SLURM arrays that run the code as it is at submission.
+class SlurmLauncher(JobLauncher):
+    """Runs jobs as tasks of SLURM arrays, with the code as it is when they are submitted.
 
-    A task that is preempted, reaches its time limit or loses its node is queued again by SLURM or by submitit, and its
-    Sessions go on from their checkpoints.
+    Args:
+        array_size: maximum number of tasks in an array.
+        poll: seconds between two queries of the queue.
+        params: options of submitit's executor, as in conf/hydra/launcher/slurm.yaml.
     """
 
     outlives = True
 
     def __init__(self, array_size: int, poll: float, **params: Any) -> None:
-        super().__init__(**params)
         for key in ("nodes", "tasks_per_node"):
             require(params.get(key, 1) == 1, f"hydra.launcher.{key}", params.get(key), "1: a job is one process")
-        least = int(params["signal_delay_s"]) + LEAST_SECONDS
-        timeout = params["timeout_min"]
-        allowed = f"{least / 60:.2g} minutes or more, for signal_delay_s={params['signal_delay_s']}"
-        require(60 * timeout >= least, "hydra.launcher.timeout_min", timeout, allowed)
+        minimum, timeout = int(params["signal_delay_s"]) + MIN_SECONDS, params["timeout_min"]
+        allowed = f"{minimum / 60:.2g} minutes or more, for signal_delay_s={params['signal_delay_s']}"
+        require(60 * timeout >= minimum, "hydra.launcher.timeout_min", timeout, allowed)
         require(array_size >= 1, "hydra.launcher.array_size", array_size, "1 or more")
         require(poll > 0, "hydra.launcher.poll", poll, "above 0 seconds")
-        self.array_size = array_size
-        self.room = int(self.params["array_parallelism"])
-        self.queue = Queue(poll)
-        self._frozen: Frozen | None = None
-        self._tasks: dict[int, Task] = {}
+        self.array_size, self.monitor = array_size, TaskMonitor(poll)
+        self.params: dict[str, Any] = {
+            key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for key, value in params.items()
+            if value is not None
+        }
+        self.slots = int(self.params["array_parallelism"])
+        self._tasks: dict[Job, Task] = {}
+        self._code: Frozen | None = None
 
-    def submit(self, jobs: Sequence[Job], words: Sequence[list[str]], first: int) -> list[Future[str | None]]:
-        """Submit jobs, as few arrays as there can be; the future of each gives null, or why it has no result."""
-        assert self.config is not None
-        directory = SweepDir(str(self.config.hydra.sweep.dir))
+    def start(self, jobs: Sequence[Job], first: int) -> list[Future[JobReturn]]:
+        """Submit jobs in as few arrays as possible: all of them, or none."""
+        if "%" in str(self.directory.path.absolute()):
+            raise LabError(
+                f"hydra.sweep.dir={self.directory.path} cannot be used with SLURM, which replaces % in paths."
+            )
+        self._code = self._code or freeze(self.directory.path / ".code", self.directory.path)
+        worker = Worker(self._write_shared(self._code))
+        submitted: list[Job] = []
+        for start in range(0, len(jobs), self.array_size):
+            batch = jobs[start : start + self.array_size]
+            numbers = range(first + start, first + start + len(batch))
+            try:
+                array = self._executor(self._code).map_array(worker, [job.overrides for job in batch], numbers)
+            except (subprocess.CalledProcessError, RuntimeError) as error:
+                self._cancel(submitted)
+                raise LabError(f"SLURM refused the jobs: {describe_error(error)}") from error
+            for job, number, task in zip(batch, numbers, array, strict=True):
+                self._tasks[job] = Task(task.job_id, Path(self.params["submitit_folder"]).absolute())
+                self._record(job, number)
+            submitted += batch
+        return [self.monitor.watch(self._tasks[job]) for job in jobs]
 
-        def record(number: int, task: Task) -> None:
-            job = jobs[number - first]
-            paths = {seed: str(session.path.relative_to(directory.path)) for seed, session in job.sessions.items()}
-            content = {"task": task.id, "folder": str(task.folder), "trial": job.trial, "overrides": job.overrides}
-            write_sealed_json(directory.jobs / f"{number}.json", {**content, "sessions": paths})
-
-        return [self.queue.follow(task) for task in self._submit(words, first, record)]
-
-    def adopt(self, directory: SweepDir) -> list[tuple[int, Job, Future[str | None]]]:
-        """Return the jobs that an earlier process submitted and that are not over, with their numbers."""
-        found: dict[int, tuple[Task, Job]] = {}
-        for path in directory.jobs.glob("*.json"):
+    def adopt(self) -> list[tuple[Job, Future[JobReturn]]]:
+        """Return the jobs whose tasks an earlier process submitted, and which wait or run."""
+        found: dict[Job, Task] = {}
+        for path in sorted(self.directory.jobs.glob("*.json"), key=lambda path: int(path.stem)):
             record = read_json(path, JOB)
-            trial = TrialDir(directory.path / Path(next(iter(record["sessions"].values()))).parent)
+            trial = TrialDir(self.directory.path / Path(next(iter(record["sessions"].values()))).parent)
             job = Job(record["trial"], record["overrides"], {int(s): trial.session(int(s)) for s in record["sessions"]})
             if not job.ended:
-                found[int(path.stem)] = Task(record["task"], Path(record["folder"])), job
-        queued = ids_in_queue([task.id for task, _ in found.values()]) if found else set()
-        going = {number: pair for number, pair in found.items() if pair[0].id in queued}
-        self._tasks |= {number: task for number, (task, _) in going.items()}
-        return [(number, job, self.queue.follow(task)) for number, (task, job) in sorted(going.items())]
+                found[job] = Task(record["task"], Path(record["folder"]))
+        queued = tasks_in_queue(found.values())
+        self._tasks |= {job: task for job, task in found.items() if task.id in queued}
+        return [(job, self.monitor.watch(task)) for job, task in found.items() if task.id in queued]
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run jobs and return when all are over; the JobReturn of one that was lost holds a LabError."""
-        words = [list(overrides) for overrides in job_overrides]
-        tasks = self._submit(words, initial_job_idx)
-        reasons = [future.result() for future in [self.queue.follow(task) for task in tasks]]
-        pairs = zip(words, [task.result() for task in tasks], reasons, strict=True)
-        return [result or failed(overrides, why or "its task left none") for overrides, result, why in pairs]
+    def kill(self, job: Job | None = None) -> None:
+        """Cancel the task of a job, or all tasks, whether they wait or run."""
+        self._cancel([job] if job else list(self._tasks))
 
     def stop(self) -> None:
-        """Cancel the tasks that wait."""
-        self._cancel(list(self._tasks.values()), "--state=PENDING")
+        """Cancel the tasks that wait; those that run are asked through their run directories."""
+        self._cancel(list(self._tasks), "--state=PENDING")
 
-    def kill(self, number: int) -> None:
-        """Cancel the task of a job, whether it waits or runs."""
-        if number in self._tasks:
-            self._cancel([self._tasks[number]])
-
-    def kill_all(self) -> None:
-        """Cancel all tasks."""
-        self._cancel(list(self._tasks.values()))
-
-    def _cancel(self, tasks: list[Task], *options: str) -> None:
-        alive = [task.id for task in tasks if not task.has_result()]
-        if len(alive) > 1:  # all tasks of an array are ours
-            alive = list(dict.fromkeys(name.partition("_")[0] for name in alive))
+    def _cancel(self, jobs: Sequence[Job], *options: str) -> None:
+        tasks = [self._tasks[job] for job in jobs if job in self._tasks]
+        ids = [task.id for task in tasks if not task.has_result()]
+        if len(ids) > 1:  # cancel whole arrays: all their tasks belong to this sweep
+            ids = list(dict.fromkeys(name.partition("_")[0] for name in ids))
         try:
-            if alive:
-                ask("scancel", "--quiet", *options, *alive)
-        except LabError as error:  # there is more to do than this
-            print(visible(f"Tasks could not be cancelled: {error}"), file=sys.stderr)
+            if ids:
+                run_slurm("scancel", "--quiet", *options, *ids)
+        except LabError as error:
+            print(visible(f"Tasks could not be canceled: {error}"), file=sys.stderr)
 
-    def _submit(
-        self, words: Sequence[list[str]], first: int, record: Callable[[int, Task], None] = lambda number, task: None
-    ) -> list[Task]:
-        """Submit arrays, as few as there can be, and record their tasks at once: all of them, or none."""
-        assert self.config is not None and self.hydra_context is not None and self.task_function is not None
-        directory = Path(str(self.config.hydra.sweep.dir))
-        if "%" in str(directory.absolute()):
-            raise LabError(
-                f"hydra.sweep.dir={directory} is not possible with SLURM, which gives % a meaning of its own."
-            )
-        if self._frozen is None:
-            self._frozen = freeze(directory / ".code", directory)
-        common = (moved(self.hydra_context, self._frozen), self.config, self.task_function, Singleton.get_state())
-        content = cloudpickle.dumps((*common, command_line()))
-        shared = (directory / ".jobs" / f"{hashlib.sha256(content).hexdigest()[:12]}.pkl").absolute()
-        write_atomically(shared, content)
-        arguments = [(one, number) for number, one in enumerate(words, first)]
-        tasks: list[Task] = []
-        for start in range(0, len(words), self.array_size):
-            part = arguments[start : start + self.array_size]
-            try:
-                jobs = self._executor().map_array(Worker(shared), *zip(*part, strict=True))
-            except (subprocess.CalledProcessError, RuntimeError) as error:
-                self._cancel(tasks)
-                raise LabError(f"SLURM refused the jobs: {explained(error)}") from error
-            for number, job in enumerate(jobs, first + start):
-                task = Task(job.job_id, Path(str(self.params["submitit_folder"])).absolute())
-                tasks.append(task)
-                self._tasks[number] = task
-                record(number, task)
-        return tasks
+    def _record(self, job: Job, number: int) -> None:
+        """Write what `adopt` reads; jobs of other Hydra applications have no Sessions and are not adopted."""
+        if job.sessions:
+            task, root = self._tasks[job], self.directory.path
+            sessions = {seed: str(session.path.relative_to(root)) for seed, session in job.sessions.items()}
+            content = {"task": task.id, "folder": str(task.folder), "trial": job.trial, "overrides": job.overrides}
+            write_sealed_json(self.directory.jobs / f"{number}.json", {**content, "sessions": sessions})
 
-    def _executor(self) -> submitit.AutoExecutor:
+    def _write_shared(self, code: Frozen) -> Path:
+        """Write what all tasks share to one file, instead of pickling it with each of them."""
+        context = with_config_groups_of(code, self.hydra_context)
+        content = cloudpickle.dumps((context, self.config, self.task_function, Singleton.get_state(), command_line()))
+        path = (self.directory.jobs / f"{hashlib.sha256(content).hexdigest()[:12]}.pkl").absolute()
+        write_atomically(path, content)
+        return path
+
+    def _executor(self, code: Frozen) -> submitit.AutoExecutor:
         import submitit
 
-        assert self._frozen is not None
         params = dict(self.params)
-        start = {f"slurm_{key}": params.pop(key) for key in ("max_num_timeout", "python")}
-        start["slurm_python"] = start["slurm_python"] or shlex.join([sys.executable, "-c", GUARDED])
-        executor = submitit.AutoExecutor(folder=params.pop("submitit_folder"), cluster="slurm", **start)
-        exports = [f"export {name}={shlex.quote(value)}" for name, value in self._frozen.env().items()]
-        # Else a cluster may leave it at that when a task is preempted or loses its node.
-        params["additional_parameters"] = {"requeue": True, **(params.get("additional_parameters") or {})}
-        params["setup"] = [*(params.get("setup") or []), *exports]
-        common = BaseQueueConf.__dataclass_fields__
-        given = {key: value for key, value in params.items() if value is not None}
-        executor.update_parameters(**{key if key in common else f"slurm_{key}": value for key, value in given.items()})
+        python = params.pop("python", None) or shlex.join([sys.executable, "-c", START_PYTHON])
+        executor = submitit.AutoExecutor(
+            folder=params.pop("submitit_folder"),
+            cluster="slurm",
+            slurm_max_num_timeout=params.pop("max_num_timeout"),
+            slurm_python=python,
+        )
+        # Some clusters do not requeue preempted tasks by default.
+        params["additional_parameters"] = {"requeue": True, **params.get("additional_parameters", {})}
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in code.env().items()]
+        params["setup"] = [*params.get("setup", []), *exports]
+        common = BaseQueueConf.__dataclass_fields__  # options that submitit has for every kind of cluster
+        executor.update_parameters(**{key if key in common else f"slurm_{key}": value for key, value in params.items()})
         return executor
 
 
 class Worker:
-    """What a task runs: one job of Hydra, in the code and with the config groups of its submission."""
+    """What a task runs: one job, with the code and the config groups of its submission."""
 
     def __init__(self, shared: Path) -> None:
-        """Name the file with what all jobs of a submission share, which would be long to write for each."""
         self.shared = shared
 
-    def __call__(self, words: list[str], number: int) -> JobReturn:
-        """Run the job; take it for preempted or cancelled if SIGTERM comes."""
+    def __call__(self, overrides: list[str], number: int) -> JobReturn:
+        """Run the job."""
         context, config, task_function, state, command = cloudpickle.loads(self.shared.read_bytes())
-        sys.orig_argv = command  # what was typed, instead of how this process was started
-        signal.signal(signal.SIGTERM, linger)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})  # from here on somebody handles it
+        sys.orig_argv = command  # what the user typed, not how this process was started
+        signal.signal(signal.SIGTERM, wait_to_be_killed)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})  # submitit handles it by now
         launcher = SubmititLauncher()
         launcher.setup(hydra_context=context, task_function=task_function, config=config)
-        return launcher(words, "hydra.sweep.dir", number, str(number), state)
+        return launcher(overrides, "hydra.sweep.dir", number, str(number), state)
 
     def checkpoint(self, *arguments: Any) -> submitit.helpers.DelayedSubmission:
-        """Say what a task that is queued again runs: the same, as all else is in run directories."""
+        """Return what a requeued task runs: the same again, as all progress is in run directories."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self, *arguments)
 
 
-def linger(number: int, frame: FrameType | None) -> None:
-    """Wait to be killed: SLURM queues a preempted task again if it was killed, but not if it ended by itself."""
-    time.sleep(LINGER)
+def wait_to_be_killed(number: int, frame: FrameType | None) -> None:
+    """Handle SIGTERM: SLURM requeues a preempted task that it had to kill, but not one that ended by itself."""
+    time.sleep(KILL_SECONDS)
     sys.exit(128 + number)
 
 
-def moved(context: HydraContext, frozen: Frozen) -> HydraContext:
-    """Return what Hydra gives to a job, but with the config groups of a frozen copy."""
+def with_config_groups_of(code: Frozen, context: HydraContext) -> HydraContext:
+    """Return a Hydra context that reads config groups from a copy of the code."""
     loader: Any = copy.deepcopy(context.config_loader)
     for element in loader.config_search_path.get_path():
         scheme, found, path = str(element.path).rpartition("file://")
         if scheme == "" and element.path is not None:
-            element.path = f"{found}{frozen.moved(path)}"
+            element.path = f"{found}{code.moved(path)}"
     loader.repository = ConfigRepository(config_search_path=loader.config_search_path)
     return HydraContext(config_loader=loader, callbacks=context.callbacks)

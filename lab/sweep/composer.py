@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +14,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from lab.common.text import quote
-from lab.launch.launcher import AnyLauncher, SweepLauncher
+from lab.launch.launcher import JobLauncher
 from lab.run.directory import SweepDir
 from lab.run.files import read_json, write_sealed_yaml
 from lab.spec import Spec, read
-from lab.trial import Job
 
 ABSENT = object()
 
@@ -44,19 +40,15 @@ class Composer:
 
     config: DictConfig
     hydra: HydraContext
-    launcher: Launcher
+    launcher: JobLauncher
     sampler: DictConfig
     pruner: DictConfig
     _configs: dict[tuple[str, ...], tuple[DictConfig, Any]] = field(default_factory=dict)
     _specs: dict[tuple[str, ...], list[Spec]] = field(default_factory=dict)
-    _numbers: dict[Job, int] = field(default_factory=dict)
-    _next: int = 0
 
     def __post_init__(self) -> None:
         self.directory = SweepDir(Path(str(self.config.hydra.sweep.dir)))
         self.times = self._keep_times()
-        chosen = self.launcher
-        self.jobs = chosen if isinstance(chosen, SweepLauncher) else AnyLauncher(chosen)
 
     def _keep_times(self) -> dict[str, str]:
         """Let ${now:...} give in every job what it gave when the sweep began; return that by pattern."""
@@ -111,29 +103,6 @@ class Composer:
                 del config["hydra"]
             self._configs[words] = config, hydra
         return self._configs[words]
-
-    def launch(self, jobs: list[Job]) -> list[Future[str | None]]:
-        """Hand jobs to the launcher; the future of each gives null, or why it has no result."""
-        # A job composes its config anew, and where the sweep goes may depend on what is swept.
-        sweep = f"hydra.sweep.dir={quote(str(self.directory.path.absolute()))}"
-        first = self._next or self.directory.next_job()
-        self._next = first + len(jobs)
-        self._numbers |= {job: number for number, job in enumerate(jobs, first)}
-        return self.jobs.submit(jobs, [[*job.overrides, sweep] for job in jobs], first)
-
-    def adopt(self) -> list[tuple[Job, Future[str | None]]]:
-        """Return the jobs that an earlier process launched, and that are still queued or running."""
-        found = self.jobs.adopt(self.directory)
-        self._numbers |= {job: number for number, job, _ in found}
-        return [(job, future) for _, job, future in found]
-
-    def kill(self, job: Job) -> None:
-        """Let the launcher kill a job, if it can."""
-        self.jobs.kill(self._numbers[job])
-
-    def stop(self) -> None:
-        """Let the launcher start no more jobs."""
-        self.jobs.stop()
 
     def write_multirun(self, directory: SweepDir) -> None:
         """Write how the sweep was composed, where Hydra's own sweeper does."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from multiprocessing import get_context
 from types import TracebackType
 
 from lab.errors import visible
-from lab.launch.local import PRELOADED, end_with_parent
+from lab.launch.processes import end_with_parent, fork_server
 from lab.run.directory import TrialDir
 
 
@@ -17,9 +16,7 @@ class Drawing:
     """Draws Trials one after the other; leaving it waits for the last."""
 
     def __init__(self) -> None:
-        context = get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
-        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=begin)
+        self._pool = ProcessPoolExecutor(1, mp_context=fork_server(), initializer=begin)
         self._drawings: dict[Future[None], TrialDir] = {}
 
     def draw(self, directory: TrialDir) -> None:

@@ -79,16 +79,16 @@ def run(context: Composer, settings: SweepSpec, words: SweepOverrides) -> None:
         plan,
         study,
         objective,
-        context,
+        context.launcher,
         Tree(spec.name, plan.total, len(plan.seeds), spec.frames, objective),
         Watchdog(plan.hung_after),
     )
     context.write_multirun(directory)
     write_sealed_json(directory.sweep, content)
-    if settings.detach and (study or not context.jobs.outlives):
+    if settings.detach and (study or not context.launcher.outlives):
         detach(directory, [f"{key}=true" for key in ("retry", "mix_code") if getattr(settings, key)])
         return
-    context.jobs.warm_up()
+    context.launcher.warm_up()
     try:
         experiment.open()
     except Exception as error:
@@ -105,7 +105,7 @@ def run(context: Composer, settings: SweepSpec, words: SweepOverrides) -> None:
                 experiment.draw = drawing.draw
             experiment.run()
     except KeyboardInterrupt:  # again, before all had ended
-        context.jobs.kill_all()
+        context.launcher.kill()
         again = f"python -m lab resume {shlex.quote(str(directory.path))}"
         print(visible(f"\nStopped at once. To go on: {again}"), file=sys.stderr)
         leave(130)  # at once, as threads would keep this process that wait for jobs, or train in it
@@ -126,7 +126,7 @@ def tell_of_code(context: Composer, plan: SweepPlan, settings: SweepSpec, code: 
 
     @functools.cache
     def in_jobs() -> set[Path]:
-        return {session.path for job, _ in context.adopt() for session in job.sessions.values()}
+        return {session.path for job, _ in context.launcher.adopt() for session in job.sessions.values()}
 
     begun = plan.started()
     told = require_same_code(begun, len(begun) < plan.total, settings.mix_code, code, in_jobs)
@@ -223,25 +223,25 @@ def make_plan(
         plan.total = len(plan.points)
     elif len(begun) > plan.total:
         plan.total = len(begun)
-    room = context.jobs.room
-    plan.parallel = min(settings.parallel or room, room) if room == 1 else settings.parallel or room
+    slots = context.launcher.slots
+    plan.parallel = min(settings.parallel or slots, slots) if slots == 1 else settings.parallel or slots
     if settings.detach:  # nobody is there to begin more later
         plan.parallel = plan.total
     left = sum(len(trial.remaining()) for trial in begun) + (plan.total - len(begun)) * len(plan.seeds)
-    plan.stack = int(settings.stack) if settings.stack != "auto" else pack(left, len(plan.seeds), room, pruning)
+    plan.stack = int(settings.stack) if settings.stack != "auto" else pack(left, len(plan.seeds), slots, pruning)
     return plan
 
 
-def pack(left: int, seeds: int, room: int, pruning: bool) -> int:
+def pack(left: int, seeds: int, slots: int, pruning: bool) -> int:
     """Return how many Sessions to stack: as many as leave no part of the machine idle.
 
     Args:
         left: Sessions to run.
         seeds: Sessions of a Trial.
-        room: jobs that run at the same time.
+        slots: jobs that run at the same time.
         pruning: whether Trials are pruned; their Sessions go side by side then, or there is little left to prune.
     """
-    return seeds if pruning else max(1, min(seeds, -(-left // room)))
+    return seeds if pruning else max(1, min(seeds, -(-left // slots)))
 
 
 def check(context: Composer, plan: SweepPlan, settings: SweepSpec, words: SweepOverrides, objective: Objective) -> Spec:

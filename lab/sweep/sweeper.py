@@ -12,6 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from lab.common.interpolation import resolve
+from lab.launch.launcher import AnyLauncher, JobLauncher
 from lab.launch.naming import name_directory
 from lab.spec import read_sweep
 from lab.sweep.composer import Composer
@@ -50,7 +51,8 @@ class LabSweeper(Sweeper):
         name_directory(self.config, "hydra.sweep.dir", words.seeds)
         from lab.sweep.sweep import run
 
-        context = Composer(self.config, self.hydra_context, self.launcher, self.sampler, self.pruner)
+        launcher = self.launcher if isinstance(self.launcher, JobLauncher) else AnyLauncher(self.launcher, self.config)
+        context = Composer(self.config, self.hydra_context, launcher, self.sampler, self.pruner)
         return run(context, settings, words)
 
     def _grid(self, arguments: list[str]) -> Any:

@@ -1,4 +1,4 @@
-"""What Hydra asks of every launcher and sweeper, by its own suites, where they apply."""
+"""What our sweeps ask of every launcher, and what Hydra asks of launchers and sweepers, by its own suites."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
 
 from tests.helpers import ROOT
+from tests.launch.contract import LauncherContract
 from tests.launch.registered import make_known
 
 
@@ -15,6 +16,22 @@ from tests.launch.registered import make_known
 def known_to_hydra() -> None:
     """Make our plugins known to the applications of the suites."""
     make_known()
+
+
+class TestLocalUnderOurSweeps(LauncherContract):
+    name = "local"
+    overrides = ("hydra.launcher.slots=2",)
+
+
+class TestBasicUnderOurSweeps(LauncherContract):
+    name = "basic"
+    can_kill = False
+
+
+@pytest.mark.slow
+class TestSubmititLocalUnderOurSweeps(LauncherContract):
+    name = "submitit_local"
+    can_kill = False
 
 
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("local", ["hydra.launcher.slots=1"])])

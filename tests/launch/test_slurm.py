@@ -12,9 +12,10 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from lab.errors import LabError
-from lab.launch import slurm, tasks
+from lab.launch import slurm, slurm_tasks
 from lab.launch.slurm import SlurmLauncher
-from lab.launch.tasks import Queue, Task
+from lab.launch.slurm_tasks import Task, TaskMonitor
+from lab.trial import Job
 
 PARAMS = {"array_size": 10, "poll": 0.01, "array_parallelism": 4, "signal_delay_s": 30, "timeout_min": 5}
 
@@ -32,18 +33,21 @@ def task(tmp_path: Path) -> Task:
     return Task("7_0", tmp_path / "%j")
 
 
+def error(task: Task) -> str:
+    return str(TaskMonitor(0.01).watch(task).result(10)._return_value)
+
+
 def answer(monkeypatch: pytest.MonkeyPatch, answers: Callable[[tuple[str, ...]], str]) -> None:
-    for module in (slurm, tasks):
-        monkeypatch.setattr(module, "ask", lambda *words: answers(words))
+    for module in (slurm, slurm_tasks):
+        monkeypatch.setattr(module, "run_slurm", lambda *words: answers(words))
 
 
 def test_a_task_that_left_the_queue_without_a_result_says_why(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "MISSING_SECONDS", 0.05)
+    monkeypatch.setattr(slurm_tasks, "MISSING_SECONDS", 0.05)
     answer(monkeypatch, lambda words: "FAILED|9:0\nCANCELLED by 0|0:9\n" if words[0] == "sacct" else "")
     task.path("log.err").write_text("one line\nslurmstepd: error: Exceeded job memory limit\n")
-    found = Queue(0.01).follow(task).result(10)
-    assert found is not None
-    assert "SLURM says FAILED (9:0), CANCELLED by 0 (0:9) of its task 7_0" in found
+    found = error(task)
+    assert "SLURM reports FAILED (9:0), CANCELLED by 0 (0:9) for its task 7_0" in found
     assert "Exceeded job memory limit" in found
 
 
@@ -52,8 +56,7 @@ def test_a_result_that_cannot_be_read_is_a_failure_and_no_endless_wait(
 ) -> None:
     answer(monkeypatch, lambda words: task.id)
     task.path("result.pkl").write_bytes(pickle.dumps(("error", BrokenError(1, 2))))
-    found = Queue(0.01).follow(task).result(10)
-    assert found is not None
+    found = error(task)
     assert "cannot be read" in found
 
 
@@ -70,11 +73,11 @@ def test_a_cluster_that_does_not_answer_is_asked_again(task: Task, monkeypatch: 
         return task.id
 
     answer(monkeypatch, answers)
-    assert Queue(0.01).follow(task).result(10) is None
+    assert TaskMonitor(0.01).watch(task).result(10).status == JobStatus.COMPLETED
     assert len(asked) == 3
 
 
-def test_tasks_that_cannot_be_cancelled_stop_nothing_else(
+def test_tasks_that_cannot_be_canceled_stop_nothing_else(
     task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(words: tuple[str, ...]) -> str:
@@ -82,9 +85,9 @@ def test_tasks_that_cannot_be_cancelled_stop_nothing_else(
 
     answer(monkeypatch, refuse)
     launcher = SlurmLauncher(**PARAMS)
-    launcher._tasks = {1: task, 2: Task("7_1", task.folder)}
+    launcher._tasks = {Job(0, [], {}): each for each in (task, Task("7_1", task.folder))}
     launcher.stop()
-    assert "Tasks could not be cancelled: scancel failed: it is busy." in capsys.readouterr().err
+    assert "Tasks could not be canceled: scancel failed: it is busy." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ print("ready")
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
 """
     done = subprocess.run(
-        [sys.executable, "-c", slurm.GUARDED, "-c", early], capture_output=True, text=True, check=False
+        [sys.executable, "-c", slurm.START_PYTHON, "-c", early], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout.split()) == (0, ["ready", "handled"])
     plain = subprocess.run([sys.executable, "-c", early], capture_output=True, text=True, check=False)

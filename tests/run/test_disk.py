@@ -86,7 +86,7 @@ class Launcher:
         self.launched: list[int] = []
         self.spec = specs("algo=a2c", "env=cartpole")[0].to_dict()
 
-    def launch(self, jobs: list[Job]) -> list[Future[str | None]]:
+    def submit(self, jobs: list[Job]) -> list[Future[str | None]]:
         futures: list[Future[str | None]] = [Future() for _ in jobs]
         for job, future in zip(jobs, futures, strict=True):
             self.launched.append(job.trial)
@@ -106,6 +106,9 @@ class Launcher:
     def kill(self, job: Job) -> None: ...
 
     def stop(self) -> None: ...
+
+    def error(self, future: Future[str | None]) -> str | None:
+        return future.result()
 
 
 def searched(folder: Path, launcher: Launcher) -> list[tuple[dict[str, float], list[float] | None]]:
@@ -135,9 +138,9 @@ def test_a_search_goes_on_as_if_the_disk_had_not_been_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Always(Launcher):
-        def launch(self, jobs: list[Job]) -> list[Future[str | None]]:
+        def submit(self, jobs: list[Job]) -> list[Future[str | None]]:
             self.launched.append(1)  # so that none fails
-            return super().launch(jobs)
+            return super().submit(jobs)
 
     expected = searched(tmp_path / "whole", Always())
     original, ask, tell = files.write_atomically, Study.ask, Study.tell

@@ -162,7 +162,7 @@ def test_a_task_out_of_memory_fails_alone_with_what_slurm_says(tmp_path: Path) -
     status = SweepDir(tmp_path).trial(1).session(0).read_status()
     assert (status["state"], status["lost"]) == ("failed", True)
     # With cgroups the kernel kills the task, and its state says why; without them SLURM does, and its log says why.
-    assert "SLURM says" in status["error"]
+    assert "SLURM reports" in status["error"]
     assert re.search("OUT_OF_MEMORY|Exceeded job memory limit", status["error"])
     assert [entry["trial"] for entry in read_json(tmp_path / "experiment.json")["not_completed"]] == [1]
     assert status["error"] in done.stdout
