@@ -364,8 +364,8 @@ def test_sessions_are_stacked_as_far_as_no_slot_is_idle() -> None:
     assert pack(left=4, seeds=4, slots=8, pruning=False) == 1
     assert pack(left=24, seeds=4, slots=2, pruning=False) == 4
     assert pack(left=5, seeds=4, slots=2, pruning=False) == 3
-    assert pack(left=0, seeds=4, room=2, pruning=False) == 1
-    assert pack(left=2, seeds=2, room=2, pruning=True) == 2
+    assert pack(left=0, seeds=4, slots=2, pruning=False) == 1
+    assert pack(left=2, seeds=2, slots=2, pruning=True) == 2
 
 
 @pytest.mark.slow
