@@ -43,7 +43,7 @@ WORK = {
         title="PPO CartPole-v1",
         frames=60_000,
         settings=(
-            "algo=ppo", "env=cartpole", "env.num_envs=8", "algo.horizon=128", "algo.epochs=10", "algo.minibatch=256",
+            "algo=ppo", "env=cartpole", "env.num_envs=8", "algo.horizon=128", "algo.epochs=10", "algo.batch_size=256",
             "algo.lr=1e-3", "algo.lr_schedule=constant", "net.hidden=[64,64]", "net.activation=tanh",
             "net.shared=false",
         ),
@@ -57,8 +57,9 @@ WORK = {
         title="DQN CartPole-v1",
         frames=30_000,
         settings=(
-            "algo=dqn", "env=cartpole", "env.num_envs=1", "algo.horizon=4", "algo.updates=1", "algo.minibatch=64",
-            "algo.lr=5e-4", "algo.learning_starts=1000", "algo.target_every=250", "algo.memory.size=50_000",
+            "algo=dqn", "env=cartpole", "env.num_envs=1", "algo.horizon=4", "algo.gradient_steps=1",
+            "algo.batch_size=64", "algo.lr=5e-4", "algo.learning_starts=1000", "algo.target_update_interval=250",
+            "algo.memory.size=50_000",
             "net.hidden=[64,64]", "net.activation=relu",
         ),
         env_id="CartPole-v1",
@@ -71,8 +72,9 @@ WORK = {
         title="SAC Pendulum-v1",
         frames=1_500,
         settings=(
-            "algo=sac", "env=pendulum", "env.num_envs=1", "algo.horizon=1", "algo.updates=1", "algo.minibatch=256",
-            "algo.lr=1e-3", "algo.temperature_lr=1e-3", "algo.learning_starts=200", "algo.memory.size=50_000",
+            "algo=sac", "env=pendulum", "env.num_envs=1", "algo.horizon=1", "algo.gradient_steps=1",
+            "algo.batch_size=256", "algo.lr=1e-3", "algo.temperature_lr=1e-3", "algo.learning_starts=200",
+            "algo.memory.size=50_000",
             "net.hidden=[256,256]", "net.activation=relu",
         ),
         env_id="Pendulum-v1",

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lab.algo.algorithm import Algorithm
 from lab.common.imports import import_named
 from lab.common.interpolation import resolve, resolve_but_seed, resolve_by_seed
+from lab.common.renamed import renamed
 from lab.common.text import canonical, flatten, format_value
 from lab.common.validation import Count, Fraction, Natural, Positive, validate
 from lab.env.spec import EnvSpec
@@ -275,8 +276,10 @@ def _build(cls: type[T], values: Any, prefix: str, where: str = "the spec") -> T
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
+            new_name = renamed(f"{prefix}{key}", lambda new: new.removeprefix(prefix).partition(".")[0] in known)
             raise LabError(
-                f"{prefix}{key} cannot be set: {group} has no key {str(key)!r}.{did_you_mean(str(key), known)}"
+                new_name
+                or f"{prefix}{key} cannot be set: {group} has no key {str(key)!r}.{did_you_mean(str(key), known)}"
                 f" Its keys are: {', '.join(known)}."
             )
     built = {}

@@ -94,8 +94,8 @@ def session(
             "frame": frames, "optimizer_steps": frames // 40, "episodes": np.arange(done) * 10, "return": returns,
             "length": returns, "policy_loss": rng.normal(0, 0.1, done), "value_loss": 50 * rng.random(done) + 1,
             "entropy_loss": -entropy, "entropy": entropy, "approx_kl": 0.01 * rng.random(done),
-            "explained_variance": rng.random(done), "grad_norm": rng.random(done), "lr": spec["algo"]["lr"],
-            "entropy_coef": 0.0, "eval_return": np.where(np.arange(done) % 10 == 9, returns + 10, np.nan),
+            "explained_variance": rng.random(done), "grad_norm": rng.random(done), "learning_rate": spec["algo"]["lr"],
+            "ent_coef": 0.0, "eval_return": np.where(np.arange(done) % 10 == 9, returns + 10, np.nan),
             "eval_length": np.where(np.arange(done) % 10 == 9, returns + 10, np.nan),
         }
     )  # fmt: skip

@@ -40,8 +40,8 @@ def test_every_pair_composes(algo: str, env: str) -> None:
 )
 def test_every_pair_trains_a_few_steps_in_dev_mode(tmp_path: Path, algo: str, env: str) -> None:
     words = ["algo.horizon=16"]
-    if hasattr(specs(f"algo={algo}")[0].algo, "minibatch"):
-        words.append("algo.minibatch=16")
+    if hasattr(specs(f"algo={algo}")[0].algo, "batch_size"):
+        words.append("algo.batch_size=16")
     if hasattr(specs(f"algo={algo}")[0].algo, "learning_starts"):
         words.append("algo.learning_starts=128")
     directory = train(tmp_path, f"algo={algo}", f"env={env}", *words, "mode=dev", "frames=300", "eval.every=0")[0]

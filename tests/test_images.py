@@ -23,7 +23,7 @@ PICTURE = (
     "net.kernels=[4]", "net.strides=[4]", "net.hidden=[16]", "algo.gamma=0",
 )  # fmt: skip
 ALGOS = {
-    "ppo": ("algo=ppo", "algo.horizon=64", "algo.minibatch=128", "algo.epochs=6", "algo.lr=1e-2"),
+    "ppo": ("algo=ppo", "algo.horizon=64", "algo.batch_size=128", "algo.epochs=6", "algo.lr=1e-2"),
     "dqn": ("algo=dqn", "algo.learning_starts=256", "algo.lr=3e-3", "algo.memory.size=2000"),
 }
 SLOW = pytest.mark.slow
@@ -93,12 +93,12 @@ def test_bytes_stay_bytes_in_rollouts_replay_and_checkpoints(tmp_path: Path) -> 
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("algo", [("algo=dqn",), ("algo=a2c", "algo.sil.updates=1")])
+@pytest.mark.parametrize("algo", [("algo=dqn",), ("algo=a2c", "algo.sil.gradient_steps=1")])
 def test_images_are_kept_as_bytes_and_normalized_when_they_are_learned_from(
     tmp_path: Path, algo: tuple[str, ...]
 ) -> None:
     small = ("frames=400", "env.num_envs=2", "eval.every=0", "env.normalize_observations=true", "checkpoint.every=100")
-    later = () if "algo=a2c" in algo else ("algo.learning_starts=100", "algo.minibatch=16")
+    later = () if "algo=a2c" in algo else ("algo.learning_starts=100", "algo.batch_size=16")
     made = specs(*QUIET, *PICTURE, *algo, *small, *later, "seed=[1,2]")
     whole, parts, alone = ([RunDir(tmp_path / name / str(s)) for s in (1, 2)] for name in ("whole", "parts", "alone"))
     assert go_on(made, whole) == ["completed"] * 2

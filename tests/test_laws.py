@@ -40,12 +40,12 @@ CASES = {
     ),
 }
 KINDS = dict.fromkeys(CASES, BOX) | {"discrete": CHOICE, "odd": CHOICE, "multi-discrete": CHOICES}
-OFF_POLICY = ("algo.horizon=4", "algo.learning_starts=200", "algo.minibatch=32", "algo.memory.size=500", "~tuned")
+OFF_POLICY = ("algo.horizon=4", "algo.learning_starts=200", "algo.batch_size=32", "algo.memory.size=500", "~tuned")
 OFF_POLICY_ALGORITHMS = [algo for algo in ALGORITHMS if hasattr(specs(f"algo={algo}")[0].algo, "learning_starts")]
 ODD = {
     "dqn": (
         "algo.horizon=5",
-        "algo.n=3",
+        "algo.n_step=3",
         "algo.double=true",
         "algo.dueling=true",
         "algo.noisy=true",
@@ -56,15 +56,20 @@ ODD = {
         "algo.memory.dtype=float16",
         "algo.memory.size=300",
         "algo.learning_starts=100",
-        "algo.minibatch=9",
-        "algo.target_every=3",
-        "algo.target_rate=0.1",
+        "algo.batch_size=9",
+        "algo.target_update_interval=3",
+        "algo.tau=0.1",
         "algo.max_grad_norm=null",
     ),
-    "pqn": ("algo.horizon=10", "algo.minibatch=15", "algo.dueling=true", "algo.exploration.schedule=exponential"),
-    "sarsa": ("algo.horizon=11", "algo.minibatch=null", "algo.exploration.method=boltzmann", "algo.max_grad_norm=null"),
-    "a2c": ("algo.horizon=7", "algo.advantage=n_step", "algo.n=3", "algo.entropy_coef=0.01"),
-    "ppo": ("algo.horizon=9", "algo.minibatch=27", "algo.value_clip=0.2", "algo.kl_stop=0.001", "algo.epochs=4"),
+    "pqn": ("algo.horizon=10", "algo.batch_size=15", "algo.dueling=true", "algo.exploration.schedule=exponential"),
+    "sarsa": (
+        "algo.horizon=11",
+        "algo.batch_size=null",
+        "algo.exploration.method=boltzmann",
+        "algo.max_grad_norm=null",
+    ),
+    "a2c": ("algo.horizon=7", "algo.advantage=n_step", "algo.n_step=3", "algo.entropy_coef=0.01"),
+    "ppo": ("algo.horizon=9", "algo.batch_size=27", "algo.clip_range_vf=0.2", "algo.target_kl=0.001", "algo.epochs=4"),
     "reinforce": ("algo.horizon=11", "algo.baseline=false", "algo.optimizer.name=rmsprop"),
 }
 
@@ -72,7 +77,7 @@ ODD = {
 def words(algo: str, case: str) -> list[str]:
     usual: tuple[str, ...] = ("algo.horizon=32", "~tuned")
     if algo == "ppo":
-        usual = ("algo.horizon=64", "algo.minibatch=128")
+        usual = ("algo.horizon=64", "algo.batch_size=128")
     elif algo in OFF_POLICY_ALGORITHMS:
         usual = OFF_POLICY
     if case == "odd":
@@ -97,7 +102,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("algo", "case"), PAIRS)
 def test_law_1_alone_is_as_in_a_stack(tmp_path: pathlib.Path, algo: str, case: str) -> None:
-    extra = ["algo.n=5"] if algo == "a2c" and case != "odd" else []
+    extra = ["algo.n_step=5"] if algo == "a2c" and case != "odd" else []
     alone = train(tmp_path / "alone", *words(algo, case), *extra, "seed=2")
     stacked = train(tmp_path / "stacked", *words(algo, case), *extra, "seed=[0,1,2,3]")
     assert result(stacked[2]) == result(alone[0])
@@ -139,7 +144,7 @@ def test_law_1_sessions_of_different_trials_share_a_stack(tmp_path: pathlib.Path
 )
 def test_law_1_holds_for_a_session_beside_one_that_fails(tmp_path: pathlib.Path, env: str, mode: str) -> None:
     chosen = ["algo=ppo", "env=gymnasium", f"env.id=tests.envs:{env}-v0", f"name={env}", f"mode={mode}", "frames=1500"]
-    chosen += ["algo.horizon=64", "algo.minibatch=128"]
+    chosen += ["algo.horizon=64", "algo.batch_size=128"]
     stacked = train(tmp_path / "stacked", *chosen, "seed=[0,1,2,3,4,5]")
     states = [directory.read_status()["state"] for directory in stacked]
     assert {"completed", "failed"} == set(states)
@@ -216,7 +221,7 @@ def test_law_5_a_half_finished_directory_can_be_analysed(tmp_path: pathlib.Path)
         "net.activation=tahn": ("net.activation=tahn", "Did you mean 'tanh'", "relu"),
         "env.id=CartPol-v1": ("env.id=CartPol-v1", "Did you mean", "CartPole"),
         "env.id=tests.envs:Text-v0": ("Text", "Discrete, MultiDiscrete, MultiBinary or Box"),
-        "algo=ppo algo.minibatch=100": ("algo.minibatch=100", "1024 samples", "128"),
+        "algo=ppo algo.batch_size=100": ("algo.batch_size=100", "1024 samples", "128"),
     }.items(),
 )
 def test_law_6_a_mistake_stops_before_the_first_frame(

@@ -28,7 +28,7 @@ print("torch" in sys.modules)
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["algo.lrr=1"], ["+algo.lrr=1"], ["algo=ppo", "algo.minibatch=7"], ["env.id=Nothing-v0"]]
+    "words", [["--help"], ["algo.lrr=1"], ["+algo.lrr=1"], ["algo=ppo", "algo.batch_size=7"], ["env.id=Nothing-v0"]]
 )
 def test_help_and_mistakes_do_not_import_torch(words: list[str], tmp_path: Path) -> None:
     extra = [] if "--help" in words else [f"hydra.run.dir={tmp_path}/run"]

@@ -1,4 +1,4 @@
-"""A user's own algorithm and environment, in a package and a config directory of their own, as the how-to guide has them."""
+"""A user's own algorithm and environment, in a package and a config directory of their own, as the how-to has them."""
 
 from __future__ import annotations
 

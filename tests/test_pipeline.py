@@ -48,6 +48,7 @@ NUMBERLESS = {
     "lab/run/lock.py",
     "lab/train/lockstep.py",  # results do not depend on which Sessions share their steps
     "lab/common/text.py",
+    "lab/common/renamed.py",
     "lab/run/provenance.py",
     "lab/run/status.py",
     "lab/run/directory.py",

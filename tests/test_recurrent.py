@@ -15,8 +15,8 @@ from tests.helpers import QUIET, go_on, lab, result, specs, train
 
 RECALL = ("env=gymnasium", "env.id=tests.envs:Recall-v0", "name=recall", "net.hidden=[16]", "algo.gamma=0.9")
 ALGOS = {
-    "ppo": ("algo=ppo", "algo.horizon=16", "algo.minibatch=64", "algo.epochs=4", "algo.lr=1e-2"),
-    "a2c": ("algo=a2c", "~tuned", "algo.horizon=16", "algo.n=5", "algo.lr=1e-2"),
+    "ppo": ("algo=ppo", "algo.horizon=16", "algo.batch_size=64", "algo.epochs=4", "algo.lr=1e-2"),
+    "a2c": ("algo=a2c", "~tuned", "algo.horizon=16", "algo.n_step=5", "algo.lr=1e-2"),
     "reinforce": ("algo=reinforce", "~tuned", "algo.horizon=16", "algo.lr=1e-2"),
 }
 CASES = [("ppo", "gru"), ("a2c", "lstm")]
@@ -51,7 +51,7 @@ def words(algo: str, net: str, *more: str) -> list[str]:
     ("algo", "net", "more"),
     [
         ("ppo", "gru", ("net.burn_in=3",)),
-        pytest.param("ppo", "lstm", ("algo.kl_stop=0.001",), marks=SLOW),
+        pytest.param("ppo", "lstm", ("algo.target_kl=0.001",), marks=SLOW),
         pytest.param("a2c", "gru", ("net.shared=true",), marks=SLOW),
         ("a2c", "lstm", ("env.num_envs=1", "frames=320")),
         pytest.param("reinforce", "gru", (), marks=SLOW),

@@ -44,8 +44,8 @@ CONTEXT.set_forkserver_preload(["lab.session"])
 
 
 MEMORY = (
-    "~tuned", "algo.horizon=2", "algo.learning_starts=600", "algo.memory.size=2000", "algo.minibatch=16", "algo.n=3",
-    "algo.memory.prioritized=true",
+    "~tuned", "algo.horizon=2", "algo.learning_starts=600", "algo.memory.size=2000", "algo.batch_size=16",
+    "algo.n_step=3", "algo.memory.prioritized=true",
 )  # fmt: skip
 OFF_POLICY = [algo for algo in ALGORITHMS if hasattr(specs(f"algo={algo}")[0].algo, "learning_starts")]
 
@@ -57,7 +57,7 @@ KILLED = [(*pair, seed) for index, pair in enumerate(PAIRS) for seed in (SEEDS i
 
 
 def words(algo: str, case: str, seed: str) -> list[str]:
-    small = {"ppo": ("algo.horizon=32", "algo.minibatch=128"), "reinforce": ("algo.horizon=32", "~tuned")}
+    small = {"ppo": ("algo.horizon=32", "algo.batch_size=128"), "reinforce": ("algo.horizon=32", "~tuned")}
     small |= dict.fromkeys(OFF_POLICY, MEMORY)
     return [f"algo={algo}", *CASES[case], *small.get(algo, ("algo.horizon=16", "~tuned")), *OFTEN, f"seed={seed}"]
 
@@ -285,7 +285,7 @@ def test_law_1_with_environments_that_are_reset_at_checkpoints(tmp_path: Path, v
     env = RESET if vectorize == "sync" else ("env=cartpole", "env.restore=reset")
     resumed = check(
         tmp_path,
-        (*env, f"env.vectorize={vectorize}"),
+        (*env, f"env.vectorization_mode={vectorize}"),
         (Stack, "advance", 3, signalled),
         (Stack, "advance", 10, signalled),
         (Evaluation, "step", 3, signalled),
@@ -348,14 +348,21 @@ def test_law_1_a_stack_that_is_resumed_one_session_after_the_other(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("env", ["env=pendulum", "env=cartpole"])
 def test_law_1_with_asynchronous_environments(tmp_path: Path, env: str) -> None:
-    chosen = (env, "env.vectorize=async", "env.num_envs=2", "frames=700", "eval.every=300", "checkpoint.every=200")
+    chosen = (
+        env,
+        "env.vectorization_mode=async",
+        "env.num_envs=2",
+        "frames=700",
+        "eval.every=300",
+        "checkpoint.every=200",
+    )
     check(tmp_path, chosen, (Stack, "advance", 10, signalled), (Stack, "advance", 5, killed))
 
 
 @pytest.mark.law
 @pytest.mark.parametrize("vectorize", ["sync", pytest.param("async", marks=SLOW)])
 def test_law_1_with_environments_whose_episodes_are_replayed(tmp_path: Path, vectorize: str) -> None:
-    chosen = (*LANDER, f"env.vectorize={vectorize}", "frames=2000")
+    chosen = (*LANDER, f"env.vectorization_mode={vectorize}", "frames=2000")
     check(tmp_path, chosen, *[(Stack, "advance", moment, signalled) for moment in (4, 2, 9, 6)])
 
 

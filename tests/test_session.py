@@ -60,7 +60,7 @@ def test_what_a_session_leaves(tmp_path: Path) -> None:
     last = [float(row["return"]) for row in episodes[-100:]]
     assert float(metrics[-1]["return"]) == pytest.approx(sum(last) / len(last))
     for name in ("policy_loss", "value_loss", "entropy_loss", "entropy", "approx_kl", "clip_fraction",
-                 "explained_variance", "grad_norm", "lr", "eval_return"):  # fmt: skip
+                 "explained_variance", "grad_norm", "learning_rate", "eval_return"):  # fmt: skip
         assert metrics[-1][name] != "", name
     for which in ("last", "best"):
         assert read_checkpoint(directory.checkpoint(which))["frame"] <= 2048
@@ -139,7 +139,7 @@ def test_a_full_disk_fails_the_session_with_a_sentence(tmp_path: Path, monkeypat
 )
 def test_an_interrupted_session_has_everything_written(tmp_path: Path, number: signal.Signals, vectorize: str) -> None:
     output = tmp_path / "run"
-    words = ["frames=10_000_000", "log.every=500", f"hydra.run.dir={output}", f"env.vectorize={vectorize}"]
+    words = ["frames=10_000_000", "log.every=500", f"hydra.run.dir={output}", f"env.vectorization_mode={vectorize}"]
     command = [sys.executable, "-m", "lab", *words, "env.num_envs=2"]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -194,7 +194,7 @@ def test_an_evaluation_counts_the_first_episode_alone(tmp_path: Path) -> None:
 
 
 def test_steps_not_taken_are_not_counted(tmp_path: Path) -> None:
-    chosen = ("algo=ppo", "algo.horizon=128", "frames=1024", "algo.kl_stop=1e-9", "log.every=1024")
+    chosen = ("algo=ppo", "algo.horizon=128", "frames=1024", "algo.target_kl=1e-9", "log.every=1024")
     directory = train(tmp_path, *chosen)[0]
     # The first epoch ends over the limit, at its second minibatch.
     assert rows(directory.metrics)[-1]["optimizer_steps"] == str(1024 // 256)

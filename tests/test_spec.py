@@ -21,15 +21,15 @@ def test_a_list_of_seeds_is_a_stack() -> None:
 
 
 def test_a_spec_read_back_is_the_same(tmp_path: Path) -> None:
-    spec = specs("algo=ppo", "env=pendulum", "algo.kl_stop=0.02", "seed=4")[0]
+    spec = specs("algo=ppo", "env=pendulum", "algo.target_kl=0.02", "seed=4")[0]
     write_text(tmp_path / "spec.yaml", yaml.safe_dump(spec.to_dict(), sort_keys=False))
     assert load(tmp_path / "spec.yaml") == spec
 
 
 def test_numbers_are_what_they_are_declared() -> None:
-    spec = specs("algo.lr=1", "algo=ppo", "algo.value_clip=1")[0]
+    spec = specs("algo.lr=1", "algo=ppo", "algo.clip_range_vf=1")[0]
     assert isinstance(spec.algo.lr, float)
-    assert isinstance(spec.algo.value_clip, float)
+    assert isinstance(spec.algo.clip_range_vf, float)
     assert specs("frames=1e4")[0].frames == 10_000
     assert specs("name=2024")[0].name == "2024"
 
@@ -62,14 +62,14 @@ def test_numbers_are_what_they_are_declared() -> None:
         ("net._target_=lab.net.mlp.Nothing", "cannot be imported"),
         ("net._target_=lab.algo.ppo.PPO", "extends Net"),
         ("env.num_envs=0", "1 or more"),
-        ("env.vectorize=parallel", "one of async, auto, native, sync"),
+        ("env.vectorization_mode=parallel", "one of async, auto, native, sync"),
         ("+env.kwargs.render_mode=human", "set elsewhere"),
         ("~algo.gamma", "algo.gamma is missing"),
         ("eval.every=-1", "a whole number, 0 or more"),
         ("mode=dev mode=train log.every=0", "a whole number, 1 or more"),
-        ("algo=ppo algo.minibatch=1000", "nearest that will do"),
-        ("algo=ppo algo.clip=0", "above 0"),
-        ("algo.advantage=n_step algo.n=50", "algo.horizon"),
+        ("algo=ppo algo.batch_size=1000", "nearest that will do"),
+        ("algo=ppo algo.clip_range=0", "above 0"),
+        ("algo.advantage=n_step algo.n_step=50", "algo.horizon"),
         ("algo=dqn frames=1000", "less than frames"),
         ("algo=pqn net.norm=layer", "algo.norm takes its place"),
         ("algo=crossq algo.norm=none net=gru", "learns from single steps"),

@@ -39,7 +39,7 @@ class ActorCritic(OffPolicy):
     policy_delay: int  # learning steps of the critics for each one of the policy
 
     METRICS: ClassVar[tuple[str, ...]] = (
-        "policy_loss", "value_loss", "value", "td_error", "policy_grad_norm", *OffPolicy.METRICS
+        "actor_loss", "critic_loss", "q_values", "td_error", "actor_grad_norm", *OffPolicy.METRICS
     )  # fmt: skip
     SERVES_CHOICES: ClassVar[bool] = True  # whether it learns Discrete actions too
 
@@ -140,7 +140,7 @@ class ActorCritic(OffPolicy):
     def update(
         self, batch: Batch, streams: list[Streams], lr: torch.Tensor, active: torch.Tensor, diagnose: bool
     ) -> dict[str, torch.Tensor]:
-        drawn = [self.draw(stream.minibatches, (2, self.minibatch)) for stream in streams]
+        drawn = [self.draw(stream.minibatches, (2, self.batch_size)) for stream in streams]
         next_noise, noise = torch.from_numpy(np.stack(drawn, 1)).to(self.active.device)
         values, targets = self.values_and_targets(batch, next_noise)
         metrics = self.fit_critics(batch, values, targets, lr, active, diagnose)
@@ -188,8 +188,8 @@ class ActorCritic(OffPolicy):
             self.replay.update_priorities(batch, errors)
             share = shares(batch)
             return metrics | {
-                "value_loss": (losses * share).sum(-1),
-                "value": (0.5 * (values[0] + values[1]) * share).sum(-1),
+                "critic_loss": (losses * share).sum(-1),
+                "q_values": (0.5 * (values[0] + values[1]) * share).sum(-1),
                 "td_error": (errors * share).sum(-1),
                 "grad_norm": norm,
             }

@@ -40,10 +40,10 @@ class DQN(ValueBased, OffPolicy):
     v_min: float  # categorical: least return
     v_max: float  # categorical: highest return
     loss: str  # one of LOSSES, where no distribution is learned
-    target_every: int  # learning steps between updates of the target network
-    target_rate: float  # share of the way that it moves then: 1 copies, less is Polyak averaging
+    target_update_interval: int  # learning steps between updates of the target network
+    tau: float  # share of the way that it moves then: 1 copies, less is Polyak averaging
 
-    METRICS: ClassVar[tuple[str, ...]] = ("value_loss", "value", "td_error", "exploration", *OffPolicy.METRICS)
+    METRICS: ClassVar[tuple[str, ...]] = ("q_loss", "q_values", "td_error", "exploration_rate", *OffPolicy.METRICS)
 
     def check(self, env: EnvSpec) -> None:
         super().check(env)
@@ -51,8 +51,13 @@ class DQN(ValueBased, OffPolicy):
         require_one_of("algo.loss", self.loss, LOSSES)
         require(self.atoms >= 2, "algo.atoms", self.atoms, "2 or more")
         require(self.v_max > self.v_min, "algo.v_max", self.v_max, f"above algo.v_min={self.v_min}")
-        require(self.target_every >= 1, "algo.target_every", self.target_every, "1 learning step or more")
-        require(0 < self.target_rate <= 1, "algo.target_rate", self.target_rate, "above 0, up to 1")
+        require(
+            self.target_update_interval >= 1,
+            "algo.target_update_interval",
+            self.target_update_interval,
+            "1 learning step or more",
+        )
+        require(0 < self.tau <= 1, "algo.tau", self.tau, "above 0, up to 1")
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         from torch import nn
@@ -94,7 +99,7 @@ class DQN(ValueBased, OffPolicy):
         return super().act(observation, noise, carry)
 
     def rates(self, progress: float) -> dict[str, torch.Tensor]:
-        return {"exploration": self.active.new_tensor(self.exploration.values(progress))}
+        return {"exploration_rate": self.active.new_tensor(self.exploration.values(progress))}
 
     def update(
         self, batch: Batch, streams: list[Streams], lr: torch.Tensor, active: torch.Tensor, diagnose: bool
@@ -112,14 +117,14 @@ class DQN(ValueBased, OffPolicy):
         assert self.replay is not None
         self.replay.update_priorities(batch, errors)
         self.steps_taken += 1
-        if self.steps_taken % self.target_every == 0:
-            self.targets["target"].polyak_update(self.learners["q"].parameters, self.target_rate * active)
+        if self.steps_taken % self.target_update_interval == 0:
+            self.targets["target"].polyak_update(self.learners["q"].parameters, self.tau * active)
         if not diagnose:
             return {"steps": active[:, 0]}
         with torch.no_grad():
             value = self.values(current.unsqueeze(2)).squeeze(-1) if self.atom_count else current
             means = (torch.stack([losses, value, errors.abs()]) * shares(batch)).sum(-1)
-        metrics = dict(zip(("value_loss", "value", "td_error"), means.unbind(0), strict=True))
+        metrics = dict(zip(("q_loss", "q_values", "td_error"), means.unbind(0), strict=True))
         return {"steps": active[:, 0], **metrics, "grad_norm": norm}
 
     def losses(self, current: torch.Tensor, following: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

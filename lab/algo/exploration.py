@@ -24,7 +24,7 @@ class ExplorationSpec:
     start: float  # probability of a random action (epsilon_greedy), or temperature (boltzmann)
     final: float  # the same at the end of the schedule
     schedule: str  # how it changes: one of SCHEDULES
-    share: float  # share of the Session's frames after which it is final
+    fraction: float  # share of the Session's frames after which it is final
     cycles: int  # periodic: how often it falls from start to final in that time
 
     def check(self, key: str) -> None:
@@ -39,19 +39,19 @@ class ExplorationSpec:
             require(within, f"{key}.{name}", value, allowed)
             positive = value > 0 or self.schedule != "exponential"
             require(positive, f"{key}.{name}", value, "above 0 if the schedule is exponential")
-        require(0 < self.share <= 1, f"{key}.share", self.share, "above 0, up to 1")
+        require(0 < self.fraction <= 1, f"{key}.fraction", self.fraction, "above 0, up to 1")
         require(self.cycles >= 1, f"{key}.cycles", self.cycles, "1 or more")
 
     @cached_property
     def _sessions(self) -> list[tuple[float, float, float]]:
-        columns = (torch.as_tensor(value).flatten().tolist() for value in (self.start, self.final, self.share))
+        columns = (torch.as_tensor(value).flatten().tolist() for value in (self.start, self.final, self.fraction))
         return list(zip(*columns, strict=True))
 
     def values(self, progress: float) -> list[float]:
         """Return the probability or temperature of each Session, whose numbers are vectors [S, 1] here."""
         found = []
-        for start, final, share in self._sessions:
-            part = min(progress / share, 1.0)
+        for start, final, fraction in self._sessions:
+            part = min(progress / fraction, 1.0)
             if self.schedule == "periodic" and part < 1:
                 found.append(scheduled("cosine", start, final, part * self.cycles % 1))
             elif self.schedule == "periodic":

@@ -35,16 +35,16 @@ class MaximumEntropy(ActorCritic):
     learn_temperature: bool  # whether it follows the difference between the entropy and its target
     temperature_lr: float  # learning rate of the temperature
     target_entropy: float | None  # nats that the entropy is to have; null for what suits the actions
-    target_entropy_share: float  # choices: that target as a share of the entropy of random ones
+    target_entropy_fraction: float  # choices: that target as a share of the entropy of random ones
 
-    METRICS: ClassVar[tuple[str, ...]] = ("entropy", "temperature", *ActorCritic.METRICS)
+    METRICS: ClassVar[tuple[str, ...]] = ("entropy", "ent_coef", *ActorCritic.METRICS)
 
     def check(self, env: EnvSpec) -> None:
         super().check(env)
         require(self.temperature > 0, "algo.temperature", self.temperature, "above 0")
         require(self.temperature_lr > 0, "algo.temperature_lr", self.temperature_lr, "above 0")
-        share = self.target_entropy_share
-        require(0 < share <= 1, "algo.target_entropy_share", share, "above 0, up to 1")
+        share = self.target_entropy_fraction
+        require(0 < share <= 1, "algo.target_entropy_fraction", share, "above 0, up to 1")
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         from torch import nn
@@ -64,7 +64,7 @@ class MaximumEntropy(ActorCritic):
         """Return the entropy that the temperature is to bring about: a number, or [S, 1]."""
         if self.target_entropy is not None:
             return self.target_entropy
-        return self.target_entropy_share * math.log(self.choices) if self.choices else -float(self.numbers)
+        return self.target_entropy_fraction * math.log(self.choices) if self.choices else -float(self.numbers)
 
     @property
     def outputs(self) -> int:
@@ -130,8 +130,8 @@ class MaximumEntropy(ActorCritic):
             self.learners["temperature"].step(surplus, share, temperature_lr, active)
         with torch.no_grad():
             return {
-                "policy_loss": (losses * share).sum(-1),
-                "policy_grad_norm": norm,
+                "actor_loss": (losses * share).sum(-1),
+                "actor_grad_norm": norm,
                 "entropy": -(log_prob * share).sum(-1),
-                "temperature": temperature[:, 0],
+                "ent_coef": temperature[:, 0],
             }

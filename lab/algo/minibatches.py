@@ -16,7 +16,7 @@ def check_minibatch(minibatch: int, horizon: int, num_envs: int) -> None:
         divisors = [n for n in range(2, samples + 1) if samples % n == 0]
         nearest = sorted(sorted(divisors, key=lambda n: abs(n - minibatch))[:4])
         raise LabError(
-            f"algo.minibatch={minibatch} does not divide the rollout of {samples} samples (algo.horizon="
+            f"algo.batch_size={minibatch} does not divide the rollout of {samples} samples (algo.horizon="
             f"{horizon} times env.num_envs={num_envs}), or is below 2: the nearest that will do are "
             f"{', '.join(map(str, nearest)) or 'none, as the rollout is too short'}."
         )

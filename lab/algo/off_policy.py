@@ -30,10 +30,10 @@ class OffPolicy(Algorithm):
     Metrics are those of the last learning step of a horizon that had them.
     """
 
-    updates: int  # learning steps after each horizon: over horizon * env.num_envs, the update-to-data ratio
-    minibatch: int  # transitions in a learning step
+    gradient_steps: int  # learning steps after each horizon: over horizon * env.num_envs, the update-to-data ratio
+    batch_size: int  # transitions in a learning step
     learning_starts: int  # frames before learning, in which actions are random
-    n: int  # rewards in a return before the value completes it
+    n_step: int  # rewards in a return before the value completes it
     lr: float  # learning rate
     lr_schedule: str  # how it changes: one of schedule.NAMES, or the path of one of torch's, stepped as it learns
     lr_final: float  # learning rate at the end of the schedule
@@ -42,19 +42,19 @@ class OffPolicy(Algorithm):
     optimizer: OptimizerSpec
     lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict, kw_only=True)  # arguments of one of torch's
 
-    METRICS: ClassVar[tuple[str, ...]] = ("grad_norm", "lr", "replay_frames")
+    METRICS: ClassVar[tuple[str, ...]] = ("grad_norm", "learning_rate", "replay_frames")
 
     def check(self, env: EnvSpec) -> None:
         super().check(env)
-        require(self.updates >= 1, "algo.updates", self.updates, "1 or more")
-        require(self.minibatch >= 1, "algo.minibatch", self.minibatch, "1 or more")
+        require(self.gradient_steps >= 1, "algo.gradient_steps", self.gradient_steps, "1 or more")
+        require(self.batch_size >= 1, "algo.batch_size", self.batch_size, "1 or more")
         require(self.learning_starts >= 0, "algo.learning_starts", self.learning_starts, "0 frames or more")
-        require(self.n >= 1, "algo.n", self.n, "1 or more")
+        require(self.n_step >= 1, "algo.n_step", self.n_step, "1 or more")
         check_lr(self.lr, self.lr_schedule, self.lr_final, self.lr_schedule_kwargs)
         bounded = self.max_grad_norm is None or self.max_grad_norm > 0
         require(bounded, "algo.max_grad_norm", self.max_grad_norm, "above 0, or null")
         self.memory.check("algo.memory")
-        least = max(self.horizon, self.n) * env.num_envs
+        least = max(self.horizon, self.n_step) * env.num_envs
         require(
             self.memory.size >= least, "algo.memory.size", self.memory.size, f"{least} or more (a horizon, or n steps)"
         )
@@ -75,7 +75,7 @@ class OffPolicy(Algorithm):
     def allocate(self, num_envs: int) -> None:
         observations = self._spaces.observation
         stack = len(self.active)
-        self.replay = Replay(self.memory, observations, self.example(), stack, num_envs, self.horizon, self.n)
+        self.replay = Replay(self.memory, observations, self.example(), stack, num_envs, self.horizon, self.n_step)
 
     @property
     def exploring(self) -> bool:
@@ -90,7 +90,7 @@ class OffPolicy(Algorithm):
         stack = len(streams)
         if self.exploring or not self.replay.num_available:
             return {"steps": torch.zeros(stack, device=self.active.device)}
-        chosen = np.stack([stream.minibatches.random((self.updates, self.minibatch)) for stream in streams], 1)
+        chosen = np.stack([stream.minibatches.random((self.gradient_steps, self.batch_size)) for stream in streams], 1)
         lr = self.learning_rate(progress)
         steps = torch.zeros_like(self.active[:, 0])
         metrics: dict[str, torch.Tensor] = {}
@@ -101,7 +101,7 @@ class OffPolicy(Algorithm):
             steps = steps + metrics.pop("steps")
         if diagnose:
             frames = torch.full_like(steps, self.replay.num_available)
-            metrics |= {**self.rates(progress), "lr": lr[:, 0], "replay_frames": frames}
+            metrics |= {**self.rates(progress), "learning_rate": lr[:, 0], "replay_frames": frames}
         return {**metrics, "steps": steps}
 
     def rates(self, progress: float) -> dict[str, torch.Tensor]:

@@ -37,14 +37,14 @@ class OnPolicy(Algorithm):
     max_grad_norm: float  # bound on the norm of a Session's gradient
     policy_gain: float  # gain of the initialization of the policy's last layer
     distribution: str  # of continuous actions: one of DISTRIBUTIONS
-    log_std: float  # initial log standard deviation of continuous actions
+    log_std_init: float  # initial log standard deviation of continuous actions
     state_dependent_std: bool  # whether the network says it for each observation, from there on
     optimizer: OptimizerSpec
     lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict, kw_only=True)  # arguments of one of torch's
 
     METRICS: ClassVar[tuple[str, ...]] = (
         "policy_loss", "value_loss", "entropy_loss", "entropy", "approx_kl", "explained_variance", "grad_norm",
-        "lr", "entropy_coef",
+        "learning_rate", "ent_coef",
     )  # fmt: skip
     SERVES_RECURRENT: ClassVar[bool] = True
 
@@ -88,7 +88,9 @@ class OnPolicy(Algorithm):
         from lab.net.net import Output
 
         self.prepare(streams, device)
-        self.head = ActionHead(spaces.action, self.log_std, len(streams), self.distribution, self.state_dependent_std)
+        self.head = ActionHead(
+            spaces.action, self.log_std_init, len(streams), self.distribution, self.state_dependent_std
+        )
         gains = torch.as_tensor(self.policy_gain).flatten().tolist()
         outputs = [Output("policy", self.head.size, gains)]
         if self.has_value:
@@ -294,7 +296,11 @@ class OnPolicy(Algorithm):
     ) -> dict[str, torch.Tensor]:
         """Return the metrics [S] that every step of the optimizer has."""
         metrics = {name: average(loss.detach(), weight) for name, loss in losses.items()}
-        return metrics | {"entropy": -metrics["entropy_loss"], "lr": lr[:, 0], "entropy_coef": entropy_coef[:, 0]}
+        return metrics | {
+            "entropy": -metrics["entropy_loss"],
+            "learning_rate": lr[:, 0],
+            "ent_coef": entropy_coef[:, 0],
+        }
 
 
 def share(usable: torch.Tensor) -> torch.Tensor:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 class Online(ValueBased):
     """Moves the values of the actions just taken toward their lambda-returns; subclasses say what completes these."""
 
-    lam: float  # decay of longer returns, 0 for those of one step
+    td_lambda: float  # decay of longer returns, 0 for those of one step
     epochs: int  # passes over each horizon of steps
-    minibatch: int | None  # samples in a learning step, null for the whole horizon
+    batch_size: int | None  # samples in a learning step, null for the whole horizon
     lr: float  # learning rate
     lr_schedule: str  # how it changes: one of schedule.NAMES, or the path of one of torch's, stepped as it learns
     lr_final: float  # learning rate at the end of the schedule
@@ -37,15 +37,15 @@ class Online(ValueBased):
     lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict, kw_only=True)  # arguments of one of torch's
 
     METRICS: ClassVar[tuple[str, ...]] = (
-        "value_loss", "value", "td_error", "explained_variance", "exploration", "grad_norm", "lr",
+        "q_loss", "q_values", "td_error", "explained_variance", "exploration_rate", "grad_norm", "learning_rate",
     )  # fmt: skip
 
     def check(self, env: EnvSpec) -> None:
         super().check(env)
-        require(0 <= self.lam <= 1, "algo.lam", self.lam, "from 0 to 1")
+        require(0 <= self.td_lambda <= 1, "algo.td_lambda", self.td_lambda, "from 0 to 1")
         require(self.epochs >= 1, "algo.epochs", self.epochs, "1 or more")
-        if self.minibatch is not None:
-            check_minibatch(self.minibatch, self.horizon, env.num_envs)
+        if self.batch_size is not None:
+            check_minibatch(self.batch_size, self.horizon, env.num_envs)
         check_lr(self.lr, self.lr_schedule, self.lr_final, self.lr_schedule_kwargs)
         bounded = self.max_grad_norm is None or self.max_grad_norm > 0
         require(bounded, "algo.max_grad_norm", self.max_grad_norm, "above 0, or null")
@@ -78,7 +78,7 @@ class Online(ValueBased):
         values = self.rollout_values(rollout)
         discount = self.gamma * (1 - rollout.terminated)
         following = self.following(values, rollout, progress)
-        returns = lambda_return(rollout.reward, discount, following, rollout.truncated, self.lam)
+        returns = lambda_return(rollout.reward, discount, following, rollout.truncated, self.td_lambda)
         samples = {
             "observation": by_session(rollout.observation[:-1]),
             "action": by_session(rollout.action),
@@ -87,7 +87,7 @@ class Online(ValueBased):
         }
 
         number = samples["usable"].shape[1]
-        count = number // (self.minibatch or number)
+        count = number // (self.batch_size or number)
         lr = self.learning_rate(progress)
         totals: dict[str, torch.Tensor] = {}
         for order in orders(streams, self.epochs, number).to(lr.device).unbind(1):
@@ -101,8 +101,8 @@ class Online(ValueBased):
                 norm = self.learners["q"].step(loss, weight, lr, active, self.max_grad_norm)
                 step = {
                     "steps": active[:, 0],
-                    "value_loss": average(loss.detach(), weight),
-                    "value": average(value.detach(), weight),
+                    "q_loss": average(loss.detach(), weight),
+                    "q_values": average(value.detach(), weight),
                     "td_error": average(error.detach().abs(), weight),
                     "grad_norm": norm,
                 }
@@ -110,8 +110,8 @@ class Online(ValueBased):
                     totals[name] = totals.get(name, 0.0) + metric
 
         metrics = {name: total / (count * self.epochs) for name, total in totals.items()}
-        metrics |= {"steps": totals["steps"], "lr": lr[:, 0]}
-        metrics["exploration"] = lr.new_tensor(self.exploration.values(progress))
+        metrics |= {"steps": totals["steps"], "learning_rate": lr[:, 0]}
+        metrics["exploration_rate"] = lr.new_tensor(self.exploration.values(progress))
         before = by_session(taken(values[:-1], rollout.action))
         metrics["explained_variance"] = explained_variance(before, samples["returns"], share(samples["usable"]))
         return metrics

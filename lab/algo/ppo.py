@@ -27,30 +27,35 @@ class PPO(SelfImitation):
     Metrics are averages over the last epoch, also for a Session whose KL limit ended its update before.
     """
 
-    lam: float  # decay of longer returns in the advantage
+    gae_lambda: float  # decay of longer returns in the advantage
     epochs: int  # passes over each horizon of steps
-    minibatch: int  # samples in a learning step
-    clip: float  # how far the probability ratio may leave 1 before it stops counting
-    value_clip: float | None  # how far a value may leave the old one before it stops counting, null for no bound
-    kl_stop: float | None  # approximate KL of an epoch at which a Session stops learning from a horizon, or null
+    batch_size: int  # samples in a learning step
+    clip_range: float  # how far the probability ratio may leave 1 before it stops counting
+    clip_range_vf: float | None  # how far a value may leave the old one before it stops counting, null for no bound
+    target_kl: float | None  # approximate KL of an epoch at which a Session stops learning from a horizon, or null
 
     METRICS: ClassVar[tuple[str, ...]] = (*SelfImitation.METRICS, "clip_fraction")
 
     def check(self, env: EnvSpec) -> None:
         super().check(env)
-        require(0 <= self.lam <= 1, "algo.lam", self.lam, "from 0 to 1")
+        require(0 <= self.gae_lambda <= 1, "algo.gae_lambda", self.gae_lambda, "from 0 to 1")
         require(self.epochs >= 1, "algo.epochs", self.epochs, "1 or more")
-        require(self.clip > 0, "algo.clip", self.clip, "above 0")
-        require(self.value_clip is None or self.value_clip > 0, "algo.value_clip", self.value_clip, "above 0, or null")
-        require(self.kl_stop is None or self.kl_stop > 0, "algo.kl_stop", self.kl_stop, "above 0, or null")
-        check_minibatch(self.minibatch, self.horizon, env.num_envs)
+        require(self.clip_range > 0, "algo.clip_range", self.clip_range, "above 0")
+        require(
+            self.clip_range_vf is None or self.clip_range_vf > 0,
+            "algo.clip_range_vf",
+            self.clip_range_vf,
+            "above 0, or null",
+        )
+        require(self.target_kl is None or self.target_kl > 0, "algo.target_kl", self.target_kl, "above 0, or null")
+        check_minibatch(self.batch_size, self.horizon, env.num_envs)
 
     def check_net(self, net: Net) -> None:
         super().check_net(net)
         if net.recurrent:
             multiple = f"a multiple of algo.horizon={self.horizon} with a network that remembers, as it is learned from"
-            whole = self.minibatch % self.horizon == 0
-            require(whole, "algo.minibatch", self.minibatch, f"{multiple} by whole sequences")
+            whole = self.batch_size % self.horizon == 0
+            require(whole, "algo.batch_size", self.batch_size, f"{multiple} by whole sequences")
 
     def learn(
         self, rollout: Rollout, streams: list[Streams], progress: float, diagnose: bool
@@ -59,7 +64,7 @@ class PPO(SelfImitation):
 
         # What the policy that acted thought of its steps.
         value = self.values(rollout)
-        advantage = gae(rollout.reward, self.discount(rollout), value, rollout.truncated, self.lam)
+        advantage = gae(rollout.reward, self.discount(rollout), value, rollout.truncated, self.gae_lambda)
         seen = self.look(rollout, self.horizon)
         samples = {
             **seen,
@@ -72,7 +77,7 @@ class PPO(SelfImitation):
         with torch.no_grad():
             samples["log_prob"] = self.policy(seen).log_prob(samples["action"])
         stack, number = samples["value"].shape
-        count = number // self.minibatch
+        count = number // self.batch_size
         units = number // self.horizon if self.carry_size else number  # a network that remembers needs whole sequences
 
         lr, entropy_coef = self.scheduled(progress)
@@ -84,7 +89,7 @@ class PPO(SelfImitation):
             batches["weight"] = weight = share(batches["usable"])
             if self.normalize_advantage:
                 batches["advantage"] = normalize(batches["advantage"], weight)
-            batches["bound"] = clipped(batches["advantage"], torch.as_tensor(self.clip).unsqueeze(-1))
+            batches["bound"] = clipped(batches["advantage"], torch.as_tensor(self.clip_range).unsqueeze(-1))
             last = epoch == self.epochs - 1
             divergence = torch.zeros(stack, device=value.device)
             for index, batch in enumerate(dealt(batches)):
@@ -101,17 +106,17 @@ class PPO(SelfImitation):
                 active = learning * any_usable(batch["weight"])
                 norm = self.descend(losses, batch["weight"], lr, entropy_coef, active)
                 steps = steps + active[:, 0]
-                if self.kl_stop is not None or last:
+                if self.target_kl is not None or last:
                     kl = average(approximate_kl(log_ratio.detach()), batch["weight"])
                     divergence = divergence + kl / count
                 if last:
-                    outside = ((ratio.detach() - 1).abs() > self.clip).to(ratio.dtype)
+                    outside = ((ratio.detach() - 1).abs() > self.clip_range).to(ratio.dtype)
                     step = self.describe(losses, batch["weight"], lr, entropy_coef)
                     step |= {"grad_norm": norm, "clip_fraction": average(outside, batch["weight"])}
                     for name, metric in step.items():
                         metrics[name] = metrics.get(name, 0) + metric / count
-            if self.kl_stop is not None:
-                learning = learning * (divergence.unsqueeze(1) <= self.kl_stop)
+            if self.target_kl is not None:
+                learning = learning * (divergence.unsqueeze(1) <= self.target_kl)
 
         metrics |= {"steps": steps, "approx_kl": divergence}
         weight = share(samples["usable"])
@@ -121,8 +126,8 @@ class PPO(SelfImitation):
     def value_loss(self, value: torch.Tensor, old: torch.Tensor, returns: torch.Tensor) -> torch.Tensor:
         """Return half the squared error of each value, or of the clipped value where that is larger, [S, B]."""
         loss = (value - returns).square()
-        if self.value_clip is not None:
-            near = old + (value - old).clamp(-self.value_clip, self.value_clip)
+        if self.clip_range_vf is not None:
+            near = old + (value - old).clamp(-self.clip_range_vf, self.clip_range_vf)
             loss = torch.maximum(loss, (near - returns).square())
         return 0.5 * loss
 

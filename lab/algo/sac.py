@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 class SAC(MaximumEntropy):
     """Learn values from those that target critics give the actions which the policy would take next."""
 
-    target_rate: float  # share of the way that target critics move at every learning step
+    tau: float  # share of the way that target critics move at every learning step
 
     def check(self, env: EnvSpec) -> None:
         super().check(env)
-        require(0 < self.target_rate <= 1, "algo.target_rate", self.target_rate, "above 0, up to 1")
+        require(0 < self.tau <= 1, "algo.tau", self.tau, "above 0, up to 1")
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         from torch import nn
@@ -44,4 +44,4 @@ class SAC(MaximumEntropy):
         return value - self.log_temperature.exp() * log_prob
 
     def follow(self, active: torch.Tensor) -> None:
-        self.targets["target"].polyak_update(self.learners["critic"].parameters, self.target_rate * active)
+        self.targets["target"].polyak_update(self.learners["critic"].parameters, self.tau * active)

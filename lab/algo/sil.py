@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     from lab.memory.rollout import Rollout
     from lab.net.net import Net
 
-METRICS = ("sil_policy_loss", "sil_value_loss", "sil_better")
+METRICS = ("sil_policy_loss", "sil_value_loss", "sil_better_fraction")
 
 
 @dataclass
 class SILSpec:
     """How much is learned from one's own past episodes."""
 
-    updates: int  # learning steps after each horizon, 0 for none
-    minibatch: int  # past steps in a learning step
+    gradient_steps: int  # learning steps after each horizon, 0 for none
+    batch_size: int  # past steps in a learning step
     policy_coef: float  # weight of the policy loss
     value_coef: float  # weight of the value loss
     memory: ReplaySpec
 
     def check(self, key: str, samples: int) -> None:
         """Raise LabError for a value that is not allowed; `key` names the group, a horizon has so many samples."""
-        require(self.updates >= 0, f"{key}.updates", self.updates, "0 (none) or more")
-        require(self.minibatch >= 1, f"{key}.minibatch", self.minibatch, "1 or more")
+        require(self.gradient_steps >= 0, f"{key}.gradient_steps", self.gradient_steps, "0 (none) or more")
+        require(self.batch_size >= 1, f"{key}.batch_size", self.batch_size, "1 or more")
         require(self.policy_coef >= 0, f"{key}.policy_coef", self.policy_coef, "0 or more")
         require(self.value_coef >= 0, f"{key}.value_coef", self.value_coef, "0 or more")
         self.memory.check(f"{key}.memory")
         combined, newest = self.memory.combined, "false, as the newest step has no return yet"
         require(not combined, f"{key}.memory.combined", combined, newest)
-        size, enough = self.memory.size, self.updates == 0 or self.memory.size >= samples
+        size, enough = self.memory.size, self.gradient_steps == 0 or self.memory.size >= samples
         require(enough, f"{key}.memory.size", size, f"{samples} or more (a horizon)")
 
 
@@ -62,7 +62,7 @@ class SelfImitation(OnPolicy):
 
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
         super().check_spaces(spaces, env)
-        if self.sil.updates:
+        if self.sil.gradient_steps:
             self.sil.memory.check_observations("algo.sil.memory", spaces.observation, env.id)
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
@@ -72,12 +72,12 @@ class SelfImitation(OnPolicy):
     def allocate(self, num_envs: int) -> None:
         from lab.memory.episodes import EpisodeReplay
 
-        if not self.sil.updates:
+        if not self.sil.gradient_steps:
             return
         if self.carry_size:
             raise LabError(
-                f"algo.sil.updates={self.sil.updates} is not allowed with a network that remembers the steps before:"
-                " past ones are drawn one by one, without what came before them. Use algo.sil.updates=0."
+                f"algo.sil.gradient_steps={self.sil.gradient_steps} is not allowed with a recurrent network: past"
+                " steps are drawn one by one, without those before them. Use algo.sil.gradient_steps=0."
             )
         stack = len(self.active)
         self.replay: EpisodeReplay | None = EpisodeReplay(
@@ -86,7 +86,7 @@ class SelfImitation(OnPolicy):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return (*super().metrics, *METRICS) if self.sil.updates else super().metrics
+        return (*super().metrics, *METRICS) if self.sil.gradient_steps else super().metrics
 
     def imitate(
         self,
@@ -108,12 +108,12 @@ class SelfImitation(OnPolicy):
         Returns:
             Metrics [S] beside those, and all `steps` that the optimizer took.
         """
-        if not self.sil.updates:
+        if not self.sil.gradient_steps:
             return {}
         assert self.replay
         self.replay.add_episodes(rollout, value[1:], self.gamma)
-        lr = metrics["lr"].unsqueeze(1)
-        size = (self.sil.updates, self.sil.minibatch)
+        lr = metrics["learning_rate"].unsqueeze(1)
+        size = (self.sil.gradient_steps, self.sil.batch_size)
         shares = np.stack([stream.minibatches.random(size) for stream in streams], 1)
         totals = {name: torch.zeros_like(lr[:, 0]) for name in METRICS}
         steps = metrics["steps"]
@@ -129,5 +129,5 @@ class SelfImitation(OnPolicy):
             steps = steps + active[:, 0]
             found = (policy_loss.detach(), value_loss.detach(), (better > 0).to(lr.dtype))
             for name, each in zip(METRICS, found, strict=True):
-                totals[name] = totals[name] + average(each, batch.weight) / self.sil.updates
+                totals[name] = totals[name] + average(each, batch.weight) / self.sil.gradient_steps
         return totals | {"steps": steps}

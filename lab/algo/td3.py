@@ -24,17 +24,17 @@ class TD3(ActorCritic):
     """A deterministic policy climbs the values of the first critic; noise explores around its actions."""
 
     exploration_noise: float  # deviation of the noise on actions, of which the bounds are -1 and 1
-    target_noise: float  # deviation of the noise on the actions that targets are computed of
+    target_policy_noise: float  # deviation of the noise on the actions that targets are computed of
     target_noise_clip: float  # bound on that noise
-    target_rate: float  # share of the way that targets move with every step of the policy
+    tau: float  # share of the way that targets move with every step of the policy
 
     SERVES_CHOICES: ClassVar[bool] = False
 
     def check(self, env: EnvSpec) -> None:
         super().check(env)
-        for key in ("exploration_noise", "target_noise", "target_noise_clip"):
+        for key in ("exploration_noise", "target_policy_noise", "target_noise_clip"):
             require(getattr(self, key) >= 0, f"algo.{key}", getattr(self, key), "0 or more")
-        require(0 < self.target_rate <= 1, "algo.target_rate", self.target_rate, "above 0, up to 1")
+        require(0 < self.tau <= 1, "algo.tau", self.tau, "above 0, up to 1")
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         from torch import nn
@@ -57,7 +57,7 @@ class TD3(ActorCritic):
     def next_values(self, observation: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         # Target policy smoothing (section 5.3): like actions are to have like values.
         bound = wide(self.target_noise_clip)
-        smoothing = (noise * wide(self.target_noise)).clamp(-bound, bound)
+        smoothing = (noise * wide(self.target_policy_noise)).clamp(-bound, bound)
         action = disturbed(torch.tanh(self.target_actor(observation, "policy")[0]), smoothing)
         first, second = self.values(self.target, observation, action)
         return torch.minimum(first, second)
@@ -68,12 +68,12 @@ class TD3(ActorCritic):
         action = torch.tanh(self.actor(batch.observation, "policy")[0])
         losses = -self.critic["q1"](batch.observation, "value", extra=action)[0].squeeze(-1)
         norm = self.learners["actor"].step(losses, batch.weight, lr, active, self.max_grad_norm)
-        return {"policy_loss": (losses.detach() * shares(batch)).sum(-1), "policy_grad_norm": norm}
+        return {"actor_loss": (losses.detach() * shares(batch)).sum(-1), "actor_grad_norm": norm}
 
     def follow(self, active: torch.Tensor) -> None:
         if self.improving:
             for name, target in self.targets.items():
-                target.polyak_update(self.learners[name].parameters, self.target_rate * active)
+                target.polyak_update(self.learners[name].parameters, self.tau * active)
 
 
 def wide(value: float | torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from lab.analysis.plotting import (
     reference_lines,
     style,
 )
-from lab.analysis.session import WINDOW, Tables
+from lab.analysis.session import POLICY_LOSSES, VALUE_LOSSES, WINDOW, Tables
 
 MOST_POINTS = 5_000  # episodes drawn one by one; of more, evenly many are left out
 
@@ -82,17 +82,20 @@ def _lengths(ax: Axes, tables: Tables) -> None:
 
 def _losses(ax: Axes, metrics: pd.DataFrame) -> None:
     ax.set_title("Losses")
-    losses = [name for name in ("policy_loss", "value_loss") if name in metrics and metrics[name].notna().any()]
-    if not losses:
+    policy_loss, value_loss = (
+        next((name for name in names if name in metrics and metrics[name].notna().any()), None)
+        for names in (POLICY_LOSSES, VALUE_LOSSES)
+    )
+    if policy_loss is None and value_loss is None:
         return empty(ax, "nothing learned yet")
-    if "policy_loss" in losses:
-        ax.set_ylabel("policy loss", color=STRONG)
-        ax.plot(metrics["frame"], metrics["policy_loss"], color=STRONG, linewidth=1)
-    if "value_loss" in losses:
+    if policy_loss is not None:
+        ax.set_ylabel(policy_loss.replace("_", " "), color=STRONG)
+        ax.plot(metrics["frame"], metrics[policy_loss], color=STRONG, linewidth=1)
+    if value_loss is not None:
         right = ax.twinx()
-        right.plot(metrics["frame"], metrics["value_loss"], color=SECOND, linewidth=1)
-        right.set_ylabel("value loss", color=SECOND)
-        positive = metrics["value_loss"].dropna()
+        right.plot(metrics["frame"], metrics[value_loss], color=SECOND, linewidth=1)
+        right.set_ylabel(value_loss.replace("_", " "), color=SECOND)
+        positive = metrics[value_loss].dropna()
         if len(positive) and positive.min() > 0 and positive.max() > 100 * positive.min():
             right.set_yscale("log")
             right.minorticks_off()

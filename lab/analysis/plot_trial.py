@@ -27,7 +27,7 @@ from lab.analysis.plotting import (
     trial_curve,
     written,
 )
-from lab.analysis.session import WINDOW, Session
+from lab.analysis.session import POLICY_LOSSES, VALUE_LOSSES, WINDOW, Session
 from lab.analysis.statistics import STATISTICS, interval
 from lab.analysis.trial import VARIES, Trial, not_completed
 
@@ -48,8 +48,10 @@ def plot_trial(trial: Trial) -> bytes:
     _curves(axes[0, 0], trial, "return", f"mean return of the last {WINDOW} episodes")
     _curves(axes[0, 1], trial, "eval_return", "mean return", "Evaluation, deterministic policy")
     _final_returns(axes[0, 2], trial, 72 * (height - 1.8) / 2)
-    _curves(axes[1, 0], trial, "policy_loss", "policy loss")
-    _curves(axes[1, 1], trial, "value_loss", "value loss")
+    for ax, names in ((axes[1, 0], POLICY_LOSSES), (axes[1, 1], VALUE_LOSSES)):
+        logged = [session.tables.metrics.columns for session in trial.sessions if session.tables]
+        column = next((name for name in names if any(name in columns for columns in logged)), names[0])
+        _curves(ax, trial, column, column.replace("_", " "))
     _curves(axes[1, 2], trial, "entropy", "entropy, nats")
     return png(figure)
 
@@ -89,7 +91,7 @@ def _curves(ax: Axes, trial: Trial, column: str, label: str, title: str = "") ->
         ax.plot([], [], linestyle="none", label=_no_mean(trial))
     if is_return:
         reference_lines(ax, reference_of(trial.sessions))
-    elif column == "value_loss":
+    elif column in VALUE_LOSSES:
         log_if_wide(ax)
     if is_return or not len(frames):
         legend(ax)

@@ -18,6 +18,8 @@ from lab.run.directory import RunDir
 from lab.run.files import read_yaml
 from lab.run.schemas import ENDED, SPEC
 
+POLICY_LOSSES = ("policy_loss", "actor_loss")  # columns of metrics.csv, as algorithms name them
+VALUE_LOSSES = ("value_loss", "critic_loss", "q_loss")
 WINDOW = 100  # episodes in what is called the return
 NO_SESSION = "{} is not the run directory of a Session: {} is missing."
 NEEDED = ("name", "seed", "frames", "threads", "mode", "algo.name", "env.name", "env.id")  # keys that every spec has

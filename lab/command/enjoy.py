@@ -147,7 +147,7 @@ def make_env(spec: specs.Spec, options: Options) -> gym.Env[Any, Any]:
     mode = "rgb_array" if options.video else "human" if options.render == "human" else None
     if mode != "human":
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    generators = isolated_rngs(replace(spec.env, vectorize="sync"))
+    generators = isolated_rngs(replace(spec.env, vectorization_mode="sync"))
     env = isolate(make_single(spec.env, mode, options.seed), generators)
     if mode and mode not in env.metadata.get("render_modes", []):
         raise LabError(f"{spec.env.id} cannot be shown: it has no render mode {mode!r}.")

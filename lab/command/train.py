@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.common.renamed import renamed
 from lab.errors import LabError, did_you_mean
 
 if TYPE_CHECKING:
@@ -78,6 +79,10 @@ def refused(message: str, cause: str) -> str:
     words = [word for word in sys.argv[1:] if re.match(r"[\w/]+=\w+$", word) and key not in word]
     with initialize_config_dir(config_path()):
         config = compose("config", [*words, f"hydra.searchpath=[{own_folder(sys.argv[1:])}]"])
+    absent = object()
+    new_name = renamed(key, lambda name: OmegaConf.select(config, name, default=absent) is not absent)
+    if new_name:
+        return new_name
     group, _, leaf = key.rpartition(".")
     while group and not OmegaConf.is_dict(OmegaConf.select(config, group)):
         group, _, leaf = group.rpartition(".")  # the first part of the key that is not there

@@ -66,7 +66,7 @@ def _seeded(seed: int | None) -> contextlib.AbstractContextManager[Any]:
 
 def is_native(spec: EnvSpec) -> bool:
     """Whether the environments are stepped by their own vector implementation."""
-    return spec.vectorize in ("auto", "native") and not isinstance(vectorize(spec, 1), SyncVector)
+    return spec.vectorization_mode in ("auto", "native") and not isinstance(vectorize(spec, 1), SyncVector)
 
 
 def vectorize(
@@ -94,29 +94,31 @@ def vectorize(
     close(name, single.close)
     assert registered is not None
     native = registered.vector_entry_point is not None and not registered.additional_wrappers
-    if spec.vectorize == "native" and not native:
-        raise LabError(f"env.vectorize=native is not possible: {spec.id} has no vector implementation of its own.")
+    if spec.vectorization_mode == "native" and not native:
+        raise LabError(
+            f"env.vectorization_mode=native is not possible: {spec.id} has no vector implementation of its own."
+        )
     # For one environment, the overhead of its vector implementation exceeds the environment's own time.
-    if spec.vectorize == "native" or (spec.vectorize == "auto" and native and spec.num_envs > 1):
+    if spec.vectorization_mode == "native" or (spec.vectorization_mode == "auto" and native and spec.num_envs > 1):
         try:
             with _seeded(seeds[0]):
                 envs = gym.make_vec(spec.id, num_envs, vectorization_mode="vector_entry_point", **spec.kwargs)
         except Exception as error:
             raise LabError(
                 f"{name} cannot be made by its own vector implementation with env.kwargs={spec.kwargs}:"
-                f" {to_sentence(error)} Try env.vectorize=sync."
+                f" {to_sentence(error)} Try env.vectorization_mode=sync."
             ) from error
         if envs.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
             validated = ValidatedVector(envs, name)
             return IsolatedVector(validated, isolated) if isolated else validated
         close(name, envs.close)
-        if spec.vectorize == "native":
+        if spec.vectorization_mode == "native":
             raise LabError(
-                f"env.vectorize=native is not possible: {spec.id}'s own vector implementation does not reset at the"
-                " step after an episode's last (next-step autoreset)."
+                f"env.vectorization_mode=native is not possible: {spec.id}'s own vector implementation does not reset"
+                " at the step after an episode's last (next-step autoreset)."
             )
     makers = [functools.partial(_make_restorable, spec, restore_method, isolated, seed) for seed in seeds]
-    return AsyncVector(name, makers) if spec.vectorize == "async" else SyncVector(makers)
+    return AsyncVector(name, makers) if spec.vectorization_mode == "async" else SyncVector(makers)
 
 
 def _make_restorable(

@@ -25,7 +25,7 @@ class EnvSpec:
     id: str  # Gymnasium id
     num_envs: Count  # environments that a Session steps side by side
     kwargs: dict[str, Any]  # arguments for the environment's constructor
-    vectorize: Literal["auto", "native", "sync", "async"]
+    vectorization_mode: Literal["auto", "native", "sync", "async"]
     restore: Literal["auto", "pickle", "replay", "reset"]
     normalize_observations: bool  # whether to scale observations by their running mean and deviation
     normalize_rewards: bool  # whether to scale rewards by the running deviation of the discounted return

@@ -164,7 +164,7 @@ def probe(spec: EnvSpec) -> Spaces:
             _try_step(name, env)
     finally:
         close(name, env.close)
-    if spec.vectorize in ("auto", "native"):
+    if spec.vectorization_mode in ("auto", "native"):
         envs = vectorize(spec, 2)
         try:
             if not isinstance(envs, SyncVector):
@@ -199,7 +199,7 @@ def detect_restore_method(spec: EnvSpec) -> str:
         if spec.restore == "replay" and is_native(spec):
             raise LabError(
                 f"env.restore=replay is not possible: {spec.id} is stepped by its own vector implementation."
-                " Try env.vectorize=sync."
+                " Try env.vectorization_mode=sync."
             )
         return spec.restore
     names = () if spec.isolate_rng == "never" else GLOBAL_RNGS
@@ -233,6 +233,6 @@ def isolated_rngs(spec: EnvSpec) -> tuple[str, ...]:
     if spec.isolate_rng == "never":
         return ()
     # Isolation costs time in this process, but none that matters in workers.
-    if spec.isolate_rng == "always" or spec.vectorize == "async":
+    if spec.isolate_rng == "always" or spec.vectorization_mode == "async":
         return GLOBAL_RNGS
     return cached_dry_run(spec).global_rngs

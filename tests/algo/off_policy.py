@@ -22,7 +22,7 @@ GAMMA, LR = 0.9, 1e-2
 def make(algo: str, env: str, *words: str) -> tuple[Agent, Rollout]:
     """Return an agent with small networks, and a rollout of random steps that its memory has room for."""
     settings = (
-        f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}", f"algo.lr={LR}", f"algo.minibatch={BATCH}",
+        f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}", f"algo.lr={LR}", f"algo.batch_size={BATCH}",
         "~tuned", "algo.learning_starts=0", "algo.memory.size=24", "net.hidden=[8]", "net.activation=tanh",
     )  # fmt: skip
     made = specs(f"algo={algo}", f"env={env}", *settings, *words, "seed=3")

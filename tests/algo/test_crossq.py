@@ -101,7 +101,11 @@ class Choices:
 
 @pytest.mark.parametrize(("env", "kind"), [("pendulum", Numbers()), ("acrobot", Choices())])
 def test_learning_steps(env: str, kind: Numbers | Choices) -> None:
-    words = (f"algo.temperature={TEMPERATURE}", f"algo.temperature_lr={TEMPERATURE_LR}", f"algo.updates={UPDATES}")
+    words = (
+        f"algo.temperature={TEMPERATURE}",
+        f"algo.temperature_lr={TEMPERATURE_LR}",
+        f"algo.gradient_steps={UPDATES}",
+    )
     agent, rollout = make("crossq", env, *words)
     parts = networks(agent.algorithm.weights(0))
     actor, twins = parts["actor"], [parts["q1"], parts["q2"]]
@@ -162,9 +166,9 @@ def test_there_are_no_targets_and_acting_changes_no_moment() -> None:
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-SMALL = ("algo=crossq", "algo.horizon=1", "env.num_envs=4", "algo.learning_starts=200", "algo.minibatch=64",
+SMALL = ("algo=crossq", "algo.horizon=1", "env.num_envs=4", "algo.learning_starts=200", "algo.batch_size=64",
          "net.hidden=[32]", "env=gymnasium", "eval.episodes=20", "log.every=1000", "algo.lr=3e-3", "algo.gamma=0.5",
-         "algo.updates=1", "algo.temperature=0.1", "frames=3000", "eval.every=3000")  # fmt: skip
+         "algo.gradient_steps=1", "algo.temperature=0.1", "frames=3000", "eval.every=3000")  # fmt: skip
 
 
 def test_it_learns_numbers(tmp_path: Path) -> None:
@@ -177,7 +181,7 @@ def test_it_learns_choices(tmp_path: Path) -> None:
 
 def test_batches_are_corrected_after_the_warmup_and_not_before() -> None:
     def weights(warmup: int, calls: int) -> torch.Tensor:
-        agent, rollout = make("crossq", "pendulum", f"algo.norm_warmup={warmup}", "algo.updates=3")
+        agent, rollout = make("crossq", "pendulum", f"algo.norm_warmup={warmup}", "algo.gradient_steps=3")
         for _ in range(calls):
             agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
         return agent.algorithm.learners["critic"].parameters.values

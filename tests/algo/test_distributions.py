@@ -16,12 +16,12 @@ from tests.helpers import go_on, result, specs, train
 
 TARGET = ("env=gymnasium", "env.id=tests.envs:Target-v0", "name=target")
 BUTTONS = ("env=gymnasium", "env.id=tests.envs:Buttons-v0", "name=buttons")
-PPO = ("algo=ppo", "algo.horizon=32", "algo.minibatch=64", "algo.epochs=4", "env.num_envs=4", "net.hidden=[32]",
+PPO = ("algo=ppo", "algo.horizon=32", "algo.batch_size=64", "algo.epochs=4", "env.num_envs=4", "net.hidden=[32]",
        "algo.lr=1e-2", "algo.gamma=0.5")  # fmt: skip
 KINDS = {
     "beta": ("algo.distribution=beta", *TARGET),
     "tanh": ("algo.distribution=tanh_gaussian", *TARGET),
-    "by state": ("algo.state_dependent_std=true", "algo.log_std=-0.5", *TARGET),
+    "by state": ("algo.state_dependent_std=true", "algo.log_std_init=-0.5", *TARGET),
     "yes or no": BUTTONS,
 }
 
@@ -31,7 +31,7 @@ KINDS = {
 @pytest.mark.parametrize("algo", [pytest.param("a2c", marks=pytest.mark.slow), "ppo"])
 def test_law_1_alone_is_as_in_a_stack(tmp_path: Path, algo: str, kind: str) -> None:
     words = ["env.num_envs=3", "net.hidden=[7]", "algo.entropy_coef=0.01", "frames=400", *KINDS[kind]]
-    words += ["algo=ppo", "algo.horizon=16", "algo.minibatch=24"] if algo == "ppo" else ["algo=a2c"]
+    words += ["algo=ppo", "algo.horizon=16", "algo.batch_size=24"] if algo == "ppo" else ["algo=a2c"]
     alone = train(tmp_path / "alone", *words, "seed=2")
     stacked = train(tmp_path / "stacked", *words, "seed=[0,1,2,3]")
     assert alone[0].read_status()["error"] is None

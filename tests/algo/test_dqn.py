@@ -22,8 +22,8 @@ GAMMA, LR, NORM, B = 0.9, 1e-2, 0.5, 32
 def make(*words: str) -> Agent:
     settings = (
         "algo=dqn", "env=acrobot", "~tuned", "env.num_envs=2", "net.hidden=[8]", "algo.horizon=4", f"algo.lr={LR}",
-        f"algo.gamma={GAMMA}", f"algo.max_grad_norm={NORM}", f"algo.minibatch={B}", "algo.learning_starts=1000",
-        "algo.target_every=1", "algo.target_rate=0.25", "env.kwargs.max_episode_steps=9", "seed=3",
+        f"algo.gamma={GAMMA}", f"algo.max_grad_norm={NORM}", f"algo.batch_size={B}", "algo.learning_starts=1000",
+        "algo.target_update_interval=1", "algo.tau=0.25", "env.kwargs.max_episode_steps=9", "seed=3",
     )  # fmt: skip
     made = specs(*(word if not word.startswith("env.kwargs") else f"+{word}" for word in settings), *words)
     agent = Agent(made, probe(made[0].env), torch.device("cpu"))
@@ -107,7 +107,7 @@ def test_two_learning_steps(kind: str, parts: tuple[str, ...]) -> None:
     words = ["algo.v_min=-4", "algo.v_max=4", "algo.atoms=5"]
     words += [f"algo.loss={kind}" if kind in ("huber", "mse") else f"algo.distribution={kind}"]
     words += [f"algo.{name}=true" for name in ("double", "dueling") if name in parts]
-    words += ["algo.memory.prioritized=true", "algo.n=3"] if parts else []
+    words += ["algo.memory.prioritized=true", "algo.n_step=3"] if parts else []
     agent = make(*words)
     algorithm, atoms = agent.algorithm, 5 if kind in ("categorical", "quantile") else 1
     assert algorithm.replay
@@ -165,7 +165,7 @@ def test_nothing_is_learned_before_it_is_to_start() -> None:
 
 
 def test_a_copied_target_waits_for_its_step() -> None:
-    agent = make("algo.target_every=3", "algo.target_rate=1.0")
+    agent = make("algo.target_update_interval=3", "algo.tau=1.0")
     algorithm = agent.algorithm
 
     def same() -> bool:
@@ -185,9 +185,9 @@ def test_a_copied_target_waits_for_its_step() -> None:
     [
         (("algo.distribution=gaussian",), "algo.distribution=gaussian"),
         (("algo.v_max=-200",), r"algo.v_max=-200.0 .* above algo.v_min=-100.0"),
-        (("algo.target_every=0",), "algo.target_every=0"),
+        (("algo.target_update_interval=0",), "algo.target_update_interval=0"),
         (("algo.memory.size=3",), "algo.memory.size=3 .* 24 or more"),
-        (("algo.updates=0",), "algo.updates=0"),
+        (("algo.gradient_steps=0",), "algo.gradient_steps=0"),
         (("algo.memory.dtype=int8",), "algo.memory.dtype=int8"),
     ],
 )

@@ -10,7 +10,7 @@ from lab.algo.exploration import ExplorationSpec
 from lab.common.streams import Streams
 from lab.errors import LabError
 
-USUAL = ExplorationSpec("epsilon_greedy", start=1.0, final=0.1, schedule="linear", share=0.5, cycles=2)
+USUAL = ExplorationSpec("epsilon_greedy", start=1.0, final=0.1, schedule="linear", fraction=0.5, cycles=2)
 
 
 def made(sessions: int = 1, **changed: Any) -> ExplorationSpec:
@@ -64,7 +64,7 @@ def test_actions_are_as_likely_as_a_softmax_of_their_values() -> None:
         ({"start": 1.5}, "algo.exploration.start=1.5 .* from 0 to 1"),
         ({"method": "boltzmann", "final": 0.0}, "algo.exploration.final=0.0 .* above 0"),
         ({"schedule": "exponential", "final": 0.0}, "above 0 if the schedule is exponential"),
-        ({"share": 0.0}, "algo.exploration.share=0.0"),
+        ({"fraction": 0.0}, "algo.exploration.fraction=0.0"),
         ({"cycles": 0}, "algo.exploration.cycles=0"),
     ],
 )

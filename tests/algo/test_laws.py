@@ -18,32 +18,33 @@ SHORT = ("env=acrobot", "+env.kwargs.max_episode_steps=100")
 CASES = {
     "sarsa": ("algo=sarsa", "env=cartpole", "algo.horizon=16"),
     "sarsa-odd": (
-        "algo=sarsa", *SHORT, *ODD, "algo.minibatch=null", "algo.exploration.method=boltzmann", "algo.lam=0.3",
+        "algo=sarsa", *SHORT, *ODD, "algo.batch_size=null", "algo.exploration.method=boltzmann", "algo.td_lambda=0.3",
     ),
     "sarsa-expected": (
         "algo=sarsa", "env=cartpole", "algo.horizon=16", "algo.expected=true", "algo.dueling=true",
-        "algo.minibatch=32", "algo.exploration.schedule=exponential",
+        "algo.batch_size=32", "algo.exploration.schedule=exponential",
     ),
     "pqn": ("algo=pqn", "env=cartpole", "algo.horizon=16"),
-    "pqn-odd": ("algo=pqn", *SHORT, *ODD, "algo.minibatch=11", "algo.dueling=true", "algo.epochs=2"),
-    "a2c-sil": ("algo=a2c", "env=cartpole", "algo.horizon=16", "algo.sil.updates=2", "algo.sil.minibatch=50"),
+    "pqn-odd": ("algo=pqn", *SHORT, *ODD, "algo.batch_size=11", "algo.dueling=true", "algo.epochs=2"),
+    "a2c-sil": ("algo=a2c", "env=cartpole", "algo.horizon=16", "algo.sil.gradient_steps=2", "algo.sil.batch_size=50"),
     "a2c-sil-even": (
-        "algo=a2c", "env=gymnasium", "env.id=tests.envs:Pair-v0", *ODD, "algo.n=4", "algo.sil.updates=3",
-        "algo.sil.minibatch=17", "algo.sil.memory.prioritized=false", "algo.sil.memory.size=600",
+        "algo=a2c", "env=gymnasium", "env.id=tests.envs:Pair-v0", *ODD, "algo.n_step=4", "algo.sil.gradient_steps=3",
+        "algo.sil.batch_size=17", "algo.sil.memory.prioritized=false", "algo.sil.memory.size=600",
     ),
     "a2c-sil-module": (
-        "algo=a2c", "env=cartpole", "env.num_envs=1", "algo.horizon=4", "algo.n=4", "algo.sil.updates=1",
-        "algo.sil.minibatch=8", "net=module", "net._target_=tests.modules.Torso", "+net.width=8", "+net.dropout=0.5",
+        "algo=a2c", "env=cartpole", "env.num_envs=1", "algo.horizon=4", "algo.n_step=4", "algo.sil.gradient_steps=1",
+        "algo.sil.batch_size=8", "net=module", "net._target_=tests.modules.Torso", "+net.width=8", "+net.dropout=0.5",
         "+net.norm=true", "frames=300",
     ),
     "ppo-sil": (
-        "algo=ppo", "env=pendulum", "algo.horizon=16", "algo.minibatch=32", "algo.epochs=2", "algo.sil.updates=2",
-        "env.num_envs=4", "env.normalize_observations=true", "env.normalize_rewards=true", "algo.sil.minibatch=40",
+        "algo=ppo", "env=pendulum", "algo.horizon=16", "algo.batch_size=32", "algo.epochs=2",
+        "algo.sil.gradient_steps=2",
+        "env.num_envs=4", "env.normalize_observations=true", "env.normalize_rewards=true", "algo.sil.batch_size=40",
         "algo.sil.memory.beta_final=1", "algo.sil.memory.size=1000",
     ),
     "ppo-sil-reset": (
         "algo=ppo", "env=gymnasium", "env.id=tests.envs:Target-v0", "env.restore=reset", "algo.horizon=16",
-        "algo.minibatch=32", "algo.epochs=2", "algo.sil.updates=2", "algo.sil.memory.dtype=float16",
+        "algo.batch_size=32", "algo.epochs=2", "algo.sil.gradient_steps=2", "algo.sil.memory.dtype=float16",
     ),
     "reinforce": (
         "algo=reinforce", "env=cartpole", "algo.horizon=16", "env.num_envs=3", "algo.episode_steps=100",

@@ -10,19 +10,19 @@ from lab.run.directory import RunDir
 from lab.train.stack import Stack
 from tests.helpers import go_on, result, specs, weights
 
-MEMORY = ("algo.learning_starts=60", "algo.minibatch=16", "algo.memory.size=120", "algo.horizon=2")
-SIL = ("algo.horizon=8", "algo.sil.updates=2", "algo.sil.minibatch=20", "algo.sil.memory.size=200")
+MEMORY = ("algo.learning_starts=60", "algo.batch_size=16", "algo.memory.size=120", "algo.horizon=2")
+SIL = ("algo.horizon=8", "algo.sil.gradient_steps=2", "algo.sil.batch_size=20", "algo.sil.memory.size=200")
 CHOICES = ("env=cartpole", "net.hidden=[16]")
 NUMBERS = ("env=gymnasium", "env.id=tests.envs:Target-v0", "name=target", "net.hidden=[16]")
 CASES = {
-    "dqn": ("algo=dqn", *CHOICES, *MEMORY, "algo.n=3"),
+    "dqn": ("algo=dqn", *CHOICES, *MEMORY, "algo.n_step=3"),
     "ddqn_per": ("algo=ddqn_per", *CHOICES, *MEMORY, "algo.memory.dtype=float16"),
     "rainbow": ("algo=rainbow", *CHOICES, *MEMORY),
-    "sac": ("algo=sac", *NUMBERS, *MEMORY, "algo.horizon=1", "algo.n=2"),  # whose environments are reset at once
+    "sac": ("algo=sac", *NUMBERS, *MEMORY, "algo.horizon=1", "algo.n_step=2"),  # whose environments are reset at once
     "td3": ("algo=td3", *NUMBERS, *MEMORY),
     "crossq": ("algo=crossq", *CHOICES, *MEMORY),
-    "a2c-sil": ("algo=a2c", *NUMBERS, *SIL, "algo.n=4"),
-    "ppo-sil": ("algo=ppo", *CHOICES, *SIL, "algo.minibatch=8", "algo.epochs=2"),
+    "a2c-sil": ("algo=a2c", *NUMBERS, *SIL, "algo.n_step=4"),
+    "ppo-sil": ("algo=ppo", *CHOICES, *SIL, "algo.batch_size=8", "algo.epochs=2"),
 }
 BOTH = (
     "env.num_envs=2", "env.normalize_observations=true", "env.normalize_rewards=true", "~tuned", "frames=400",

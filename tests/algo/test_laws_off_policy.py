@@ -12,11 +12,11 @@ from lab.run.directory import RunDir
 from lab.train.collect import Collector, Evaluation
 from tests.helpers import Interruption, go_on, result, specs, train, weights
 
-SMALL = ("env.num_envs=2", "algo.learning_starts=100", "algo.updates=1", "algo.minibatch=32", "algo.memory.size=150",
-         "net.hidden=[24]", "~tuned", "frames=300", "algo.lr_schedule=linear")  # fmt: skip
-PRIORITIZED = ("algo.memory.prioritized=true", "algo.memory.combined=true", "algo.n=3")
+SMALL = ("env.num_envs=2", "algo.learning_starts=100", "algo.gradient_steps=1", "algo.batch_size=32",
+         "algo.memory.size=150", "net.hidden=[24]", "~tuned", "frames=300", "algo.lr_schedule=linear")  # fmt: skip
+PRIORITIZED = ("algo.memory.prioritized=true", "algo.memory.combined=true", "algo.n_step=3")
 # Shapes that fit no vector register.
-ODD = ("env.num_envs=3", "algo.minibatch=13", "net.hidden=[7,5]", "net.activation=silu", "net.shared=true",
+ODD = ("env.num_envs=3", "algo.batch_size=13", "net.hidden=[7,5]", "net.activation=silu", "net.shared=true",
        "algo.policy_delay=2", "algo.max_grad_norm=1.0")  # fmt: skip
 NUMBERS = ("env=gymnasium", "env.id=tests.envs:Target-v0", "name=target")
 CHOICES = ("env=gymnasium", "env.id=tests.envs:Highest-v0", "name=shown")

@@ -103,7 +103,7 @@ def same_weights(agent: Agent, reference: Reference) -> None:
 
 @pytest.mark.parametrize("env", ["acrobot", "pendulum"])
 def test_one_step_of_the_policy_gradient(env: str) -> None:
-    agent, rollout = make("a2c", env, f"algo.lam={LAM}", f"algo.n={T}")
+    agent, rollout = make("a2c", env, f"algo.gae_lambda={LAM}", f"algo.n_step={T}")
     reference = Reference(agent)
     observation = rollout.observation[:, 0]
     value = reference.value(observation).detach()
@@ -134,7 +134,13 @@ def test_a_session_that_has_stopped_is_not_touched_by_its_own_gradient() -> None
 @pytest.mark.parametrize("value_clip", [None, 0.1])
 def test_two_epochs_of_ppo(env: str, value_clip: float | None) -> None:
     clip = "null" if value_clip is None else value_clip
-    words = ["algo.epochs=2", "algo.minibatch=8", f"algo.lam={LAM}", f"algo.clip={CLIP}", f"algo.value_clip={clip}"]
+    words = [
+        "algo.epochs=2",
+        "algo.batch_size=8",
+        f"algo.gae_lambda={LAM}",
+        f"algo.clip_range={CLIP}",
+        f"algo.clip_range_vf={clip}",
+    ]
     agent, rollout = make("ppo", env, *words)
     reference = Reference(agent)
     observation = rollout.observation[:, 0]
@@ -165,8 +171,8 @@ def test_two_epochs_of_ppo(env: str, value_clip: float | None) -> None:
 
 
 def test_a_kl_limit_ends_the_update_of_each_session_on_its_own() -> None:
-    agent, rollout = make("ppo", "acrobot", "algo.epochs=5", "algo.minibatch=24", "algo.kl_stop=1e-9", "algo.lr=0.1")
-    single, _ = make("ppo", "acrobot", "algo.epochs=2", "algo.minibatch=24", "algo.lr=0.1")
+    agent, rollout = make("ppo", "acrobot", "algo.epochs=5", "algo.batch_size=24", "algo.target_kl=1e-9", "algo.lr=0.1")
+    single, _ = make("ppo", "acrobot", "algo.epochs=2", "algo.batch_size=24", "algo.lr=0.1")
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     single.algorithm.learn(rollout, single.streams, 0.0, diagnose=True)
     # The first epoch has a KL of 0 before its only step; the second is over the limit, and the last that is taken.

@@ -14,43 +14,51 @@ LR = "algo.lr=1e-2"
 QUICK = ("algo.gamma=0.3", "net.hidden=[16]", "eval.episodes=20", "eval.max_steps=25", "log.every=100_000", "~tuned")
 ON_POLICY = {
     "a2c": ("algo=a2c", LR, "algo.horizon=8"),
-    "a2c-n-step": ("algo=a2c", LR, "algo.horizon=8", "algo.advantage=n_step", "algo.n=2"),
-    "a2c-sil": ("algo=a2c", LR, "algo.horizon=8", "algo.sil.updates=1", "algo.sil.minibatch=32"),
-    "ppo": ("algo=ppo", LR, "algo.horizon=32", "algo.epochs=4", "algo.minibatch=64"),
+    "a2c-n-step": ("algo=a2c", LR, "algo.horizon=8", "algo.advantage=n_step", "algo.n_step=2"),
+    "a2c-sil": ("algo=a2c", LR, "algo.horizon=8", "algo.sil.gradient_steps=1", "algo.sil.batch_size=32"),
+    "ppo": ("algo=ppo", LR, "algo.horizon=32", "algo.epochs=4", "algo.batch_size=64"),
     "ppo-sil": (
-        "algo=ppo", LR, "algo.horizon=32", "algo.epochs=4", "algo.minibatch=64", "algo.sil.updates=2",
-        "algo.sil.minibatch=64",
+        "algo=ppo", LR, "algo.horizon=32", "algo.epochs=4", "algo.batch_size=64", "algo.sil.gradient_steps=2",
+        "algo.sil.batch_size=64",
     ),
     "reinforce": ("algo=reinforce", "algo.lr=2e-2", "algo.horizon=16"),
     "reinforce-without-baseline": ("algo=reinforce", "algo.lr=2e-2", "algo.horizon=32", "algo.baseline=false",
         "algo.normalize_advantage=true"),
 }  # fmt: skip
 DQN = (
-    "algo=dqn", LR, "algo.updates=2", "algo.minibatch=32", "algo.learning_starts=200", "algo.target_every=20",
-    "algo.exploration.share=0.5", "algo.v_min=-1", "algo.v_max=3", "algo.atoms=13",
+    "algo=dqn", LR, "algo.gradient_steps=2", "algo.batch_size=32", "algo.learning_starts=200",
+    "algo.target_update_interval=20",
+    "algo.exploration.fraction=0.5", "algo.v_min=-1", "algo.v_max=3", "algo.atoms=13",
 )  # fmt: skip
 NOISY = ("algo.noisy=true", "algo.exploration.final=0")
 RAINBOW = (
-    "algo.double=true", "algo.dueling=true", *NOISY, "algo.distribution=categorical", "algo.n=3",
+    "algo.double=true", "algo.dueling=true", *NOISY, "algo.distribution=categorical", "algo.n_step=3",
     "algo.memory.prioritized=true",
 )  # fmt: skip
 VALUE_BASED = {
     "dqn": DQN,
-    "dqn-mse-polyak": (*DQN, "algo.loss=mse", "algo.target_every=1", "algo.target_rate=0.05"),
+    "dqn-mse-polyak": (*DQN, "algo.loss=mse", "algo.target_update_interval=1", "algo.tau=0.05"),
     "double": (*DQN, "algo.double=true"),
     "dueling": (*DQN, "algo.dueling=true"),
     "noisy": (*DQN, *NOISY),
     "categorical": (*DQN, "algo.distribution=categorical"),
     "quantile": (*DQN, "algo.distribution=quantile"),
     "prioritized": (*DQN, "algo.memory.prioritized=true"),
-    "several-steps": (*DQN, "algo.n=3"),
+    "several-steps": (*DQN, "algo.n_step=3"),
     "combined": (*DQN, "algo.memory.combined=true"),
     "boltzmann": (*DQN, "algo.exploration.method=boltzmann", "algo.exploration.start=1", "algo.exploration.final=0.1"),
     "rainbow": (*DQN, *RAINBOW),
     "rainbow-quantile": (*DQN, *RAINBOW, "algo.distribution=quantile", "algo.memory.combined=true"),
-    "sarsa": ("algo=sarsa", LR, "algo.horizon=16", "algo.minibatch=32"),
-    "sarsa-expected": ("algo=sarsa", LR, "algo.horizon=16", "algo.minibatch=32", "algo.expected=true", "algo.lam=0"),
-    "pqn": ("algo=pqn", LR, "algo.horizon=16", "algo.minibatch=32"),
+    "sarsa": ("algo=sarsa", LR, "algo.horizon=16", "algo.batch_size=32"),
+    "sarsa-expected": (
+        "algo=sarsa",
+        LR,
+        "algo.horizon=16",
+        "algo.batch_size=32",
+        "algo.expected=true",
+        "algo.td_lambda=0",
+    ),
+    "pqn": ("algo=pqn", LR, "algo.horizon=16", "algo.batch_size=32"),
 }
 
 

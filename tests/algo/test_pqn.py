@@ -17,7 +17,7 @@ WORDS = ("algo=pqn", "env=acrobot", f"algo.gamma={GAMMA}", f"algo.lr={LR}", "alg
 @pytest.mark.parametrize(("epochs", "minibatch"), [(1, T * E), (3, 7)])
 def test_a_horizon_of_pqn(lam: float, epochs: int, minibatch: int) -> None:
     size = "null" if minibatch == T * E else minibatch
-    words = (f"algo.lam={lam}", f"algo.epochs={epochs}", f"algo.minibatch={size}", "algo.max_grad_norm=0.5")
+    words = (f"algo.td_lambda={lam}", f"algo.epochs={epochs}", f"algo.batch_size={size}", "algo.max_grad_norm=0.5")
     agent, rollout = horizon(*WORDS, *words)
     with torch.no_grad():
         following = plain(agent)(rollout.observation[1:, 0]).max(-1).values
@@ -29,7 +29,9 @@ def test_a_horizon_of_pqn(lam: float, epochs: int, minibatch: int) -> None:
 
 
 def test_values_are_those_of_the_network_before_the_first_step() -> None:
-    agent, rollout = horizon(*WORDS, "algo.minibatch=null", "algo.epochs=1", "algo.lam=0.65", "algo.dueling=true")
+    agent, rollout = horizon(
+        *WORDS, "algo.batch_size=null", "algo.epochs=1", "algo.td_lambda=0.65", "algo.dueling=true"
+    )
     values = agent.algorithm.rollout_values(rollout)
     assert values.shape == (T + 1, 1, E, 3)
     singly = [agent.algorithm.action_values(rollout.observation[t]) for t in range(T + 1)]
@@ -40,7 +42,7 @@ def test_values_are_those_of_the_network_before_the_first_step() -> None:
 
 
 def test_a_session_that_has_stopped_is_not_touched() -> None:
-    agent, rollout = horizon(*WORDS, "algo.minibatch=7")
+    agent, rollout = horizon(*WORDS, "algo.batch_size=7")
     before = agent.algorithm.learners["q"].parameters.values.clone()
     agent.algorithm.active[0] = 0.0
     rollout.reward[:] = float("nan")
@@ -51,7 +53,7 @@ def test_a_session_that_has_stopped_is_not_touched() -> None:
 @pytest.mark.parametrize(
     ("mistake", "sentence"),
     [
-        ("algo.minibatch=100", "algo.minibatch=100 does not divide the rollout of 256 samples"),
+        ("algo.batch_size=100", "algo.batch_size=100 does not divide the rollout of 256 samples"),
         ("algo.lr=0", "algo.lr must be above 0"),
         ("algo.optimizer.name=adan", "Did you mean 'adam'"),
     ],

@@ -22,7 +22,8 @@ def make(algo: str, net: str, *words: str) -> tuple[Agent, Rollout]:
     settings = (
         f"algo={algo}", "env=acrobot", f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}",
         f"algo.lr={LR}", "algo.lr_schedule=constant", f"algo.entropy_coef={ENTROPY}", f"algo.value_coef={VALUE}",
-        f"algo.max_grad_norm={NORM}", f"algo.lam={LAM}", "algo.policy_gain=1.0", "algo.normalize_advantage=false",
+        f"algo.max_grad_norm={NORM}", f"algo.gae_lambda={LAM}", "algo.policy_gain=1.0",
+        "algo.normalize_advantage=false",
         "~tuned", f"net={net}", "net.hidden=[8]", "net.activation=tanh", f"net.size={SIZE}", "seed=3",
     )  # fmt: skip
     made = specs(*settings, *words)
@@ -128,7 +129,7 @@ def same_weights(agent: Agent, reference: Reference, before: Reference) -> None:
 @pytest.mark.parametrize("burn_in", [0, 2])
 @pytest.mark.parametrize("net", ["gru", "lstm"])
 def test_a_step_of_a2c(net: str, burn_in: int) -> None:
-    agent, rollout = make("a2c", net, f"algo.n={T}", f"net.burn_in={burn_in}")
+    agent, rollout = make("a2c", net, f"algo.n_step={T}", f"net.burn_in={burn_in}")
     reference, before = Reference(agent, net), Reference(agent, net)
     optimizer = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
     losses = []
@@ -148,7 +149,7 @@ def test_a_step_of_a2c(net: str, burn_in: int) -> None:
 
 @pytest.mark.parametrize(("net", "burn_in"), [("gru", 0), ("gru", 1), ("lstm", 0)])
 def test_two_epochs_of_ppo_by_whole_sequences(net: str, burn_in: int) -> None:
-    words = ["algo.epochs=2", f"algo.minibatch={2 * T}", f"algo.clip={CLIP}", f"net.burn_in={burn_in}"]
+    words = ["algo.epochs=2", f"algo.batch_size={2 * T}", f"algo.clip_range={CLIP}", f"net.burn_in={burn_in}"]
     agent, rollout = make("ppo", net, *words)
     agent.algorithm.check_steps()
     reference, before = Reference(agent, net), Reference(agent, net)
@@ -182,7 +183,7 @@ def test_two_epochs_of_ppo_by_whole_sequences(net: str, burn_in: int) -> None:
 
 @pytest.mark.parametrize("net", ["gru", "lstm"])
 def test_acting_is_what_learning_computes(net: str) -> None:
-    agent, rollout = make("ppo", net, f"algo.minibatch={T}")
+    agent, rollout = make("ppo", net, f"algo.batch_size={T}")
     values = agent.algorithm.values(rollout)[:, 0]
     _, value = agent.algorithm.policy_and_value(agent.algorithm.look(rollout, T))
     assert torch.allclose(value.view(E, T), values[:-1].T, atol=1e-6)

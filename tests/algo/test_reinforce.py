@@ -131,7 +131,7 @@ def test_episodes_that_environments_broke_off_are_left_out() -> None:
 
 def test_its_numbers_are_not_those_of_a2c() -> None:
     ours, steps = make("reinforce", "acrobot")
-    theirs, _ = make("a2c", "acrobot", "algo.lam=1", f"algo.n={T}")
+    theirs, _ = make("a2c", "acrobot", "algo.gae_lambda=1", f"algo.n_step={T}")
     for rollout in horizons(steps)[:4]:
         for agent in (ours, theirs):
             agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)

@@ -19,8 +19,8 @@ from tests.helpers import specs
 
 TEMPERATURE, TEMPERATURE_LR, RATE, UPDATES = 0.4, 3e-2, 0.1, 4
 WORDS = (
-    f"algo.temperature={TEMPERATURE}", f"algo.temperature_lr={TEMPERATURE_LR}", f"algo.target_rate={RATE}",
-    f"algo.updates={UPDATES}", "algo.policy_delay=2",
+    f"algo.temperature={TEMPERATURE}", f"algo.temperature_lr={TEMPERATURE_LR}", f"algo.tau={RATE}",
+    f"algo.gradient_steps={UPDATES}", "algo.policy_delay=2",
 )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ class Choices:
 @pytest.mark.parametrize("learn_temperature", [True, False])
 @pytest.mark.parametrize(("env", "kind"), [("pendulum", Continuous()), ("acrobot", Choices())])
 def test_learning_steps(env: str, kind: Continuous | Choices, learn_temperature: bool) -> None:
-    words = [*WORDS, "algo.target_entropy_share=0.7", f"algo.learn_temperature={str(learn_temperature).lower()}"]
+    words = [*WORDS, "algo.target_entropy_fraction=0.7", f"algo.learn_temperature={str(learn_temperature).lower()}"]
     agent, rollout = make("sac", env, *words)
     parts = plain_parts(agent)
     critics = nn.ModuleList([parts["critic.q1"], parts["critic.q2"]])
@@ -162,7 +162,9 @@ def test_twins_have_trunks_of_their_own_however_the_net_shares_its() -> None:
 
 
 def test_prioritized_replay_is_told_the_errors_of_both_critics() -> None:
-    agent, rollout = make("sac", "pendulum", "algo.memory.prioritized=true", "algo.memory.combined=true", "algo.n=2")
+    agent, rollout = make(
+        "sac", "pendulum", "algo.memory.prioritized=true", "algo.memory.combined=true", "algo.n_step=2"
+    )
     seen = []
     original = agent.algorithm.replay.update_priorities
     agent.algorithm.replay.update_priorities = lambda batch, errors: (seen.append(errors), original(batch, errors))
@@ -173,17 +175,31 @@ def test_prioritized_replay_is_told_the_errors_of_both_critics() -> None:
     assert metrics["td_error"] > 0
 
 
-SMALL = ("algo.horizon=1", "env.num_envs=4", "algo.learning_starts=200", "algo.minibatch=64", "net.hidden=[32]",
+SMALL = ("algo.horizon=1", "env.num_envs=4", "algo.learning_starts=200", "algo.batch_size=64", "net.hidden=[32]",
          "env=gymnasium", "eval.episodes=20", "log.every=1000")  # fmt: skip
 
 
 def test_it_learns_numbers(tmp_path: Path) -> None:
-    words = ("algo=sac", *SMALL, "env.id=tests.envs:Target-v0", "algo.lr=3e-3", "algo.gamma=0.5", "algo.updates=1")
+    words = (
+        "algo=sac",
+        *SMALL,
+        "env.id=tests.envs:Target-v0",
+        "algo.lr=3e-3",
+        "algo.gamma=0.5",
+        "algo.gradient_steps=1",
+    )
     assert learned(tmp_path, *words, "algo.temperature=0.1", "frames=3000", "eval.every=3000") > -2.0
 
 
 def test_it_learns_choices(tmp_path: Path) -> None:
-    words = ("algo=sac", *SMALL, "env.id=tests.envs:Highest-v0", "algo.lr=3e-3", "algo.gamma=0.5", "algo.updates=1")
+    words = (
+        "algo=sac",
+        *SMALL,
+        "env.id=tests.envs:Highest-v0",
+        "algo.lr=3e-3",
+        "algo.gamma=0.5",
+        "algo.gradient_steps=1",
+    )
     assert learned(tmp_path, *words, "algo.temperature=0.1", "frames=3000", "eval.every=3000") == 8.0
 
 
@@ -192,8 +208,8 @@ def test_it_learns_choices(tmp_path: Path) -> None:
     {
         "algo.temperature=0": "algo.temperature=0.0 is not allowed: algo.temperature must be above 0",
         "algo.temperature_lr=0": "algo.temperature_lr must be above 0",
-        "algo.target_entropy_share=1.1": "algo.target_entropy_share must be above 0, up to 1",
-        "algo.target_rate=0": "algo.target_rate must be above 0, up to 1",
+        "algo.target_entropy_fraction=1.1": "algo.target_entropy_fraction must be above 0, up to 1",
+        "algo.tau=0": "algo.tau must be above 0, up to 1",
         "algo.policy_delay=0": "algo.policy_delay must be 1 learning step or more",
         "algo.lr=-1": "algo.lr must be above 0",
     }.items(),

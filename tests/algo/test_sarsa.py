@@ -14,8 +14,8 @@ from tests.helpers import lab, specs
 GAMMA, LR = 0.9, 1e-2
 WORDS = (
     "algo=sarsa", "env=acrobot", f"algo.gamma={GAMMA}", f"algo.lr={LR}", "algo.max_grad_norm=0.5",
-    "algo.epochs=1", "algo.minibatch=null",
-    "algo.exploration.start=0.8", "algo.exploration.final=0.2", "algo.exploration.share=0.5",
+    "algo.epochs=1", "algo.batch_size=null",
+    "algo.exploration.start=0.8", "algo.exploration.final=0.2", "algo.exploration.fraction=0.5",
 )  # fmt: skip
 EPSILON = 0.5  # in the middle of that schedule, at a quarter of the frames
 
@@ -30,7 +30,7 @@ def expectation(values: torch.Tensor) -> float:
 @pytest.mark.parametrize("expected", [False, True])
 @pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
 def test_a_horizon_of_sarsa(lam: float, expected: bool) -> None:
-    agent, rollout = horizon(*WORDS, f"algo.lam={lam}", f"algo.expected={str(expected).lower()}")
+    agent, rollout = horizon(*WORDS, f"algo.td_lambda={lam}", f"algo.expected={str(expected).lower()}")
     with torch.no_grad():
         values = plain(agent)(rollout.observation[:, 0])
     following = torch.zeros(T, E)
@@ -48,8 +48,8 @@ def test_a_horizon_of_sarsa(lam: float, expected: bool) -> None:
     errors = (taken(values[:-1], rollout.action[:, 0]) - returns)[usable]
     assert metrics["steps"].tolist() == [1.0]
     assert metrics["td_error"].item() == pytest.approx(errors.abs().mean().item(), abs=1e-5)
-    assert metrics["value_loss"].item() == pytest.approx(0.5 * errors.square().mean().item(), abs=1e-5)
-    assert metrics["exploration"].item() == pytest.approx(EPSILON)
+    assert metrics["q_loss"].item() == pytest.approx(0.5 * errors.square().mean().item(), abs=1e-5)
+    assert metrics["exploration_rate"].item() == pytest.approx(EPSILON)
 
 
 def test_steps_in_which_an_environment_was_reset_change_nothing() -> None:
@@ -88,9 +88,9 @@ def test_the_expectation_is_what_exploration_gives_on_average() -> None:
 @pytest.mark.parametrize(
     ("mistake", "sentence"),
     [
-        ("algo.lam=1.5", "algo.lam=1.5 is not allowed: algo.lam must be from 0 to 1"),
+        ("algo.td_lambda=1.5", "algo.td_lambda=1.5 is not allowed: algo.td_lambda must be from 0 to 1"),
         ("algo.epochs=0", "algo.epochs must be 1 or more"),
-        ("algo.minibatch=5", "algo.minibatch=5 does not divide the rollout of 128 samples"),
+        ("algo.batch_size=5", "algo.batch_size=5 does not divide the rollout of 128 samples"),
         ("algo.exploration.start=2", "algo.exploration.start must be from 0 to 1"),
         ("algo.max_grad_norm=0", "algo.max_grad_norm must be above 0, or null"),
     ],

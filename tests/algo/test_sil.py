@@ -17,13 +17,18 @@ from tests.helpers import specs, train
 
 GAMMA, LR, POLICY, VALUE, NORM = 0.9, 1e-2, 0.7, 0.3, 0.5
 OFF = ("env=acrobot", f"algo.gamma={GAMMA}", f"algo.lr={LR}", f"algo.max_grad_norm={NORM}")
-PPO = ("algo.minibatch=14", "algo.epochs=2")
-ON = ("algo.sil.updates=3", "algo.sil.minibatch=8", f"algo.sil.policy_coef={POLICY}", f"algo.sil.value_coef={VALUE}")
+PPO = ("algo.batch_size=14", "algo.epochs=2")
+ON = (
+    "algo.sil.gradient_steps=3",
+    "algo.sil.batch_size=8",
+    f"algo.sil.policy_coef={POLICY}",
+    f"algo.sil.value_coef={VALUE}",
+)
 EVEN = ("algo.sil.memory.beta=0.4", "algo.sil.memory.beta_final=0.4")
 
 
 def words(algo: str) -> tuple[str, ...]:
-    return (f"algo={algo}", *OFF, *(PPO if algo == "ppo" else (f"algo.n={T}",)))
+    return (f"algo={algo}", *OFF, *(PPO if algo == "ppo" else (f"algo.n_step={T}",)))
 
 
 @pytest.mark.parametrize("prioritized", [True, False])
@@ -82,7 +87,7 @@ def test_steps_of_self_imitation(algo: str, prioritized: bool) -> None:
         for ours, theirs in zip(plain(agent, name, "network").parameters(), reference.parameters(), strict=True):
             assert torch.allclose(ours, theirs, atol=5e-6), (ours - theirs).abs().max()
     assert metrics["steps"].tolist() == [4.0 if algo == "a2c" else 7.0]
-    assert 0 < metrics["sil_better"].item() <= 1
+    assert 0 < metrics["sil_better_fraction"].item() <= 1
 
 
 def resume(optimizer, agent, state, steps: torch.Tensor, policy: nn.Sequential, value: nn.Sequential) -> None:
@@ -142,16 +147,16 @@ def test_returns_below_the_value_teach_nothing() -> None:
 @pytest.mark.parametrize(
     ("mistake", "sentence"),
     [
-        ("algo.sil.updates=-1", r"algo.sil.updates must be 0 \(none\) or more"),
-        ("algo.sil.minibatch=0", "algo.sil.minibatch must be 1 or more"),
+        ("algo.sil.gradient_steps=-1", r"algo.sil.gradient_steps must be 0 \(none\) or more"),
+        ("algo.sil.batch_size=0", "algo.sil.batch_size must be 1 or more"),
         ("algo.sil.memory.combined=true", "false, as the newest step has no return yet"),
         ("algo.sil.memory.alpha=2", "algo.sil.memory.alpha must be from 0 to 1"),
         ("algo.sil.memory.size=10", r"algo.sil.memory.size must be 1024 or more \(a horizon\)"),
     ],
 )
 def test_mistakes_are_refused(mistake: str, sentence: str) -> None:
-    settings = ("algo.horizon=128", "algo.minibatch=128", "env.num_envs=8")
-    changed = [] if mistake.startswith("algo.sil.updates") else ["algo.sil.updates=1"]
+    settings = ("algo.horizon=128", "algo.batch_size=128", "env.num_envs=8")
+    changed = [] if mistake.startswith("algo.sil.gradient_steps") else ["algo.sil.gradient_steps=1"]
     with pytest.raises(LabError, match=sentence):
         specs("algo=ppo", "env=cartpole", *settings, *changed, mistake)
 
@@ -163,7 +168,9 @@ def test_it_learns_what_is_rarely_rewarded_sooner(tmp_path: Path) -> None:
     )  # fmt: skip
     reached = {}
     for updates in (0, 4):
-        directories = train(tmp_path / str(updates), *chosen, f"algo.sil.updates={updates}", "algo.sil.minibatch=64")
+        directories = train(
+            tmp_path / str(updates), *chosen, f"algo.sil.gradient_steps={updates}", "algo.sil.batch_size=64"
+        )
         found = [directory.episodes.read_text().splitlines()[-50:] for directory in directories]
         reached[updates] = [np.mean([float(row.split(",")[1]) for row in rows]) for rows in found]
     assert min(reached[4]) > 0.8, reached

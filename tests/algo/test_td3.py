@@ -18,8 +18,8 @@ from tests.helpers import specs
 
 RATE, UPDATES, TARGET_NOISE, CLIP = 0.1, 5, 0.8, 0.5
 WORDS = (
-    f"algo.target_noise={TARGET_NOISE}", f"algo.target_noise_clip={CLIP}", f"algo.target_rate={RATE}",
-    f"algo.updates={UPDATES}",
+    f"algo.target_policy_noise={TARGET_NOISE}", f"algo.target_noise_clip={CLIP}", f"algo.tau={RATE}",
+    f"algo.gradient_steps={UPDATES}",
 )  # fmt: skip
 
 
@@ -62,18 +62,18 @@ def test_learning_steps() -> None:
 
 
 def test_metrics_of_the_policy_are_those_of_its_last_step() -> None:
-    agent, rollout = make("td3", "pendulum", "algo.updates=5", "algo.policy_delay=3")
+    agent, rollout = make("td3", "pendulum", "algo.gradient_steps=5", "algo.policy_delay=3")
     algorithm, seen = agent.algorithm, []
     original = algorithm.improve_policy
     algorithm.improve_policy = lambda *arguments: seen.append(original(*arguments)) or seen[-1]
     metrics = algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
     assert len(seen) == 1
-    assert torch.equal(metrics["policy_loss"], seen[0]["policy_loss"])
+    assert torch.equal(metrics["actor_loss"], seen[0]["actor_loss"])
     assert metrics["steps"].tolist() == [5.0]
 
 
 def test_the_delay_goes_on_where_it_was() -> None:
-    agent, rollout = make("td3", "pendulum", "algo.updates=3")
+    agent, rollout = make("td3", "pendulum", "algo.gradient_steps=3")
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
     other, _ = make("td3", "pendulum")
     other.algorithm.restore(0, agent.algorithm.state(0))
@@ -96,9 +96,9 @@ def test_disturbed_actions_stay_between_their_bounds() -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    words = ("algo=td3", "algo.horizon=1", "env.num_envs=4", "algo.learning_starts=200", "algo.minibatch=64",
+    words = ("algo=td3", "algo.horizon=1", "env.num_envs=4", "algo.learning_starts=200", "algo.batch_size=64",
              "net.hidden=[32]", "env=gymnasium", "eval.episodes=20", "log.every=1000", "algo.lr=3e-3",
-             "algo.gamma=0.5", "algo.updates=1", "frames=3000", "eval.every=3000")  # fmt: skip
+             "algo.gamma=0.5", "algo.gradient_steps=1", "frames=3000", "eval.every=3000")  # fmt: skip
     assert learned(tmp_path, *words, "env.id=tests.envs:Target-v0") > -2.0
 
 
@@ -106,9 +106,9 @@ def test_it_learns(tmp_path: Path) -> None:
     ("word", "sentence"),
     {
         "algo.exploration_noise=-1": "algo.exploration_noise must be 0 or more",
-        "algo.target_noise=-1": "algo.target_noise must be 0 or more",
+        "algo.target_policy_noise=-1": "algo.target_policy_noise must be 0 or more",
         "algo.target_noise_clip=-1": "algo.target_noise_clip must be 0 or more",
-        "algo.target_rate=2": "algo.target_rate must be above 0, up to 1",
+        "algo.tau=2": "algo.tau must be above 0, up to 1",
     }.items(),
 )
 def test_values_that_are_not_allowed(word: str, sentence: str) -> None:

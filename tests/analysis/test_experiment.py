@@ -182,14 +182,14 @@ def test_importance_finds_what_matters(tmp_path: Path) -> None:
 def lines_of_trials(n: int, objective: Objective = RETURN, **figures: float) -> Experiment:
     def of_number(number: int) -> Trial:
         made = {metric: figures.get(metric, float(number)) for metric in objective.metrics}
-        return trial(session(0, **made), number=number, **{"algo.lr": 0.1 * number, "algo.n": number % 2})
+        return trial(session(0, **made), number=number, **{"algo.lr": 0.1 * number, "algo.n_step": number % 2})
 
     return experiment(*map(of_number, range(n)), objective=objective)
 
 
 def test_importance_of_too_few_trials_is_not_told() -> None:
     assert lines_of_trials(7).importance == {}
-    assert list(lines_of_trials(8).importance) == ["algo.lr", "algo.n"]
+    assert list(lines_of_trials(8).importance) == ["algo.lr", "algo.n_step"]
 
 
 def test_importance_of_equal_values_is_not_told() -> None:

@@ -247,7 +247,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
     "long names": {
         "points": LONG, "states": {(2, 1): "failed", (5, 0): "pruned", (6, 0): "running", (7, 0): "pending"},
     },
-    "a group": {"points": [{"algo": "a2c"}, *({"algo": "ppo", "algo.clip": clip / 10} for clip in range(8))]},
+    "a group": {"points": [{"algo": "a2c"}, *({"algo": "ppo", "algo.clip_range": clip / 10} for clip in range(8))]},
     "none ranked": {"points": TWO[:3], "states": dict.fromkeys(ALL, "failed")},
     "one ranked": {"points": TWO[:3], "states": {(0, 0): "failed", (1, 0): "pruned"}},
     "none begun": {"points": TWO[:3], "states": dict.fromkeys(ALL, "pending")},

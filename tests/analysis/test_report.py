@@ -229,7 +229,7 @@ def not_finite(folder: Path) -> None:
             row[place] = "inf"
         path.write_text("\n".join([head, *(",".join(row) for row in cells)]) + "\n")
         spec = folder / f"trial-000/seed-{seed}/spec.yaml"
-        spec.write_text(re.sub(r"log_std: .*", "log_std: .inf", spec.read_text()))
+        spec.write_text(re.sub(r"log_std_init: .*", "log_std_init: .inf", spec.read_text()))
 
 
 def one_seed(folder: Path) -> None:
@@ -291,7 +291,7 @@ def test_what_is_not_finite(tmp_path: Path) -> None:
     not_finite(tmp_path)
     trial = by_number(held(tmp_path))[0]
     assert len(trial["curves"]["value_loss"][2]) == 10
-    assert trial["spec"]["algo.log_std"] == "Infinity"
+    assert trial["spec"]["algo.log_std_init"] == "Infinity"
 
 
 class Browser:

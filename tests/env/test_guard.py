@@ -144,7 +144,7 @@ def test_a_session_completes_whatever_close_does(
 ) -> None:
     monkeypatch.setattr(close, "__kwdefaults__", {"seconds": 0.2})
     start = time.monotonic()
-    directory = train(tmp_path, *CLOSES, f"+env.kwargs.way={way}", f"env.vectorize={vectorize}")[0]
+    directory = train(tmp_path, *CLOSES, f"+env.kwargs.way={way}", f"env.vectorization_mode={vectorize}")[0]
     assert time.monotonic() - start < 20
     assert directory.read_status()["state"] == "completed", directory.read_status()["error"]
     told = [line for line in directory.log.read_text().splitlines() if "close()" in line]

@@ -17,7 +17,7 @@ from lab.errors import LabError
 from tests.helpers import specs
 
 PENDULUM = ("env=pendulum", "+env.kwargs.max_episode_steps=20")
-CARTPOLE = ("env=cartpole", "env.vectorize=sync")
+CARTPOLE = ("env=cartpole", "env.vectorization_mode=sync")
 LANDER = ("env=gymnasium", "env.id=LunarLander-v3", "+env.kwargs.max_episode_steps=30")
 WALKER = ("env=gymnasium", "env.id=BipedalWalker-v3", "+env.kwargs.max_episode_steps=30")
 FORGETFUL = ("env=gymnasium", "env.id=tests.envs:Forgetful-v0")
@@ -95,8 +95,8 @@ def check_every_step(spec: EnvSpec, way: str, every: int = 1) -> None:
         (("env=cartpole",), "pickle"),
         (LANDER, "replay"),
         ((*PENDULUM, "env.restore=replay"), "replay"),
-        ((*PENDULUM, "env.vectorize=async"), "pickle"),
-        ((*LANDER, "env.vectorize=async"), "replay"),
+        ((*PENDULUM, "env.vectorization_mode=async"), "pickle"),
+        ((*LANDER, "env.vectorization_mode=async"), "replay"),
     ],
     ids=["pendulum", "cartpole", "native", "lander", "replayed", "async", "async lander"],
 )
@@ -165,7 +165,9 @@ def test_what_cannot_be_made_is_brought_back_by_nothing() -> None:
 
 
 def test_native_vector_environments_cannot_be_replayed() -> None:
-    with pytest.raises(LabError, match=r"restore=replay is not possible.*Try env.vectorize=sync"):
+    with pytest.raises(LabError, match=r"restore=replay is not possible.*Try env.vectorization_mode=sync"):
         detect_restore_method(env_spec("env=cartpole", "env.restore=replay"))
-    assert detect_restore_method(env_spec("env=cartpole", "env.restore=replay", "env.vectorize=sync")) == "replay"
+    assert (
+        detect_restore_method(env_spec("env=cartpole", "env.restore=replay", "env.vectorization_mode=sync")) == "replay"
+    )
     assert detect_restore_method(env_spec("env=cartpole", "env.restore=reset")) == "reset"

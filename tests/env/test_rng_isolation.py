@@ -32,7 +32,7 @@ CASES = {
     "native": NATIVE,
     "always": (*DICE, "+env.kwargs.at=rare", "env.isolate_rng=always"),
     "sampled": ("env=gymnasium", "env.id=tests.rogue:Sampled-v0", "name=sampled"),
-    "async": (*DICE, "env.vectorize=async"),
+    "async": (*DICE, "env.vectorization_mode=async"),
 }
 
 
@@ -68,7 +68,7 @@ def test_law_1_holds_for_draws_from_shared_generators(tmp_path: Path, case: str)
 def test_workers_have_states_of_their_own_as_environments_of_one_process_have() -> None:
     seen = []
     for vectorize in ("sync", "async"):
-        spec = specs(*DICE, f"env.vectorize={vectorize}")[0].env
+        spec = specs(*DICE, f"env.vectorization_mode={vectorize}")[0].env
         envs = Environments(spec, 3, np.random.default_rng(0), detect_restore_method(spec))
         seen.append([envs.reset(), *(envs.step(np.zeros(3, np.int64))[0] for _ in range(20))])
         envs.close()

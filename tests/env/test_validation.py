@@ -137,7 +137,13 @@ def test_a_session_fails_at_the_frame_at_which_its_environment_goes_wrong(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], vectorize: str, part: str, value: str, sentence: str
 ) -> None:
     kwargs = (f"+env.kwargs.part={part}", f"+env.kwargs.value={value}", "+env.kwargs.at=7")
-    few = ("env.num_envs=2", "frames=400", "log.tensorboard=false", "eval.every=0", f"env.vectorize={vectorize}")
+    few = (
+        "env.num_envs=2",
+        "frames=400",
+        "log.tensorboard=false",
+        "eval.every=0",
+        f"env.vectorization_mode={vectorize}",
+    )
     directory = RunDir(tmp_path)
     assert go_on(specs(*WRONG, *kwargs, *few), [directory]) == ["failed"]
     status = directory.read_status()
@@ -151,7 +157,7 @@ def test_a_session_fails_at_the_frame_at_which_its_environment_goes_wrong(
 def test_an_error_of_an_environment_in_a_worker_is_told_as_it_was_raised(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    few = ("env.num_envs=2", "frames=400", "log.tensorboard=false", "eval.every=0", "env.vectorize=async")
+    few = ("env.num_envs=2", "frames=400", "log.tensorboard=false", "eval.every=0", "env.vectorization_mode=async")
     directory = RunDir(tmp_path)
     assert go_on(specs(*WRONG, "+env.kwargs.part=raises", "+env.kwargs.at=7", *few), [directory]) == ["failed"]
     error = directory.read_status()["error"]

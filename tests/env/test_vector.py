@@ -41,17 +41,19 @@ def test_every_environment_steps_and_is_reset_by_itself(env: str) -> None:
 
 def test_native_vector_class_where_there_is_one() -> None:
     for vectorize, native in (("auto", True), ("native", True), ("sync", False)):
-        envs = Environments(env_spec(f"env.vectorize={vectorize}"), 2, np.random.default_rng(0))
+        envs = Environments(env_spec(f"env.vectorization_mode={vectorize}"), 2, np.random.default_rng(0))
         assert (type(envs._envs.unwrapped).__name__ == "CartPoleVectorEnv") == native
         envs.close()
     with pytest.raises(LabError, match="no vector implementation"):
-        Environments(env_spec("env=pendulum", "env.vectorize=native"), 2, np.random.default_rng(0))
+        Environments(env_spec("env=pendulum", "env.vectorization_mode=native"), 2, np.random.default_rng(0))
 
 
 def test_async_steps_as_sync_does() -> None:
     runs = []
     for vectorize in ("sync", "async"):
-        envs = Environments(env_spec("env=pendulum", f"env.vectorize={vectorize}"), 2, np.random.default_rng(0))
+        envs = Environments(
+            env_spec("env=pendulum", f"env.vectorization_mode={vectorize}"), 2, np.random.default_rng(0)
+        )
         envs.reset()
         runs.append([envs.step(np.full((2, 1), 0.3))[0].tolist() for _ in range(5)])
         envs.close()
@@ -68,9 +70,9 @@ def test_observations_of_any_shape_are_made_flat() -> None:
 
 
 def test_the_step_after_the_last_is_a_reset_without_reward() -> None:
-    spec = env_spec("env.vectorize=sync")
+    spec = env_spec("env.vectorization_mode=sync")
     for vectorize in ("sync", "native"):
-        envs = Environments(dataclasses.replace(spec, vectorize=vectorize), 1, np.random.default_rng(0))
+        envs = Environments(dataclasses.replace(spec, vectorization_mode=vectorize), 1, np.random.default_rng(0))
         envs.reset()
         done = False
         while not done:
@@ -136,7 +138,7 @@ def test_an_environment_can_be_made_to_be_watched() -> None:
 
 
 def test_asynchronous_environments_are_closed_in_the_midst_of_a_step() -> None:
-    envs = Environments(env_spec("env=pendulum", "env.vectorize=async"), 2, np.random.default_rng(0))
+    envs = Environments(env_spec("env=pendulum", "env.vectorization_mode=async"), 2, np.random.default_rng(0))
     envs.reset()
     workers = envs._base.processes
     envs._base.step_async(np.zeros((2, 1), np.float32))

@@ -10,7 +10,7 @@ from lab.errors import LabError, describe_exit
 from tests.helpers import specs
 from tests.rogue_process import STEP, WAYS
 
-ENDS = ("env=gymnasium", "env.id=tests.rogue_process:Ends-v0", "env.vectorize=async")
+ENDS = ("env=gymnasium", "env.id=tests.rogue_process:Ends-v0", "env.vectorization_mode=async")
 SLOW = pytest.mark.slow
 
 
@@ -47,7 +47,7 @@ def test_how_a_worker_ended_is_said(way: str, sentence: str, where: str, monkeyp
 
 
 def test_an_error_of_a_worker_has_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
-    spec = specs("env=gymnasium", "env.id=tests.envs:Raises-v0", "env.vectorize=async")[0].env
+    spec = specs("env=gymnasium", "env.id=tests.envs:Raises-v0", "env.vectorization_mode=async")[0].env
     envs = Environments(spec, 2, np.random.default_rng(0))
     envs.reset()
     with pytest.raises(Exception, match=r"in reward(.|\n)*RuntimeError: the environment broke"):

@@ -42,7 +42,7 @@ def processes(mark: str) -> list[str]:
 def test_law_4_of_eight_sessions_in_two_slots_one_is_killed_and_one_hangs(tmp_path: Path) -> None:
     # The environments are processes of their own, which are to go when the one that trains is killed.
     fates = "+env.kwargs.fate=0,1,2,killed,4,5,hangs,7"
-    words = ("env.vectorize=async", "env.restore=pickle", fates, "hung_after=0.1")
+    words = ("env.vectorization_mode=async", "env.restore=pickle", fates, "hung_after=0.1")
     mark = uuid.uuid4().hex
     done = lab(*FATED, *words, f"hydra.sweep.dir={tmp_path}", env={MARK: mark}, timeout=240)
     assert done.returncode == 1, done.stderr

@@ -128,7 +128,7 @@ def test_extra_numbers_reach_a_module_that_takes_them() -> None:
     ("algo", "more"),
     [
         ("a2c", ("+net.dropout=0.2", "+net.norm=true")),
-        pytest.param("ppo", ("algo.horizon=32", "algo.minibatch=64", "net.shared=true"), marks=pytest.mark.slow),
+        pytest.param("ppo", ("algo.horizon=32", "algo.batch_size=64", "net.shared=true"), marks=pytest.mark.slow),
         ("dqn", ("algo.learning_starts=128", "+net.norm=true")),
     ],
 )
@@ -146,7 +146,7 @@ def killed() -> None:
 
 @pytest.mark.law
 def test_law_1_killed_and_resumed(tmp_path: Path) -> None:
-    often = ("algo.horizon=16", "algo.n=5", "checkpoint.every=256", "eval.every=300", "frames=1024")
+    often = ("algo.horizon=16", "algo.n_step=5", "checkpoint.every=256", "eval.every=300", "frames=1024")
     made = specs(*QUIET, *OWN, "+net.dropout=0.3", "+net.norm=true", *often)
     whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
     assert go_on(made, [whole]) == ["completed"]

@@ -149,7 +149,7 @@ def test_the_forget_gate_is_open_at_first() -> None:
         ("net.activation=tahn", "Did you mean 'tanh'"),
         ("net.burn_in=-1", "0 steps or more"),
         ("net.burn_in=200", "less than algo.horizon"),
-        ("algo=ppo algo.horizon=64 algo.minibatch=32", "a multiple of algo.horizon=64 .* whole sequences"),
+        ("algo=ppo algo.horizon=64 algo.batch_size=32", "a multiple of algo.horizon=64 .* whole sequences"),
         ("algo=dqn", "algo=dqn cannot learn with net._target_=lab.net.recurrent.GRU, .* Choose another network"),
     ],
 )

@@ -104,7 +104,7 @@ OWN = (
     "+algo.lr_schedule_kwargs={max_lr: 0.01, total_steps: 1000}",
 )  # fmt: skip
 ALGOS = {
-    "ppo": ("algo=ppo", "algo.horizon=32", "algo.minibatch=64", "algo.epochs=3", "algo.kl_stop=0.001"),
+    "ppo": ("algo=ppo", "algo.horizon=32", "algo.batch_size=64", "algo.epochs=3", "algo.target_kl=0.001"),
     "dqn": ("algo=dqn", "algo.learning_starts=128", "+algo.optimizer.kwargs.weight_decay=0.01"),
 }
 

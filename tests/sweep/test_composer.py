@@ -27,11 +27,11 @@ def context(launcher: Any = None) -> Composer:
         ["algo=a2c", "env=cartpole", "net.hidden=[8,8]", "~tuned"],
         ["algo.lr=0.25", "algo=a2c", "name='a, b'"],
         ["+env.kwargs.g=9.0", "env.num_envs=4"],
-        ["algo.value_clip=0.3", "algo.gamma=0.5"],
+        ["algo.clip_range_vf=0.3", "algo.gamma=0.5"],
         ["algo=reinforce", "algo.baseline=false"],
         ["algo.lr=0.1", "++algo.lr=0.2"],
         ["+env.kwargs.g=9.0", "env.kwargs.g=8.0", "++env.kwargs.h={a:1}", "+env.kwargs.i.j=[1]"],
-        ["+env.kwargs={g:1}", "net.hidden=[4]", "algo.sil={updates:2}"],
+        ["+env.kwargs={g:1}", "net.hidden=[4]", "algo.sil={gradient_steps:2}"],
     ],
 )
 def test_a_spec_is_as_if_composed_anew(words: list[str]) -> None:

@@ -17,7 +17,7 @@ from lab.sweep.points import choices, corners, exact, parse, searched, value_of
 from tests.helpers import ALGORITHMS, CONF, serves, specs
 
 SEARCH = SearchSpec(
-    n_trials=5, params={"algo.lr": "tag(log, interval(1e-4, 1e-1))", "algo.n": "choice(1, 2)"}, custom=None
+    n_trials=5, params={"algo.lr": "tag(log, interval(1e-4, 1e-1))", "algo.n_step": "choice(1, 2)"}, custom=None
 )
 
 
@@ -61,16 +61,16 @@ def test_values_keep_their_types() -> None:
 
 
 def test_the_command_line_counts_before_the_search_space() -> None:
-    sweep = parse(["algo.n=3", "algo.gamma=interval(0.9,1)", "seed=0,1"], SEARCH)
+    sweep = parse(["algo.n_step=3", "algo.gamma=interval(0.9,1)", "seed=0,1"], SEARCH)
     assert set(sweep.space) == {"algo.lr", "algo.gamma"}
-    assert sweep.fixed == ["algo.n=3"]
+    assert sweep.fixed == ["algo.n_step=3"]
     assert sweep.texts == {"algo.lr": "tag(log, interval(1e-4, 1e-1))", "algo.gamma": "interval(0.9,1)"}
 
 
 def test_distributions_are_those_of_the_grammar() -> None:
     sweep = parse(["a=range(0,2)", "b=1,5", "c=interval(1,9)", "d=tag(log,int(interval(1,64)))"], SEARCH)
     assert sweep.space["algo.lr"] == FloatDistribution(1e-4, 1e-1, log=True)
-    assert sweep.space["algo.n"] == CategoricalDistribution(["1", "2"]), "choices are kept as they are written"
+    assert sweep.space["algo.n_step"] == CategoricalDistribution(["1", "2"]), "choices are kept as they are written"
     assert sweep.space["a"] == IntDistribution(0, 1), "as everywhere in Hydra, the stop of a range is not in it"
     assert sweep.space["b"] == CategoricalDistribution(["1", "5"])
     assert sweep.space["c"] == FloatDistribution(1, 9)
@@ -112,7 +112,10 @@ def test_a_searched_value_is_written_as_hydra_reads_it() -> None:
         (["algo.lr=1,2", "++algo.lr=3"], r"algo.lr=1,2 and \+\+algo.lr=3 both set algo.lr"),
         (["algo.lr=3", "algo.lr=1,2"], "algo.lr=3 and algo.lr=1,2 both set algo.lr"),
         (["algo=a2c,ppo", "algo=ppo"], "algo=a2c,ppo and algo=ppo both set algo"),
-        (["algo.sil={updates:1},{updates:2}", "algo.sil.updates=3"], "both set algo.sil.updates"),
+        (
+            ["algo.sil={gradient_steps:1},{gradient_steps:2}", "algo.sil.gradient_steps=3"],
+            "both set algo.sil.gradient_steps",
+        ),
         (["seed=0,1", "seed=2"], "seed=0,1 and seed=2 both set seed"),
         (["seed=${env.num_envs}", "algo.lr=1,2"], "is not allowed in a sweep of other keys"),
     ],
@@ -137,14 +140,14 @@ def test_choices_of_a_search_come_back_as_they_were_written() -> None:
 def test_what_is_set_twice_and_swept_by_no_word_is_hydras_to_decide() -> None:
     assert parse(["algo.lr=1", "algo.lr=2", "seed=0", "seed=4"], None).fixed == ["algo.lr=1", "algo.lr=2"]
     assert parse(["seed=0", "seed=4"], None).seeds == [4]
-    assert list(parse(["algo.sil={updates:1},{}", "algo.sil.minibatch=1,2"], None).axes) == [
+    assert list(parse(["algo.sil={gradient_steps:1},{}", "algo.sil.batch_size=1,2"], None).axes) == [
         "algo.sil",
-        "algo.sil.minibatch",
+        "algo.sil.batch_size",
     ]
 
 
 def test_the_command_line_counts_before_a_space_however_its_key_is_written() -> None:
-    assert set(parse(["++algo.lr=0.1"], SEARCH).space) == {"algo.n"}
+    assert set(parse(["++algo.lr=0.1"], SEARCH).space) == {"algo.n_step"}
     twice = SearchSpec(params={"algo.lr": "choice(1,2)", "+algo.lr": "choice(3,4)"})
     with pytest.raises(LabError, match=r"both set algo\.lr"):
         parse([], twice)

@@ -56,7 +56,10 @@ def test_values_are_those_of_the_spec(composer: Composer) -> None:
     assert values(composer, "algo.lr=1,2") == [1.0, 2.0]
     assert isinstance(values(composer, "algo.lr=1,2")[0], float)
     assert values(composer, "algo.lr=${algo.gamma},0.5") == [0.99, 0.5]
-    assert values(composer, "algo.sil={updates:0},{updates:2}") == [{"updates": 0}, {"updates": 2}]
+    assert values(composer, "algo.sil={gradient_steps:0},{gradient_steps:2}") == [
+        {"gradient_steps": 0},
+        {"gradient_steps": 2},
+    ]
     assert values(composer, "+env.kwargs.table={a:1},{a:2}") == [{"a": 1}, {"a": 2}]
     assert values(composer, "name='007',7") == ["007", "7"]
 
@@ -70,11 +73,11 @@ def test_a_choice_of_a_group_and_a_value_of_the_seed_stay_as_they_are_written(co
 
 
 def test_points_are_the_same_if_their_specs_are(composer: Composer) -> None:
-    points, note = grid(composer, "algo.lr=1e-3,0.001", "algo.sil.updates=1,1.0,2")
-    assert [point.hyperparameters["algo.sil.updates"] for point in points] == [1, 2]
+    points, note = grid(composer, "algo.lr=1e-3,0.001", "algo.sil.gradient_steps=1,1.0,2")
+    assert [point.hyperparameters["algo.sil.gradient_steps"] for point in points] == [1, 2]
     assert note == (
-        "Of the 6 points, 2 are different: algo.lr=0.001 algo.sil.updates=1 = algo.lr=0.001 algo.sil.updates=1.0,"
-        " algo.lr=0.001 algo.sil.updates=2 are trained once."
+        "Of the 6 points, 2 are different: algo.lr=0.001 algo.sil.gradient_steps=1 = algo.lr=0.001"
+        " algo.sil.gradient_steps=1.0, algo.lr=0.001 algo.sil.gradient_steps=2 are trained once."
     )
     assert len(values(composer, "+env.kwargs.a='007',7,7.0,'7',true,1,'true',null,'null',[1],[true]")) == 11
 
