@@ -14,7 +14,7 @@ from lab.common.signals import stop_signals, was_asked_to_stop
 from lab.env.vector import Spaces
 from lab.errors import LabError, visible
 from lab.run.checkpoint import group_by_frame, load_generations
-from lab.run.code.digest import changed_since
+from lab.run.code.packages import changed_since
 from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir
 from lab.run.files import read_yaml

@@ -32,7 +32,7 @@ from lab.sweep.summary import quoted
 if TYPE_CHECKING:
     from lab.command.reproduction import Verdict
     from lab.launch.rerun import Job
-    from lab.run.code.frozen import Frozen
+    from lab.run.code.copy import CodeCopy
     from lab.run.code.snapshot import CodeSnapshot
 
 USAGE = """Usage: python -m lab rerun DIR [key=value ...]
@@ -133,7 +133,7 @@ def acquire(out: Path) -> None:
         raise LabError(f"out={out} is in use: another command runs Sessions there.") from error
 
 
-def bring_back(stack: ExitStack, completed: Sequence[RunDir], here: bool) -> dict[RunDir, tuple[Frozen, Path]]:
+def bring_back(stack: ExitStack, completed: Sequence[RunDir], here: bool) -> dict[RunDir, tuple[CodeCopy, Path]]:
     """Return the code that each Session is to run, and the directory that it is to be run from.
 
     Args:
@@ -144,24 +144,24 @@ def bring_back(stack: ExitStack, completed: Sequence[RunDir], here: bool) -> dic
     Raises:
         LabError: the code of a Session cannot be brought back.
     """
-    from lab.run.code.worktree import code_here, differences, read_code, restored, working_directory
+    from lab.run.code.snapshot import CodeSnapshot, current_code
 
-    read = {session: read_code(session, whole=not here) for session in completed}
+    read = {session: CodeSnapshot.of_session(session, whole=not here) for session in completed}
     distinct = _distinct(read)
     for code in distinct.values():
         print(visible(f"Code: {'as it is here, where it was ' if here else ''}{code}"))
-    for sentence in dict.fromkeys(sentence for code in distinct.values() for sentence in differences(code)):
+    for sentence in dict.fromkeys(sentence for code in distinct.values() for sentence in code.differences()):
         print(visible(f"  {sentence}"))
     if here:
-        here_now = code_here()
+        here_now = current_code()
         return {session: (here_now, Path.cwd()) for session in completed}
-    trees = {key: stack.enter_context(restored(code)) for key, code in distinct.items()}
+    trees = {key: stack.enter_context(code.restore()) for key, code in distinct.items()}
     made = {}
     for session, code in read.items():
         tree = trees[_key(code)]
         made[session] = (
             tree,
-            working_directory(code, tree, Path(read_json(session.provenance, PROVENANCE)["directory"])),
+            code.working_directory(tree, Path(read_json(session.provenance, PROVENANCE)["directory"])),
         )
     return made
 
@@ -177,7 +177,7 @@ def _key(code: CodeSnapshot) -> str:
 def tell_differences(console: Terminal, completed: Sequence[RunDir]) -> dict[str, list[str | None]]:
     """Print what of the machine and the packages is not as it was, and return it."""
     from lab.command.reproduction import different
-    from lab.run.code.snapshot import root_of_lab
+    from lab.run.code.discovery import root_of_lab
 
     found: dict[str, tuple[str | None, str | None]] = {}
     installed = root_of_lab() is None
@@ -195,15 +195,15 @@ def tell_differences(console: Terminal, completed: Sequence[RunDir]) -> dict[str
 
 def tell_doubts(console: Terminal, path: Path, found: Sequence[RunDir], completed: Sequence[RunDir]) -> None:
     """Print what speaks against getting the same numbers, and which Sessions are not run again."""
-    from lab.run.code.snapshot import listed
-    from lab.run.code.worktree import other_code, read_code
+    from lab.run.code.packages import resumed_with_other_code
+    from lab.run.code.snapshot import CodeSnapshot, list_omitted
 
-    codes = _distinct({session: read_code(session, whole=False) for session in completed}).values()
+    codes = _distinct({session: CodeSnapshot.of_session(session, whole=False) for session in completed}).values()
     missing = {name: why for code in codes for one in code.repositories for name, why in one.left_out.items()}
     if missing:
-        console.print(f"Not stored, and so not there: {listed(missing)}", style="yellow")
+        console.print(f"Not stored, and so not there: {list_omitted(missing)}", style="yellow")
     for session in completed:
-        for entry in other_code(session):
+        for entry in resumed_with_other_code(session):
             text = f"{session.path} was resumed with other code at frame {entry['frame']:,}: {entry['git']['sha']}"
             console.print(text, style="yellow")
     for session in found:
@@ -217,7 +217,7 @@ def plan(
     path: Path,
     out: Path,
     completed: Sequence[RunDir],
-    codes: dict[RunDir, tuple[Frozen, Path]],
+    codes: dict[RunDir, tuple[CodeCopy, Path]],
     slots: int,
     folder: Path,
 ) -> list[Job]:

@@ -15,8 +15,8 @@ import yaml
 
 from lab.common.interpolation import literal
 from lab.common.text import quote
-from lab.run.code.frozen import Frozen
-from lab.run.code.git import without_git
+from lab.run.code.copy import CodeCopy
+from lab.run.code.git import clean_environment
 from lab.run.directory import RunDir
 
 POLL_SECONDS = 0.2  # between two looks at the processes
@@ -41,7 +41,7 @@ class Job:
     seeds: Sequence[int]
     spec: dict[str, Any]
     out: Path
-    code: Frozen
+    code: CodeCopy
     cwd: Path
     folder: Path
     log: Path | None = None
@@ -58,7 +58,7 @@ class Job:
         (self.folder / "spec.yaml").write_text(yaml.dump(literal(spec), Dumper=Quoting), encoding="utf-8")
         config = ("--config-path", str(self.folder.absolute()), "--config-name", "spec")
         words = (f"hydra.run.dir={quote(literal(str(self.out.absolute())))}", *QUIET)
-        env = {**without_git(), **self.code.env(str(self.cwd))}
+        env = {**clean_environment(), **self.code.env(str(self.cwd))}
         command = [sys.executable, "-m", "lab", *config, *words]
         if self.log is None:
             return subprocess.Popen(command, cwd=self.cwd, env=env, start_new_session=True)

@@ -40,7 +40,8 @@ from omegaconf import OmegaConf
 from lab.errors import LabError, require, visible
 from lab.launch.launcher import JobLauncher
 from lab.launch.slurm_tasks import Task, TaskMonitor, describe_error, run_slurm, tasks_in_queue
-from lab.run.code.frozen import Frozen, freeze
+from lab.run.code.copy import CodeCopy
+from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import TrialDir
 from lab.run.files import read_json, write_atomically, write_sealed_json
 from lab.run.provenance import command_line
@@ -86,7 +87,7 @@ class SlurmLauncher(JobLauncher):
         }
         self.slots = int(self.params["array_parallelism"])
         self._tasks: dict[Job, Task] = {}
-        self._code: Frozen | None = None
+        self._code: CodeCopy | None = None
 
     def start(self, jobs: Sequence[Job], first: int) -> list[Future[JobReturn]]:
         """Submit jobs in as few arrays as possible: all of them, or none."""
@@ -94,7 +95,8 @@ class SlurmLauncher(JobLauncher):
             raise LabError(
                 f"hydra.sweep.dir={self.directory.path} cannot be used with SLURM, which replaces % in paths."
             )
-        self._code = self._code or freeze(self.directory.path / ".code", self.directory.path)
+        outputs = self.directory.path
+        self._code = self._code or CodeSnapshot.take(outputs).freeze(outputs / ".code")
         worker = Worker(self._write_shared(self._code))
         submitted: list[Job] = []
         for start in range(0, len(jobs), self.array_size):
@@ -151,7 +153,7 @@ class SlurmLauncher(JobLauncher):
             content = {"task": task.id, "folder": str(task.folder), "trial": job.trial, "overrides": job.overrides}
             write_sealed_json(self.directory.jobs / f"{number}.json", {**content, "sessions": sessions})
 
-    def _write_shared(self, code: Frozen) -> Path:
+    def _write_shared(self, code: CodeCopy) -> Path:
         """Write what all tasks share to one file, instead of pickling it with each of them."""
         context = with_config_groups_of(code, self.hydra_context)
         content = cloudpickle.dumps((context, self.config, self.task_function, Singleton.get_state(), command_line()))
@@ -159,7 +161,7 @@ class SlurmLauncher(JobLauncher):
         write_atomically(path, content)
         return path
 
-    def _executor(self, code: Frozen) -> submitit.AutoExecutor:
+    def _executor(self, code: CodeCopy) -> submitit.AutoExecutor:
         import submitit
 
         params = dict(self.params)
@@ -208,12 +210,12 @@ def wait_to_be_killed(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def with_config_groups_of(code: Frozen, context: HydraContext) -> HydraContext:
+def with_config_groups_of(code: CodeCopy, context: HydraContext) -> HydraContext:
     """Return a Hydra context that reads config groups from a copy of the code."""
     loader: Any = copy.deepcopy(context.config_loader)
     for element in loader.config_search_path.get_path():
         scheme, found, path = str(element.path).rpartition("file://")
         if scheme == "" and element.path is not None:
-            element.path = f"{found}{code.moved(path)}"
+            element.path = f"{found}{code.translate(path)}"
     loader.repository = ConfigRepository(config_search_path=loader.config_search_path)
     return HydraContext(config_loader=loader, callbacks=context.callbacks)

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lab.run.code.snapshot import CodeSnapshot, take
+from lab.run.code.snapshot import CodeSnapshot
 from lab.run.status import utc_now
 from lab.run.trust import user_name
 
@@ -43,7 +43,7 @@ def collect(command: list[str], device: str, threads: int, stack: list[int], out
         stack: seeds of the Sessions that are trained in lockstep.
         outputs: the run directory, which is not part of the code although it may lie beside it.
     """
-    code = take(outputs, config_dirs(command))
+    code = CodeSnapshot.take(outputs, config_dirs(command))
     facts = {
         "start": utc_now(),
         "end": None,

@@ -21,7 +21,7 @@ from lab.launch import job
 from lab.launch.naming import select_for_all
 from lab.launch.supervise import leave, report
 from lab.launch.watchdog import Watchdog
-from lab.run.code.snapshot import CodeSnapshot, take
+from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import SweepDir
 from lab.run.disk import is_disk_full
 from lab.run.files import Document, read_yaml, write_sealed_json
@@ -60,7 +60,7 @@ def run(context: Composer, settings: SweepSpec, words: SweepOverrides) -> None:
         warn_of_foreign_code(directory.path, "to go on with it")
     plan = make_plan(context, directory, settings, words, pruning)
     spec = check(context, plan, settings, words, objective)
-    code = take(directory.path, config_dirs(command_line()))
+    code = CodeSnapshot.take(directory.path, config_dirs(command_line()))
     tell_of_code(context, plan, settings, code)
     if plan.note:
         print(visible(plan.note))

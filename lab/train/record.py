@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.common.text import dump_yaml, flatten, format_value
 from lab.errors import LabError
-from lab.run.code.digest import changed_since
+from lab.run.code.packages import changed_since
 from lab.run.directory import RunDir
 from lab.run.files import no_follow, read_json, write_atomically, write_sealed_json, write_sealed_yaml
 from lab.run.guard import move_aside

@@ -16,8 +16,8 @@ import pytest
 
 from lab.command import rerun
 from lab.errors import LabError
-from lab.run.code import worktree
-from lab.run.code.worktree import read_code, restored
+from lab.run.code import snapshot
+from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir, find_sessions
 from lab.run.files import read_json, write_json
 from tests.helpers import clone, git, lab, result, train
@@ -70,7 +70,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     git(folder, "init", "--quiet")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "first")
-    monkeypatch.setattr(worktree, "root_of_lab", lambda: folder)
+    monkeypatch.setattr(snapshot, "root_of_lab", lambda: folder)
     directory = train(tmp_path, "frames=256", "algo.horizon=16", "eval.every=0")[0]
     facts = read_json(directory.provenance)
     facts["git"] |= {"sha": git(folder, "rev-parse", "HEAD"), "uncommitted": True, "roots": ["."]}
@@ -153,7 +153,7 @@ def write_git(directory: RunDir, **facts: Any) -> None:
             [],
             "The code of lab is not known: git is not installed, and what is here now is other code; code=here",
         ),
-        (no_patch, [], "uncommitted.patch is missing: with it went what was not committed to commit"),
+        (no_patch, [], "uncommitted.patch is missing: it held the uncommitted changes to commit"),
         (nothing_completed, [], "has completed, so there is nothing to compare a run with"),
         (None, ["out={session}"], "is not empty, and nothing is ever written over"),
         (None, ["out={session}/again"], "which is only read"),
@@ -182,7 +182,7 @@ def test_code_that_was_never_committed_is_brought_back_from_its_patch_alone(trai
     trained.patch.write_text(
         "--- /dev/null\n+++ b/a.py\n@@ -0,0 +1 @@\n+three\n--- /dev/null\n+++ b/lab/__init__.py\n@@ -0,0 +1 @@\n+#\n"
     )
-    with restored(read_code(trained)) as code:
+    with CodeSnapshot.of_session(trained).restore() as code:
         assert (code.path / "a.py").read_text() == "three\n"
     assert not code.path.exists()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.run.code import digest
+from lab.run.code import packages
 from lab.run.code.repository import Repository
 from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir, TrialDir
@@ -21,7 +21,7 @@ THERE = CodeSnapshot(Repository("project", Path("/project"), "a" * 40, patch=b""
 
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest, "digest_here", lambda name: {"lab": "new"}.get(name))
+    monkeypatch.setattr(packages, "current_digest", lambda name: {"lab": "new"}.get(name))
 
 
 def trial(folder: Path, states: dict[int, str], code: CodeSnapshot = THERE, retry: bool = False) -> Trial:

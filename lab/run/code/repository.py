@@ -1,31 +1,32 @@
-"""The state of a repository: its commit, what is not committed, and what was left out of that and why."""
+"""The state of a repository: its commit, a patch with what is not committed, and what the patch leaves out and why."""
 
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError
-from lab.run.code import files
-from lab.run.code.digest import package
-from lab.run.code.git import EMPTY_TREE, GitError, ask_git, batches, split
+from lab.run.code import exclusions
+from lab.run.code.git import GitError, list_names, read_head, run_git
+from lab.run.code.packages import UserPackage, lab_package
 from lab.run.files import read_yaml
 
 LOOSE = "in no git repository"
 PACKAGED = "is installed from a package"
-PIPELINE = "dvc.lock"  # what DVC keeps of the pipeline that it ran, at the root of a checkout
-MOST_NAMES = 100  # names of files left out that are listed
-SUBMODULE = "160000"  # its mode in an index
-# As `git apply` takes it, whatever somebody's settings are.
-FORM = (
+PIPELINE = "dvc.lock"  # DVC's record of the pipeline, at the root of a checkout
+MOST_NAMES = 100  # omitted files that are listed
+SUBMODULE = "160000"  # mode of a submodule in an index
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's name for a tree without files
+PATCH_FORMAT = (
     "--binary", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--unified=3", "--src-prefix=a/",
     "--dst-prefix=b/", "--full-index",
-)  # fmt: skip
+)  # for `git apply`, whatever the user's settings  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,16 @@ class Repository:
     """A repository, or a folder of modules that are in none, as it is on disk.
 
     Attributes:
-        name: the folder's name, as no other repository of the snapshot has it.
+        name: the folder's name, unique in its snapshot.
         path: the root.
-        sha: of the commit; null if there is none, or it is not known.
-        branch: null if no branch is checked out.
-        patch: what the working tree has that the commit has not, for `git apply`; null if that is not known.
-        left_out: why a file that is not committed is not in the patch, by the file's name.
-        note: why something is not known; null if all is.
+        sha: of the commit; None if there is none, or it is not known.
+        branch: None if no branch is checked out.
+        patch: from the commit to the working tree, for `git apply`; None if it is not known.
+        left_out: why an uncommitted file is not in the patch, by the file's name.
+        note: why something is not known; None if all is.
         modules: the user's own packages that are imported from it.
         roots: the folders in it that they are imported from.
-        files: the code in it, as names; not recorded.
+        files: names of the code in it; not recorded.
     """
 
     name: str
@@ -61,8 +62,11 @@ class Repository:
         """Whether it is a git repository."""
         return not self.note or (LOOSE not in self.note and PACKAGED not in self.note)
 
+    def __str__(self) -> str:
+        return f"commit {self.sha[:12]} of {self.name}" if self.sha else f"{self.name} without a commit"
+
     def to_dict(self) -> dict[str, Any]:
-        """Return what provenance.json has of it."""
+        """Return what provenance.json holds about it."""
         left_out = dict(list(self.left_out.items())[:MOST_NAMES])
         if len(self.left_out) > MOST_NAMES:
             left_out[f"and {len(self.left_out) - MOST_NAMES} more"] = "not listed"
@@ -79,291 +83,227 @@ class Repository:
         }
 
     @classmethod
-    def from_dict(cls, facts: Mapping[str, Any], patch: bytes | None) -> Repository:
-        """Return what `to_dict` wrote, with its patch; published results of earlier versions know less."""
-        known = facts.get("uncommitted") is not None
+    def from_dict(cls, facts: Mapping[str, Any], patch: bytes | None = None) -> Repository:
+        """Return what `to_dict` wrote, with its patch; published results of earlier versions lack some keys."""
         left_out = facts.get("left_out") or {}
         return cls(
             facts.get("name") or "lab",
             Path(facts.get("path") or os.devnull),
             facts.get("sha"),
             facts.get("branch"),
-            patch=patch or b"" if known else None,
-            left_out=left_out if isinstance(left_out, dict) else dict.fromkeys(left_out, files.TOO_LARGE),
+            patch=None if facts.get("uncommitted") is None else patch or b"",
+            left_out=left_out if isinstance(left_out, dict) else dict.fromkeys(left_out, exclusions.TOO_LARGE),
             note=facts.get("note"),
             modules=tuple(facts.get("modules") or ()),
             roots=tuple(facts.get("roots", (".",))),
         )
 
-
-@dataclass(frozen=True)
-class Request:
-    """What to look at in a repository.
-
-    Attributes:
-        path: its root.
-        name: what it is called.
-        below: folders whose untracked code belongs to it.
-        beside: folders whose untracked code belongs to it, but not that of folders in them.
-        wanted: files of modules that are imported; they are code even where git ignores them.
-        modules: the user's packages that are imported from it.
-        roots: the folders that they are imported from.
-    """
-
-    path: Path
-    name: str
-    below: tuple[Path, ...] = ()
-    beside: tuple[Path, ...] = ()
-    wanted: tuple[Path, ...] = ()
-    modules: tuple[str, ...] = ()
-    roots: tuple[Path, ...] = ()
-
-    def covers(self, path: Path) -> bool:
-        """Say whether an untracked file belongs to the code."""
-        return path in self.wanted or path.parent in self.beside or not set(self.below).isdisjoint(path.parents)
-
-    def answer(self, **facts: Any) -> Repository:
-        """Return the repository with what was found."""
-        roots = tuple(str(root.relative_to(self.path)) for root in self.roots)
-        return Repository(self.name, self.path, modules=self.modules, roots=roots, **facts)
+    @classmethod
+    def of(cls, name: str, path: Path, packages: Sequence[UserPackage], roots: Sequence[Path] = ()) -> Repository:
+        """Return the repository at a path, of which nothing but the packages imported from it is known yet."""
+        folders = dict.fromkeys([*roots, *(package.root for package in packages)])
+        modules = tuple(package.name for package in packages)
+        return cls(name, path, modules=modules, roots=tuple(str(folder.relative_to(path)) for folder in folders))
 
 
-def read_repository(request: Request, outputs: Path) -> Repository:
-    """Return the state of a git repository; what git does not say is null, with a note.
+def read_repository(
+    unread: Repository, packages: Sequence[UserPackage], folders: Sequence[Path], outputs: Path
+) -> Repository:
+    """Return the state of a git repository; what git does not tell is None, with a note.
 
     Args:
-        request: which, and what in it.
-        outputs: the run directory, which is not part of the code although it may lie there.
+        unread: the repository, from `Repository.of`.
+        packages: the user's own that are imported from it; code even where git ignores them.
+        folders: further folders whose untracked code belongs to it.
+        outputs: the run directory, which is not code although it may lie in the repository.
     """
-    root = request.path
+    root = unread.path
     try:
-        sha, branch = _head(root)
+        sha, branch = read_head(root)
     except GitError as error:
-        return request.answer(note=str(error))
+        return replace(unread, note=str(error))
+    known = replace(unread, sha=sha, branch=branch)
+    base = sha or EMPTY_TREE
     try:
-        listed = [entry.partition("\t") for entry in split(ask_git(root, "ls-files", "--stage", "-z"))]
-        tracked = {name: mode.split()[0] for mode, _, name in listed}
-        untracked = _untracked(request)
-        results = _results(root, untracked, outputs)
-        code_results = results - set(package().parents)  # what git tracks beside this package is code, wherever that is
-        written = _written_by_pipeline(root)
-        changed, sizes = _changed(root, sha or EMPTY_TREE, written)
-        submodules = {name for name, mode in tracked.items() if mode == SUBMODULE}
-        changed = [name for name in changed if name not in submodules and not _is_below(root / name, code_results)]
-        left_out = {
-            f"{name}/": "a submodule that is not checked out"
-            for name in submodules
-            if not (root / name / ".git").exists()
-        }
-        new = []
-        for name in untracked:
-            if name.endswith("/"):
-                left_out[name] = "a checkout of its own"
-            elif _is_entry(root / name) and not _is_below(root / name, results | {root / one for one in written}):
-                new.append(name)
-        usual = files.usual_mode(root, tracked)
-        patch, omitted = _uncommitted(request, sha or EMPTY_TREE, changed, new, sizes, usual)
+        tracked, submodules = _list_tracked(root)
+        changed = list_names(root, "diff", "--name-only", "-z", "--no-renames", "--ignore-submodules=dirty", base)
+        untracked = _list_untracked(root, packages, folders)
+        results = _find_results(root, untracked, outputs)
+        # Tracked files beside this package are code even if the run directory is around them.
+        code_results = results - set(lab_package().parents)
+        # Later stages of a pipeline have the code of its first stage, whatever it has written since.
+        written = {root / name for name in _written_by_pipeline(root)}
+        new = [name for name in untracked if _exists(root / name) and not _is_below(root / name, results | written)]
+        changed = [
+            name for name in changed if name not in submodules and not _is_below(root / name, code_results | written)
+        ]
+        patch, omitted = _make_patch(root, base, changed, new, packages, tracked)
     except GitError as error:
-        return request.answer(sha=sha, branch=branch, note=f"what was not committed is not known: {error}")
-    kept = [name for name in tracked if name not in submodules and not _is_below(root / name, code_results)]
-    there = [name for name in (*kept, *new) if name not in omitted]
-    note = None if sha else "the checkout has no commit yet"
-    return request.answer(
-        sha=sha, branch=branch, patch=patch, left_out={**left_out, **omitted}, note=note, files=tuple(there)
+        return replace(known, note=f"what was not committed is not known: {error}")
+    missing = [name for name in submodules if not (root / name / ".git").exists()]
+    left_out = {f"{name}/": "a submodule that is not checked out" for name in missing}
+    left_out |= {name: "a checkout of its own" for name in untracked if name.endswith("/")}
+    files = [name for name in tracked if not _is_below(root / name, code_results)] + new
+    return replace(
+        known,
+        patch=patch,
+        left_out=left_out | omitted,
+        note=None if sha else "the checkout has no commit yet",
+        files=tuple(name for name in files if name not in omitted),
     )
 
 
-def read_folder(request: Request) -> Repository:
+def read_loose_folder(unread: Repository, packages: Sequence[UserPackage]) -> Repository:
     """Return the modules of a folder that is in no repository, all of them in a patch against nothing."""
-    root = request.path
-    names = {str(path.relative_to(root)) for path in request.wanted}
-    for folder in request.below:
-        for path in folder.rglob("*"):
+    root = unread.path
+    names = {str(file.relative_to(root)) for package in packages for file in package.files}
+    for package in packages:
+        for path in package.path.rglob("*") if package.path.is_dir() else ():
             name = path.relative_to(root)
-            if path.is_file() and files.is_code(path) and not any(part[0] in "._" for part in name.parts[:-1]):
+            if path.is_file() and exclusions.is_code(path) and not any(part[0] in "._" for part in name.parts[:-1]):
                 names.add(str(name))
     try:
-        with tempfile.TemporaryDirectory() as aside:
-            ask_git(Path(aside), "init", "--quiet", "--bare", ".")
-            env = {"GIT_DIR": aside, "GIT_WORK_TREE": str(root)}
-            usual = files.usual_mode(root, sorted(names))
-            patch, omitted = _uncommitted(request, EMPTY_TREE, [], sorted(names), {}, usual, env)
+        patch, omitted = _make_patch(root, None, [], sorted(names), packages, sorted(names))
     except GitError as error:
-        return request.answer(note=f"{LOOSE}, and its code is not kept: {error}")
-    there = tuple(name for name in sorted(names) if name not in omitted)
-    return request.answer(patch=patch, left_out=omitted, note=LOOSE, files=there)
+        return replace(unread, note=f"{LOOSE}, and its code is not kept: {error}")
+    files = tuple(name for name in sorted(names) if name not in omitted)
+    return replace(unread, patch=patch, left_out=omitted, note=LOOSE, files=files)
 
 
-def submodules_of(root: Path) -> list[Path]:
+def find_submodules(root: Path) -> list[Path]:
     """Return the submodules that are checked out in a repository, and those in them."""
     try:
-        listed = [entry.partition("\t") for entry in split(ask_git(root, "ls-files", "--stage", "-z"))]
+        _, submodules = _list_tracked(root)
     except GitError:
         return []
-    here = [root / name for mode, _, name in listed if mode.startswith(SUBMODULE)]
-    there = [path for path in here if (path / ".git").exists()]
-    return [path for one in there for path in (one, *submodules_of(one))]
+    paths = [root / name for name in submodules if (root / name / ".git").exists()]
+    return [path for one in paths for path in (one, *find_submodules(one))]
 
 
-def head(root: Path) -> str | None:
-    """Return the commit that is checked out; null if there is none, or it is not known."""
-    try:
-        return _head(root)[0]
-    except GitError:
-        return None
+def _list_tracked(root: Path) -> tuple[list[str], list[str]]:
+    """Return the names of tracked files and of submodules."""
+    entries = [entry.partition("\t") for entry in list_names(root, "ls-files", "--stage", "-z")]
+    names: dict[bool, dict[str, None]] = {True: {}, False: {}}
+    for facts, _, name in entries:
+        names[facts.startswith(SUBMODULE)][name] = None
+    return list(names[False]), list(names[True])
 
 
-def _head(root: Path) -> tuple[str | None, str | None]:
-    """Return the commit and the branch that are checked out, null for either that there is none of."""
-    try:
-        sha = ask_git(root, "rev-parse", "--verify", "HEAD^{commit}").decode().strip()
-    except GitError as error:
-        try:
-            ask_git(root, "log", "-1", "--format=%H", "--no-show-signature")
-        except GitError as reason:
-            if "does not have any commits yet" not in str(reason):
-                raise reason from error
-        sha = ""
-    try:
-        branch = ask_git(root, "symbolic-ref", "--short", "--quiet", "HEAD").decode().strip()
-    except GitError:
-        branch = ""
-    return sha or None, branch or None
-
-
-def _untracked(request: Request) -> list[str]:
+def _list_untracked(root: Path, packages: Sequence[UserPackage], folders: Sequence[Path]) -> list[str]:
     """Return untracked files that belong to the code, and checkouts there, which end with a slash."""
-    root, places = request.path, [*request.below, *request.beside]
-    names = {str(path.relative_to(root)) for path in request.wanted}
+    imported = {file for package in packages for file in package.files}
+    below = {*folders, *(package.path for package in packages if package.path.is_dir())}
+    beside = {package.root for package in packages if not package.path.is_dir()}  # without the folders in it
+
+    def list_files(*arguments: str) -> set[str]:
+        return set(list_names(root, "--literal-pathspecs", "ls-files", "-z", *arguments))
+
+    names = {str(file.relative_to(root)) for file in imported}
     if names:
-        names -= set(split(ask_git(root, "--literal-pathspecs", "ls-files", "-z", "--", *names)))
-    within = [str(place.relative_to(root)) for place in places]
-    if within:
-        listed = ask_git(root, "--literal-pathspecs", "ls-files", "--others", "--exclude-standard", "-z", "--", *within)
-        names |= {name for name in split(listed) if request.covers(root / name)}
+        names -= list_files("--", *names)
+    if below or beside:
+        places = [str(place.relative_to(root)) for place in below | beside]
+        for name in list_files("--others", "--exclude-standard", "--", *places):
+            if (root / name).parent in beside or _is_below((root / name).parent, below):
+                names.add(name)
     return sorted(names)
 
 
-def _changed(root: Path, base: str, written: Sequence[str]) -> tuple[list[str], dict[str, int]]:
-    """Return the tracked files that are not as in a commit, and the bytes of each, before and now together."""
-    # What a pipeline writes while it runs is no code: its later stages have the code that its first one had.
-    excluded = ["--", ".", *(f":(exclude,literal,top){name}" for name in written)]
-    words = ("diff", "--raw", "-z", "--no-abbrev", "--no-renames", "--ignore-submodules=dirty", base, *excluded)
-    fields = split(ask_git(root, *words))
-    pairs = list(zip(fields[::2], fields[1::2], strict=True))
-    blobs = {
-        name: facts.split()[2] for facts, name in pairs if facts.split()[0].lstrip(":") not in ("000000", SUBMODULE)
-    }
-    asked = "".join(f"{blob}\n" for blob in blobs.values()).encode()
-    words = ("cat-file", "--batch-check=%(objectsize)")
-    answers = ask_git(root, *words, stdin=asked).decode().split("\n") if asked else []
-    old = {name: int(size) if size.isdigit() else 0 for name, size in zip(blobs, answers, strict=False)}
-    sizes = {}
-    for _, name in pairs:
-        path = root / name
-        sizes[name] = old.get(name, 0) + (path.lstat().st_size if _is_entry(path) else 0)
-    return [name for _, name in pairs], sizes
-
-
-def _uncommitted(
-    request: Request,
-    base: str,
+def _make_patch(
+    root: Path,
+    base: str | None,
     changed: Sequence[str],
     new: Sequence[str],
-    sizes: dict[str, int],
-    usual: int,
-    env: Mapping[str, str] | None = None,
+    packages: Sequence[UserPackage],
+    tracked: Iterable[str],
 ) -> tuple[bytes, dict[str, str]]:
-    """Return the patch from a commit to the working tree, and why files are not in it."""
-    root = request.path
-    wanted = {str(path.relative_to(root)) for path in request.wanted}
+    """Return the patch from a commit (None outside git) to the working tree, and why files are not in it."""
+    imported = {str(file.relative_to(root)) for package in packages for file in package.files}
+    usual_mode = exclusions.usual_mode(root, tracked)
     omitted: dict[str, str] = {}
+    sizes: dict[str, int] = {}
     for name in (*changed, *new):
-        tracked = name in sizes
-        reason = files.reason_to_omit(root, name, tracked, usual, name in wanted)
-        if reason is None and sizes.get(name, 0) > 2 * files.LARGEST_FILE:
-            reason = files.TOO_LARGE
+        reason = exclusions.reason_to_omit(root, name, name in changed, usual_mode, name in imported)
         if reason:
             omitted[name] = reason
-    whole = sizes | {name: (root / name).lstat().st_size for name in new}
-    left = [name for name in (*changed, *new) if name not in omitted]
-    fit, beyond = files.within_budget(root, left, whole)
-    omitted |= dict.fromkeys(beyond, files.TOO_LARGE)
-    if not fit:
-        return b"", omitted
-    added = set(new)
+        else:
+            sizes[name] = (root / name).lstat().st_size if _exists(root / name) else 0
+    included, excess = exclusions.split_by_budget(sizes)
+    omitted |= dict.fromkeys(excess, exclusions.TOO_LARGE)
     patch = b""
-    with _index(root, [name for name in fit if name in added], env) as index:
-        for names in batches(sorted(fit)):
-            part = _diff(root, base, names, index)
-            if files.holds_secret(part):  # in what was there before, as each file was looked at as it is now
-                parts = {name: _diff(root, base, [name], index) for name in names}
-                secret = [name for name, one in parts.items() if files.holds_secret(one)]
-                omitted |= dict.fromkeys(secret, files.HOLDS_SECRET)
-                part = b"".join(one for name, one in parts.items() if name not in secret)
+    for name, part in _diff(root, base, included).items() if included else ():
+        if exclusions.holds_secret(part):  # in the former content: the current one was checked above
+            omitted[name] = exclusions.HOLDS_SECRET
+        elif len(part) > 4 * exclusions.LARGEST_FILE:
+            omitted[name] = exclusions.TOO_LARGE
+        else:
             patch += part
     return patch, omitted
 
 
-def _diff(root: Path, base: str, names: Sequence[str], env: Mapping[str, str]) -> bytes:
-    return ask_git(root, "--literal-pathspecs", "diff", *FORM, base, "--", *names, env=dict(env))
+def _diff(root: Path, base: str | None, names: Collection[str]) -> dict[str, bytes]:
+    """Return the patch of each file, from a commit (None outside git) to the working tree."""
+    with _temporary_index(root, base is not None) as env:
+
+        def stage(names: Iterable[str], *options: str) -> None:
+            stdin = b"\0".join(map(os.fsencode, names))
+            run_git(root, "-c", "core.safecrlf=false", "update-index", *options, "-z", "--stdin", stdin=stdin, env=env)
+
+        if base is not None:
+            run_git(root, "read-tree", "--empty" if base == EMPTY_TREE else base, env=env)
+        stage((name for name in names if not _exists(root / name)), "--force-remove")
+        stage((name for name in names if _exists(root / name)), "--add", "--replace")
+        since = ("--cached", "--no-renames", base or EMPTY_TREE)
+        differing = list_names(root, "diff", "--name-only", "-z", *since, env=env)
+        patch = run_git(root, "diff", *PATCH_FORMAT, *since, env=env)
+    parts: dict[bytes, bytes] = {}
+    for part in re.split(rb"(?m)^(?=diff --git )", patch)[1:]:
+        header = part.partition(b"\n")[0]
+        parts[header] = parts.get(header, b"") + part  # a file that becomes a link has two parts
+    return dict(zip(differing, parts.values(), strict=True))
 
 
-class _index:  # noqa: N801 - a context manager, used as a function
-    """A copy of a checkout's index in which untracked files are marked as meant to be added; the checkout's stays."""
-
-    def __init__(self, root: Path, new: Sequence[str], env: Mapping[str, str] | None) -> None:
-        self.root, self.new, self.given = root, new, env
-        self.aside = tempfile.TemporaryDirectory()
-
-    def __enter__(self) -> dict[str, str]:
-        folder = Path(self.aside.name)
-        env = {**(self.given or {}), "GIT_INDEX_FILE": str(folder / "index")}
-        if self.given is None:
-            original, objects = (self._path(name) for name in ("index", "objects"))
-            if original.exists():
-                shutil.copy2(original, folder / "index")  # by its time git knows which files it must look into
-            # Nothing is written into the checkout, which may be somebody else's.
-            (folder / "objects").mkdir()
-            env |= {"GIT_OBJECT_DIRECTORY": str(folder / "objects"), "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects)}
-        if self.new:
-            names = b"\0".join(map(os.fsencode, self.new))
-            words = ("add", "--force", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
-            ask_git(self.root, "--literal-pathspecs", *words, stdin=names, env=env)
-        return env
-
-    def __exit__(self, *problem: object) -> None:
-        self.aside.cleanup()
-
-    def _path(self, name: str) -> Path:
-        return self.root / os.fsdecode(ask_git(self.root, "rev-parse", "--git-path", name).removesuffix(b"\n"))
+@contextmanager
+def _temporary_index(root: Path, in_git: bool) -> Iterator[dict[str, str]]:
+    """Yield the environment in which git writes index and objects to a temporary folder, not into the checkout."""
+    with tempfile.TemporaryDirectory() as folder:
+        if not in_git:
+            run_git(Path(folder), "init", "--quiet", "--bare", ".")
+            yield {"GIT_DIR": folder, "GIT_WORK_TREE": str(root)}
+            return
+        objects = root / os.fsdecode(run_git(root, "rev-parse", "--git-path", "objects").removesuffix(b"\n"))
+        Path(folder, "objects").mkdir()
+        yield {
+            "GIT_INDEX_FILE": f"{folder}/index",
+            "GIT_OBJECT_DIRECTORY": f"{folder}/objects",
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects),
+        }
 
 
-def _results(root: Path, untracked: Iterable[str], outputs: Path) -> set[Path]:
-    """Return the run directories in a checkout, whose results are no code."""
+def _find_results(root: Path, untracked: Collection[str], outputs: Path) -> set[Path]:
+    """Return the run directories in a checkout, whose results are not code."""
     known = set(untracked)
     folders = {name.rpartition("/")[0] for name in known if name.endswith("/.lock")}
-    found = {folder for folder in folders for file in ("status.json", "sweep.json") if f"{folder}/{file}" in known}
-    stacks = {folder.rpartition("/")[0] for folder in found if folder.rpartition("/")[2].startswith("seed-")}
-    return {outputs.resolve(), *(root / name for name in (found | stacks) - {""})}
+    runs = {folder for folder in folders for file in ("status.json", "sweep.json") if f"{folder}/{file}" in known}
+    stacks = {folder.rpartition("/")[0] for folder in runs if folder.rpartition("/")[2].startswith("seed-")}
+    return {outputs.resolve(), *(root / name for name in (runs | stacks) - {""})}
 
 
 def _written_by_pipeline(root: Path) -> list[str]:
-    """Return the paths below a checkout that its DVC pipeline writes, as far as it has run."""
+    """Return the paths below a checkout that its DVC pipeline has written."""
     if not (root / PIPELINE).exists():
         return []
     try:
-        lock = read_yaml(root / PIPELINE)
-        stages = lock.get("stages", {}).values()
-    except (LabError, AttributeError):  # as after a merge that is not finished
+        stages = read_yaml(root / PIPELINE).get("stages", {}).values()
+        return [PIPELINE, *(out["path"] for stage in stages for out in stage.get("outs", ()))]
+    except (LabError, AttributeError):  # for example in an unfinished merge
         return [PIPELINE]
-    return [PIPELINE, *(out["path"] for stage in stages for out in stage.get("outs", ()))]
 
 
-def _is_entry(path: Path) -> bool:
-    """Say whether there is a file or a link, broken or not, and no folder."""
-    return path.is_symlink() or path.is_file()
+def _exists(path: Path) -> bool:
+    """Return whether there is a file or a link, broken or not, and no link among the folders above it."""
+    return (path.is_symlink() or path.is_file()) and path.parent.resolve() == path.parent
 
 
-def _is_below(path: Path, folders: set[Path]) -> bool:
-    return not folders.isdisjoint((path, *path.parents))
+def _is_below(path: Path, folders: Collection[Path]) -> bool:
+    return any(one in folders for one in (path, *path.parents))

@@ -1,21 +1,40 @@
-"""The state of all code that a process runs: that of lab, and that of the user's own modules."""
+"""The state of all code that a process runs: recorded, copied for jobs that wait, and restored to run it again."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+import json
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lab.run.code.digest import FROZEN, digest_of, is_frozen, package
-from lab.run.code.files import NO_CODE
-from lab.run.code.git import GitError, NoRepositoryError, ask_git, has, toplevel
-from lab.run.code.imports import INSTALLED, Imported, imported
-from lab.run.code.repository import LOOSE, PACKAGED, Repository, Request, read_folder, read_repository, submodules_of
+from lab.errors import LabError
+from lab.run.code.copy import HERE, CodeCopy, Tree, check_out, copy_files, make_private, require_listable
+from lab.run.code.discovery import read_lab_repository, read_other_repositories, root_of_lab
+from lab.run.code.exclusions import NO_CODE
+from lab.run.code.git import GitError, find_root, read_head
+from lab.run.code.packages import (
+    COPIED_FACTS,
+    current_digest,
+    different,
+    digest_of,
+    find_module,
+    is_copy,
+    lab_package,
+    user_packages,
+)
+from lab.run.code.repository import PACKAGED, Repository
+from lab.run.directory import RunDir
 from lab.run.files import read_json
+from lab.run.schemas import PROVENANCE
 
-FEW = 10  # names of files left out that one line has
+FEW = 10  # omitted files that one line names
+OTHERS = ".repositories"  # the folder in a copy for the repositories of the user's own modules
 
 
 @dataclass(frozen=True)
@@ -25,236 +44,297 @@ class CodeSnapshot:
     Attributes:
         lab: the repository that tracks this package.
         others: those of the user's own modules, of submodules, and of the user's config groups.
-        digests: of each package of both, by its name.
+        digests: of lab and of each of the user's packages, by name.
     """
 
     lab: Repository
     others: tuple[Repository, ...]
     digests: Mapping[str, str | None]
 
-    def __str__(self) -> str:
-        told = []
-        for one in self.repositories:
-            of = "" if one is self.lab else f" of {one.name}"
-            what = f"commit {one.sha[:12]}" if one.sha else "no commit" if one.in_git else "files"
-            changes = " and what was not committed" if one.patch and one.in_git else ""
-            told.append(f"{what if one.patch is not None else 'as it is here'}{of}{changes}")
-        return ", ".join(told)
+    @classmethod
+    def take(cls, outputs: Path, config_dirs: Iterable[Path] = ()) -> CodeSnapshot:
+        """Read the code of this process; in a copy of the code, as it was when the copy was made.
 
-    @property
-    def repositories(self) -> tuple[Repository, ...]:
-        """All of them, lab's first."""
-        return (self.lab, *self.others)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what provenance.json has of it."""
-        others = [repository.to_dict() for repository in self.others]
-        return {"git": self.lab.to_dict(), "repositories": others, "code": dict(self.digests)}
-
-    def patches(self, stem: str = "uncommitted") -> dict[str, bytes]:
-        """Return what is not committed by the names of files for it, without those that would be empty."""
-        found = {patch_name(one, self.lab, stem): one.patch for one in self.repositories}
-        return {name: patch for name, patch in found.items() if patch}
+        Args:
+            outputs: the run directory, which is not code although it may lie beside it.
+            config_dirs: the folders of the user's own config groups.
+        """
+        packages = user_packages()
+        if is_copy():
+            copied, path = _read_copied()
+            packages = [one for one in packages if not any(file.is_relative_to(path) for file in one.files)]
+            digests = {one.name: digest_of(one.path) for one in packages} | dict(copied.digests)
+            late = read_other_repositories(packages, outputs, config_dirs, copied.repositories)
+            return cls(copied.lab, (*copied.others, *late), digests)
+        lab = read_lab_repository(packages, outputs)
+        others = read_other_repositories(packages, outputs, config_dirs, [lab])
+        recorded = {one.path for one in others}
+        left_out = {name: why for name, why in lab.left_out.items() if lab.path / name not in recorded}
+        digests = {"lab": digest_of(lab_package())} | {one.name: digest_of(one.path) for one in packages}
+        return cls(replace(lab, left_out=left_out), tuple(others), digests)
 
     @classmethod
     def read(cls, facts: Mapping[str, Any], folder: Path, stem: str = "uncommitted") -> CodeSnapshot:
         """Return what `to_dict` and `patches` wrote into a folder; a patch that cannot be read is empty."""
-        lab = Repository.from_dict(facts["git"], None)
-        whole = []
-        for one in (facts["git"], *(facts.get("repositories") or ())):
-            path = folder / patch_name(Repository.from_dict(one, None), lab, stem)
+        repositories = [Repository.from_dict(one) for one in (facts["git"], *(facts.get("repositories") or ()))]
+        snapshot = cls(repositories[0], tuple(repositories[1:]), facts.get("code") or {})
+
+        def with_patch(repository: Repository) -> Repository:
             try:
-                patch = path.read_bytes()
+                patch = (folder / snapshot.patch_name(repository, stem)).read_bytes()
             except (FileNotFoundError, PermissionError):
-                patch = None
-            whole.append(Repository.from_dict(one, patch))
-        return cls(whole[0], tuple(whole[1:]), facts.get("code") or {})
+                return repository
+            return repository if repository.patch is None else replace(repository, patch=patch)
+
+        lab, *others = map(with_patch, snapshot.repositories)
+        return cls(lab, tuple(others), snapshot.digests)
+
+    @classmethod
+    def of_session(cls, directory: RunDir, whole: bool = True) -> CodeSnapshot:
+        """Read the code that a Session started with.
+
+        Raises:
+            LabError: it cannot be read, or `whole` is set and a patch is missing.
+        """
+        facts = read_json(directory.provenance, PROVENANCE)
+        snapshot = cls.read(facts, directory.path)
+        recorded = (facts["git"], *(facts.get("repositories") or ()))
+        for repository, known in zip(snapshot.repositories, recorded, strict=True):
+            if whole and known["uncommitted"] and not repository.patch:
+                path = directory.path / snapshot.patch_name(repository)
+                problem = "may be read by its owner alone" if path.exists() else "is missing"
+                raise LabError(f"{path} {problem}: it held the uncommitted changes to {repository}{HERE}.")
+        return snapshot
+
+    @property
+    def repositories(self) -> tuple[Repository, ...]:
+        """All repositories, lab's first."""
+        return (self.lab, *self.others)
+
+    def __str__(self) -> str:
+        parts = []
+        for one in self.repositories:
+            of = "" if one is self.lab else f" of {one.name}"
+            what = f"commit {one.sha[:12]}" if one.sha else "no commit" if one.in_git else "files"
+            changes = " and what was not committed" if one.patch and one.in_git else ""
+            parts.append(f"{what if one.patch is not None else 'as it is here'}{of}{changes}")
+        return ", ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what provenance.json holds about it."""
+        others = [repository.to_dict() for repository in self.others]
+        return {"git": self.lab.to_dict(), "repositories": others, "code": dict(self.digests)}
+
+    def patches(self, stem: str = "uncommitted") -> dict[str, bytes]:
+        """Return the patches that are not empty, by the names of their files."""
+        return {self.patch_name(one, stem): one.patch for one in self.repositories if one.patch}
+
+    def patch_name(self, repository: Repository, stem: str = "uncommitted") -> str:
+        """Return the name of the file for a repository's patch."""
+        return f"{stem}.patch" if repository.name == self.lab.name else f"{stem}.{repository.name}.patch"
 
     def problems(self) -> list[str]:
-        """Return, in sentences, why a SHA or what was not committed is not known."""
-        found: dict[str, list[str]] = {}
+        """Return sentences that say why a SHA or what was not committed is not known."""
+        names: dict[str, list[str]] = {}
         for one in self.repositories:
             if one.note and (one.in_git or one is self.lab) and PACKAGED not in one.note:
-                name = "lab" if one is self.lab else one.name
                 sentence = f"{{}}: {one.note}." if one.sha else f"The code of {{}} has no git SHA: {one.note}."
-                found.setdefault(sentence, []).append(name)
-        return [sentence.replace("{}", " and ".join(names), 1) for sentence, names in found.items()]
+                names.setdefault(sentence, []).append(self._name(one))
+        return [sentence.replace("{}", " and ".join(group), 1) for sentence, group in names.items()]
 
     def remarks(self) -> list[str]:
-        """Return sentences for the log on what is otherwise remarkable: code without a repository, files left out."""
-        told = [f"The code of {', '.join(one.modules)} is {one.note}." for one in self.others if not one.in_git]
+        """Return sentences for the log about code without a repository and files that were left out."""
+        remarks = [f"The code of {', '.join(one.modules)} is {one.note}." for one in self.others if not one.in_git]
         if self.lab.note and PACKAGED in self.lab.note:
-            told.append(f"{self.lab.note}.")
+            remarks.append(f"{self.lab.note}.")
         for one in self.repositories:
             if one.left_out:
-                told.append(f"Left out of {patch_name(one, self.lab)}: {listed(one.left_out)}.")
-        return told
+                remarks.append(f"Left out of {self.patch_name(one)}: {list_omitted(one.left_out)}.")
+        return remarks
+
+    def freeze(self, folder: Path) -> CodeCopy:
+        """Copy the code, unless this state was copied before or the code that runs is itself a copy.
+
+        Args:
+            folder: gets a directory for each state of the code; in the outputs, or ignored by git.
+
+        Raises:
+            LabError: PYTHONPATH cannot hold the folder's path.
+        """
+        if is_copy():
+            return self._copy_at(_read_copied()[1])
+        path = folder.absolute() / self._key()
+        require_listable(str(path))
+        if path.is_dir():
+            return self._copy_at(path)
+        aside = path.with_name(f".{uuid.uuid4().hex}.tmp")  # unique on all hosts, as process numbers are not
+        beside_lab = aside / lab_package().parent.relative_to(self.lab.path)
+        try:
+            aside.mkdir(parents=True, mode=0o700)
+            for repository in self.repositories:
+                copy_files(repository.path, repository.files, self._place(aside, repository))
+            if not self.lab.files:
+                copy_files(lab_package().parent, _files_of_package(), beside_lab)
+            (beside_lab / COPIED_FACTS).write_text(json.dumps(self.to_dict()))
+            for name, patch in self.patches(".uncommitted").items():
+                (beside_lab / name).write_bytes(patch)
+            make_private(aside)
+            try:
+                aside.rename(path)
+            except OSError:  # another process was faster
+                if not path.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return self._copy_at(path)
+
+    def _key(self) -> str:
+        """Return a name that only snapshots of the same code share."""
+        digest = hashlib.sha256(json.dumps([self.to_dict(), *sorted(self.patches())]).encode())
+        contents = list(self.patches().values())
+        if not self.lab.files:  # then neither a commit nor a patch tells what is copied
+            contents += [(lab_package().parent / name).read_bytes() for name in sorted(_files_of_package())]
+        for content in contents:
+            digest.update(hashlib.sha256(content).digest())
+        return digest.hexdigest()[:12]
+
+    @contextmanager
+    def restore(self) -> Iterator[CodeCopy]:
+        """Restore the code as git worktrees in a temporary folder, which are removed at the end.
+
+        Raises:
+            LabError: the code of a repository is not known, its commit is not here, or its patch does not apply.
+        """
+        with tempfile.TemporaryDirectory(prefix="lab-rerun-") as folder, ExitStack() as stack:
+            path = Path(folder).resolve() / "code"
+            trees: dict[str, Tree] = {}
+            for one in sorted(self.repositories, key=lambda one: (one is not self.lab, len(one.path.parts))):
+                checkout = self._checkout(one)
+                origin = checkout or one.path
+                if one.patch is None:
+                    self._require_same_here(one)
+                    there = origin = lab_package().parent if one is self.lab else one.path
+                else:
+                    there = self._place(path, one)
+                    stack.enter_context(check_out(one, checkout, there))
+                roots = tuple(there / root for root in one.roots)
+                complete = one.in_git and one.patch is not None
+                trees[one.name] = Tree(there, (origin, one.path), complete, roots)
+            copy = CodeCopy(tuple(trees[one.name] for one in self.repositories))
+            if not (copy.trees[0].roots[0] / "lab" / "__init__.py").exists():
+                raise LabError(f"{self.lab} has no {self.lab.roots[0]}/lab, so nothing can be run{HERE}.")
+            yield copy
+
+    def working_directory(self, copy: CodeCopy, recorded: Path) -> Path:
+        """Return the directory to run restored code from: the recorded one, in the copy if it is there."""
+        trees = [
+            tree for tree in copy.trees if tree.complete and any(recorded.is_relative_to(one) for one in tree.origins)
+        ]
+        translated = Path(CodeCopy(tuple(trees)).translate(str(recorded))) if trees else recorded
+        return next((path for path in (translated, recorded) if path.is_dir()), Path.cwd())
+
+    def differences(self) -> list[str]:
+        """Return sentences that say how the repositories of now differ from the snapshot."""
+        sentences = []
+        for repository in self.repositories:
+            checkout = self._checkout(repository)
+            changed = different(*self._digests_then_and_now(repository))
+            parts = [f"the code of {', '.join(changed)} is not what it was"] if changed else []
+            if repository.in_git and checkout is None:
+                parts.insert(0, f"there is no checkout of it in {repository.path} any more")
+            elif repository.sha and checkout:
+                now = _head_or_none(checkout)
+                if now != repository.sha:
+                    here = f"commit {now[:12]}" if now else "none"
+                    parts.insert(0, f"it was {repository}, and here is {here}")
+            if parts:
+                sentences.append(f"{self._name(repository)}: {'; '.join(parts)}")
+        return sentences
+
+    def _name(self, repository: Repository) -> str:
+        return "lab" if repository is self.lab else repository.name
+
+    def _place(self, path: Path, repository: Repository) -> Path:
+        """Return where a repository is in a copy: where it lies in another one, or beside lab's."""
+        if repository is self.lab:
+            return path
+        around = [one for one in self.repositories if one.in_git and one.path in repository.path.parents]
+        if around:
+            outer = max(around, key=lambda one: len(one.path.parts))
+            return self._place(path, outer) / repository.path.relative_to(outer.path)
+        return path / OTHERS / repository.name
+
+    def _copy_at(self, path: Path) -> CodeCopy:
+        trees = []
+        for repository in self.repositories:
+            there = self._place(path, repository)
+            if there.is_dir():
+                complete = repository.in_git and bool(repository.files or is_copy())
+                roots = tuple(there / root for root in repository.roots)
+                trees.append(Tree(there, (repository.path,), complete, roots))
+        return CodeCopy(tuple(trees))
+
+    def _checkout(self, repository: Repository) -> Path | None:
+        """Return where the checkout of a repository is now: where lab runs, where it was, or where its modules are."""
+        if repository is self.lab:
+            try:
+                return root_of_lab()
+            except GitError:
+                return None
+        modules = filter(None, map(find_module, repository.modules))
+        for folder in (repository.path, *(path if path.is_dir() else path.parent for path in modules)):
+            try:
+                return find_root(folder)
+            except GitError:
+                continue
+        return None
+
+    def _digests_then_and_now(self, repository: Repository) -> tuple[dict[str, Any], dict[str, Any]]:
+        names = ["lab", *repository.modules] if repository is self.lab else repository.modules
+        then = {name: self.digests[name] for name in names if self.digests.get(name)}
+        return then, {name: current_digest(name) for name in then}
+
+    def _require_same_here(self, repository: Repository) -> None:
+        """Raise LabError unless code of which only digests are known is the code of now."""
+        then, now = self._digests_then_and_now(repository)
+        if not then or then != now:
+            note = repository.note or "nothing was recorded"
+            raise LabError(
+                f"The code of {self._name(repository)} is not known: {note}, and what is here now is other code{HERE}."
+            )
 
 
-def listed(left_out: Mapping[str, str]) -> str:
-    """Write files that were left out and why, secrets before data, and of many only the first."""
+def current_code() -> CodeCopy:
+    """Return the code of this process, as it is where it runs."""
+    root = lab_package().parent
+    return CodeCopy((Tree(root, (root,), True, (root,)),))
+
+
+def list_omitted(left_out: Mapping[str, str]) -> str:
+    """Return a line with files that were left out and why: secrets before data, and only the first of many."""
     names = [f"{name} ({why})" for name, why in sorted(left_out.items(), key=lambda pair: pair[1] == NO_CODE)]
     return ", ".join([*names[:FEW], *([f"and {len(names) - FEW} more"] if len(names) > FEW else [])])
 
 
-def patch_name(repository: Repository, lab: Repository, stem: str = "uncommitted") -> str:
-    """Return the name of the file for a repository's patch."""
-    return f"{stem}.patch" if repository.name == lab.name else f"{stem}.{repository.name}.patch"
+def _read_copied() -> tuple[CodeSnapshot, Path]:
+    """Return the snapshot of which the code that runs is a copy, and where the copy is."""
+    beside = lab_package().parent
+    snapshot = CodeSnapshot.read(read_json(beside / COPIED_FACTS), beside, ".uncommitted")
+    depth = len(Path(snapshot.lab.roots[0]).parts)
+    return snapshot, beside.parents[depth - 1] if depth else beside
 
 
-def take(outputs: Path, config_dirs: Iterable[Path] = ()) -> CodeSnapshot:
-    """Look at the code of this process; of what runs from a frozen copy, as it was when that was made.
-
-    Args:
-        outputs: the run directory, which is not part of the code although it may lie beside it.
-        config_dirs: the folders of the user's own config groups.
-    """
-    found = imported()
-    if is_frozen():
-        frozen, copy = read_frozen()
-        elsewhere = [one for one in found if not any(file.is_relative_to(copy) for file in one.files)]
-        late = take_of(elsewhere, outputs, config_dirs, frozen.repositories)
-        return CodeSnapshot(frozen.lab, (*frozen.others, *late), {**_digests(elsewhere), **frozen.digests})
-    lab = _of_lab(found, outputs)
-    others = take_of(found, outputs, config_dirs, [lab])
-    recorded = {one.path for one in others}
-    apart = {name: why for name, why in lab.left_out.items() if lab.path / name not in recorded}
-    lab = replace(lab, left_out=apart)
-    return CodeSnapshot(lab, tuple(others), {"lab": digest_of(package()), **_digests(found)})
+def _files_of_package() -> Iterator[str]:
+    """Yield the files of a package that git does not track, and of the config groups inside it or beside it."""
+    package = lab_package()
+    for folder in [package] if (package / "conf").is_dir() else [package, package.parent / "conf"]:
+        for path in folder.rglob("*"):
+            if (path.is_symlink() or path.is_file()) and "__pycache__" not in path.parts:
+                yield str(path.relative_to(package.parent))
 
 
-def read_frozen() -> tuple[CodeSnapshot, Path]:
-    """Return what the frozen copy that runs is a copy of, and where it is."""
-    beside = package().parent
-    frozen = CodeSnapshot.read(read_json(beside / FROZEN), beside, ".uncommitted")
-    return frozen, beside.parents[len(Path(frozen.lab.roots[0]).parts) - 1] if frozen.lab.roots[0] != "." else beside
-
-
-def root_of_lab() -> Path | None:
-    """Return the root of the repository that tracks this package, if one does.
-
-    Raises:
-        GitError: git does not say.
-    """
+def _head_or_none(root: Path) -> str | None:
     try:
-        return _tracking(package() / "__init__.py")
-    except NoRepositoryError:
+        return read_head(root)[0]
+    except GitError:
         return None
-
-
-def _digests(found: Sequence[Imported]) -> dict[str, str | None]:
-    return {one.name: digest_of(one.place) for one in found}
-
-
-def _of_lab(found: Sequence[Imported], outputs: Path) -> Repository:
-    """Return the repository that tracks this package; what of the user's is in it belongs to it."""
-    from lab import __version__
-
-    beside = package().parent
-    absent = Request(beside, "lab", roots=(beside,))
-    try:
-        root = root_of_lab()
-    except GitError as error:
-        return absent.answer(note=str(error))
-    if root is None:
-        packaged = not {*INSTALLED}.isdisjoint(package().parts)
-        note = f"lab {__version__} {PACKAGED}" if packaged else f"it is {LOOSE} ({beside})"
-        return absent.answer(note=note)
-    own = [one for one in found if _root_of(one) == root]
-    request = _request(root, root.name, own, [beside])
-    roots = tuple(dict.fromkeys([beside, *request.roots]))
-    return read_repository(replace(request, roots=roots), outputs)
-
-
-def take_of(
-    found: Sequence[Imported], outputs: Path, config_dirs: Iterable[Path], known: Sequence[Repository]
-) -> list[Repository]:
-    """Return the repositories of packages and config groups, with submodules, but for those that are known."""
-    apart = {one.path for one in known if one.in_git}
-    groups: dict[Path, list[Imported]] = {}
-    loose: dict[Path, list[Imported]] = {}
-    refused: dict[Path, tuple[str, list[Imported]]] = {}
-    for one in found:
-        try:
-            root = _root_of(one)
-        except GitError as error:
-            refused.setdefault(one.root, (str(error), []))[1].append(one)
-            continue
-        (loose if root is None else groups).setdefault(root or one.root, []).append(one)
-    folders: dict[Path, list[Path]] = {}
-    for folder in config_dirs:
-        try:
-            root = toplevel(folder.resolve())
-            if root != Path.home() and ask_git(folder.resolve(), "ls-files", "-z", "--", "."):
-                folders.setdefault(root, []).append(folder.resolve())
-        except GitError:
-            continue
-    for root in (*apart, *groups):
-        for submodule in submodules_of(root):
-            folders.setdefault(submodule, []).append(submodule)
-    names = {one.name for one in known}
-
-    def request(root: Path, own: Sequence[Imported]) -> Request:
-        name = _unique(root.name, names)
-        names.add(name)
-        return _request(root, name, own, folders.get(root, []))
-
-    return [
-        *(
-            read_repository(request(root, groups.get(root, [])), outputs)
-            for root in dict.fromkeys((*groups, *folders))
-            if root not in apart
-        ),
-        *(read_folder(request(root, own)) for root, own in loose.items()),
-        *(request(root, own).answer(note=note) for root, (note, own) in refused.items()),
-    ]
-
-
-def _request(root: Path, name: str, own: Sequence[Imported], folders: Sequence[Path]) -> Request:
-    packages = [one.place for one in own if one.place.is_dir()]
-    return Request(
-        root,
-        name,
-        below=tuple(dict.fromkeys([*folders, *packages])),
-        beside=tuple(dict.fromkeys(one.root for one in own if not one.place.is_dir())),
-        wanted=tuple(file for one in own for file in one.files),
-        modules=tuple(one.name for one in own),
-        roots=tuple(dict.fromkeys(one.root for one in own)),
-    )
-
-
-def _root_of(one: Imported) -> Path | None:
-    """Return the root of the repository that a package belongs to: it tracks the package, or files beside it.
-
-    The repository of a home directory holds settings: it counts only for what it tracks.
-    """
-    try:
-        root = _tracking(one.files[0])
-        if root is not None:
-            return root
-        root = toplevel(one.files[0].parent)
-    except NoRepositoryError:
-        return None
-    beside = root != Path.home() and one.root.is_relative_to(root) and ask_git(one.root, "ls-files", "-z", "--", ".")
-    return root if beside else None
-
-
-def _tracking(file: Path) -> Path | None:
-    """Return the root of the repository that tracks a file, if one does."""
-    root = toplevel(file.parent)
-    try:
-        tracked = bool(ask_git(file.parent, "--literal-pathspecs", "ls-files", "-z", "--", file.name))
-    except GitError:  # its index is damaged
-        if not has(file.parent, "cat-file", "-e", f"HEAD:./{file.name}"):
-            raise
-        tracked = True
-    return root if tracked else None
-
-
-def _unique(name: str, others: Iterable[str]) -> str:
-    """Return a name that none of the others has, for use in a file's name."""
-    name = re.sub(r"[^\w.-]", "_", name) or "root"
-    known, number, wanted = set(others), 2, name
-    while wanted in known:
-        wanted, number = f"{name}-{number}", number + 1
-    return wanted

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from lab.run.code import digest, files, snapshot
-from lab.run.code import git as asking
-from lab.run.code.imports import Imported
-from lab.run.code.snapshot import CodeSnapshot, take
+from lab.run.code import exclusions, packages, snapshot
+from lab.run.code import git as running
+from lab.run.code.packages import UserPackage
+from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir
 from lab.run.files import write_json
 from tests.helpers import git
@@ -27,18 +27,18 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(folder, "init", "-q", "-b", "trunk")
     git(folder, "add", "-A")
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(digest, "__file__", str(folder / "lab" / "run" / "code" / "digest.py"))
+    monkeypatch.setattr(packages, "__file__", str(folder / "lab" / "run" / "code" / "packages.py"))
     own(monkeypatch)
     return folder
 
 
-def own(monkeypatch: pytest.MonkeyPatch, *packages: Path) -> None:
+def own(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
     """Let packages and modules at these places seem to be imported."""
     found = []
-    for place in packages:
+    for place in paths:
         sources = tuple(sorted(place.rglob("*.py"))) if place.is_dir() else (place,)
-        found.append(Imported(place.stem, place, place.parent, sources))
-    monkeypatch.setattr(snapshot, "imported", lambda: found)
+        found.append(UserPackage(place.stem, place, place.parent, sources))
+    monkeypatch.setattr(snapshot, "user_packages", lambda: found)
 
 
 def commit(folder: Path) -> str:
@@ -51,7 +51,7 @@ def commit(folder: Path) -> str:
 
 
 def collect(folder: Path) -> CodeSnapshot:
-    return take(folder / "run")
+    return CodeSnapshot.take(folder / "run")
 
 
 def patch_of(code: CodeSnapshot) -> bytes:
@@ -171,20 +171,20 @@ def test_a_checkout_without_a_commit(checkout: Path) -> None:
 SECRET = "AK" + "IAIOSFODNN7EXAMPLE"  # in two parts, or this file would look like a secret itself
 KEY = "-----BEGIN " + "OPENSSH PRIVATE KEY-----\nx\n"
 UNWANTED = {
-    ".env": ("PASSWORD=x\n", files.LOOKS_SECRET),
-    ".env.local": ("x\n", files.LOOKS_SECRET),
-    "id_ed25519": (KEY, files.LOOKS_SECRET),
-    "conf/server.pem": (KEY, files.LOOKS_SECRET),
-    "lab/secrets.py": ("x = 1\n", files.LOOKS_SECRET),
-    "my_token.json": ("{}\n", files.LOOKS_SECRET),
-    ".ssh/config.yaml": ("a: 1\n", files.LOOKS_SECRET),
-    ".netrc": ("x\n", files.LOOKS_SECRET),
-    "upload.py": (f"KEY = '{SECRET}'\n", files.HOLDS_SECRET),
-    "upload.sh": (KEY, files.HOLDS_SECRET),
-    "db.yaml": ("password: correcthorse\n", files.HOLDS_SECRET),
-    "data.npz": ("x\n", files.NO_CODE),
-    "notes.txt": ("x\n", files.NO_CODE),
-    "levels.json": ("[" + "1," * (files.LARGEST_FILE // 2) + "1]\n", files.TOO_LARGE),
+    ".env": ("PASSWORD=x\n", exclusions.LOOKS_SECRET),
+    ".env.local": ("x\n", exclusions.LOOKS_SECRET),
+    "id_ed25519": (KEY, exclusions.LOOKS_SECRET),
+    "conf/server.pem": (KEY, exclusions.LOOKS_SECRET),
+    "lab/secrets.py": ("x = 1\n", exclusions.LOOKS_SECRET),
+    "my_token.json": ("{}\n", exclusions.LOOKS_SECRET),
+    ".ssh/config.yaml": ("a: 1\n", exclusions.LOOKS_SECRET),
+    ".netrc": ("x\n", exclusions.LOOKS_SECRET),
+    "upload.py": (f"KEY = '{SECRET}'\n", exclusions.HOLDS_SECRET),
+    "upload.sh": (KEY, exclusions.HOLDS_SECRET),
+    "db.yaml": ("password: correcthorse\n", exclusions.HOLDS_SECRET),
+    "data.npz": ("x\n", exclusions.NO_CODE),
+    "notes.txt": ("x\n", exclusions.NO_CODE),
+    "levels.json": ("[" + "1," * (exclusions.LARGEST_FILE // 2) + "1]\n", exclusions.TOO_LARGE),
 }
 WANTED = {
     "tokenizer.py": "x = 1\n",
@@ -228,11 +228,11 @@ def test_secrets_in_tracked_files_are_left_out_and_the_rest_is_not(checkout: Pat
     git(checkout, "add", "a.py")
     found = collect(checkout)
     assert dict(found.lab.left_out) == {
-        ".env": files.LOOKS_SECRET,
-        "app.yaml": files.HOLDS_SECRET,
-        "old.py": files.HOLDS_SECRET,
-        "private.cfg": files.PRIVATE,
-        "big.bin": files.TOO_LARGE,
+        ".env": exclusions.LOOKS_SECRET,
+        "app.yaml": exclusions.HOLDS_SECRET,
+        "old.py": exclusions.HOLDS_SECRET,
+        "private.cfg": exclusions.PRIVATE,
+        "big.bin": exclusions.TOO_LARGE,
     }
     assert patch_of(found).count(b"diff --git") == 2
     assert b"+two" in patch_of(found) and b"+x = 2" in patch_of(found)
@@ -240,21 +240,21 @@ def test_secrets_in_tracked_files_are_left_out_and_the_rest_is_not(checkout: Pat
 
 def test_all_changes_together_have_a_limit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit(checkout)
-    monkeypatch.setattr(files, "MOST_BYTES", 100)
+    monkeypatch.setattr(exclusions, "MOST_BYTES", 100)
     write(checkout, {"small.py": "x" * 60 + "\n", "large.py": "x" * 80 + "\n"})
     found = collect(checkout)
-    assert found.lab.left_out == {"large.py": files.TOO_LARGE}
+    assert found.lab.left_out == {"large.py": exclusions.TOO_LARGE}
     assert b"small.py" in patch_of(found)
 
 
 def test_files_that_others_may_not_read_are_left_out(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_umask", lambda: 0o022)
+    monkeypatch.setattr(exclusions, "_umask", lambda: 0o022)
     commit(checkout)
     for path in checkout.rglob("*.py"):
         path.chmod(0o644)
     write(checkout, {"mine.py": "1\n", "ours.py": "1\n"})
     (checkout / "mine.py").chmod(0o600)
-    assert collect(checkout).lab.left_out == {"mine.py": files.PRIVATE}
+    assert collect(checkout).lab.left_out == {"mine.py": exclusions.PRIVATE}
     for path in checkout.rglob("*.py"):  # as with a umask of 077: what nobody else reads is no secret then
         path.chmod(0o600)
     (checkout / ".gitignore").chmod(0o600)
@@ -283,11 +283,11 @@ def test_a_repository_around_that_does_not_track_the_code_is_not_looked_at(
 
 
 def test_an_installed_package_has_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = tmp_path / "lib" / "site-packages" / "lab" / "run" / "code" / "digest.py"
+    place = tmp_path / "lib" / "site-packages" / "lab" / "run" / "code" / "packages.py"
     place.parent.mkdir(parents=True)
-    monkeypatch.setattr(digest, "__file__", str(place))
+    monkeypatch.setattr(packages, "__file__", str(place))
     own(monkeypatch)
-    found = take(tmp_path)
+    found = CodeSnapshot.take(tmp_path)
     assert found.lab.sha is None and "is installed from a package" in str(found.lab.note)
     assert found.problems() == []
     assert len(found.remarks()) == 1
@@ -313,7 +313,7 @@ def hanging(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(root, {"bin/git": "#!/bin/sh\nexec sleep 20\n"})
     (root / "bin" / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(asking, "SECONDS", 0.2)
+    monkeypatch.setattr(running, "SECONDS", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -414,8 +414,8 @@ def test_a_digest_changes_with_sources_alone(checkout: Path, tmp_path: Path) -> 
     write(tmp_path, {"mine/__init__.py": "", "mine/env.py": "1", "mine/README.md": ""})
 
     def now() -> str | None:
-        digest.digest_of.cache_clear()
-        return digest.digest_of(tmp_path / "mine")
+        packages.digest_of.cache_clear()
+        return packages.digest_of(tmp_path / "mine")
 
     before = now()
     write(tmp_path, {"mine/README.md": "changed", "mine/__pycache__/env.py": "", "mine/.git/hook.py": ""})
@@ -432,7 +432,7 @@ def test_the_repository_of_config_groups_counts_as_far_as_they_go(checkout: Path
     git(mine, "add", "-A")
     git(mine, "commit", "-qm", "settings")
     write(mine, {"conf/algo/new.yaml": "a: 2\n", "elsewhere.py": "x = 1\n"})
-    found = take(checkout / "run", [mine / "conf", tmp_path / "nowhere", tmp_path])
+    found = CodeSnapshot.take(checkout / "run", [mine / "conf", tmp_path / "nowhere", tmp_path])
     (one,) = found.others
     assert (one.name, one.sha, one.modules) == ("settings", git(mine, "rev-parse", "HEAD"), ())
     patch = found.patches()["uncommitted.settings.patch"]

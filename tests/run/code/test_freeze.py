@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.run.code import digest, files, snapshot
-from lab.run.code.frozen import Frozen, freeze
-from lab.run.code.imports import Imported
-from lab.run.code.snapshot import take
+from lab.run.code import exclusions, packages, snapshot
+from lab.run.code.copy import CodeCopy
+from lab.run.code.packages import UserPackage
+from lab.run.code.snapshot import CodeSnapshot
 from tests.helpers import ROOT, git
 
 ROOMS = (ROOT / "lab" / "common", ROOT / "lab" / "run")  # what describes the code, and what that needs
@@ -38,8 +38,8 @@ def package(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in PARTS:
         (root / "lab" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "lab" / name, root / "lab" / name)
-    monkeypatch.setattr(digest, "__file__", str(root / "lab" / "run" / "code" / "digest.py"))
-    monkeypatch.setattr(snapshot, "imported", lambda: [])
+    monkeypatch.setattr(packages, "__file__", str(root / "lab" / "run" / "code" / "packages.py"))
+    monkeypatch.setattr(snapshot, "user_packages", lambda: [])
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.chdir(root)
     return root
@@ -56,16 +56,16 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def frozen_in(root: Path) -> Frozen:
-    return freeze(root / "out" / ".jobs" / "code", root / "out")
+def frozen_in(root: Path) -> CodeCopy:
+    return CodeSnapshot.take(root / "out").freeze(root / "out" / ".jobs" / "code")
 
 
-def names(copy: Frozen) -> set[str]:
+def names(copy: CodeCopy) -> set[str]:
     files = {str(path.relative_to(copy.path)) for path in copy.path.rglob("*") if path.is_symlink() or path.is_file()}
-    return {name for name in files if not name.startswith((digest.FROZEN, ".uncommitted"))}
+    return {name for name in files if not name.startswith((packages.COPIED_FACTS, ".uncommitted"))}
 
 
-def python(words: Sequence[str], copy: Frozen, cwd: Path) -> list[str]:
+def python(words: Sequence[str], copy: CodeCopy, cwd: Path) -> list[str]:
     done = subprocess.run(
         [sys.executable, *words], cwd=cwd, env={**os.environ, **copy.env()}, capture_output=True, text=True, check=False
     )
@@ -78,14 +78,14 @@ LAB = {"lab/__init__.py", *(f"lab/{name}" for name in PARTS)}
 
 
 def test_the_working_tree_is_copied(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "LARGEST_FILE", 2**15)
+    monkeypatch.setattr(exclusions, "LARGEST_FILE", 2**15)
     write(checkout, {"ignored.py": "", "new folder/ünïcode 'x'.py": "1", "large.py": "x" * 40_000, "out/a.csv": "1"})
     write(checkout, {"run/tracked.csv": "", "run/untracked.csv": "", "gone.py": "", "run.py": "", "script": "#!\n"})
     git(checkout, "add", "run/tracked.csv", "gone.py")
     (checkout / "gone.py").unlink()
     (checkout / "script").chmod(0o755)
     write(checkout, {"mine.py": "WORD = 'edited'\n"})
-    copy = freeze(checkout / "out" / "code", checkout / "run")
+    copy = CodeSnapshot.take(checkout / "run").freeze(checkout / "out" / "code")
     assert names(copy) == CODE | LAB | {"new folder/ünïcode 'x'.py", "run.py", "script"}
     assert (copy.path / "mine.py").read_text() == "WORD = 'edited'\n"
     assert os.access(copy.path / "script", os.X_OK)
@@ -95,7 +95,7 @@ def test_the_working_tree_is_copied(checkout: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_tracked_code_is_copied_although_the_run_directory_holds_it(checkout: Path) -> None:
-    assert names(freeze(checkout / ".jobs", checkout)) == CODE - {"probe.py"} | LAB
+    assert names(CodeSnapshot.take(checkout).freeze(checkout / ".jobs")) == CODE - {"probe.py"} | LAB
 
 
 def test_links_are_copied_as_links(checkout: Path, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_nothing_is_left_of_a_copy_that_failed(checkout: Path, monkeypatch: pyte
 
 def test_a_job_has_the_provenance_of_submission(checkout: Path) -> None:
     write(checkout, {"mine.py": "WORD = 'submitted'\n"})
-    before = take(checkout / "out")
+    before = CodeSnapshot.take(checkout / "out")
     copy = frozen_in(checkout)
     sha = git(checkout, "rev-parse", "HEAD")
     assert json.loads((copy.path / ".provenance.json").read_text()) == before.to_dict()
@@ -212,20 +212,20 @@ def test_paths_that_are_moved(checkout: Path, tmp_path: Path) -> None:
     write(checkout, {"ignored/x": ""})
     (tmp_path / "link").symlink_to(checkout)
     copy = frozen_in(checkout)
-    assert copy.moved(str(checkout)) == str(copy.path)
-    assert copy.moved(str(checkout / "conf")) == str(copy.path / "conf")
-    assert copy.moved("conf") == str(copy.path / "conf")
-    assert copy.moved(str(tmp_path / "link" / "conf")) == str(copy.path / "conf")
+    assert copy.translate(str(checkout)) == str(copy.path)
+    assert copy.translate(str(checkout / "conf")) == str(copy.path / "conf")
+    assert copy.translate("conf") == str(copy.path / "conf")
+    assert copy.translate(str(tmp_path / "link" / "conf")) == str(copy.path / "conf")
     for same in (str(checkout / "ignored"), str(tmp_path), f"{checkout} 2", "pkg://lab.conf", str(copy.path / "conf")):
-        assert copy.moved(same) == same
+        assert copy.translate(same) == same
 
 
 def test_a_copy_is_not_copied(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = frozen_in(checkout)
     for key, value in copy.env().items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(digest, "__file__", str(copy.path / "lab" / "run" / "code" / "digest.py"))
-    again = freeze(checkout / "out 2", checkout / "out 2")
+    monkeypatch.setattr(packages, "__file__", str(copy.path / "lab" / "run" / "code" / "packages.py"))
+    again = CodeSnapshot.take(checkout / "out 2").freeze(checkout / "out 2")
     assert again.path == copy.path
     assert not (checkout / "out 2").exists()
     assert again.env()["PYTHONPATH"].split(":")[0] == str(copy.path)
@@ -244,11 +244,11 @@ def test_a_package_that_git_does_not_track(tmp_path: Path, monkeypatch: pytest.M
     git(here, "init", "-q")
     git(here, "add", "-A")
     monkeypatch.chdir(here)
-    copy = freeze(here / "outputs" / "code", here / "outputs")
+    copy = CodeSnapshot.take(here / "outputs").freeze(here / "outputs" / "code")
     assert names(copy) == LAB | {config}
     assert copy.env()["PYTHONPATH"] == f"{copy.path}:{here}"
-    assert copy.moved(str(root / config)) == str(copy.path / config)
-    assert copy.moved(str(root)) == str(root), "what else is installed there is not in the copy"
+    assert copy.translate(str(root / config)) == str(copy.path / config)
+    assert copy.translate(str(root)) == str(root), "what else is installed there is not in the copy"
     assert json.loads((copy.path / ".provenance.json").read_text())["git"]["note"].startswith("lab ")
     monkeypatch.chdir(root)
     assert copy.env()["PYTHONPATH"] == f"{copy.path}:{root}"
@@ -256,7 +256,7 @@ def test_a_package_that_git_does_not_track(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_path_that_python_cannot_be_told(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LabError, match=r"a:b.* has a ':' in it"):
-        freeze(tmp_path / "a:b", tmp_path)
+        CodeSnapshot.take(tmp_path).freeze(tmp_path / "a:b")
     assert not (tmp_path / "a:b").exists()
     copy = frozen_in(checkout)
     (tmp_path / "c:d").mkdir()
@@ -287,19 +287,20 @@ def test_the_users_own_repositories_are_copied_too(
     write(loose, {"single.py": "WORD = 'old'\n"})
     sources = tuple(sorted((project / "src" / "own").glob("*.py")))
     found = [
-        Imported("own", project / "src" / "own", project / "src", sources),
-        Imported("single", loose / "single.py", loose, (loose / "single.py",)),
+        UserPackage("own", project / "src" / "own", project / "src", sources),
+        UserPackage("single", loose / "single.py", loose, (loose / "single.py",)),
     ]
-    monkeypatch.setattr(snapshot, "imported", lambda: found)
+    monkeypatch.setattr(snapshot, "user_packages", lambda: found)
     monkeypatch.setenv("PYTHONPATH", f"{project / 'src'}:{loose}")
     copy = frozen_in(checkout)
-    before = take(checkout / "out").to_dict()
+    before = CodeSnapshot.take(checkout / "out").to_dict()
     write(project, {"src/own/__init__.py": "WORD = 'new'\n"})
     write(loose, {"single.py": "WORD = 'new'\n"})
     code = (
-        "import json, own, single; from pathlib import Path; from lab.run.code.snapshot import take;"
-        "from lab.run.code.digest import digest_here;"
-        "print(own.WORD, single.WORD, json.dumps(take(Path('out')).to_dict()), digest_here('own'), sep='\\n')"
+        "import json, own, single; from pathlib import Path; from lab.run.code.snapshot import CodeSnapshot;"
+        "from lab.run.code.packages import current_digest;"
+        "code = CodeSnapshot.take(Path('out')).to_dict();"
+        "print(own.WORD, single.WORD, json.dumps(code), current_digest('own'), sep='\\n')"
     )
     own, single, taken, digest_of_own = python(["-c", code], copy, checkout)
     assert (own, single) == ("old", "old")

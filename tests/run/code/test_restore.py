@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.run.code.worktree import differences, read_code, restored, working_directory
+from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir
 from lab.run.files import write_json
 from tests.helpers import git
@@ -40,13 +40,13 @@ def session(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_all_repositories_are_brought_back(session: RunDir, checkout: Path, tmp_path: Path) -> None:  # noqa: F811
-    code = read_code(session)
-    assert differences(code) == []
+    code = CodeSnapshot.of_session(session)
+    assert code.differences() == []
     git(checkout, "commit", "-qm", "moved on", "--", "a.py")
     git(tmp_path / "project", "commit", "-qam", "moved on")
     shutil.rmtree(tmp_path / "loose")
-    assert [sentence.partition(":")[0] for sentence in differences(code)] == ["lab", "project"]
-    with restored(code) as there:
+    assert [sentence.partition(":")[0] for sentence in code.differences()] == ["lab", "project"]
+    with code.restore() as there:
         lab, project, loose = there.path, there.trees[1].path, there.trees[3].path
         assert (lab / "a.py").read_text() == "changed\n"
         assert (lab / "library" / "library.py").read_text() == "changed\n"
@@ -54,7 +54,7 @@ def test_all_repositories_are_brought_back(session: RunDir, checkout: Path, tmp_
         assert (project / "src" / "mine" / "__init__.py").read_text() == "changed\n"
         assert (project / "src" / "mine" / "new.py").read_text() == "new\n"
         assert (loose / "single.py").read_text() == "1\n"
-        cwd = working_directory(code, there, tmp_path / "project" / "data")
+        cwd = code.working_directory(there, tmp_path / "project" / "data")
         assert cwd == project / "data"
         assert there.env(str(cwd))["PYTHONPATH"].split(":")[:4] == [
             str(lab),
@@ -62,7 +62,7 @@ def test_all_repositories_are_brought_back(session: RunDir, checkout: Path, tmp_
             str(loose),
             str(cwd),
         ]
-        assert working_directory(code, there, tmp_path) == tmp_path
+        assert code.working_directory(there, tmp_path) == tmp_path
     assert not lab.exists()
     for folder in (checkout, checkout / "library", tmp_path / "project"):
         assert len(git(folder, "worktree", "list").splitlines()) == 1
@@ -71,8 +71,8 @@ def test_all_repositories_are_brought_back(session: RunDir, checkout: Path, tmp_
 def test_a_repository_that_is_gone_is_named(session: RunDir, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "project" / ".git")
     with (
-        pytest.raises(LabError, match=r"of project cannot be brought back: .*project is no checkout of it; code=here"),
-        restored(read_code(session)),
+        pytest.raises(LabError, match=r"of project cannot be restored: .*project is no checkout of it; code=here"),
+        CodeSnapshot.of_session(session).restore(),
     ):
         pass
 
@@ -82,12 +82,12 @@ def test_a_commit_that_is_gone_is_named(session: RunDir, tmp_path: Path) -> None
     git(tmp_path / "project", "init", "-q")
     with (
         pytest.raises(LabError, match=r"Commit \w{40} is not in .*project: get it, as with"),
-        restored(read_code(session)),
+        CodeSnapshot.of_session(session).restore(),
     ):
         pass
 
 
 def test_a_patch_that_is_gone_is_named(session: RunDir) -> None:
     (session.path / "uncommitted.project.patch").unlink()
-    with pytest.raises(LabError, match=r"uncommitted.project.patch is missing: with it went .* of project; code=here"):
-        read_code(session)
+    with pytest.raises(LabError, match=r"uncommitted.project.patch is missing: it held .* of project; code=here"):
+        CodeSnapshot.of_session(session)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.run.code.imports import imported
+from lab.run.code.packages import user_packages
 from tests.run.code.test_snapshot import write
 
 
@@ -26,20 +26,20 @@ def test_the_users_own_modules_by_package(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "lazy_owned", lazy)
     spec.loader.exec_module(lazy)
     try:
-        found = {one.name: one for one in imported() if "owned" in one.name}
+        found = {one.name: one for one in user_packages() if "owned" in one.name}
     finally:
         for name in [name for name in sys.modules if name.partition(".")[0] in ("owned", *names)]:
             del sys.modules[name]
     assert list(found) == ["owned", "single_owned", "lazy_owned"], "in the order of sys.path"
-    assert (found["owned"].place, found["owned"].root) == (tmp_path / "one" / "owned", tmp_path / "one")
+    assert (found["owned"].path, found["owned"].root) == (tmp_path / "one" / "owned", tmp_path / "one")
     assert len(found["owned"].files) == 3
-    assert (found["single_owned"].place, found["single_owned"].root) == (
+    assert (found["single_owned"].path, found["single_owned"].root) == (
         tmp_path / "two" / "single_owned.py",
         tmp_path / "two",
     )
 
 
 def test_nothing_of_python_lab_or_installed_packages_is_the_users() -> None:
-    names = {one.name for one in imported()}
+    names = {one.name for one in user_packages()}
     assert "tests" in names
     assert names.isdisjoint({"lab", "torch", "numpy", "gymnasium", "json", "pytest", "_pytest", "hydra", "__main__"})

@@ -1,17 +1,19 @@
-"""Which files are code or config that a run could have used, and which are never copied because they look secret."""
+"""Which uncommitted files are never copied: what looks secret, is neither code nor config, or is too large."""
 
 from __future__ import annotations
 
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from fnmatch import fnmatch
+from itertools import accumulate, islice
 from pathlib import Path, PurePath
 
-LARGEST_FILE = 5 * 2**20  # bytes; a larger file that is not committed is data, not code
-MOST_BYTES = 20 * 2**20  # of all files that are not committed together
-SAMPLE = 50  # files whose modes say what is usual in a checkout
+LARGEST_FILE = 5 * 2**20  # bytes; a larger uncommitted file is data, not code
+MOST_BYTES = 20 * 2**20  # of all uncommitted files of a repository together
+SAMPLE = 50  # tracked files that `usual_mode` looks at
 SOURCE = frozenset(
     (".py", ".pyi", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".h", ".hh", ".hpp", ".cu", ".cuh", ".rs", ".f",
      ".f90", ".jl", ".lua")
@@ -31,9 +33,9 @@ SECRET_FOLDERS = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docke
 SECRET_WORDS = re.compile(
     r"secret|credential|passw(or)?d|token(?!iz)|(api|private)_?key|service_?account", re.IGNORECASE
 )
-# What source code is called counts only as a whole word: tokenizer.py is code.
+# In names of source files only whole words count: tokenizer.py is code.
 SECRET_SOURCE = re.compile(r"(^|[._-])(secrets?|credentials?|passwords?|passwd|api_?keys?)([._-]|$)", re.IGNORECASE)
-# How keys and tokens of known forms begin, and what follows then.
+# Keys and tokens of known forms: how they begin, and what follows.
 KEYS = {
     b"-----BEGIN ": rb"[A-Z ]*PRIVATE KEY-----",
     **dict.fromkeys((b"AKIA", b"ASIA"), rb"[0-9A-Z]{16}\b"),
@@ -54,29 +56,29 @@ NO_CODE = "neither code nor config"
 TOO_LARGE = "too large"
 
 
-def reason_to_omit(root: Path, name: str, tracked: bool, usual: int, wanted: bool = False) -> str | None:
-    """Say why a file that is not committed as it is must not be copied; null if it may be.
+def reason_to_omit(root: Path, name: str, tracked: bool, usual_mode: int, imported: bool = False) -> str | None:
+    """Return why an uncommitted file must not be copied; None if it may be.
 
     Args:
         root: the checkout.
         name: the file's path in it.
         tracked: whether git tracks the file.
-        usual: bits of the mode that let others read the files of the checkout.
-        wanted: whether it is known to be code, as a module that was imported.
+        usual_mode: the mode bits that let others read the files of the checkout.
+        imported: whether it is the file of an imported module.
     """
     path = root / name
     source = PurePath(name).suffix in SOURCE
-    if has_secret_name(name, known=tracked and source):
+    if has_secret_name(name, known_source=tracked and source):
         return LOOKS_SECRET
     try:
         status = path.lstat()
     except OSError:
-        return None  # deleted; what it held is judged in the patch
+        return None  # deleted; its former content is checked in the patch
     if stat.S_ISLNK(status.st_mode):
         return None
-    if usual & ~status.st_mode and not (tracked and source):
+    if usual_mode & ~status.st_mode and not (tracked and source):
         return PRIVATE
-    if not (tracked or wanted or is_code(path)):
+    if not (tracked or imported or is_code(path)):
         return NO_CODE
     if status.st_size > LARGEST_FILE:
         return TOO_LARGE
@@ -84,40 +86,36 @@ def reason_to_omit(root: Path, name: str, tracked: bool, usual: int, wanted: boo
         content = path.read_bytes()
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
-    if holds_secret(content) or (not source and ASSIGNED.search(content)):
-        return HOLDS_SECRET
-    return None
+    return HOLDS_SECRET if holds_secret(content) or (not source and ASSIGNED.search(content)) else None
 
 
 def holds_secret(content: bytes) -> bool:
-    """Say whether a key or token of a known form is in the content of a file, or in a patch."""
+    """Return whether the content of a file, or a patch, holds a key or token of a known form."""
     for start, form in KEY_FORMS.items():
         place = content.find(start)
-        while place >= 0:  # far faster than to let the expression search
+        while place >= 0:  # far faster than a search by the expression
             if form.match(content, place):
                 return True
             place = content.find(start, place + 1)
     return False
 
 
-def has_secret_name(name: str, known: bool = False) -> bool:
-    """Say whether a file's name looks like that of a secret; of source that git knows, only the plainest names do."""
+def has_secret_name(name: str, known_source: bool = False) -> bool:
+    """Return whether a file's name looks like that of a secret; for tracked source only the plainest names do."""
     path = PurePath(name)
     if SECRET_FOLDERS.intersection(path.parts) or any(fnmatch(path.name.lower(), one) for one in SECRET_NAMES):
         return True
-    if known:
+    if known_source:
         return False
     return bool((SECRET_SOURCE if path.suffix in SOURCE else SECRET_WORDS).search(path.name))
 
 
 def is_code(path: Path) -> bool:
-    """Say by its name, or its first line, whether a file is code or config."""
+    """Return whether a file is code or config, by its name or its first line."""
     if path.suffix in SOURCE or path.suffix in CONFIG or path.name in NAMED:
         return True
-    if path.name.startswith("requirements") and path.suffix == ".txt":
-        return True
     if path.suffix:
-        return False
+        return path.name.startswith("requirements") and path.suffix == ".txt"
     try:
         with path.open("rb") as file:
             return file.read(2) == b"#!"
@@ -126,32 +124,30 @@ def is_code(path: Path) -> bool:
 
 
 def usual_mode(root: Path, tracked: Iterable[str]) -> int:
-    """Return the bits that let others read what git tracks in a checkout, but for those that new files do not get."""
-    modes = []
-    for name, _ in zip(tracked, range(SAMPLE), strict=False):
-        try:
-            modes.append((root / name).lstat().st_mode & 0o044)
-        except OSError:
-            continue
-    return Counter(modes).most_common(1)[0][0] & ~_umask() if modes else 0
+    """Return the mode bits that let others read most tracked files of a checkout, without those that umask removes."""
+    modes: Counter[int] = Counter()
+    for name in islice(tracked, SAMPLE):
+        with suppress(OSError):
+            modes[(root / name).lstat().st_mode & 0o044] += 1
+    return modes.most_common(1)[0][0] & ~_umask() if modes else 0
 
 
 def _umask() -> int:
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    except (OSError, ValueError):
-        pass
-    return 0
+        text = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0
+    match = re.search(r"^Umask:\s*([0-7]+)", text, re.MULTILINE)
+    return int(match[1], 8) if match else 0
 
 
-def within_budget(root: Path, names: Iterable[str], sizes: dict[str, int]) -> tuple[list[str], list[str]]:
-    """Return the names of files that fit into the budget together, the smallest first, and those that do not."""
-    fit: list[str] = []
-    left: list[str] = []
-    budget = MOST_BYTES
-    for name in sorted(names, key=lambda name: (sizes[name], name)):
-        budget -= sizes[name]
-        (fit if budget >= 0 else left).append(name)
-    return fit, left
+def split_by_budget(sizes: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    """Return the files that fit into MOST_BYTES together, the smallest first, and the others.
+
+    Args:
+        sizes: in bytes, by name.
+    """
+    names = sorted(sizes, key=lambda name: (sizes[name], name))
+    totals = accumulate(sizes[name] for name in names)
+    count = sum(total <= MOST_BYTES for total in totals)
+    return names[:count], names[count:]
