@@ -271,7 +271,7 @@ def _build(cls: type[T], values: Any, prefix: str, where: str = "the spec") -> T
         base, cls = cls, _locate(cls, target, prefix)
         if not issubclass(cls, base):  # a module of the user's own, for a network
             shared = validate(bool, values.pop("shared", False), f"{prefix}shared")
-            return Module(str(target), shared, values)  # type: ignore[return-value]
+            return Module(str(target), values, shared=shared)  # type: ignore[return-value]
     types = get_type_hints(cls, include_extras=True)
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
     for key in values:

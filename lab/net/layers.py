@@ -1,8 +1,8 @@
 """Layers with a leading session axis.
 
-Each Session's numbers come out bit for bit as if it had been computed alone (law 1). Matrix products keep to shapes
-for which the batched product does so, and elementwise functions whose vector and scalar code round differently are
-given whole vectors.
+Each Session's numbers are bit for bit those it would have alone (law 1): matrix products keep to shapes for which the
+batched product guarantees it, and elementwise functions whose vector and scalar code round differently get whole
+vectors.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lab.net.net import Output
-
-LANES = 32  # float32 numbers that torch's vectorized loops take at once: two of the widest registers
+LANES = 32  # float32 numbers that torch's vectorized loops process at once: two of the widest registers
 NARROW = 16  # outputs below which a product is some four times faster with its weight stored transposed
 
 
@@ -32,18 +30,18 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, gains: list[float], rngs: list[np.random.Generator]) -> None:
         super().__init__()
-        pairs = zip(rngs, gains, strict=True)
-        weight = np.stack([orthogonal(rng, inputs, outputs, gain) for rng, gain in pairs]).astype(np.float32)
+        weights = [orthogonal(rng, inputs, outputs, gain) for rng, gain in zip(rngs, gains, strict=True)]
         self.inputs, self.outputs = inputs, outputs
         self.transposed = outputs < NARROW
-        self.weight = nn.Parameter(torch.from_numpy(weight.swapaxes(1, 2).copy() if self.transposed else weight))
+        stacked = [weight.T if self.transposed else weight for weight in weights]
+        self.weight = nn.Parameter(torch.from_numpy(np.stack(stacked).astype(np.float32)))
         self.bias = nn.Parameter(torch.zeros(len(rngs), 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.product(x, self.weight, self.bias)
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Return x times a weight, which is laid out as the layer's own, plus a bias."""
+        """Return x times a weight, stored in the layout of this layer, plus a bias."""
         # A width of 1 takes another path in the batched product for one Session than for several.
         if self.outputs == 1:
             return (x * weight).sum(-1, keepdim=True) + bias
@@ -54,9 +52,9 @@ class Linear(nn.Module):
 
 
 class NoisyLinear(Linear):
-    """A linear layer whose weights are disturbed by factorised noise (Fortunato et al. 2018, section 3b).
+    """A linear layer whose weights are disturbed by factorized noise (Fortunato et al. 2018, section 3b).
 
-    How far is learned, from `sigma` over the root of the number of inputs on. Noise is drawn for a while, by `draw`.
+    The scale of the noise is learned, starting at `sigma` / sqrt(inputs). `draw` sets the noise of the next calls.
     """
 
     def __init__(
@@ -68,7 +66,7 @@ class NoisyLinear(Linear):
         self._noise: tuple[Tensor, Tensor] | None = None
 
     def draw(self, rngs: list[np.random.Generator] | None) -> None:
-        """Draw the noise of the steps to come from each Session's stream; without streams there is none."""
+        """Draw noise from each Session's stream; None removes it."""
         if rngs is None:
             self._noise = None
             return
@@ -85,13 +83,8 @@ class NoisyLinear(Linear):
         return self.product(x, self.weight + self.weight_sigma * of_weight, self.bias + self.bias_sigma * of_bias)
 
 
-def head(inputs: int, output: Output, rngs: list[np.random.Generator]) -> Linear:
-    """Return the last layer of an output."""
-    return (NoisyLinear if output.noisy else Linear)(inputs, output.size, output.gains, rngs)
-
-
 class _Tanh(torch.autograd.Function):
-    """tanh in place, by numpy, whose vectorized float32 version is some six times faster than torch's on a CPU."""
+    """tanh in place by numpy, whose vectorized float32 version is some six times faster than torch's on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -108,18 +101,18 @@ class _Tanh(torch.autograd.Function):
 
 
 def tanh(x: Tensor) -> Tensor:
-    """Hyperbolic tangent, elementwise; on a CPU it takes the place of its argument."""
+    """Hyperbolic tangent, elementwise; in place on a CPU."""
     if x.device.type != "cpu":
         return torch.tanh(x)
     if torch.is_grad_enabled():
         return _Tanh.apply(x)
-    array = x.detach().numpy()
+    array = x.numpy()
     np.tanh(array, out=array)
     return x
 
 
 def in_whole_lanes(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Make an elementwise function see, for each Session, a whole number of vector registers."""
+    """Pad the argument of an elementwise function to a whole number of vector registers for each Session."""
 
     def padded(x: Tensor) -> Tensor:
         flat = x.flatten(1)
@@ -131,7 +124,7 @@ def in_whole_lanes(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], T
     return padded
 
 
-# tanh and relu take the place of their argument, which the layer before has no need of.
+# tanh and relu work in place: the layer before does not need its output.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": tanh,
     "relu": torch.relu_,
@@ -151,8 +144,35 @@ class Activation(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.name = name
         self.function = ACTIVATIONS[name]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
+
+
+def hidden_layers(
+    inputs: int, widths: list[int], activation: str, gain: float, rngs: list[np.random.Generator]
+) -> list[nn.Module]:
+    """Return fully connected layers, each followed by its activation."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [Linear(inputs, width, [gain] * len(rngs), rngs), Activation(activation)]
+        inputs = width
+    return layers
+
+
+class FlatTrunk(nn.Sequential):
+    """Layers over flattened observations, to which extra numbers are appended."""
+
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        x = scale_images(x).flatten(2)
+        if extra is not None:
+            x = torch.cat([x, extra], -1)
+        for layer in self:
+            x = layer.forward(x)
+        return x
+
+
+def scale_images(x: Tensor) -> Tensor:
+    """Return observations as floats; images in bytes are scaled to 0..1."""
+    return x.float() * (1 / 255) if x.dtype == torch.uint8 else x

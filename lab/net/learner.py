@@ -7,8 +7,7 @@ from torch import nn
 
 from lab.net import checks
 from lab.net.network import Parameters
-from lab.net.optimizer import Optimizer, OptimizerSpec
-from lab.net.torch_optimizer import TorchOptimizers
+from lab.net.optimizer import Optimizer, OptimizerSpec, TorchOptimizers
 
 
 class Learner:
@@ -17,11 +16,11 @@ class Learner:
     Attributes:
         parameters: of all of them.
         optimizer: of these parameters.
-        problems: what checks of every step found (mode=dev), by index of the Session; null if nothing is checked.
+        problems: problems found by the checks of every step (mode=dev), by index of the Session; None without checks.
     """
 
     def __init__(self, module: nn.Module, spec: OptimizerSpec, device: torch.device) -> None:
-        """Take over the parameters of a module, each [S, ...], of which the device becomes the given one."""
+        """Take over the parameters of a module, each [S, ...], and move it to the device."""
         self.parameters = Parameters(module.to(device))
         kind = TorchOptimizers if spec.is_path else Optimizer
         self.optimizer: Optimizer | TorchOptimizers = kind(spec, self.parameters.values)
@@ -30,32 +29,29 @@ class Learner:
     def step(
         self,
         losses: torch.Tensor,
-        weight: torch.Tensor,
+        sample_weights: torch.Tensor,
         lr: torch.Tensor,
         mask: torch.Tensor,
         max_grad_norm: torch.Tensor | float | None = None,
     ) -> torch.Tensor:
-        """Take one step down the weighted sum of losses.
+        """Take one optimizer step on each Session's weighted sum of losses.
 
         Args:
             losses: of every sample, [S, B].
-            weight: each sample's share of its Session's loss, [S, B].
+            sample_weights: weight of each sample in its Session's loss, [S, B].
             lr: learning rate, [S, 1].
-            mask: [S, 1], 0 for Sessions that do not take this step.
-            max_grad_norm: bound on the norm of a Session's gradient, [S, 1]; null for none.
+            mask: 1 for Sessions that take this step, 0 for others, which keep parameters and moments, [S, 1].
+            max_grad_norm: bound on the norm of a Session's gradient, [S, 1]; None for none.
 
         Returns:
-            The norm of each Session's gradient before it was clipped, [S].
+            The norm of each Session's gradient before clipping, [S].
         """
-        self.parameters.backward(losses, weight)
+        self.parameters.backward(losses, sample_weights)
         gradients = self.parameters.gradients
-        if not all(mask.flatten().tolist()):
-            gradients.masked_fill_(mask == 0, 0.0)
+        gradients.view(torch.int32).bitwise_and_(-mask.int())  # 0 outside the mask, even in place of NaN
         norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         if max_grad_norm is not None:
-            scale = max_grad_norm / (norm + 1e-6)
-            if not all(factor >= 1 for factor in scale.flatten().tolist()):  # of NaN too
-                gradients.mul_(scale.clamp_(max=1.0))
+            gradients.mul_((max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
         before = self.parameters.values.clone() if self.problems is not None else None
         self.optimizer.step(gradients, lr, mask)
         if self.problems is not None and before is not None:

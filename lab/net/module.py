@@ -12,13 +12,11 @@ import numpy as np
 from lab.common.imports import torch
 from lab.common.text import format_value
 from lab.errors import LabError, did_you_mean
-from lab.net.net import Net, Output
+from lab.net.net import Net
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
     from torch import nn
-
-    from lab.net.network import StackedNetwork
 
 SPACE = "observation_space"  # an argument that is not set in the config: the module is told what it will see
 
@@ -34,7 +32,6 @@ class Module(Net):
     """
 
     target: str  # path of the class
-    shared: bool  # whether the outputs share one module
     arguments: dict[str, Any]  # for its constructor
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,7 +74,7 @@ class Module(Net):
             with_extra: whether a module that takes extra numbers is to be tried out, of which the number is known.
 
         Raises:
-            LabError: it cannot be made, or cannot look at the observations.
+            LabError: it cannot be made, or cannot process the observations.
         """
         space = {SPACE: observations} if SPACE in inspect.signature(self.cls).parameters else {}
         with torch.random.fork_rng(devices=[]):
@@ -103,7 +100,7 @@ class Module(Net):
                     features = module.eval()(*seen)
             except Exception as error:
                 raise LabError(
-                    f"net._target_={self.target} cannot look at observations of shape {observations.shape}:"
+                    f"net._target_={self.target} cannot process observations of shape {observations.shape}:"
                     f" {_told(error)}"
                 ) from error
         found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
@@ -117,23 +114,12 @@ class Module(Net):
                 raise LabError(f"net._target_={self.target} has {name} in {parameter.dtype}: it must be float32.")
         return module, found[1]
 
-    def build(
-        self, observations: Box, outputs: list[Output], rngs: list[np.random.Generator], extra: int = 0
-    ) -> StackedNetwork:
-        from lab.net.layers import head
-        from lab.net.network import StackedNetwork
+    def trunk(self, observations: Box, extra: int, rngs: list[np.random.Generator]) -> tuple[nn.Module, int]:
         from lab.net.stacked import StackedModule
 
-        trunks: dict[str, nn.Module] = {}
-        heads: dict[str, nn.Module] = {}
-        for index, output in enumerate(outputs):
-            if index == 0 or not self.shared:
-                seeds = [int(rng.integers(2**62)) for rng in rngs]
-                made = [self.make(observations, extra, seed) for seed in seeds]
-                trunk, width = StackedModule([module for module, _ in made], seeds), made[0][1]
-            trunks[output.name] = trunk
-            heads[output.name] = head(width, output, rngs)
-        return StackedNetwork(trunks, heads)
+        seeds = [int(rng.integers(2**62)) for rng in rngs]
+        modules, widths = zip(*(self.make(observations, extra, seed) for seed in seeds), strict=True)
+        return StackedModule(list(modules), seeds), widths[0]
 
 
 def _told(error: Exception) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from lab.errors import LabError
+from lab.errors import LabError, require, require_one_of
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
+    from torch import nn
 
     from lab.net.network import StackedNetwork
 
 NORMS = ("none", "layer", "batch_renorm")
+ACTIVATION_NAMES = ("tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "softplus", "sigmoid")
 
 
 @dataclass
@@ -22,10 +24,10 @@ class Output:
     """One output of a network.
 
     Attributes:
-        name: what it is called.
-        size: how many numbers it gives for each observation.
+        name: its name.
+        size: numbers for each observation.
         gains: gain of the initialization of its last layer, one for each Session.
-        noisy: whether that layer learns how far to be disturbed by noise.
+        noisy: whether its last layer is a NoisyLinear.
     """
 
     name: str
@@ -38,18 +40,30 @@ class Output:
 class Net:
     """Base of the schemas in conf/net/."""
 
-    recurrent: ClassVar[bool] = False  # whether it remembers the steps before
+    shared: bool = field(kw_only=True)  # whether the outputs share one trunk
+
+    recurrent: ClassVar[bool] = False  # whether it carries a state from step to step
+
+    @property
+    def path(self) -> str:
+        """Path of the class, as in `_target_`."""
+        return f"{type(self).__module__}.{type(self).__qualname__}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the config that this was made of, as plain data."""
-        return {"_target_": f"{type(self).__module__}.{type(self).__qualname__}", **asdict(self)}
+        return {"_target_": self.path, **asdict(self)}
 
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""
 
+    def check_layers(self, widths: list[int], activation: str) -> None:
+        """Raise LabError for widths or an activation that fully connected layers cannot have."""
+        require(all(width >= 1 for width in widths), "net.hidden", widths, "a list of widths of 1 or more")
+        require_one_of("net.activation", activation, ACTIVATION_NAMES)
+
     @property
     def by_batch(self) -> bool:
-        """Whether what it says of an observation depends, while it learns, on the others in a minibatch."""
+        """Whether its outputs depend, in training, on the other samples of a minibatch."""
         return False
 
     def with_norm(self, norm: str) -> Net:
@@ -61,12 +75,16 @@ class Net:
         if norm == "none":
             return self
         raise LabError(
-            f"algo.norm={norm} is not possible with net._target_={type(self).__module__}.{type(self).__qualname__}: it"
-            " has no normalization between its layers. Choose algo.norm=none, or net=mlp."
+            f"algo.norm={norm} is not possible with net._target_={self.path}: it has no normalization between its"
+            " layers. Choose algo.norm=none, or net=mlp."
         )
 
     def check_observations(self, observations: Box) -> None:
-        """Raise LabError for observations that the network cannot look at."""
+        """Raise LabError for observations that the network cannot process."""
+
+    def trunk(self, observations: Box, extra: int, rngs: list[np.random.Generator]) -> tuple[nn.Module, int]:
+        """Return a stacked trunk, and its number of features."""
+        raise NotImplementedError
 
     def build(
         self, observations: Box, outputs: list[Output], rngs: list[np.random.Generator], extra: int = 0
@@ -75,8 +93,24 @@ class Net:
 
         Args:
             observations: one environment's observations.
-            outputs: what it is to compute.
+            outputs: what it computes.
             rngs: each Session's stream of initialization; their number is S.
-            extra: numbers that it is given beside each observation, as the action of which a critic tells the value.
+            extra: numbers given beside each observation, as the action to a critic.
         """
-        raise NotImplementedError
+        from lab.net.layers import Linear, NoisyLinear
+
+        trunks: dict[str, nn.Module] = {}
+        heads: dict[str, nn.Module] = {}
+        for index, output in enumerate(outputs):
+            if index == 0 or not self.shared:
+                trunk, features = self.trunk(observations, extra, rngs)
+            trunks[output.name] = trunk
+            layer = NoisyLinear if output.noisy else Linear
+            heads[output.name] = layer(features, output.size, output.gains, rngs)
+        return self.assemble(trunks, heads)
+
+    def assemble(self, trunks: dict[str, nn.Module], heads: dict[str, nn.Module]) -> StackedNetwork:
+        """Return the network of these trunks and heads, by the name of their output."""
+        from lab.net.network import StackedNetwork
+
+        return StackedNetwork(trunks, heads)

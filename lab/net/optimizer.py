@@ -1,17 +1,17 @@
-"""Optimizers over a buffer [S, P], in which every hyperparameter is a vector over the session axis.
+"""Optimizers over a buffer [S, P] in which every hyperparameter is a vector over the session axis.
 
-torch.optim takes one learning rate for a tensor and steps all of it; Sessions in a stack have their own, and one that
-has stopped (a KL limit, a failure) must keep its parameters and its moments while the others go on.
+torch.optim takes one learning rate for a tensor and steps all of it. Sessions in a stack have their own, and a Session
+outside the mask (at its KL limit, or failed) keeps its parameters and moments while the others go on.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-from lab.common.imports import torch
-from lab.errors import require, require_one_of
+from lab.common.imports import import_class, torch
+from lab.errors import LabError, require, require_one_of
 
 NAMES = ("adam", "rmsprop", "sgd")
 
@@ -34,9 +34,7 @@ class OptimizerSpec:
     def check(self, key: str) -> None:
         """Raise LabError for a value that is not allowed; `key` is the name of the group."""
         if self.is_path:
-            from lab.net import torch_optimizer as torch_optimizer
-
-            torch_optimizer.check(key, self.name, self.kwargs)
+            TorchOptimizers.check(key, self.name, self.kwargs)
             return
         require_one_of(f"{key}.name", self.name, NAMES)
         require(0 <= self.beta1 < 1, f"{key}.beta1", self.beta1, "at least 0 and below 1")
@@ -46,68 +44,60 @@ class OptimizerSpec:
 
 
 class Optimizer:
-    """Steps parameters [S, P] by gradients [S, P], each Session at its own rate.
+    """Steps parameters [S, P] by gradients [S, P], each Session at its own learning rate.
 
-    - adam: Kingma & Ba 2015, algorithm 1.
+    - adam: Kingma & Ba 2015, algorithm 1, as computed in section 2's last paragraph.
     - rmsprop: Hinton 2012, lecture 6.5, with momentum as in torch.optim.RMSprop.
     - sgd: with momentum as in torch.optim.SGD.
     """
 
     def __init__(self, spec: OptimizerSpec, values: torch.Tensor) -> None:
         """Make the optimizer of the buffer `values`; the numbers of `spec` are vectors [S, 1] here."""
-        self.name, self.values = spec.name, values
+        self.values = values
         self._step = {"adam": self._adam, "rmsprop": self._rmsprop, "sgd": self._sgd}[spec.name]
-        column = torch.zeros(len(values), 1, device=values.device)
-        self.beta1, self.beta2, self.eps = column + spec.beta1, column + spec.beta2, column + spec.eps
-        self.rate1, self.rate2 = 1 - (column + spec.beta1), 1 - (column + spec.beta2)
-        self.state: dict[str, torch.Tensor] = {
-            "mean": torch.zeros_like(values),
-            "square": torch.zeros_like(values),
-            "count": column[:, 0].clone(),
-        }
-
-    @cached_property
-    def _sessions(self) -> list[tuple[Any, ...]]:
-        """Parameters, moments, count and constants of each Session: views of what is kept for the stack."""
-        columns = (column.flatten().tolist() for column in (self.beta1, self.beta2, self.eps))
-        constants = [dict(zip(("beta1", "beta2", "eps"), row, strict=True)) for row in zip(*columns, strict=True)]
-        kept = (self.values, self.state["mean"], self.state["square"], self.state["count"])
-        return list(zip(*(tensor.unbind(0) for tensor in kept), constants, strict=True))
+        zero = values.new_zeros(len(values), 1)
+        self.beta1, self.beta2, self.eps = zero + spec.beta1, zero + spec.beta2, zero + spec.eps
+        self._scratch = torch.empty_like(values)
+        self.state: dict[str, torch.Tensor] = {"mean": torch.zeros_like(values)}
+        if spec.name != "sgd":
+            self.state["square"] = torch.zeros_like(values)
+        if spec.name == "adam":  # beta ** count, by which both means are corrected
+            self.state |= {"power1": torch.ones_like(zero), "power2": torch.ones_like(zero)}
 
     def step(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
         """Take one step.
 
         Args:
-            gradients: [S, P].
+            gradients: [S, P], finite where the mask is 0.
             lr: learning rates [S, 1].
-            mask: [S, 1], 1 for a Session that takes the step, 0 for one that stays exactly as it is.
+            mask: 1 for a Session that takes the step, 0 for one that stays exactly as it is, [S, 1].
         """
-        self._step(gradients, lr, mask)
+        with torch.no_grad():
+            self._step(gradients, lr, mask)
 
     def _adam(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
-        # A Session at a time, by torch's own kernel, which goes through memory once.
-        rates = lr.flatten().tolist()
-        for s, stepping in enumerate(mask.flatten().tolist()):
-            if stepping:
-                values, mean, square, count, constants = self._sessions[s]
-                count += 1
-                torch._fused_adam_(
-                    [values], [gradients[s]], [mean], [square], [], [count], lr=rates[s], weight_decay=0.0,
-                    amsgrad=False, maximize=False, **constants,
-                )  # fmt: skip
+        mean, square, power1, power2 = self.state.values()
+        rate1, rate2 = mask - self.beta1 * mask, mask - self.beta2 * mask
+        mean.lerp_(gradients, rate1)
+        square.lerp_(torch.mul(gradients, gradients, out=self._scratch), rate2)
+        power1.sub_(power1 * rate1)
+        power2.sub_(power2 * rate2)
+        root = (1 - power2).sqrt_()
+        size = torch.where(mask > 0, lr * root / (1 - power1), 0.0)
+        root = torch.where(mask > 0, self.eps * root, 1.0)
+        update = torch.sqrt(square, out=self._scratch).add_(root)
+        self.values.addcmul_(torch.div(mean, update, out=update), size, value=-1)
 
     def _rmsprop(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
         square = self.state["square"]
-        square.lerp_(gradients * gradients, self.rate2 * mask)
-        self._momentum(gradients / square.sqrt().add_(self.eps), lr, mask)
+        square.lerp_(torch.mul(gradients, gradients, out=self._scratch), mask - self.beta2 * mask)
+        root = torch.sqrt(square, out=self._scratch).add_(self.eps)
+        self._sgd(torch.div(gradients, root, out=root), lr, mask)
 
     def _sgd(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
-        self._momentum(gradients, lr, mask)
-
-    def _momentum(self, direction: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
         mean = self.state["mean"]
-        mean.copy_(torch.where(mask > 0, mean * (1 - self.rate1) + direction, mean))
-        self.values.sub_(mean * (lr * mask))
+        mean.mul_(mask * self.beta1 + (1 - mask)).addcmul_(gradients, mask)
+        self.values.addcmul_(mean, lr * mask, value=-1)
 
     def session(self, index: int) -> dict[str, Any]:
         """Return copies of one Session's state, for a checkpoint."""
@@ -117,3 +107,48 @@ class Optimizer:
         """Set one Session's state to what `session` returned."""
         for name, value in self.state.items():
             value[index].copy_(state[name])
+
+
+class TorchOptimizers:
+    """Steps parameters [S, P] by gradients [S, P], each Session's row by its own optimizer of torch.optim.
+
+    The optimizer sees a Session's parameters as one flat tensor. This is equivalent for element-wise optimizers, not
+    for layer-wise ones such as LARS.
+    """
+
+    def __init__(self, spec: OptimizerSpec, values: torch.Tensor) -> None:
+        cls = import_class("algo.optimizer.name", spec.name, torch.optim.Optimizer)
+        self.rows = [torch.nn.Parameter(row) for row in values.unbind(0)]
+        self.optimizers: list[torch.optim.Optimizer] = [cls([row], lr=0.0, **spec.kwargs) for row in self.rows]
+
+    @staticmethod
+    def check(key: str, path: str, kwargs: dict[str, Any]) -> None:
+        """Raise LabError unless the optimizer can be made and takes a step; `key` is the name of the group."""
+        cls = import_class(f"{key}.name", path, torch.optim.Optimizer)
+        if "lr" in kwargs:
+            raise LabError(f"{key}.kwargs.lr is not allowed: algo.lr is the learning rate of every optimizer.")
+        try:
+            row = torch.nn.Parameter(torch.zeros(32))
+            row.grad = torch.ones(32)
+            cls([row], lr=1e-3, **kwargs).step()
+        except Exception as error:
+            raise LabError(
+                f"{key}.name={path} cannot be used with {key}.kwargs={kwargs}: {type(error).__name__}: {error}"
+            ) from error
+
+    def step(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
+        """Take one step: see `Optimizer.step`. It reads lr and mask on the host, as torch's own optimizers do."""
+        rates = (lr + torch.zeros_like(mask)).flatten().tolist()
+        for s, steps in enumerate(mask.flatten().tolist()):
+            if steps:
+                self.rows[s].grad = gradients[s]
+                self.optimizers[s].param_groups[0]["lr"] = rates[s]
+                self.optimizers[s].step()
+
+    def session(self, index: int) -> dict[str, Any]:
+        """Return a copy of one Session's state, for a checkpoint."""
+        return copy.deepcopy(self.optimizers[index].state_dict())
+
+    def restore(self, index: int, state: dict[str, Any]) -> None:
+        """Set one Session's state to what `session` returned."""
+        self.optimizers[index].load_state_dict(state)

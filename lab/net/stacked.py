@@ -1,32 +1,30 @@
-"""A module that was written for one agent, stacked: each Session's copy is called with parameters of its own."""
+"""Modules written for one agent, stacked: each Session's copy is called with its own parameters."""
 
 from __future__ import annotations
 
 import inspect
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import skip_init
 
-from lab.net.network import scaled
+from lab.net.layers import Activation, orthogonal, scale_images
 
 
 class StackedModule(nn.Module):
-    """Copies of a module, one for each Session, as one whose parameters and buffers are stacked, [S, ...].
+    """Copies of a module, one for each Session, with stacked parameters and buffers [S, ...].
 
-    What a copy draws from torch's generator, as dropout does, comes from the Session's own seed and the number of times
-    that gradients were taken before: never from what others have drawn, and the same after a resumption (law 2).
+    Random draws of a copy, as in dropout, come from the Session's own seed and the number of gradients taken before:
+    they are independent of other Sessions, and the same after a resumption (law 2).
     """
 
     draws: Tensor
 
-    def __init__(self, copies: list[nn.Module], seeds: list[int]) -> None:
-        """Stack copies of a module.
-
-        Args:
-            copies: one for each Session; the first becomes the stacked one.
-            seeds: of each Session's draws.
-        """
+    def __init__(self, copies: list[nn.Module], seeds: list[int] | None = None) -> None:
+        """Stack copies of a module, one for each Session; `seeds` for modules that draw random numbers."""
         super().__init__()
         self.module = copies[0]
         with torch.no_grad():
@@ -35,29 +33,73 @@ class StackedModule(nn.Module):
                 for name, value in several[0].items():
                     value.data = torch.stack([own[name].data for own in several])
         self.takes_extra = "extra" in inspect.signature(self.module.forward).parameters
-        self.register_buffer("draws", torch.tensor(seeds))
+        self.seeded = seeds is not None
+        self.register_buffer("draws", torch.tensor(seeds or []))
 
     def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         learning = torch.is_grad_enabled()
         self.module.train(learning)
-        # Taken apart once for all Sessions: the gradient is then put together, not added up from slices.
+        if not self.seeded:
+            return self._call(x, extra)
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            features = self._call(x, extra, self.draws.tolist())
+        if learning:
+            self.draws += 1
+        return features
+
+    def _call(self, x: Tensor, extra: Tensor | None, seeds: list[int] | None = None) -> Tensor:
+        # Unbound once for all Sessions: the gradient is then stacked, not added up from slices.
         parameters = {name: value.unbind(0) for name, value in self.module.named_parameters()}
         buffers = dict(self.module.named_buffers())
-        seeds = self.draws.tolist()
         features = []
-        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-            for s, seen in enumerate(x.unbind(0)):
-                own = {name: slices[s] for name, slices in parameters.items()}
-                remembered = {name: buffer[s] for name, buffer in buffers.items()}
-                given = [scaled(seen), *([extra[s]] if extra is not None and self.takes_extra else [])]
+        for s, observations in enumerate(scale_images(x).unbind(0)):
+            if seeds:
                 torch.default_generator.manual_seed(seeds[s])  # torch.manual_seed takes a hundred times as long
                 if x.is_cuda:
                     torch.cuda.manual_seed(seeds[s])
-                values = own | remembered
-                features.append(functional_call(self.module, values, tuple(given)))
-                for name, buffer in remembered.items():
-                    if values[name] is not buffer:  # the module has put another in its place
-                        buffer.copy_(values[name].detach())
-        if learning:
-            self.draws += 1
+            own = {name: slices[s] for name, slices in parameters.items()}
+            state = {name: buffer[s] for name, buffer in buffers.items()}
+            values = own | state
+            inputs = (observations, extra[s]) if extra is not None and self.takes_extra else (observations,)
+            features.append(functional_call(self.module, values, inputs))
+            for name, buffer in state.items():
+                if values[name] is not buffer:  # the module has replaced it
+                    buffer.copy_(values[name].detach())
         return torch.stack(features)
+
+
+class ImageTrunk(nn.Module):
+    """Convolutional layers, then fully connected ones over their output and the extra numbers."""
+
+    def __init__(self, convolutions: list[nn.Module], hidden: list[nn.Module], channels_last: bool) -> None:
+        super().__init__()
+        self.convolutions, self.hidden = StackedModule(convolutions), nn.Sequential(*hidden)
+        self.channels_last = channels_last
+
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        features = self.convolutions(x.movedim(-1, 2).contiguous() if self.channels_last else x)
+        return cast("Tensor", self.hidden(features if extra is None else torch.cat([features, extra], -1)))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions, each after an activation, whose output is added to their input."""
+
+    def __init__(self, channels: int, activation: str, gain: float, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.first, self.second = (conv(channels, channels, 3, gain, rng, padding=1) for _ in range(2))
+        self.activation = Activation(activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Some activations work in place, and x is needed once more.
+        return x + self.second(self.activation(self.first(self.activation(x.clone()))))
+
+
+def conv(
+    inputs: int, outputs: int, kernel: int, gain: float, rng: np.random.Generator, stride: int = 1, padding: int = 0
+) -> nn.Conv2d:
+    """Return a convolution whose filters are orthogonal rows; its bias is zero."""
+    layer = skip_init(nn.Conv2d, inputs, outputs, kernel, stride, padding)  # torch's own draws would not be seeded
+    weight = orthogonal(rng, inputs * kernel**2, outputs, gain).T
+    layer.weight.data.copy_(torch.from_numpy(weight).reshape(layer.weight.shape))
+    layer.bias.data.zero_()
+    return layer

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lab.net.layers import ACTIVATIONS, Activation, Linear, orthogonal
-from lab.net.mlp import ACTIVATION_NAMES
+from lab.net.net import ACTIVATION_NAMES
 
 WIDTHS = [(4, 64), (64, 64), (64, 2), (64, 1), (6, 7), (7, 5), (5, 3), (1, 7), (1, 1), (10, 20), (17, 33)]
 BATCHES = [1, 8, 21, 256]

@@ -30,7 +30,7 @@ SPACE = Box(-1, 1, (4,))
 
 def build(seeds: list[int], shared: bool = False, **arguments: Any) -> StackedNetwork:
     outputs = [Output("policy", 2, [1.0] * len(seeds)), Output("value", 1, [1.0] * len(seeds))]
-    net = Module("tests.modules.Torso", shared, {"width": 9, **arguments})
+    net = Module("tests.modules.Torso", {"width": 9, **arguments}, shared=shared)
     return net.build(SPACE, outputs, [np.random.default_rng(seed) for seed in seeds])
 
 
@@ -104,7 +104,7 @@ def test_what_a_module_remembers_and_draws() -> None:
 
 
 def test_a_module_that_finds_out_what_it_is_given_and_images() -> None:
-    net = Module("tests.modules.Lazy", True, {})
+    net = Module("tests.modules.Lazy", {}, shared=True)
     images = Box(0, 255, (5, 5, 1), np.uint8)
     network = net.build(images, [Output("policy", 2, [1.0, 1.0])], [np.random.default_rng(s) for s in (0, 1)])
     x = torch.full((2, 3, 5, 5, 1), 255, dtype=torch.uint8)
@@ -114,13 +114,13 @@ def test_a_module_that_finds_out_what_it_is_given_and_images() -> None:
 
 def test_extra_numbers_reach_a_module_that_takes_them() -> None:
     rngs, outputs = [np.random.default_rng(0)], [Output("value", 1, [1.0])]
-    net = Module("tests.modules.Critic", False, {"inputs": 4, "actions": 2})
+    net = Module("tests.modules.Critic", {"inputs": 4, "actions": 2}, shared=False)
     net.check_observations(SPACE)
     network, x = net.build(SPACE, outputs, rngs, extra=2), format_value(1)
     some, others = (network(x, "value", extra=torch.full((1, 6, 2), value))[0] for value in (0.0, 1.0))
     assert not torch.equal(some, others)
     with pytest.raises(LabError, match="cannot tell the value of continuous actions: its forward must take"):
-        Module("tests.modules.Torso", False, {"width": 3}).build(SPACE, outputs, rngs, extra=2)
+        Module("tests.modules.Torso", {"width": 3}, shared=False).build(SPACE, outputs, rngs, extra=2)
 
 
 @pytest.mark.law
@@ -198,14 +198,14 @@ def test_mistakes_in_the_config_are_sentences(words: str, sentence: str) -> None
     ("arguments", "sentence"),
     [
         ({"a": 1}, r"cannot be made with a=1: ValueError: too many"),
-        ({"gives": "error"}, r"cannot look at observations of shape \(4,\): ValueError: cannot look\."),
+        ({"gives": "error"}, r"cannot process observations of shape \(4,\): ValueError: cannot look\."),
         ({"gives": "row"}, r"gave \(4,\) for 2 observations: its forward must return features \[B, N\]"),
         ({"gives": "words"}, r"gave str for 2 observations"),
         ({"gives": "double"}, r"has weight in torch.float64: it must be float32"),
     ],
 )
 def test_modules_that_do_not_work(arguments: dict[str, Any], sentence: str) -> None:
-    net = Module("tests.modules.Anything", False, arguments)
+    net = Module("tests.modules.Anything", arguments, shared=False)
     net.check()
     with pytest.raises(LabError, match=sentence):
         net.check_observations(SPACE)

@@ -152,9 +152,9 @@ def test_running_moments_are_saved_and_restored() -> None:
 
 
 def test_a_net_without_layers_to_normalize() -> None:
-    assert Net().with_norm("none") == Net()
+    assert Net(shared=False).with_norm("none") == Net(shared=False)
     with pytest.raises(LabError, match=r"algo.norm=layer is not possible with net._target_=lab.net.net.Net"):
-        Net().with_norm("layer")
+        Net(shared=False).with_norm("layer")
 
 
 def test_batch_renormalization_is_for_those_who_learn_with_it() -> None:

@@ -40,9 +40,9 @@ def sequences(network: RecurrentNetwork, stack: int, length: int = T, number: in
 
 def theirs(kind: str, cell: Cell) -> nn.RNNBase:
     """Return torch's layer with the weights of the only Session, its gates in torch's own order."""
-    layer = {"gru": nn.GRU, "lstm": nn.LSTM}[kind](cell.given.inputs, cell.size)
+    layer = {"gru": nn.GRU, "lstm": nn.LSTM}[kind](cell.input_gates.inputs, cell.size)
     order = [0, 1, 2] if kind == "gru" else [0, 1, 3, 2]
-    for part, suffix in ((cell.given, "ih_l0"), (cell.remembered, "hh_l0")):
+    for part, suffix in ((cell.input_gates, "ih_l0"), (cell.hidden_gates, "hh_l0")):
         weight = (part.weight[0] if part.transposed else part.weight[0].T).detach()
         for name, values in (("weight", weight), ("bias", part.bias[0, 0].detach())):
             gates = values.chunk(len(order))
@@ -56,10 +56,10 @@ def test_a_cell_is_torchs(kind: str, size: int) -> None:
     network = build(kind, [3], size=size)
     trunk = network.trunks["policy"]
     with torch.no_grad():
-        trunk.cell.remembered.bias.add_(0.3)
-        trunk.cell.given.bias.add_(torch.linspace(-1, 1, trunk.cell.given.outputs))
+        trunk.cell.hidden_gates.bias.add_(0.3)
+        trunk.cell.input_gates.bias.add_(torch.linspace(-1, 1, trunk.cell.input_gates.outputs))
     x, carry, _ = sequences(network, 1)
-    part = network.parts(carry)[trunk]
+    part = network.split(carry)[trunk]
     ours = trunk.unroll(x, part, torch.zeros(1, M * T), 0)[0]
     encoded = trunk.encoder(x)[0].view(M, T, 7).transpose(0, 1)
     states = tuple(state.contiguous()[None] for state in part[0].split(size, -1))
@@ -138,7 +138,7 @@ def test_law_1_of_a_recurrent_network(kind: str, size: int, number: int) -> None
 
 def test_the_forget_gate_is_open_at_first() -> None:
     cell = build("lstm", [0, 1]).trunks["policy"].cell
-    assert cell.given.bias[1, 0].tolist() == [0.0] * 5 + [1.0] * 5 + [0.0] * 10
+    assert cell.input_gates.bias[1, 0].tolist() == [0.0] * 5 + [1.0] * 5 + [0.0] * 10
 
 
 @pytest.mark.parametrize(

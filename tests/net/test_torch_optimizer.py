@@ -11,8 +11,7 @@ import torch
 
 from lab.algo.algorithm import stack
 from lab.errors import LabError
-from lab.net.optimizer import Optimizer, OptimizerSpec
-from lab.net.torch_optimizer import TorchOptimizers
+from lab.net.optimizer import Optimizer, OptimizerSpec, TorchOptimizers
 from lab.run.directory import RunDir
 from lab.train.stack import Stack
 from tests.helpers import QUIET, go_on, result, specs, train
