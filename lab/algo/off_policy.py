@@ -53,7 +53,6 @@ class OffPolicy(Algorithm):
         check_lr(self.lr, self.lr_schedule, self.lr_final, self.lr_schedule_kwargs)
         bounded = self.max_grad_norm is None or self.max_grad_norm > 0
         require(bounded, "algo.max_grad_norm", self.max_grad_norm, "above 0, or null")
-        self.memory.check("algo.memory")
         least = max(self.horizon, self.n_step) * env.num_envs
         require(
             self.memory.size >= least, "algo.memory.size", self.memory.size, f"{least} or more (a horizon, or n steps)"

@@ -130,11 +130,9 @@ class OnPolicy(Algorithm):
             Observations [S, B, ...]; for networks that remember also which of them begin an episode, [S, B], and what
             is carried to each environment's first one, [S, E, K].
         """
-        from lab.memory.rollout import begins
-
         seen = {"observation": self.lay_out(rollout.observation[:states])}
         if self.carry_size:
-            seen |= {"begins": self.lay_out(begins(rollout)[:states]), "carry": rollout.carry}
+            seen |= {"begins": self.lay_out(rollout.episode_starts[:states]), "carry": rollout.carry}
         return seen
 
     def lay_out(self, steps: torch.Tensor) -> torch.Tensor:

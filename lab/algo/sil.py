@@ -38,7 +38,6 @@ class SILSpec:
         require(self.batch_size >= 1, f"{key}.batch_size", self.batch_size, "1 or more")
         require(self.policy_coef >= 0, f"{key}.policy_coef", self.policy_coef, "0 or more")
         require(self.value_coef >= 0, f"{key}.value_coef", self.value_coef, "0 or more")
-        self.memory.check(f"{key}.memory")
         combined, newest = self.memory.combined, "false, as the newest step has no return yet"
         require(not combined, f"{key}.memory.combined", combined, newest)
         size, enough = self.memory.size, self.gradient_steps == 0 or self.memory.size >= samples

@@ -1,4 +1,4 @@
-"""A replay memory of finished episodes: what was seen and done, and the return that followed."""
+"""A replay memory of finished episodes: observations, actions and the returns that followed them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from lab.memory.sum_tree import SumTree
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
-    from lab.memory.rollout import Rollout
-    from lab.memory.statistics import Statistics
+    from lab.memory.rollout import Rollout, Statistics
 
 
 class EpisodeReplay(Replay):
-    """Steps of a stack, which can be drawn from when their episode has ended.
+    """Steps of a stack that can be drawn once their episode has ended; until then their priority is 0.
 
-    Then a step's return takes the place of its reward, and nothing is left that follows: the discount is 0. Until
-    then its priority is 0. The return of a truncated episode is completed by the value of the state it stopped in, as
-    truncations are everywhere. An episode of which the beginning is no longer kept is remembered without it.
+    The return replaces a step's reward then, and its discount is 0. The return of a truncated episode ends with the
+    value of its last state. Steps that leave the capacity before their episode ends are lost.
 
-    Returns are kept in the environment's own units, the value that completes one included, and scaled when they are
-    drawn. Their rewards are not clipped one by one, which only the statistics of one moment could do.
+    Returns, and the values that complete them, are stored in the environment's own units and scaled when they are
+    drawn. Rewards are not clipped one by one: only the statistics of a single moment could do that.
     """
 
     KEY = "algo.sil.memory"
@@ -38,78 +36,81 @@ class EpisodeReplay(Replay):
     ) -> None:
         """Make an empty memory; the arguments are those of Replay."""
         super().__init__(spec, observations, actions, stack, num_envs, horizon)
-        self._tree = SumTree(stack, self.steps * num_envs)  # of ones, if priorities are not asked for
-        self._begun = np.zeros((stack, num_envs), np.int64)  # the step in which the episode that goes on began
+        self._tree = SumTree(stack, self.ring_length * num_envs)  # with priorities of 1 if it is not prioritized
+        self._episode_start = np.zeros((stack, num_envs), np.int64)  # first step of the current episode
 
     @property
-    def known(self) -> np.ndarray:
+    def has_episodes(self) -> np.ndarray:
         """Whether each Session has a step that can be drawn, [S]."""
         assert self._tree
-        known: np.ndarray = self._tree.totals > 0
-        return known
+        result: np.ndarray = self._tree.totals > 0
+        return result
 
     def add_episodes(self, rollout: Rollout, next_value: torch.Tensor, gamma: torch.Tensor | float) -> None:
-        """Take in a horizon of steps, and find the returns of the episodes that ended in it.
+        """Add a horizon of steps, and compute the returns of the episodes that ended in it.
 
         Args:
             rollout: the steps.
-            next_value: value of the state that each step led to, [T, S, E], of rewards as they are normalized now.
+            next_value: value of the state that each step led to, in the current units of rewards, [T, S, E].
             gamma: discount, [S, 1].
         """
         start = self.count
         self._write(rollout)
-        self._forget()
+        self._clear_old_priorities()
         if rollout.statistics:
             next_value = rollout.statistics.unscale_returns(next_value)
         gammas = torch.as_tensor(gamma).flatten().tolist()
-        going, values = 1 - rollout.terminated.cpu().numpy(), next_value.cpu().numpy()
+        continues, values = 1 - rollout.terminated.cpu().numpy(), next_value.cpu().numpy()
         for t, s, e in np.argwhere(rollout.done.cpu().numpy() > 0):
-            steps = np.arange(max(self._begun[s, e], self.count - self.kept), start + t + 1)
-            self._begun[s, e] = start + t + 2  # after the step in which the environment is reset
+            steps = np.arange(max(self._episode_start[s, e], self.count - self.capacity), start + t + 1)
+            self._episode_start[s, e] = start + t + 2  # after the autoreset step
             if len(steps):
-                self._complete(s, e, steps, float(going[t, s, e] and values[t, s, e]), gammas[s])
+                self._complete(s, e, steps, float(continues[t, s, e] and values[t, s, e]), gammas[s])
 
-    def _complete(self, s: int, e: int, steps: np.ndarray, following: float, gamma: float) -> None:
-        """Set the returns of the steps of an episode, after which `following` comes."""
-        slots = steps % self.steps
-        rewards = self._facts[s, slots, e, REWARD].tolist()
-        for k in reversed(range(len(rewards))):
-            rewards[k] = following = rewards[k] + gamma * following
-        self._facts[s, slots, e, REWARD] = self._facts.new_tensor(rewards)
-        self._facts[s, slots, e, CONTINUES] = 0.0
-        self._set_priority(s, slots * self.num_envs + e, self._highest[s])
+    def _complete(self, s: int, e: int, steps: np.ndarray, last_value: float, gamma: float) -> None:
+        """Set the returns of an episode's steps, the last of which leads to a state of `last_value`."""
+        slots = steps % self.ring_length
+        returns, following = self._scalars[s, slots, e, REWARD].tolist(), last_value
+        for k in reversed(range(len(returns))):
+            returns[k] = following = returns[k] + gamma * following
+        self._scalars[s, slots, e, REWARD] = self._scalars.new_tensor(returns)
+        self._scalars[s, slots, e, CONTINUES] = 0.0
+        positions = (slots * self.num_envs + e)[None]
+        self._set_priorities(positions, np.full(positions.shape, self._max_priority[s]), s)
 
-    def cut(self, index: int) -> None:
-        """Leave the episodes out that go on in one Session: its environments were made anew."""
-        self._begun[index] = self.count
+    def cut_episodes(self, index: int) -> None:
+        """Exclude one Session's current episodes, because its environments were made again."""
+        self._episode_start[index] = self.count
 
     def sample(
         self,
-        shares: np.ndarray,
+        uniforms: np.ndarray,
         gamma: torch.Tensor | float,
         progress: float,
         statistics: Statistics | None = None,
     ) -> Batch:
-        """Draw a minibatch for every Session, whose rewards are returns; weights are 0 where none is known."""
-        batch = super().sample(shares, gamma, progress, statistics)
-        batch.weight[torch.from_numpy(~self.known).to(self.device)] = 0.0
+        """Draw a minibatch whose rewards are returns; all weights of a Session without episodes are 0."""
+        batch = super().sample(uniforms, gamma, progress, statistics)
+        batch.weight[torch.from_numpy(~self.has_episodes).to(self.device)] = 0.0
         return batch
 
-    def _scale(self, reward: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+    def _normalize_rewards(self, reward: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         return statistics.scale_returns(reward)
 
-    def _changes(self, index: int, changed: np.ndarray) -> dict[str, torch.Tensor | None]:
-        return super()._changes(index, changed) | {"changed_facts": self._facts[index].flatten(0, 1)[changed]}
+    def _read_changed(self, index: int, changed: np.ndarray) -> dict[str, torch.Tensor | None]:
+        scalars = self._scalars[index].flatten(0, 1)[changed]
+        return super()._read_changed(index, changed) | {"changed_scalars": scalars}
 
-    def _change(self, index: int, changed: np.ndarray, content: dict[str, Any]) -> None:
-        super()._change(index, changed, content)
-        self._facts[index].view(-1, self._facts.shape[-1])[changed] = content["changed_facts"].to(self.device)
+    def _write_changed(self, index: int, changed: np.ndarray, content: dict[str, Any]) -> None:
+        super()._write_changed(index, changed, content)
+        scalars = self._scalars[index].view(-1, self._scalars.shape[-1])
+        scalars[changed] = content["changed_scalars"].to(self.device)
 
     def save(self, index: int, folder: Path, write: Callable[[Path, dict[str, Any]], None]) -> dict[str, Any]:
-        """Write what is new in one Session, as Replay does: the returns that became known since are part of it."""
-        return super().save(index, folder, write) | {"begun": self._begun[index].tolist()}
+        """Write one Session's steps and returns that are new since its last save, as Replay does."""
+        return super().save(index, folder, write) | {"episode_start": self._episode_start[index].tolist()}
 
     def restore(self, index: int, state: dict[str, Any], folder: Path, read: Callable[[Path], dict[str, Any]]) -> None:
-        """Set one Session's memory to what it was when `save` returned `state`."""
+        """Restore one Session's memory from what `save` returned."""
         super().restore(index, state, folder, read)
-        self._begun[index] = state["begun"]
+        self._episode_start[index] = state["episode_start"]

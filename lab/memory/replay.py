@@ -1,4 +1,4 @@
-"""A replay memory: the newest transitions of every Session, for learning off policy."""
+"""A replay memory: the newest transitions of every Session, for off-policy learning."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ import numpy as np
 
 from lab.common.imports import torch
 from lab.common.text import format_bytes
-from lab.memory.size import refuse_if_too_large
-from lab.memory.spec import FLOAT16_MOST, ReplaySpec
+from lab.memory.spec import FLOAT16_MAX, ReplaySpec, require_memory
+from lab.memory.sum_tree import SumTree
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
-    from lab.memory.rollout import Rollout
-    from lab.memory.statistics import Statistics
+    from lab.memory.rollout import Rollout, Statistics
 
-REWARD, CONTINUES, DONE, VALID = range(4)  # columns of what is kept of a step beside its observation and action
+REWARD, CONTINUES, DONE, VALID = range(4)  # columns of a step's scalars
 
 
 @dataclass
@@ -34,11 +33,11 @@ class Batch:
         observation: [S, B, ...].
         action: [S, B, ...].
         reward: sum of the discounted rewards of up to n steps, [S, B].
-        discount: of the value of the state they led to, 0 where the episode terminated, [S, B].
-        next_observation: that state's, the true last one of an episode included, [S, B, ...].
-        weight: share of each transition in its Session's loss, [S, B]: 0 for steps that are none, in which an
-            environment was reset; with priorities, corrected for the bias of the draw.
-        index: which they are, [S, B].
+        discount: of the value of `next_observation`, [S, B]; 0 where the episode terminated.
+        next_observation: [S, B, ...]; at an episode's end, its true last observation.
+        weight: weight of each transition in its Session's loss, [S, B]: 0 for autoreset steps; importance weights if
+            the memory is prioritized.
+        index: positions in the ring, [S, B].
     """
 
     observation: torch.Tensor
@@ -51,16 +50,18 @@ class Batch:
 
 
 class Replay:
-    """Steps of a stack in rings [S, steps, E, ...]: what a step led to is the observation of the next one.
+    """Ring buffers [S, L, E, ...] of a stack's steps; the next observation of a step is that of the step after it.
 
-    Observations and rewards are kept as the environments gave them, and normalized when they are drawn: by the
-    statistics of that moment, whenever they were seen.
+    Observations and rewards are stored as the environments gave them. They are normalized when they are drawn, by the
+    statistics of that moment. A position is the index of a step in a Session's ring with L and E flattened.
 
     Attributes:
-        count: steps of every environment that were ever added.
+        count: steps added so far, for each environment.
+        capacity: newest steps of each environment that can be drawn.
+        ring_length: L, whole horizons that hold the capacity and one more observation.
     """
 
-    KEY = "algo.memory"  # the group of its settings
+    KEY = "algo.memory"  # config group of the settings
 
     def __init__(
         self,
@@ -75,126 +76,110 @@ class Replay:
         """Make an empty memory.
 
         Args:
-            spec: its settings; numbers with a decimal point are vectors [S, 1].
+            spec: the settings; numbers with a decimal point are vectors [S, 1].
             observations: one environment's observations.
-            actions: any one action of a policy, for its shape, type and device.
+            actions: an example of a policy's action; its shape, dtype and device count.
             stack: number of Sessions, S.
             num_envs: environments of each, E.
-            horizon: steps that are added at a time, T.
+            horizon: steps added at a time, T.
             n: rewards in a transition.
-
-        Raises:
-            LabError: it does not fit into the memory of this machine.
         """
-        from lab.memory.sum_tree import SumTree
-
         self.spec, self.num_envs, self.horizon, self.n, self.device = spec, num_envs, horizon, n, actions.device
-        self.kept = -(-spec.size // num_envs)
-        self.steps = (-(-self.kept // horizon) + 1) * horizon  # whole horizons, and a place for the next observation
-        kind = torch.uint8 if observations.dtype == np.uint8 else getattr(torch, spec.dtype)
-        ring = (stack, self.steps, num_envs)
-        shapes = [((*ring, *observations.shape), kind), ((*ring, *actions.shape), actions.dtype), ((*ring, 4), None)]
-        self.size_bytes = sum(math.prod(shape) * (kind or torch.float32).itemsize for shape, kind in shapes)
-        refuse_if_too_large(self.size_bytes, self.device, *self._too_large)
-        self._observation, self._action, self._facts = (
-            torch.zeros(shape, dtype=kind, device=self.device) for shape, kind in shapes
+        self.capacity = -(-spec.size // num_envs)
+        self.ring_length = (-(-self.capacity // horizon) + 1) * horizon
+        dtype = torch.uint8 if observations.dtype == np.uint8 else getattr(torch, spec.dtype)
+        ring = (stack, self.ring_length, num_envs)
+        arrays = [((*ring, *observations.shape), dtype), ((*ring, *actions.shape), actions.dtype), ((*ring, 4), None)]
+        self.size_bytes = sum(math.prod(shape) * (dtype or torch.float32).itemsize for shape, dtype in arrays)
+        require_memory(self.size_bytes, self.device, *self._size_setting)
+        self._observation, self._action, self._scalars = (
+            torch.zeros(shape, dtype=dtype, device=self.device) for shape, dtype in arrays
         )
-        self._first_rows = np.arange(stack)[:, None] * (self.steps * num_envs)
+        self._offsets = np.arange(stack)[:, None] * (self.ring_length * num_envs)  # of each Session's positions
         self.count = 0
-        self._tree = SumTree(stack, self.steps * num_envs) if spec.prioritized else None
-        self._changed = np.zeros((stack, self.steps * num_envs), bool)
-        self._highest = np.ones(stack)  # priority of what was never drawn
-        # What a checkpoint knows of is in files, each with the steps of the time since the one before.
-        self._segments: list[list[dict[str, Any]]] = [[] for _ in range(stack)]
-        self._referenced: list[deque[set[str]]] = [deque(maxlen=2) for _ in range(stack)]
+        self._tree = SumTree(stack, self.ring_length * num_envs) if spec.prioritized else None
+        self._changed = np.zeros((stack, self.ring_length * num_envs), bool)  # positions with a new priority
+        self._max_priority = np.ones(stack)  # priority of new transitions
+        self._segments: list[list[dict[str, Any]]] = [
+            [] for _ in range(stack)
+        ]  # files, each of the steps since the last
+        self._referenced: list[deque[set[str]]] = [deque(maxlen=2) for _ in range(stack)]  # by the last checkpoints
 
     @property
-    def _too_large(self) -> tuple[str, str]:
-        """What was asked for, and what to do if that does not fit."""
+    def _size_setting(self) -> tuple[str, str]:
+        """The setting that determines the size, and advice for one that is too large."""
         return f"{self.KEY}.size={self.spec.size}", f"try a smaller one, or {self.KEY}.dtype=float16"
 
     @property
-    def session_bytes(self) -> float:
-        """Bytes that a Session's steps take."""
-        return self.size_bytes / len(self._highest)
-
-    @property
     def description(self) -> str:
-        """How much a Session remembers, in words."""
-        size = format_bytes(self.session_bytes)
-        return f"the replay memory holds {self.kept * self.num_envs:,} transitions in {size}"
+        """How much a Session stores, in words."""
+        size = format_bytes(self.size_bytes / len(self._max_priority))
+        return f"the replay memory holds {self.capacity * self.num_envs:,} transitions in {size}"
 
     @property
     def frames(self) -> int:
-        """Frames that were ever added."""
+        """Frames added so far."""
         return self.count * self.num_envs
 
     @property
     def num_available(self) -> int:
-        """Transitions that can be drawn now, counting steps in which an environment was reset."""
-        return max(min(self.count, self.kept) - (self.n - 1), 0) * self.num_envs
+        """Transitions that can be drawn now, including autoreset steps."""
+        return max(min(self.count, self.capacity) - (self.n - 1), 0) * self.num_envs
 
     def add(self, rollout: Rollout) -> None:
-        """Take in a horizon of steps."""
+        """Add a horizon of steps."""
         self._write(rollout)
         if self._tree:
-            self._forget()
+            self._clear_old_priorities()
             ready = np.arange(self.count - self.horizon - self.n + 1, self.count - self.n + 1)
             ready = ready[ready >= 0]
-            valid = self._facts[:, ready % self.steps, :, VALID].flatten(1).cpu().numpy()
-            self._set_priorities(self._places(ready), valid * self._highest[:, None])
+            valid = self._scalars[:, ready % self.ring_length, :, VALID].flatten(1).cpu().numpy()
+            self._set_priorities(self._positions(ready), valid * self._max_priority[:, None])
 
     def _write(self, rollout: Rollout) -> None:
-        """Put a horizon of steps into the rings."""
-        start = self.count % self.steps
-        here = slice(start, start + self.horizon)
+        start = self.count % self.ring_length
+        slots = slice(start, start + self.horizon)
         raw = rollout.raw or rollout
-        observation = self._to_kept(raw.observation)
-        facts = torch.stack([raw.reward, 1 - rollout.terminated, rollout.done, rollout.valid], -1)
-        self._observation[:, here] = observation[:-1].transpose(0, 1)
-        self._action[:, here] = rollout.action.transpose(0, 1)
-        self._facts[:, here] = facts.transpose(0, 1)
-        self.count += self.horizon
-        self._observation[:, self.count % self.steps] = observation[-1]
-
-    def _to_kept(self, observation: torch.Tensor) -> torch.Tensor:
-        """Return observations in the type that they are kept in; what half precision cannot hold is cut to its most."""
+        observation = raw.observation
         if self._observation.dtype == torch.float16:
-            observation = observation.clamp(-FLOAT16_MOST, FLOAT16_MOST)
-        return observation.to(self._observation.dtype)
+            observation = observation.clamp(-FLOAT16_MAX, FLOAT16_MAX)
+        observation = observation.to(self._observation.dtype)
+        scalars = torch.stack([raw.reward, 1 - rollout.terminated, rollout.done, rollout.valid], -1)
+        self._observation[:, slots] = observation[:-1].transpose(0, 1)
+        self._action[:, slots] = rollout.action.transpose(0, 1)
+        self._scalars[:, slots] = scalars.transpose(0, 1)
+        self.count += self.horizon
+        self._observation[:, self.count % self.ring_length] = observation[-1]
 
-    def _forget(self) -> None:
-        """Let no step be drawn any more that has become too old in the last horizon."""
-        gone = np.arange(self.count - self.horizon - self.kept, self.count - self.kept)
-        self._set_priorities(self._places(gone), np.zeros((len(self._highest), len(gone) * self.num_envs)))
+    def _clear_old_priorities(self) -> None:
+        """Set the priorities of the steps to 0 that left the capacity with the last horizon."""
+        old = np.arange(self.count - self.horizon - self.capacity, self.count - self.capacity)
+        self._set_priorities(self._positions(old), np.zeros((len(self._max_priority), len(old) * self.num_envs)))
 
-    def _places(self, steps: np.ndarray) -> np.ndarray:
-        """Return the places [1, steps * E] of whole steps in a ring laid out flat."""
-        places: np.ndarray = (steps % self.steps)[:, None] * self.num_envs + np.arange(self.num_envs)
-        return places.reshape(1, -1)
+    def _positions(self, steps: np.ndarray) -> np.ndarray:
+        """Return the positions [1, N * E] of steps [N] of all environments."""
+        positions: np.ndarray = (steps % self.ring_length)[:, None] * self.num_envs + np.arange(self.num_envs)
+        return positions.reshape(1, -1)
 
-    def _set_priorities(self, places: np.ndarray, values: np.ndarray) -> None:
+    def _set_priorities(self, positions: np.ndarray, values: np.ndarray, session: int | None = None) -> None:
+        """Set priorities [S, B], or [1, B] of one Session."""
         assert self._tree
-        self._tree.set(np.broadcast_to(places, values.shape), values)
-        np.put_along_axis(self._changed, np.broadcast_to(places, values.shape), True, 1)
+        rows = slice(None) if session is None else slice(session, session + 1)
+        positions = np.broadcast_to(positions, values.shape)
+        self._tree.set(positions, values, None if session is None else np.array([session]))
+        np.put_along_axis(self._changed[rows], positions, True, 1)
 
-    def _set_priority(self, index: int, places: np.ndarray, value: float) -> None:
-        """Give places [N] of one Session a priority."""
-        assert self._tree
-        self._tree.set(places[None], np.full((1, len(places)), value), np.array([index]))
-        self._changed[index, places] = True
-
-    def cut(self, index: int) -> None:
-        """Leave the last step of one Session out: its environments were made anew, and where it led to is not known."""
+    def cut_episodes(self, index: int) -> None:
+        """Exclude one Session's last step, because its environments were made again and its next state is unknown."""
         if self.count:
-            last = (self.count - 1) % self.steps
-            self._facts[index, last, :, VALID] = 0.0
+            last = np.array([self.count - 1])
+            self._scalars[index, last % self.ring_length, :, VALID] = 0.0
             if self._tree:
-                self._set_priority(index, self._places(np.array([last]))[0], 0.0)
+                self._set_priorities(self._positions(last), np.zeros((1, self.num_envs)), index)
 
     def sample(
         self,
-        shares: np.ndarray,
+        uniforms: np.ndarray,
         gamma: torch.Tensor | float,
         progress: float,
         statistics: Statistics | None = None,
@@ -202,75 +187,71 @@ class Replay:
         """Draw a minibatch for every Session in one gather.
 
         Args:
-            shares: random numbers from 0 to below 1, [S, B], drawn from each Session's own stream.
+            uniforms: random numbers in [0, 1) of each Session's own stream, [S, B].
             gamma: discount, [S, 1].
-            progress: share of the Session's frames that are done, by which beta is annealed.
-            statistics: what to normalize observations and rewards by; None for none.
+            progress: fraction of the Session's frames that are done; beta is annealed by it.
+            statistics: to normalize observations and rewards; None for none.
         """
-        batch = shares.shape[1]
-        newest = self.count - self.n
+        batch = uniforms.shape[1]
+        ring = self.ring_length * self.num_envs
+        newest_env = (uniforms[:, -1] * self.num_envs).astype(np.int64)
         if self._tree:
-            strata = (np.arange(batch) + shares) / batch
-            place = self._tree.find(strata)
+            position = self._tree.find((np.arange(batch) + uniforms) / batch)
             if self.spec.combined:
-                place[:, -1] = newest % self.steps * self.num_envs + (shares[:, -1] * self.num_envs).astype(np.int64)
+                position[:, -1] = (self.count - self.n) % self.ring_length * self.num_envs + newest_env
         else:
-            drawn = (shares * self.num_available).astype(np.int64)
+            drawn = (uniforms * self.num_available).astype(np.int64)
             if self.spec.combined:
-                drawn[:, -1] = self.num_available - self.num_envs + (shares[:, -1] * self.num_envs).astype(np.int64)
+                drawn[:, -1] = self.num_available - self.num_envs + newest_env
             oldest = self.count - self.num_available // self.num_envs - (self.n - 1)
-            place = (oldest * self.num_envs + drawn) % (self.steps * self.num_envs)
-        index = self._index(place)
-        reward, discount, valid, length = self._returns(place, index, gamma, statistics)
+            position = (oldest * self.num_envs + drawn) % ring
+        index = self._to_index(position)
+        reward, discount, valid, length = self._n_step_returns(position, index, gamma, statistics)
         weight = valid / valid.sum(-1, keepdim=True).clamp_(min=1.0)
         if self._tree:
-            weight = weight * torch.from_numpy(self._corrections(place, progress)).to(self.device)
-        after = (place + length * self.num_envs) % (self.steps * self.num_envs)
+            weight = weight * torch.from_numpy(self._importance_weights(position, progress)).to(self.device)
         return Batch(
             observation=self._observations(index, statistics),
             action=self._gather(self._action, index),
             reward=reward,
             discount=discount,
-            next_observation=self._observations(self._index(after), statistics),
+            next_observation=self._observations(self._to_index((position + length * self.num_envs) % ring), statistics),
             weight=weight,
-            index=place,
+            index=position,
         )
 
-    def _index(self, place: np.ndarray) -> torch.Tensor:
-        """Return the rows [S, B] of places [S, B] in rings whose first three axes are laid out as one."""
-        return torch.from_numpy(place + self._first_rows).to(self.device)
+    def _to_index(self, position: np.ndarray) -> torch.Tensor:
+        """Return the rows [S, B] of positions [S, B] in rings whose first three axes are flattened."""
+        return torch.from_numpy(position + self._offsets).to(self.device)
 
     @staticmethod
     def _gather(ring: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """Return the entries of a ring [S, steps, E, ...] at rows [S, B]."""
-        found = ring.view(-1, *ring.shape[3:]).index_select(0, index.view(-1)).view(*index.shape, *ring.shape[3:])
-        return found.float() if found.dtype == torch.float16 else found
+        rows = ring.view(-1, *ring.shape[3:]).index_select(0, index.view(-1)).view(*index.shape, *ring.shape[3:])
+        return rows.float() if rows.dtype == torch.float16 else rows
 
     def _observations(self, index: torch.Tensor, statistics: Statistics | None) -> torch.Tensor:
-        """Return normalized observations of rows [S, B]."""
         raw = self._gather(self._observation, index)
         return statistics.normalize_observations(raw) if statistics else raw
 
-    def _scale(self, reward: torch.Tensor, statistics: Statistics) -> torch.Tensor:
-        """Return what is kept as rewards, [S, B], normalized."""
+    def _normalize_rewards(self, reward: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         return statistics.normalize_rewards(reward)
 
-    def _returns(
-        self, place: np.ndarray, index: torch.Tensor, gamma: torch.Tensor | float, statistics: Statistics | None
+    def _n_step_returns(
+        self, position: np.ndarray, index: torch.Tensor, gamma: torch.Tensor | float, statistics: Statistics | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray | int]:
-        """Return reward, discount and validity [S, B] of transitions, and the steps they are long."""
-        first = self._gather(self._facts, index)
+        """Return reward, discount and validity [S, B] of transitions, and their lengths in steps."""
+        first = self._gather(self._scalars, index)
 
         def rewards(step: torch.Tensor) -> torch.Tensor:
-            return self._scale(step[..., REWARD], statistics) if statistics else step[..., REWARD]
+            return self._normalize_rewards(step[..., REWARD], statistics) if statistics else step[..., REWARD]
 
         if self.n == 1:
             return rewards(first), gamma * first[..., CONTINUES], first[..., VALID], 1
         reward, discount = torch.zeros_like(first[..., 0]), torch.ones_like(first[..., 0])
         going, length = discount.clone(), torch.zeros_like(reward)
         for k in range(self.n):
-            later = (place + k * self.num_envs) % (self.steps * self.num_envs)
-            step = self._gather(self._facts, self._index(later)) if k else first
+            later = (position + k * self.num_envs) % (self.ring_length * self.num_envs)
+            step = self._gather(self._scalars, self._to_index(later)) if k else first
             going = going * step[..., VALID]
             reward = reward + going * discount * rewards(step)
             discount = torch.where(going > 0, discount * gamma * step[..., CONTINUES], discount)
@@ -278,23 +259,23 @@ class Replay:
             going = going * (1 - step[..., DONE])
         return reward, discount, first[..., VALID], length.long().cpu().numpy()
 
-    def _corrections(self, place: np.ndarray, progress: float) -> np.ndarray:
-        """Return the importance weights [S, B] of a draw, the largest of each Session being 1 (section 3.4)."""
+    def _importance_weights(self, position: np.ndarray, progress: float) -> np.ndarray:
+        """Return importance weights [S, B], each Session's largest being 1 (Schaul et al. 2016, section 3.4)."""
         assert self._tree
         start, final = (torch.as_tensor(value).flatten().tolist() for value in (self.spec.beta, self.spec.beta_final))
-        weights = np.empty(place.shape, np.float32)
-        # A Session at a time: powers may round differently at other places of an array (law 1).
+        weights = np.empty(position.shape, np.float32)
+        # One Session at a time: numpy may round a power differently at another place in an array (law 1).
         for s, total in enumerate(self._tree.totals):
-            leaves = self._tree.leaves[s, place[s]]
+            leaves = self._tree.leaves[s, position[s]]
             probability = np.maximum(leaves, 1e-30) / max(total, 1e-30)
             beta = start[s] + (final[s] - start[s]) * progress
-            # What cannot be drawn, as the newest step of `combined` may be, has no part in the largest.
+            # Priority 0, as the newest step of `combined` may have, must not determine the largest weight.
             row = np.where(leaves > 0, (self.num_available * probability) ** -beta, 0.0)
             weights[s] = row / max(row.max(), 1e-30)
         return weights
 
     def update_priorities(self, batch: Batch, errors: torch.Tensor) -> None:
-        """Set priorities by the errors [S, B] that learning found in a minibatch."""
+        """Set the priorities of a minibatch's transitions by their errors [S, B]."""
         if not self.spec.prioritized:
             return
         assert self._tree
@@ -303,72 +284,66 @@ class Replay:
         priorities = np.empty_like(magnitudes)
         for s, row in enumerate(magnitudes):
             priorities[s] = np.where(np.isfinite(row), row + eps[s], 1.0) ** alpha[s]
-        valid = self._tree.leaves[np.arange(len(priorities))[:, None], batch.index] > 0
-        priorities *= valid
-        self._highest = np.maximum(self._highest, priorities.max(1))
+        priorities *= self._tree.leaves[np.arange(len(priorities))[:, None], batch.index] > 0  # not autoreset steps
+        self._max_priority = np.maximum(self._max_priority, priorities.max(1))
         self._set_priorities(batch.index, priorities)
 
     def save(self, index: int, folder: Path, write: Callable[[Path, dict[str, Any]], None]) -> dict[str, Any]:
-        """Write what is new in one Session since it was last saved, and return what a checkpoint is to know of it.
-
-        The cost is that of the new steps, however much is remembered.
-        """
+        """Write one Session's steps since its last save to a file, and return plain data for the checkpoint."""
         segments = self._segments[index]
-        first = max(segments[-1]["last"] if segments else 0, self.count - self.steps + 1)
+        first = max(segments[-1]["last"] if segments else 0, self.count - self.ring_length + 1)
         if first < self.count:
-            slots = torch.arange(first, self.count) % self.steps
-            and_next = torch.arange(first, self.count + 1) % self.steps
+            slots = torch.arange(first, self.count + 1) % self.ring_length
             changed = np.flatnonzero(self._changed[index])
             content = {
-                "observation": self._observation[index, and_next],
-                "action": self._action[index, slots],
-                "facts": self._facts[index, slots],
+                "observation": self._observation[index, slots],
+                "action": self._action[index, slots[:-1]],
+                "scalars": self._scalars[index, slots[:-1]],
                 "changed": torch.from_numpy(changed),
-                **self._changes(index, changed),
+                **self._read_changed(index, changed),
             }
             path = folder / f"{first}-{self.count}.pt"
             path.parent.mkdir(parents=True, exist_ok=True)
             write(path, {name: value if value is None else value.cpu() for name, value in content.items()})
             self._changed[index] = False
             segments.append({"name": path.name, "first": first, "last": self.count})
-        # Whatever is drawn from now on was added, and given its priorities, after these.
-        segments[:] = [segment for segment in segments if segment["last"] > self.count - self.kept]
+        segments[:] = [segment for segment in segments if segment["last"] > self.count - self.capacity]
         self._referenced[index].append({segment["name"] for segment in segments})
-        return {"count": self.count, "highest": float(self._highest[index]), "segments": list(segments)}
+        return {"count": self.count, "max_priority": float(self._max_priority[index]), "segments": list(segments)}
 
-    def _changes(self, index: int, changed: np.ndarray) -> dict[str, torch.Tensor | None]:
-        """Return what places [N] of one Session hold that changes after a step was added."""
+    def _read_changed(self, index: int, changed: np.ndarray) -> dict[str, torch.Tensor | None]:
+        """Return what changed at positions [N] of one Session since the last save, of earlier steps too."""
         return {"priorities": torch.from_numpy(self._tree.leaves[index, changed]) if self._tree else None}
 
-    def _change(self, index: int, changed: np.ndarray, content: dict[str, Any]) -> None:
-        """Set places [N] of one Session to what `_changes` returned."""
+    def _write_changed(self, index: int, changed: np.ndarray, content: dict[str, Any]) -> None:
+        """Set positions [N] of one Session to what `_read_changed` returned."""
         if self._tree:
             self._tree.leaves[index, changed] = content["priorities"].numpy()
 
-    def clear(self, index: int, folder: Path) -> None:
-        """Remove the files of one Session that none of its last two checkpoints knows of."""
-        known = set().union(*self._referenced[index])
+    def remove_unused_files(self, index: int, folder: Path) -> None:
+        """Remove one Session's files that neither of its last two checkpoints refers to."""
+        referenced = set().union(*self._referenced[index])
         for path in folder.glob("*.pt"):
-            if re.fullmatch(r"\d+-\d+\.pt", path.name) and path.name not in known:  # what is not ours stays
+            if re.fullmatch(r"\d+-\d+\.pt", path.name) and path.name not in referenced:
                 path.unlink()
 
     def restore(self, index: int, state: dict[str, Any], folder: Path, read: Callable[[Path], dict[str, Any]]) -> None:
-        """Set one Session's memory to what it was when `save` returned `state`.
+        """Restore one Session's memory from what `save` returned.
 
         Raises:
             LabError: a file is missing or damaged.
         """
         self.count = state["count"]
-        self._highest[index] = state["highest"]
+        self._max_priority[index] = state["max_priority"]
         self._segments[index] = list(state["segments"])
         self._referenced[index] = deque([{segment["name"] for segment in state["segments"]}], maxlen=2)
         for segment in state["segments"]:
             content = read(folder / segment["name"])
-            slots = torch.arange(segment["first"], segment["last"] + 1) % self.steps
+            slots = torch.arange(segment["first"], segment["last"] + 1) % self.ring_length
             self._observation[index, slots] = content["observation"].to(self.device)
             self._action[index, slots[:-1]] = content["action"].to(self.device)
-            self._facts[index, slots[:-1]] = content["facts"].to(self.device)
-            self._change(index, content["changed"].numpy(), content)
+            self._scalars[index, slots[:-1]] = content["scalars"].to(self.device)
+            self._write_changed(index, content["changed"].numpy(), content)
         if self._tree:
             self._tree.rebuild()
         self._changed[index] = False

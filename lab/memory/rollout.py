@@ -1,27 +1,52 @@
-"""A rollout: the steps of one horizon, for learning on policy."""
+"""The steps of one horizon, for on-policy learning, and the statistics that normalize them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from lab.memory.statistics import Statistics
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a stack's observations and rewards are normalized by at one moment; None where they are not normalized.
+
+    Attributes:
+        clip: bound on normalized values.
+        mean: of observations, [S, 1, ...].
+        deviation: of observations, [S, 1, ...].
+        reward_deviation: of the discounted return, [S, 1].
+    """
+
+    clip: float
+    mean: Tensor | None = None
+    deviation: Tensor | None = None
+    reward_deviation: Tensor | None = None
+
+    def normalize_observations(self, raw: Tensor) -> Tensor:
+        """Normalize observations [S, B, ...]."""
+        if self.mean is None or self.deviation is None:
+            return raw
+        return ((raw - self.mean) / self.deviation).clamp(-self.clip, self.clip)
+
+    def normalize_rewards(self, raw: Tensor) -> Tensor:
+        """Scale and clip rewards [..., S, B]."""
+        return raw if self.reward_deviation is None else self.scale_returns(raw).clamp(-self.clip, self.clip)
+
+    def scale_returns(self, raw: Tensor) -> Tensor:
+        """Scale returns [..., S, B] without clipping, because the bound is on a single reward."""
+        return raw if self.reward_deviation is None else raw / self.reward_deviation
+
+    def unscale_returns(self, scaled: Tensor) -> Tensor:
+        """Return scaled values [..., S, B] in the environment's own units."""
+        return scaled if self.reward_deviation is None else scaled * self.reward_deviation
 
 
 @dataclass
 class Raw:
-    """What environments gave in a horizon, before it was normalized.
-
-    Attributes:
-        observation: [T + 1, S, E, ...].
-        reward: [T, S, E].
-        statistics: what both are normalized by after the horizon.
-    """
+    """Observations [T + 1, S, E, ...] and rewards [T, S, E] before normalization, and the statistics after them."""
 
     observation: Tensor
     reward: Tensor
@@ -33,15 +58,15 @@ class Rollout:
     """Steps of a stack, [T, S, E, ...]: time, session, environment.
 
     Attributes:
-        observation: [T + 1, S, E, ...], normalized if the spec asks for it. The one after a step is the one it led to,
-            the true last one of an episode included, so that observation[t + 1] is always what to bootstrap from.
-        action: [T, S, E, ...] in the policy's own units.
-        reward: [T, S, E], normalized if the spec asks for it.
-        terminated: [T, S, E], 1 where the episode ended in a state without a future.
-        truncated: [T, S, E], 1 where it was cut short, by a time limit for one, in a state with a future.
-        valid: [T, S, E], 0 at the step in which an environment was reset, which is never learned from.
-        carry: [S, E, K], what agents with a memory of their own carried to the first step.
-        raw: the same before it was normalized, for a memory to keep; None if nothing is normalized.
+        observation: [T + 1, S, E, ...], normalized if the spec says so. observation[t + 1] is the state to bootstrap
+            from after step t; at an episode's end it is the true last observation.
+        action: [T, S, E, ...], in the policy's units.
+        reward: [T, S, E], normalized if the spec says so.
+        terminated: [T, S, E], 1 where the episode ended in a terminal state.
+        truncated: [T, S, E], 1 where the episode was cut in another state, for example by a time limit.
+        valid: [T, S, E], 0 at autoreset steps, which are never learned from.
+        carry: [S, E, K], the recurrent state before the first step.
+        raw: observations and rewards before normalization, for a replay memory; None if nothing is normalized.
     """
 
     observation: Tensor
@@ -55,31 +80,28 @@ class Rollout:
 
     @property
     def statistics(self) -> Statistics | None:
-        """What a memory is to normalize its steps by after this horizon; None if nothing is normalized."""
+        """Statistics after this horizon, for a replay memory; None if nothing is normalized."""
         return self.raw.statistics if self.raw else None
 
     @property
     def done(self) -> Tensor:
-        """Where an episode ended for either reason, [T, S, E]."""
+        """1 where an episode terminated or was truncated, [T, S, E]."""
         return torch.maximum(self.terminated, self.truncated)
+
+    @property
+    def episode_starts(self) -> Tensor:
+        """1 for states that start an episode, [T + 1, S, E]; the first state counts as 0, as `carry` belongs to it."""
+        return torch.cat([torch.zeros_like(self.valid[:1]), 1 - self.valid])
 
 
 def by_session(steps: Tensor) -> Tensor:
-    """Lay the steps [T, S, E, ...] of each Session out one after the other: [S, T * E, ...]."""
+    """Flatten [T, S, E, ...] to [S, T * E, ...], step by step."""
     return steps.transpose(0, 1).flatten(1, 2).contiguous()
 
 
 def by_environment(steps: Tensor) -> Tensor:
-    """Lay the environments [T, S, E, ...] of each Session out one after the other, each a sequence: [S, E * T, ...]."""
+    """Flatten [T, S, E, ...] to [S, E * T, ...], environment by environment, so that sequences stay whole."""
     return steps.movedim(0, 2).flatten(1, 2).contiguous()
-
-
-def begins(rollout: Rollout) -> Tensor:
-    """Return 1 for each state, [T + 1, S, E], that is the first of its episode, 0 for any other.
-
-    The state at the start of the horizon counts as none: what agents carried to it is right as it is.
-    """
-    return torch.cat([torch.zeros_like(rollout.valid[:1]), 1 - rollout.valid])
 
 
 def shuffled(samples: dict[str, Tensor], order: Tensor, count: int) -> dict[str, Tensor]:

@@ -43,18 +43,18 @@ class SumTree:
         for below, above in zip(self._levels, self._levels[1:], strict=False):
             above.reshape(len(above), -1)[:, : below.shape[1]] = below.sum(-1)
 
-    def find(self, shares: np.ndarray) -> np.ndarray:
-        """Return the leaves [S, B] at which the running sum reaches shares [S, B], from 0 to below 1, of the total.
+    def find(self, uniforms: np.ndarray) -> np.ndarray:
+        """Return the leaves [S, B] at which the running sum reaches `uniforms` [S, B], in [0, 1), times the total.
 
         A leaf of 0 is never found where the total is above 0; where it is not, leaf 0 is.
         """
-        mass = shares * self.totals[:, None]
+        mass = uniforms * self.totals[:, None]
         rows = np.arange(len(mass))[:, None]
         node = np.zeros(mass.shape, np.int64)
         for level in reversed(self._levels):
             children = level[rows, node]
             running = children.cumsum(-1)
-            last = ((children > 0) * np.arange(FANOUT)).max(-1)  # rounding can leave a share beyond it
+            last = ((children > 0) * np.arange(FANOUT)).max(-1)  # rounding can leave the mass beyond it
             child = np.minimum((running <= mass[..., None]).sum(-1), last)
             before = np.take_along_axis(running - children, child[..., None], -1)[..., 0]
             mass = np.maximum(mass - before, 0.0)

@@ -13,7 +13,7 @@ from lab.common.streams import Streams
 from lab.env.normalize import RunningMoments
 from lab.env.vector import Spaces
 from lab.errors import LabError
-from lab.memory.statistics import Statistics
+from lab.memory.rollout import Statistics
 from lab.spec import Spec
 from lab.train.lockstep import settings
 

@@ -155,7 +155,7 @@ class Collector:
         self._done_before[index], self._return[index], self._length[index] = False, 0.0, 0
         self._carry[index] = 0.0
         if self.agent.algorithm.replay:
-            self.agent.algorithm.replay.cut(index)
+            self.agent.algorithm.replay.cut_episodes(index)
         if self.scales:
             self.scales[index].discounted[:] = 0.0
         try:

@@ -303,7 +303,7 @@ class Stack:
             }
             checkpoint.write_generation(self.directories[s], state)
             if replay:
-                replay.clear(s, self.directories[s].replay)
+                replay.remove_unused_files(s, self.directories[s].replay)
         self.saved_time = perf_counter()
 
     def restore(self, states: list[dict[str, Any]]) -> None:

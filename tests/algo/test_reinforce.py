@@ -9,8 +9,7 @@ import torch
 
 from lab.env.vector import probe
 from lab.errors import LabError
-from lab.memory.rollout import Raw, Rollout
-from lab.memory.statistics import Statistics
+from lab.memory.rollout import Raw, Rollout, Statistics
 from lab.train.agent import Agent
 from tests.algo.steps import made_up
 from tests.algo.test_learning_step import ENTROPY, GAMMA, LR, NORM, VALUE, E, Reference, T, same_weights, step
@@ -120,7 +119,7 @@ def test_episodes_that_environments_broke_off_are_left_out() -> None:
     rollouts[2].terminated[-1] = 1.0
     for rollout in rollouts[:3]:
         if rollout is rollouts[1]:
-            agent.algorithm.replay.cut(0)
+            agent.algorithm.replay.cut_episodes(0)
         agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
     reference, _ = make("reinforce", "acrobot", "algo.baseline=false")
     for rollout in rollouts[1:3]:

@@ -150,7 +150,7 @@ def test_returns_below_the_value_teach_nothing() -> None:
         ("algo.sil.gradient_steps=-1", r"algo.sil.gradient_steps must be 0 \(none\) or more"),
         ("algo.sil.batch_size=0", "algo.sil.batch_size must be 1 or more"),
         ("algo.sil.memory.combined=true", "false, as the newest step has no return yet"),
-        ("algo.sil.memory.alpha=2", "algo.sil.memory.alpha must be from 0 to 1"),
+        ("algo.sil.memory.alpha=2", "algo.sil.memory.alpha must be a number from 0 to 1"),
         ("algo.sil.memory.size=10", r"algo.sil.memory.size must be 1024 or more \(a horizon\)"),
     ],
 )

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from lab.memory.episodes import EpisodeReplay
-from lab.memory.rollout import Raw, Rollout
+from lab.memory.rollout import Raw, Rollout, Statistics
 from lab.memory.spec import ReplaySpec
-from lab.memory.statistics import Statistics
 from lab.run import checkpoint
 
 S, E, T = 2, 3, 4
@@ -68,7 +67,7 @@ def contents(replay: EpisodeReplay, s: int) -> dict[int, float]:
     """Return the returns of all that can be drawn in a Session, by the numbers of the observations."""
     places = np.flatnonzero(replay._tree.leaves[s])
     batch = replay._gather(replay._observation[s : s + 1], torch.from_numpy(places[None]))[0, :, 0].long().tolist()
-    return dict(zip(batch, replay._facts[s].flatten(0, 1)[places, 0].tolist(), strict=True))
+    return dict(zip(batch, replay._scalars[s].flatten(0, 1)[places, 0].tolist(), strict=True))
 
 
 @pytest.mark.parametrize("prioritized", [True, False])
@@ -78,9 +77,9 @@ def test_every_step_of_a_finished_episode_is_known_by_its_return(size: int, ends
     for _ in range(40):
         replay.add_episodes(*episodes.horizon(), GAMMA)
         for s in range(S):
-            expected = episodes.kept(s, replay.kept)
+            expected = episodes.kept(s, replay.capacity)
             assert contents(replay, s) == pytest.approx(expected, rel=1e-4, abs=1e-5)
-            assert replay.known[s] == bool(expected)
+            assert replay.has_episodes[s] == bool(expected)
     assert all(len(returns) > 10 for returns in episodes.returns)
 
 
@@ -97,12 +96,12 @@ def test_what_is_drawn_are_steps_of_finished_episodes_and_their_returns(prioriti
         assert not batch.discount.any()
         for s in range(S):
             names = batch.observation[s, :, 0].long().tolist()
-            known = episodes.kept(s, replay.kept)
+            known = episodes.kept(s, replay.capacity)
             assert batch.reward[s].tolist() == pytest.approx([known[name] for name in names], rel=1e-4, abs=1e-5)
             assert batch.action[s].tolist() == [name % 5 for name in names]
             seen[s] |= set(names)
         replay.update_priorities(batch, torch.from_numpy(rng.random((S, 16), np.float32)))
-    assert seen == [set(episodes.kept(s, replay.kept)) for s in range(S)]
+    assert seen == [set(episodes.kept(s, replay.capacity)) for s in range(S)]
 
 
 def test_returns_are_scaled_by_the_statistics_of_the_draw_whenever_they_were_completed() -> None:
@@ -117,7 +116,7 @@ def test_returns_are_scaled_by_the_statistics_of_the_draw_whenever_they_were_com
         now = Statistics(10.0, reward_deviation=torch.tensor(deviation))
         batch = replay.sample(np.random.default_rng(0).random((S, 64)), GAMMA, 0.0, now)
         for s in range(S):
-            known = episodes.kept(s, replay.kept)
+            known = episodes.kept(s, replay.capacity)
             expected = [known[name] / deviation[s][0] for name in batch.observation[s, :, 0].long().tolist()]
             assert batch.reward[s].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-4 / deviation[s][0])
 
@@ -129,7 +128,7 @@ def test_steps_are_drawn_in_proportion_to_what_they_were_better_than_expected_by
     replay.update_priorities(everything, everything.reward.clamp(min=0))
     batch = replay.sample((np.arange(100_000) / 100_000)[None].repeat(S, 0), GAMMA, 0.0)
     for s in range(S):
-        known = episodes.kept(s, replay.kept)
+        known = episodes.kept(s, replay.capacity)
         priority = {name: (max(value, 0) + 1e-3) ** 0.6 for name, value in known.items()}
         names, counts = np.unique(batch.observation[s, :, 0].numpy(), return_counts=True)
         for name, count in zip(names, counts, strict=True):
@@ -145,13 +144,13 @@ def test_a_session_without_a_finished_episode_has_no_weight() -> None:
     batch = replay.sample(np.full((S, 8), 0.999), GAMMA, 0.0)
     assert batch.weight[0].sum() == 1.0
     assert not batch.weight[1].any()
-    assert replay.known.tolist() == [True, False]
+    assert replay.has_episodes.tolist() == [True, False]
 
 
 def test_episodes_that_are_cut_are_never_known() -> None:
     replay, episodes = made(1000), Episodes(0.0)
     replay.add_episodes(*episodes.horizon(), GAMMA)
-    replay.cut(0)
+    replay.cut_episodes(0)
     rollout, value = episodes.horizon()
     rollout.terminated[-1] = 1.0
     replay.add_episodes(rollout, value, GAMMA)
@@ -176,7 +175,7 @@ def test_what_was_saved_is_restored_by_parts_and_goes_on_the_same(tmp_path: Path
             on(replay, rng.random((S, 8)))
         states = [replay.save(s, tmp_path / str(s), checkpoint.write) for s in range(S)]
         for s in range(S):
-            replay.clear(s, tmp_path / str(s))
+            replay.remove_unused_files(s, tmp_path / str(s))
     copy = made(size)
     for s in range(S):
         copy.restore(s, states[s], tmp_path / str(s), checkpoint.read)

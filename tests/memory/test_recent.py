@@ -10,8 +10,7 @@ from gymnasium.spaces import Box
 
 from lab.errors import LabError
 from lab.memory.recent import RecentSteps
-from lab.memory.rollout import Rollout
-from lab.memory.statistics import Statistics
+from lab.memory.rollout import Rollout, Statistics
 from lab.run import checkpoint
 from tests.memory.test_replay import E, S, T, World
 
@@ -46,7 +45,7 @@ def test_blocks_are_what_happened(horizons: int) -> None:
     for _ in range(horizons):
         rollouts.append(horizon(world, 2))
         recent.add(rollouts[-1])
-    first = T * horizons - recent.kept
+    first = T * horizons - recent.capacity
     ever = {name: torch.cat([getattr(rollout, name) for rollout in rollouts]) for name in ("reward", "valid", "action")}
     for number in range(recent.blocks):
         block = recent.read_block(number, None)
@@ -86,9 +85,9 @@ def test_what_was_saved_is_restored_and_goes_on_the_same(tmp_path: Path, horizon
         recent.add(horizon(world, 1))
         if number % 7 == 2 or number == horizons - 1:
             if number == 16:
-                recent.cut(1)
+                recent.cut_episodes(1)
             state = recent.save(1, tmp_path, checkpoint.write)
-            recent.clear(1, tmp_path)
+            recent.remove_unused_files(1, tmp_path)
     other = made(carry=1)
     other.restore(1, state, tmp_path, checkpoint.read)
     for _ in range(3):

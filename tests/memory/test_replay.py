@@ -17,9 +17,8 @@ from lab.common.text import format_bytes
 from lab.env.vector import probe
 from lab.errors import LabError
 from lab.memory.replay import Replay
-from lab.memory.rollout import Raw, Rollout
+from lab.memory.rollout import Raw, Rollout, Statistics
 from lab.memory.spec import ReplaySpec
-from lab.memory.statistics import Statistics
 from lab.run import checkpoint
 from lab.run.directory import RunDir
 from lab.train.stack import Stack
@@ -183,7 +182,7 @@ def test_a_reward_is_drawn_as_one_value_whenever_it_was_seen(tmp_path: Path) -> 
     assert drawn[0] == {-10.0}, "the deviation of the first rewards, all of them -1, is nearly 0"
     assert all(len(values) == 1 for values in drawn)
     assert drawn[-1] == {np.float32(-1 / np.float32(collector.scales[0].moments.deviation[0]))}
-    assert set(replay._facts[0, : collector.horizon * 60, :, 0].flatten().tolist()) == {-1.0}
+    assert set(replay._scalars[0, : collector.horizon * 60, :, 0].flatten().tolist()) == {-1.0}
 
 
 def test_images_are_kept_as_bytes_and_normalized_when_they_are_drawn() -> None:
@@ -210,7 +209,7 @@ def test_the_newest_transition_is_in_every_minibatch_if_asked_for() -> None:
 
 def test_a_newest_transition_of_no_use_takes_no_weight_from_the_others() -> None:
     replay, _ = filled(1, 9, combined=True, prioritized=True)
-    newest = (replay.count - 1) % replay.steps
+    newest = (replay.count - 1) % replay.ring_length
     assert replay._tree
     replay._tree.set(np.array([newest * E + np.arange(E)] * S), np.zeros((S, E)))
     weight = replay.sample(np.random.default_rng(0).random((S, 6)), GAMMA, 0.0).weight.numpy()
@@ -254,7 +253,7 @@ def test_what_was_never_drawn_has_the_highest_priority_and_a_reset_step_none() -
 def test_the_last_step_before_environments_are_made_anew_is_left_out() -> None:
     for n, prioritized in itertools.product((1, 3), (False, True)):
         replay, world = filled(n, 2, prioritized=prioritized)
-        replay.cut(1)
+        replay.cut_episodes(1)
         for name, value in (("valid", False), ("terminated", False), ("truncated", False)):
             world.steps[-1][name][1] = value
         replay.add(world.rollout())
@@ -280,9 +279,9 @@ def test_a_memory_is_restored_from_its_files(tmp_path: Path, prioritized: bool) 
         replay.update_priorities(batch, torch.from_numpy(rng.normal(size=(S, 8))))
         if rng.random() < 0.6:
             states.append(replay.save(1, tmp_path, checkpoint.write))
-            replay.clear(1, tmp_path)
+            replay.remove_unused_files(1, tmp_path)
     states.append(replay.save(1, tmp_path, checkpoint.write))
-    replay.clear(1, tmp_path)
+    replay.remove_unused_files(1, tmp_path)
     other = memory(3, prioritized=prioritized)
     other.restore(1, states[-1], tmp_path, checkpoint.read)
     shares = rng.random((S, 500))
@@ -299,7 +298,7 @@ def test_what_a_checkpoint_costs_does_not_grow_with_the_memory(tmp_path: Path) -
     for horizon in range(60):
         replay.add(world.rollout())
         replay.save(0, tmp_path, checkpoint.write)
-        replay.clear(0, tmp_path)
+        replay.remove_unused_files(0, tmp_path)
         written.append(
             max(path.stat().st_size for path in tmp_path.iterdir() if path.name.endswith(f"-{(horizon + 1) * T}.pt"))
         )
@@ -312,7 +311,7 @@ def test_files_are_no_more_than_the_memory_needs(tmp_path: Path) -> None:
     for _ in range(60):
         replay.add(world.rollout())
         replay.save(0, tmp_path, checkpoint.write)
-        replay.clear(0, tmp_path)
+        replay.remove_unused_files(0, tmp_path)
     assert len(list(tmp_path.iterdir())) <= 60 // (E * T) + 2
 
 

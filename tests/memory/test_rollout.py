@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from lab.memory.rollout import Rollout, begins, by_environment, by_session, dealt, shuffled
+from lab.memory.rollout import Rollout, by_environment, by_session, dealt, shuffled
 
 
 def test_by_session_lays_out_steps_in_time_order() -> None:
@@ -58,4 +58,4 @@ def test_states_that_begin_an_episode_follow_steps_of_a_reset() -> None:
     valid = torch.tensor([1.0, 0.0, 1.0, 0.0])[:, None, None]
     steps = torch.zeros(4, 1, 1)
     rollout = Rollout(torch.zeros(5, 1, 1, 2), steps, steps, steps, steps, valid, torch.zeros(1, 1, 0))
-    assert begins(rollout).flatten().tolist() == [0.0, 0.0, 1.0, 0.0, 1.0]
+    assert rollout.episode_starts.flatten().tolist() == [0.0, 0.0, 1.0, 0.0, 1.0]
