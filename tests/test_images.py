@@ -79,7 +79,7 @@ def test_bytes_stay_bytes_in_rollouts_replay_and_checkpoints(tmp_path: Path) -> 
     replay = stack.agent.algorithm.replay
     assert replay is not None
     replay.add(rollout)
-    places = replay.steps * spec.env.num_envs
+    places = replay.ring_length * spec.env.num_envs
     # An action is a whole number of 8 bytes; reward, continuation, end and validity are four of 4 bytes.
     assert replay.size_bytes == places * (16 * 16 + 8 + 16)
     directory = RunDir(tmp_path / "run")
