@@ -178,7 +178,7 @@ class Experiment:
             self.stop(INTERRUPTED)
         for running in self._running[:]:
             self._take_back(running)
-        for job in self.watchdog.hanging([job for running in self._running for job in running.jobs.values()]):
+        for job in self.watchdog.find_hung([job for running in self._running for job in running.jobs.values()]):
             self.launcher.kill(job)
         for running in self._lingering[:]:
             if not running.trial.runs:

@@ -265,7 +265,7 @@ def train(console: Terminal, jobs: Sequence[Job], out: Path, slots: int) -> None
         KeyboardInterrupt: it was asked to stop; the jobs have ended.
     """
     from lab.common.signals import stop_signals
-    from lab.launch.job import remove_empty
+    from lab.launch.job import remove_if_empty
     from lab.launch.rerun import run
 
     ended = 0
@@ -282,7 +282,7 @@ def train(console: Terminal, jobs: Sequence[Job], out: Path, slots: int) -> None
     if not begun:
         complaint = jobs[0].complaint() or "it says why above."
         shutil.rmtree(SweepDir(out).jobs, ignore_errors=True)
-        remove_empty(out)
+        remove_if_empty(out)
         raise LabError(
             f"The code refuses to run the spec of {jobs[0].spec['name']}: {complaint or 'it says why above.'}"
         )

@@ -26,8 +26,9 @@ MAX_THREADS = 1000  # that wait for jobs
 class JobLauncher(Launcher):
     """A Hydra launcher that a sweep can steer while its jobs run.
 
-    To add a launcher, write a subclass with `start`, `adopt`, `kill` and `stop`, register it in lab/sweep/__init__.py,
-    describe its options in conf/hydra/launcher/NAME.yaml, and add it to tests/launch/test_contract.py.
+    To add a launcher, write a subclass with `start`, `kill` and `stop`, and with `adopt` if its jobs outlive the sweep.
+    Register it in lab/sweep/__init__.py, describe its options in conf/hydra/launcher/NAME.yaml, and add it to
+    tests/launch/test_contract.py.
 
     Attributes:
         slots: number of jobs that run at the same time.
@@ -51,9 +52,9 @@ class JobLauncher(Launcher):
             first: the number of the first job; the others follow it.
         """
 
-    @abstractmethod
     def adopt(self) -> list[tuple[Job, Future[JobReturn]]]:
-        """Return the jobs in `directory` that an earlier process started and that wait or run; often there are none."""
+        """Return the jobs in `directory` that an earlier process started and that still wait or run."""
+        return []
 
     @abstractmethod
     def kill(self, job: Job | None = None) -> None:
@@ -113,10 +114,6 @@ class AnyLauncher(JobLauncher):
 
     def _launch(self, job: Job, number: int) -> JobReturn:
         return self._launcher.launch([job.overrides], initial_job_idx=number)[0]
-
-    def adopt(self) -> list[tuple[Job, Future[JobReturn]]]:
-        """Return nothing: Hydra's launchers forget their jobs."""
-        return []
 
     def kill(self, job: Job | None = None) -> None:
         """Print that this is not possible; jobs in this process end with it."""

@@ -63,10 +63,6 @@ class LocalLauncher(JobLauncher):
         """Run jobs as soon as there are slots for them."""
         return [self._pool.submit(job, partial(self._fork, job, number)) for number, job in enumerate(jobs, first)]
 
-    def adopt(self) -> list[tuple[Job, Future[JobReturn]]]:
-        """Return nothing: jobs end with the process of their sweep."""
-        return []
-
     def kill(self, job: Job | None = None) -> None:
         """Kill a job with all the processes that it has started, or every job."""
         self._pool.kill(job)

@@ -1,4 +1,4 @@
-"""What several Sessions that differ in the seed are called together, where ${seed} is part of a name or a path."""
+"""Names of several Sessions that differ in the seed, where ${seed} is part of a name or a path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.common.interpolation import literal
 
 
 def name_seeds(seeds: Sequence[int]) -> str:
-    """Return a short name of seeds: 0-3 for a range, 0,2,5 for others, of which the first few are named."""
+    """Return a short name of seeds: 0-3 for a range, 0,2,5 for others; of many, the first seven are named."""
     first, last = seeds[0], seeds[-1]
     if len(seeds) > 1 and list(seeds) == list(range(first, last + 1)):
         return f"{first}-{last}"
@@ -23,19 +23,19 @@ def name_seeds(seeds: Sequence[int]) -> str:
 
 
 def select_for_all(config: DictConfig, key: str, seeds: Sequence[int]) -> str | None:
-    """Return what a config holds at a key if ${seed} stands for all of some seeds; null if it cannot be resolved."""
+    """Return the value at a key with ${seed} replaced by the name of the seeds; None if it cannot be resolved."""
     config = copy.deepcopy(config)
     with flag_override(config, ["readonly", "struct"], False):
         config["seed"] = seeds[0] if len(seeds) == 1 else name_seeds(seeds)
     try:
-        found = OmegaConf.select(config, key)
+        value = OmegaConf.select(config, key)
     except OmegaConfBaseException:  # as when a resolver expects a number
         return None
-    return None if found is None else str(found)
+    return None if value is None else str(value)
 
 
 def name_directory(config: DictConfig, key: str, seeds: Sequence[int]) -> None:
-    """Set the key of a directory, such as hydra.sweep.dir, to one that is the same for all of some seeds."""
+    """Set the key of a directory, such as hydra.sweep.dir, to one that all seeds share."""
     directory = select_for_all(config, key, seeds)
     if directory is not None:
         with flag_override(config.hydra, ["readonly", "struct"], False):
@@ -43,21 +43,21 @@ def name_directory(config: DictConfig, key: str, seeds: Sequence[int]) -> None:
 
 
 def run_directory(config: DictConfig, hydra: Any) -> Path:
-    """Return where a single job writes: hydra.run.dir, in which ${seed} stands for all seeds of a stack.
+    """Return hydra.run.dir for a single job, with ${seed} replaced by the name of all seeds of a stack.
 
     Args:
-        config: of the job.
+        config: the config of the job.
         hydra: Hydra's own part of it.
     """
     given = Path(hydra.runtime.output_dir)
     try:
         seeds = OmegaConf.select(config, "seed")
-    except OmegaConfBaseException:  # which is said where specs are read
+    except OmegaConfBaseException:  # reported when specs are read
         return given
     if not OmegaConf.is_list(seeds) or not len(seeds):
         return given
     whole = copy.deepcopy(config)
     with flag_override(whole, ["readonly", "struct"], False):
         whole["hydra"] = OmegaConf.to_container(hydra, resolve=False)
-    found = select_for_all(whole, "hydra.run.dir", list(seeds))
-    return given if found is None else Path(found).absolute()
+    directory = select_for_all(whole, "hydra.run.dir", list(seeds))
+    return given if directory is None else Path(directory).absolute()

@@ -1,4 +1,4 @@
-"""Finding jobs that hang: their processes live, but their Sessions take no step any more."""
+"""A watchdog that finds hung jobs: their processes live, but their Sessions make no progress."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from time import monotonic
 
 from lab.trial import Job
 
-LOOKS = 20  # looks at every job in the time after which it counts as hung
-LOOK_SECONDS = 1.0  # at least, between two of them
+CHECKS = 20  # of each job in the time after which it counts as hung
+MIN_SECONDS = 1.0  # between two checks
 
 
 class Watchdog:
-    """Watches how Sessions go on by their status files, on this process's own clock: those of hosts may differ."""
+    """Reads the progress of Sessions from their status files, and measures time by the clock of this process."""
 
     def __init__(self, minutes: float | None) -> None:
-        """Let a job hang for so many minutes, or for ever if null."""
+        """Report a job as hung after `minutes` without progress; None disables this."""
         self.minutes = minutes
-        self._looked = 0.0
-        self._seen: dict[Job, tuple[list[tuple[int, str]], float]] = {}
+        self._last_check = 0.0
+        self._progress: dict[Job, tuple[list[tuple[int, str]], float]] = {}  # and since when it has not changed
         self._reasons: dict[Job, str] = {}
 
-    def hanging(self, jobs: Iterable[Job]) -> list[Job]:
-        """Return which of the jobs hang, each once; one that waits for its turn does not."""
-        if self.minutes is None or monotonic() - self._looked < max(LOOK_SECONDS, 60 * self.minutes / LOOKS):
+    def find_hung(self, jobs: Iterable[Job]) -> list[Job]:
+        """Return the jobs that hang, each only once. Jobs that wait for a slot do not hang."""
+        if self.minutes is None or monotonic() - self._last_check < max(MIN_SECONDS, 60 * self.minutes / CHECKS):
             return []
-        self._looked = monotonic()
-        return [job for job in jobs if self._hangs(job, 60 * self.minutes)]
+        self._last_check = monotonic()
+        return [job for job in jobs if self._is_hung(job, 60 * self.minutes)]
 
     def reason(self, job: Job) -> str | None:
-        """Say why a job was found to hang, if it was."""
+        """Return a sentence about a job that hung; None for any other."""
         return self._reasons.get(job)
 
-    def _hangs(self, job: Job, seconds: float) -> bool:
+    def _is_hung(self, job: Job, seconds: float) -> bool:
         progress = job.progress()
         if progress is None or job in self._reasons:
             return False
-        seen, since = self._seen.get(job, (None, 0.0))
-        if progress != seen:
-            self._seen[job] = progress, monotonic()
+        before, since = self._progress.get(job, (None, 0.0))
+        if progress != before:
+            self._progress[job] = progress, monotonic()
             return False
         if monotonic() - since < seconds:
             return False
-        self._reasons[job] = (
-            f"No step for {self.minutes:g} minutes at frame {progress[0][0]:,}: it hung, so its process was killed."
-        )
+        frame = progress[0][0]
+        text = f"No step for {self.minutes:g} minutes at frame {frame:,}: it hung, so its process was killed."
+        self._reasons[job] = text
         return True

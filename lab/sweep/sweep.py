@@ -19,7 +19,7 @@ from lab.errors import LabError, visible, warn_once
 from lab.experiment import INTERRUPTED, Experiment
 from lab.launch import job
 from lab.launch.naming import select_for_all
-from lab.launch.supervise import leave, report
+from lab.launch.supervise import exit_at_once, notify_supervisor
 from lab.launch.watchdog import Watchdog
 from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import SweepDir
@@ -73,7 +73,7 @@ def run(context: Composer, settings: SweepSpec, words: SweepOverrides) -> None:
     directory.acquire()
     plan = make_plan(context, directory, settings, words, pruning)  # nobody else changes the directory from here on
     job.started = True
-    report("sweep", str(directory.path))
+    notify_supervisor("sweep", str(directory.path))
     content = description(context, plan, words, objective, spec)
     experiment = Experiment(
         plan,
@@ -108,7 +108,7 @@ def run(context: Composer, settings: SweepSpec, words: SweepOverrides) -> None:
         context.launcher.kill()
         again = f"python -m lab resume {shlex.quote(str(directory.path))}"
         print(visible(f"\nStopped at once. To go on: {again}"), file=sys.stderr)
-        leave(130)  # at once, as threads would keep this process that wait for jobs, or train in it
+        exit_at_once(130)  # at once, as threads would keep this process that wait for jobs, or train in it
     if settings.detach:
         tell_detached(directory)
         return

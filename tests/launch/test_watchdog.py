@@ -34,11 +34,11 @@ def test_a_job_without_a_step_hangs_and_one_that_waits_does_not(tmp_path: Path, 
         session.write_status("running", 10, 1000)
     sessions[3].write_status("completed", 1000, 1000)
     watch = Watchdog(1.0)
-    assert watch.hanging(jobs) == []
+    assert watch.find_hung(jobs) == []
     for frame in range(20, 140, 10):
         clock.time += 10
         sessions[0].write_status("running", frame, 1000)
-        found = watch.hanging(jobs)
+        found = watch.find_hung(jobs)
         assert found == ([jobs[1]] if frame == 70 else []), "found once, after a minute"
     assert watch.reason(jobs[1]) == "No step for 1 minutes at frame 10: it hung, so its process was killed."
     assert watch.reason(jobs[0]) is None
@@ -51,4 +51,4 @@ def test_without_a_limit_nothing_hangs(tmp_path: Path, clock: Clock) -> None:
     watch = Watchdog(None)
     for _ in range(3):
         clock.time += 1e6
-        assert watch.hanging([Job(0, [], {0: session})]) == []
+        assert watch.find_hung([Job(0, [], {0: session})]) == []
