@@ -46,7 +46,7 @@ def main(names: list[str]) -> None:
     for path in sorted(CONF.glob("*.yaml")):
         conf = yaml.safe_load(path.read_text())
         if conf["reference"]["id"] and (not names or path.stem in names):
-            returns = random_returns(conf["id"], conf["kwargs"])
+            returns = random_returns(conf["id"], conf.get("kwargs", {}))
             error = returns.std(ddof=1) / np.sqrt(len(returns))
             print(
                 f"{path.stem}: random_return: {returns.mean():.2f}, random_return_error: {error:.2f},"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 class CrossQ(MaximumEntropy):
     """Learn values from those that the same critics give the actions which the policy would take next."""
 
+    tau: None  # there are no target networks to move
     norm: str  # normalization of both networks, in place of net.norm: one of net.NORMS
     norm_warmup: int  # batches that batch renormalization takes by their own moments, before it corrects these
 
