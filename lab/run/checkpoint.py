@@ -1,7 +1,7 @@
-"""Checkpoints: all that a Session needs to go on exactly where it was, in two generations.
+"""Checkpoints: everything that a Session needs to resume exactly where it was, in two generations.
 
-A checkpoint holds plain data and tensors. What grows without end does not go in: tables stay files of their own, of
-which a checkpoint knows how many bytes belong to it, and a replay memory writes what is new into a file of its own.
+A checkpoint holds plain data and tensors. What grows without end stays outside: of tables it holds the number of bytes,
+and a replay memory writes new steps to files of its own.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch
 from lab.errors import LabError
 from lab.run.files import Document, require_shape, write_atomically
 from lab.run.schemas import CHECKPOINT
-from lab.run.table import fits
+from lab.run.table import starts_with
 
 if TYPE_CHECKING:
     from lab.run.directory import RunDir
 
 GENERATIONS = ("last", "previous")  # newest first
-DETERMINISTIC = ("episodes", "metrics")  # tables that decide whether there is something to go on from
+DETERMINISTIC = ("episodes", "metrics")  # tables that must be undamaged to resume; timings differ between any two runs
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
@@ -34,7 +34,7 @@ def write(path: Path, state: dict[str, Any]) -> None:
 
 
 def write_generation(directory: RunDir, state: dict[str, Any]) -> None:
-    """Write the last checkpoint of a Session; the one that was the last is kept as the previous one."""
+    """Write the last checkpoint of a Session, and keep the one before as the previous one."""
     last, previous = (directory.checkpoint(which) for which in GENERATIONS)
     if last.exists():
         last.replace(previous)
@@ -68,97 +68,90 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def load_generations(directory: RunDir) -> tuple[list[dict[str, Any]], list[str]]:
-    """Find the checkpoints from which a Session can go on: those that are whole, and know of tables that are whole.
-
-    A table of timings is none that counts: it is not the same in any two runs.
+    """Load the checkpoints that a Session can resume from: those undamaged, with undamaged tables and replay memory.
 
     Returns:
-        Their states, newest first, and for each of the others that are there a sentence on what is wrong.
+        Their states, newest first, and a sentence on what is wrong with each of the others that exist.
 
     Raises:
-        OSError: a file cannot be read now; it may be whole, so that to begin anew would lose what is there.
+        OSError: a file cannot be read now; it may be undamaged, and starting from the beginning would lose it.
     """
-    found, problems = [], []
+    states, problems = [], []
     for which in GENERATIONS:
         try:
             state = _load(directory.checkpoint(which))
             _require_files(directory, state)
+            states.append(state | {"generation": which})
         except FileNotFoundError:
             continue
         except LabError as error:
             problems.append(str(error))
-            continue
-        found.append(state | {"generation": which})
-    return found, problems
+    return states, problems
 
 
 def _require_files(directory: RunDir, state: dict[str, Any]) -> None:
-    """Raise LabError unless a checkpoint is one to go on from, and the files that it knows of are undamaged."""
+    """Raise LabError unless a checkpoint is complete and the files that it refers to are undamaged."""
     for key in CHECKPOINT:
         state[key]
+    owner = f"the checkpoint at frame {state['frame']:,} refers to"
     tables = state["record"]["tables"]
     for name in DETERMINISTIC:
-        if not fits(directory.tables[name], tables[name]):
-            raise LabError(
-                f"{directory.tables[name]} is damaged: its first {tables[name]['size']:,} bytes are not those that the"
-                f" checkpoint at frame {state['frame']:,} knows of."
-            )
-    for part in (state["replay"] or {"segments": []})["segments"]:
-        path = directory.replay / part["name"]
+        if not starts_with(directory.tables[name], tables[name]):
+            size = tables[name]["size"]
+            raise LabError(f"{directory.tables[name]} is damaged: its first {size:,} bytes are not those that {owner}.")
+    for segment in (state["replay"] or {"segments": []})["segments"]:
+        path = directory.replay / segment["name"]
         try:
             unseal(path.read_bytes(), path)
         except FileNotFoundError as error:
-            raise LabError(f"{path} is missing, which the checkpoint at frame {state['frame']:,} knows of.") from error
+            raise LabError(f"{path} is missing, which {owner}.") from error
 
 
 def roll_back(directory: RunDir, state: dict[str, Any]) -> None:
-    """Make the checkpoint that a Session goes on from its last one; a newer one is damaged, or is not to be used.
+    """Make the checkpoint that a Session resumes from the last one, in place of one that is damaged or too new.
 
-    The newer one would be kept as the previous one at the next checkpoint, in the place of this one, which is whole;
-    and the rows that it knows of are about to be cut off.
+    Otherwise the next checkpoint would keep the unusable one as the previous one, and replace this one.
     """
     if state["generation"] != GENERATIONS[0]:
         last, previous = (directory.checkpoint(which) for which in GENERATIONS)
         previous.replace(last)
 
 
-def group_by_frame(found: list[list[dict[str, Any]]]) -> list[tuple[list[int], list[dict[str, Any]] | None]]:
-    """Say which Sessions of a stack can go on in lockstep: those that are at the same point.
+def group_by_frame(generations: list[list[dict[str, Any]]]) -> list[tuple[list[int], list[dict[str, Any]] | None]]:
+    """Group the Sessions of a stack that can resume in lockstep, because they have a checkpoint at the same frame.
 
-    A kill between two writes leaves some Sessions of a stack a checkpoint ahead; all go back to the one they share.
+    A kill between two writes leaves some Sessions a checkpoint ahead; all resume from the newest that they share.
 
     Args:
-        found: the states that `load_generations` gave, by Session.
+        generations: by Session, the states that `load_generations` returned.
 
     Returns:
-        Groups: the Sessions of each, and the state of each of these; null for those that begin.
+        For each group its Sessions and their states; None in place of the states of those that start.
     """
-    begun = [index for index, states in enumerate(found) if states]
-    points = [{_point(state) for state in found[index]} for index in begun]
-    shared = set.intersection(*points) if points else set()
+    points = {index: [_point(state) for state in states] for index, states in enumerate(generations) if states}
+    common = set.intersection(*map(set, points.values())) if points else set()
     groups: dict[tuple[int, bool], list[int]] = {}
-    for index in begun:
-        groups.setdefault(max(shared) if shared else _point(found[index][0]), []).append(index)
-    result: list[tuple[list[int], list[dict[str, Any]] | None]] = []
+    for index, own in points.items():
+        groups.setdefault(max(common) if common else own[0], []).append(index)
+    new = [index for index, states in enumerate(generations) if not states]
+    result: list[tuple[list[int], list[dict[str, Any]] | None]] = [(new, None)] if new else []
     for point, group in sorted(groups.items()):
-        states = [next(state for state in found[index] if _point(state) == point) for index in group]
-        result.append((group, states))
-    new = [index for index, states in enumerate(found) if not states]
-    return [*([(new, None)] if new else []), *result]
+        result.append((group, [generations[index][points[index].index(point)] for index in group]))
+    return result
 
 
 def _point(state: dict[str, Any]) -> tuple[int, bool]:
-    """Return the frame of a checkpoint, and whether what is due at that frame was done."""
+    """Return the frame of a checkpoint, and whether all that was due at that frame is done."""
     return state["frame"], state["pending"] is None
 
 
 def seal(content: bytes) -> bytes:
-    """Append a checksum, by which `unseal` knows a torn or altered file."""
+    """Append a checksum from which `unseal` detects damage."""
     return content + zlib.crc32(content).to_bytes(4, "big")
 
 
 def unseal(content: bytes, path: Path) -> bytes:
-    """Return what was sealed.
+    """Return the content that was sealed.
 
     Raises:
         LabError: the checksum does not fit.

@@ -1,4 +1,4 @@
-"""Waiting until a full disk has room again, so that a sweep goes on by itself."""
+"""A full disk: a sweep waits until there is space again, and continues by itself."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from time import monotonic, sleep
 from lab.run.directory import RunDir
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-SENTENCES = (*map(os.strerror, FULL), "database or disk is full")  # the last is SQLite's
-PROBE = 2**18  # bytes that must find room before a sweep goes on
-TICK = 0.25  # seconds between looks at whether it was asked to stop
-SECONDS = 5.0  # between two tries, at first; each in a row takes twice as long
-LONGEST = 300.0
+MESSAGES = (*map(os.strerror, FULL), "database or disk is full")  # the last is SQLite's
+PROBE_BYTES = 2**18  # that must fit before a sweep continues
+POLL_SECONDS = 0.25  # between checks whether it was asked to stop
+SECONDS = 5.0  # between the first two tries; doubled after each
+MOST_SECONDS = 300.0
 
 
 class DiskSpace:
-    """The disk that a sweep writes to."""
+    """Retries what writes below a folder while its disk is full; `announce` prints a sentence for the user."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        """Name the folder of the sweep, and what tells its user that it waits."""
-        self.folder, self._say = folder, say
+    def __init__(self, folder: Path, announce: Callable[[str], None]) -> None:
+        self.folder, self._announce = folder, announce
         self._seconds = SECONDS
 
     def attempt(self, action: Callable[[], None], recover: Callable[[], None], stop: Callable[[], bool]) -> bool:
-        """Do what writes to the disk; if that is full, do it again as soon as there is room.
+        """Run an action that writes to the disk, again and again while the disk is full.
 
         Args:
-            action: may be left in the middle, and done again after `recover`.
-            recover: makes good what was left half done; it may write too.
-            stop: says whether to wait no more.
+            action: may fail halfway, and is then run again after `recover`.
+            recover: repairs what the action left unfinished; it may write too.
+            stop: returns whether to wait no longer.
 
         Returns:
-            Whether it was done; false if it was to wait no more.
+            Whether the action succeeded; False if it was asked to stop.
         """
         steps = [action]
         while steps:
@@ -53,24 +52,24 @@ class DiskSpace:
         return True
 
     def wait(self, stop: Callable[[], bool]) -> bool:
-        """Wait until there is room; false if asked to stop before that."""
-        self._say(f"The disk of {self.folder} is full: the sweep goes on as soon as there is room. Ctrl-C ends it.")
+        """Wait until there is space; return False if asked to stop before."""
+        self._announce(f"The disk of {self.folder} is full: the sweep goes on when there is space. Ctrl-C ends it.")
         while True:
             until = monotonic() + self._seconds
             while monotonic() < until:
                 if stop():
                     return False
-                sleep(TICK)
-            self._seconds = min(2 * self._seconds, LONGEST)
-            if self._has_room():
-                self._say("There is room again: the sweep goes on.")
+                sleep(POLL_SECONDS)
+            self._seconds = min(2 * self._seconds, MOST_SECONDS)
+            if self._has_space():
+                self._announce("There is space again: the sweep goes on.")
                 return True
 
-    def _has_room(self) -> bool:
+    def _has_space(self) -> bool:
         probe = self.folder / f".room.{uuid.uuid4().hex[:12]}.tmp"
         try:
             with probe.open("xb") as file:
-                file.write(bytes(PROBE))
+                file.write(bytes(PROBE_BYTES))
                 os.fsync(file.fileno())
             return True
         except OSError:
@@ -79,25 +78,25 @@ class DiskSpace:
             probe.unlink(missing_ok=True)
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Say whether a full disk, or a used up quota, is behind an error."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, OSError) and found.errno in FULL:
-            return True
-        if any(sentence in str(found) for sentence in SENTENCES):
-            return True
-        found = found.__cause__ or found.__context__
-    return False
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether a full disk or an exhausted quota caused an error."""
+    if error is None:
+        return False
+    full = isinstance(error, OSError) and error.errno in FULL
+    return full or _names_full_disk(str(error)) or is_disk_full(error.__cause__ or error.__context__)
 
 
 def failed_on_full_disk(sessions: Mapping[int, RunDir]) -> list[RunDir]:
-    """Return the Sessions that failed for nothing but a full disk, and so can go on from their checkpoints."""
-    found = []
-    for session in sessions.values():
+    """Return the Sessions that failed only because the disk was full, and can resume from their checkpoints."""
+
+    def is_one(session: RunDir) -> bool:
         status = session.find_status()
-        if status and status["state"] == "failed" and status.get("lost"):
-            last = (str(status["error"]).strip().splitlines() or [""])[-1]
-            if any(sentence in last for sentence in SENTENCES):
-                found.append(session)
-    return found
+        if not status or status["state"] != "failed" or not status.get("lost"):
+            return False
+        return _names_full_disk((str(status["error"]).strip().splitlines() or [""])[-1])
+
+    return [session for session in sessions.values() if is_one(session)]
+
+
+def _names_full_disk(message: str) -> bool:
+    return any(one in message for one in MESSAGES)

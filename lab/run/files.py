@@ -1,4 +1,4 @@
-"""Files of run directories: written so that no reader sees half of one, and read so that damage is a sentence."""
+"""Files of run directories: written so that readers never see half of one, and read so that damage is a sentence."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from typing import Any
 from lab.errors import LabError
 
 CHECKSUM = "checksum"  # last key of a sealed JSON file, and in the comment that ends a sealed YAML file
-ASIDE = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.tmp")  # a file that is being written, by its name in the end
-WORDS = {
+ASIDE = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.tmp")  # a file that is being written, with its final name
+NOUNS = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a group of keys",
     list: "a list", type(None): "null",
 }  # fmt: skip
 
 # What a file may hold: a type, or several as in `int | None`; a tuple of allowed values; [shape] for a list; or a dict
-# of shapes by key, in which "*" stands for every key that is not named. A key that is not there fits any shape.
+# of shapes by key, in which "*" stands for every key that is not named. Missing keys fit any shape.
 Shape = Any
 
 
 class Document(dict[str, Any]):
-    """What a file holds, by key; to ask for a key that it lacks is a LabError that names the file."""
+    """What a file holds, by key; asking for a missing key is a LabError that names the file."""
 
     def __init__(self, values: Mapping[str, Any], path: Path, prefix: str = "") -> None:
-        super().__init__({key: _document(value, path, f"{prefix}{key}.") for key, value in values.items()})
+        super().__init__({key: _wrap(value, path, f"{prefix}{key}.") for key, value in values.items()})
         self.path, self.prefix = path, prefix
 
     def __missing__(self, key: str) -> Any:
         raise LabError(f"{self.path} is damaged: it lacks {self.prefix}{key}.")
 
     def empty(self) -> Document:
-        """Return a document of the same file that holds nothing yet."""
+        """Return an empty document of the same file."""
         return Document({}, self.path, self.prefix)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Document, (dict(self), self.path, self.prefix)
 
 
-def _document(value: Any, path: Path, prefix: str) -> Any:
+def _wrap(value: Any, path: Path, prefix: str) -> Any:
     if isinstance(value, dict):
         return Document(value, path, prefix)
-    return [_document(item, path, prefix) for item in value] if isinstance(value, list) else value
+    return [_wrap(item, path, prefix) for item in value] if isinstance(value, list) else value
 
 
 def plain(value: Any) -> Any:
@@ -58,12 +58,9 @@ def plain(value: Any) -> Any:
 
 
 def write_atomically(path: Path, content: bytes, private: bool = False) -> None:
-    """Write a file aside, flush it to disk and rename it, so that a reader sees the old content or the new, whole.
+    """Write a file aside, flush it to disk and rename it, so that a reader sees the old content or the new one.
 
-    Args:
-        path: the file.
-        content: what it is to hold.
-        private: whether nobody else may read it.
+    `private` forbids others to read it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -85,51 +82,47 @@ def no_follow(path: str, flags: int) -> int:
 
 
 def rename_existing(path: Path, content: bytes) -> Path | None:
-    """Give a file that holds something else than the content to come a name with a number; return that, if need be."""
+    """Append a number to the name of a file with other content; return the new name, or None if nothing is there."""
     if not os.path.lexists(path) or (path.is_file() and path.read_bytes() == content):
         return None
     number = 1
-    while os.path.lexists(earlier := path.with_name(f"{path.stem}-{number}{path.suffix}")):
+    while os.path.lexists(renamed := path.with_name(f"{path.stem}-{number}{path.suffix}")):
         number += 1
-    path.rename(earlier)
-    return earlier
+    path.rename(renamed)
+    return renamed
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8; bytes of a file name that are no text are written as escapes."""
+    """Write a text file atomically, in UTF-8; undecodable bytes of file names are escaped."""
     write_atomically(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically; a number that is not finite becomes null, as JSON has none."""
-    write_text(path, _dumped(_finite(content)))
+    """Write a JSON file atomically; numbers that are not finite become null."""
+    write_text(path, _dump(_finite(content)))
 
 
 def write_sealed_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically, with a checksum by which `read_json` knows a changed one."""
+    """Write a JSON file atomically, with a checksum from which `read_json` detects changes."""
     write_text(path, sealed_json(content))
 
 
 def sealed_json(content: Mapping[str, Any]) -> str:
     """Return what `write_sealed_json` writes."""
-    values = json.loads(_dumped(_finite(content)))
-    return _dumped({**values, CHECKSUM: _checksum_of(values)})
+    values = json.loads(_dump(_finite(content)))
+    return _dump({**values, CHECKSUM: _json_checksum(values)})
 
 
 def write_sealed_yaml(path: Path, text: str) -> None:
-    """Write YAML atomically, with a comment at its end by which `read_yaml` knows a changed file."""
+    """Write YAML atomically, ended by a comment from which `read_yaml` detects changes."""
     write_text(path, f"{text.rstrip()}\n# {CHECKSUM}: {_checksum(text.rstrip())}\n")
 
 
 def read_json(path: Path, shape: Shape = dict) -> Document:
-    """Read a JSON file.
-
-    Args:
-        path: the file.
-        shape: what it may hold.
+    """Read a JSON file of a shape.
 
     Raises:
-        LabError: it is missing, cannot be read, was changed since it was sealed, or holds something else.
+        LabError: it is missing, cannot be read, was changed since it was sealed, or has another shape.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -139,26 +132,22 @@ def read_json(path: Path, shape: Shape = dict) -> Document:
         raise LabError(f"{path} cannot be read: {error}.") from error
     require_shape(content, dict, path)
     checksum = content.pop(CHECKSUM, None)
-    if checksum not in (None, _checksum_of(content)):
+    if checksum not in (None, _json_checksum(content)):
         raise LabError(f"{path} is damaged: its checksum does not fit.")
     require_shape(content, shape, path)
     return Document(content, path)
 
 
 def read_yaml(path: Path, shape: Shape = dict) -> Document:
-    """Read a YAML file, by the parser in C where it is installed, which is ten times as fast.
-
-    Args:
-        path: the file.
-        shape: what it may hold.
+    """Read a YAML file of a shape.
 
     Raises:
         FileNotFoundError: there is no such file.
-        LabError: it cannot be read, was changed since it was sealed, or holds something else.
+        LabError: it cannot be read, was changed since it was sealed, or has another shape.
     """
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is installed
     try:
         text = path.read_text(encoding="utf-8")
         content = yaml.load(text, loader)  # noqa: S506 - a safe loader
@@ -166,8 +155,8 @@ def read_yaml(path: Path, shape: Shape = dict) -> Document:
         raise
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise LabError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
-    found = re.search(rf"\n# {CHECKSUM}: (.*)\s*\Z", text)
-    if found and found[1] != _checksum(text[: found.start()]):
+    seal = re.search(rf"\n# {CHECKSUM}: (.*)\s*\Z", text)
+    if seal and seal[1] != _checksum(text[: seal.start()]):
         raise LabError(f"{path} is damaged: its checksum does not fit.")
     require_shape(content, dict, path)
     require_shape(content, shape, path)
@@ -175,7 +164,8 @@ def read_yaml(path: Path, shape: Shape = dict) -> Document:
 
 
 def require_shape(value: Any, shape: Shape, path: Path, key: str = "") -> None:
-    """Raise LabError unless what a file holds has a shape; the sentence names the file and the key."""
+    """Raise LabError, with the file and the key, unless a value that a file holds has a shape."""
+    kinds = getattr(shape, "__args__", (shape,))
     if isinstance(shape, dict):
         require_shape(value, dict, path, key)
         for name, item in value.items():
@@ -188,10 +178,8 @@ def require_shape(value: Any, shape: Shape, path: Path, key: str = "") -> None:
     elif isinstance(shape, tuple):
         if value not in shape:
             _refuse(value, f"one of {', '.join(shape)}", path, key)
-    else:
-        kinds = getattr(shape, "__args__", (shape,))
-        if not any(_is_a(value, kind) for kind in kinds):
-            _refuse(value, " or ".join(WORDS[kind] for kind in kinds), path, key)
+    elif not any(_is_a(value, kind) for kind in kinds):
+        _refuse(value, " or ".join(NOUNS[kind] for kind in kinds), path, key)
 
 
 def _is_a(value: Any, kind: type[Any]) -> bool:
@@ -206,11 +194,11 @@ def _refuse(value: Any, allowed: str, path: Path, key: str) -> None:
     raise LabError(f"{path} is damaged: {key or 'what it holds'} must be {allowed}, and is {short}.")
 
 
-def _dumped(content: Mapping[str, Any]) -> str:
+def _dump(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _checksum_of(content: Mapping[str, Any]) -> str:
+def _json_checksum(content: Mapping[str, Any]) -> str:
     return _checksum(json.dumps(content, sort_keys=True, ensure_ascii=True))
 
 
@@ -223,6 +211,4 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What keeps others' files safe: which directories may be taken, which links are refused, what is moved aside."""
+"""Keeping others' files safe: which directories may be used, which links are refused, what is moved aside."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from lab.errors import LabError
 from lab.run.files import ASIDE, read_json, read_yaml, write_atomically
 from lab.run.schemas import POINT, SPEC, STATUS, SWEEP
 
-SPEC_KEYS = {"algo", "env", "net", "seed", "frames"}  # by which a spec is known from another YAML file
-OWN = "app_name: lab"  # in what Hydra records of a composition of this program
-LOG = "job.log"  # of Hydra, with hydra/job_logging=default
+SPEC_KEYS = {"algo", "env", "net", "seed", "frames"}  # tell a spec from another YAML file
+OWN = "\n    app_name: lab\n"  # in Hydra's record of a composition of this program
 OF_SESSION = re.compile(
     r"spec\.yaml|provenance\.json|uncommitted.*\.patch|status\.json|session\.(log|json|png)|stop\.json"
     r"|(episodes|metrics|timing)\.csv|events\.out\.tfevents\..*|checkpoint"
@@ -23,18 +22,18 @@ OF_SWEEP = re.compile(
     r"sweep\.json|multirun\.yaml|experiment\.(json|png)|trials\.csv|report\.html|\.?study\.db.*|\.jobs|\.code|\.submitit"
     r"|events\.out\.tfevents\..*|point\.json|trial\.(json|png)|card\.md|(trial|seed)-\d+"
 )
-# What may lie in a directory before anything was begun there: of Hydra, of `rerun`, and of a Session that was replaced.
-VACANT = re.compile(rf"\.lock|\.jobs|stop\.json|replaced-\d+|{re.escape(LOG)}|{ASIDE.pattern}")
+# May lie in a directory before anything started there: files of Hydra, of `rerun`, and of Sessions that were replaced.
+VACANT = re.compile(rf"\.lock|\.jobs|stop\.json|replaced-\d+|job\.log|{ASIDE.pattern}")
 BELOW = re.compile(r"(trial|seed)-\d+")
-# Files that others write too than the process that holds the directory; of these, what is being written may be new.
+# Files that other processes than the owner of the directory write too: a half-written one may be in use.
 SHARED = re.compile(r"(session|trial|experiment)\.(json|png)|trials\.csv|report\.html|card\.md|stop\.json")
-WRITING_SECONDS = 60.0  # that a writer may take for one file
-BEGAN = time.time() - 2.0  # this process, as file systems with coarse clocks may date what it writes
-MOST_NAMES = 5  # of what a directory holds that a sentence tells
+WRITING_SECONDS = 60.0  # that a writer may need for one file
+PROCESS_START = time.time() - 2.0  # as file systems with coarse clocks may date what this process writes
+MOST_NAMES = 5  # foreign files that an error names
 
 
 def holds_session(path: Path) -> bool:
-    """Say whether a directory holds a Session, by its spec or its status."""
+    """Return whether a directory holds a Session, by its spec or its status."""
     try:
         if read_yaml(path / "spec.yaml", SPEC).keys() >= SPEC_KEYS:
             return True
@@ -43,13 +42,13 @@ def holds_session(path: Path) -> bool:
     try:
         return {"state", "frame", "frames", "pid"} <= read_json(path / "status.json", STATUS).keys()
     except LabError:
-        # On a full disk a status may have been torn before there was anything else.
+        # On a full disk the first status may be torn before anything else exists.
         torn = (path / "status.json").exists() and (path / ".lock").exists()
         return torn and all(VACANT.fullmatch(entry.name) or entry.name == "status.json" for entry in _entries(path))
 
 
 def holds_sweep(path: Path) -> bool:
-    """Say whether a directory holds a sweep or a Trial, by what lies in it or below it."""
+    """Return whether a directory holds a sweep or a Trial, by what lies in it or below it."""
     for file, shape, key in (("sweep.json", SWEEP, "kind"), ("point.json", POINT, "hyperparameters")):
         try:
             if key in read_json(path / file, shape):
@@ -61,18 +60,18 @@ def holds_sweep(path: Path) -> bool:
 
 
 def refuse_foreign(path: Path, key: str, sweep: bool = False) -> None:
-    """Raise LabError if a directory holds anything but what this program left there.
+    """Raise LabError if a directory holds anything that this program did not write.
 
     Args:
         path: the directory.
-        key: of the config, which says where it is.
-        sweep: whether it is to hold a sweep or a stack, and not a Session.
+        key: the config key that sets it.
+        sweep: whether it is to hold a sweep or a stack, rather than a Session.
     """
     if path.exists() and not path.is_dir():
         raise LabError(f"{path} is a file: choose another {key}.")
     if (holds_sweep if sweep else holds_session)(path):
         return
-    names = sorted(foreign(path))
+    names = sorted(_foreign(path))
     if names:
         more = ", ..." if len(names) > MOST_NAMES else ""
         raise LabError(
@@ -81,30 +80,30 @@ def refuse_foreign(path: Path, key: str, sweep: bool = False) -> None:
         )
 
 
-def foreign(path: Path) -> Iterator[str]:
-    """Yield the names of what lies in a directory in which nothing was begun, seen from it."""
+def _foreign(path: Path) -> Iterator[str]:
+    """Yield the relative paths of foreign files in a directory in which nothing started."""
     for entry in _entries(path):
         if BELOW.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-            yield from (f"{entry.name}/{name}" for name in foreign(Path(entry.path)))
+            yield from (f"{entry.name}/{name}" for name in _foreign(Path(entry.path)))
         elif not (VACANT.fullmatch(entry.name) or (entry.name == ".hydra" and _is_own_record(Path(entry.path)))):
             yield entry.name
 
 
 def _is_own_record(folder: Path) -> bool:
-    """Say whether Hydra has recorded a composition of this program in a folder, or of this process, or nothing."""
+    """Return whether Hydra recorded a composition of this program in a folder, or of this process, or nothing."""
     file = folder / "hydra.yaml"
     if not file.exists():
-        return not any(_entries(folder))
-    return file.stat().st_mtime >= BEGAN or f"\n    {OWN}\n" in file.read_text(errors="replace")
+        return not _entries(folder)
+    return file.stat().st_mtime >= PROCESS_START or OWN in file.read_text(errors="replace")
 
 
 def refuse_links(path: Path, own: re.Pattern[str], within: tuple[str, ...] = ()) -> None:
     """Raise LabError if a name that this program writes to in a directory is a symbolic link.
 
     Args:
-        path: the directory, which may be reached by a link itself.
-        own: names that are written to.
-        within: folders below it in which everything is.
+        path: the directory, which may itself be reached by a link.
+        own: the names.
+        within: folders in it in which this program writes every name.
     """
     entries = [entry for entry in _entries(path) if own.fullmatch(entry.name) or entry.name in (".lock", *within)]
     for folder in within:
@@ -119,31 +118,30 @@ def refuse_links(path: Path, own: re.Pattern[str], within: tuple[str, ...] = ())
 
 
 def break_hard_links(*paths: Path) -> None:
-    """Give files that are written in place a content of their own, which another name shares, as in a cache of DVC."""
+    """Give files that are written in place their own content if they share it, for example with a cache of DVC."""
     for path in paths:
         if path.exists() and path.stat().st_nlink > 1:
             write_atomically(path, path.read_bytes())
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Remove what writers that were killed left in folders of which this process has hold."""
+    """Remove the half-written files of killed processes from folders that this process has acquired."""
     for folder in folders:
         for entry in _entries(folder):
-            found = ASIDE.fullmatch(entry.name)
-            if not found or not entry.is_file(follow_symlinks=False):
-                continue
-            new = time.time() - entry.stat(follow_symlinks=False).st_mtime < WRITING_SECONDS
-            if not (new and SHARED.fullmatch(found["name"])):
-                Path(entry.path).unlink(missing_ok=True)
+            match = ASIDE.fullmatch(entry.name)
+            if match and entry.is_file(follow_symlinks=False):
+                age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+                if age >= WRITING_SECONDS or not SHARED.fullmatch(match["name"]):
+                    Path(entry.path).unlink(missing_ok=True)
 
 
 def move_aside(path: Path, own: re.Pattern[str], last: str = "") -> Path | None:
-    """Move what this program wrote in a directory into a new folder there, and return that; null if there is nothing.
+    """Move what this program wrote in a directory into a new folder there; return it, or None if there was nothing.
 
     Args:
         path: the directory.
         own: names of what is moved.
-        last: the one that is moved after all others, as it says what the directory is.
+        last: the name that is moved after all others, because it tells what the directory holds.
     """
     names = sorted((entry.name for entry in _entries(path) if own.fullmatch(entry.name)), key=lambda name: name == last)
     if not names:

@@ -1,4 +1,4 @@
-"""Holds on run directories, which tell other processes that somebody works there."""
+"""Locks on run directories, which tell other processes that a directory is in use."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ import weakref
 from pathlib import Path
 from typing import IO
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # what a file system without locks answers
-LOCK_SECONDS = 1.0  # how long to wait for a lock: somebody may be looking whether it is held
-
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of a file system without locks
+LOCK_SECONDS = 1.0  # to wait for a lock: another process may be testing it
 
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()  # by this process
 
 
 class Lock:
-    """A hold on a directory that ends with the process that took it, however that ends, and whatever it has forked.
+    """A lock on a directory that ends with its process, however that ends and whatever it forked.
 
     The file names the process.
     """
@@ -31,7 +30,7 @@ class Lock:
         self._file: IO[bytes] | None = None
 
     def acquire(self, patience: float = LOCK_SECONDS) -> bool:
-        """Take hold of the directory; false if another process has it, and has it still after so many seconds."""
+        """Lock the directory; return False if another process still has it after `patience` seconds."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.open("ab")
         limit = time.monotonic() + patience
@@ -48,37 +47,34 @@ class Lock:
                 if error.errno not in NO_LOCKS:
                     file.close()
                     raise
-            self._file = file
-            _held.add(self)
-            self._sign(file)
-            return True
+            break
+        self._file = file
+        _held.add(self)
+        with contextlib.suppress(OSError):  # a full disk; the lock is what counts
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
+            file.flush()
+        return True
 
     def holder(self) -> str:
-        """Name the process that has hold of the directory, as far as it is known: "process 7 on host a"."""
+        """Return the process that holds the lock, as in "process 7 on host a", as far as it is known."""
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             return f"process {int(content['pid'])} on host {content['host']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "another process"
 
-    @staticmethod
-    def _sign(file: IO[bytes]) -> None:
-        with contextlib.suppress(OSError):  # a full disk; the hold is what counts
-            file.truncate(0)
-            file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
-            file.flush()
-
     def release(self) -> None:
-        """Let go of it."""
+        """Unlock the directory."""
         if self._file:
             with contextlib.suppress(OSError):
                 self._file.truncate(0)
-            with contextlib.suppress(OSError):  # at once, also where a process forked from this one has it open
+            with contextlib.suppress(OSError):  # closing is not enough where a forked process has it open
                 fcntl.flock(self._file, fcntl.LOCK_UN)
             self.forget()
 
     def forget(self) -> None:
-        """Close the file, without letting go of the directory where another process has the file open as well."""
+        """Close the file without unlocking the directory for other processes that have it open."""
         if self._file:
             with contextlib.suppress(OSError):
                 self._file.close()
@@ -89,7 +85,7 @@ class Lock:
         self.release()
 
     def is_held(self) -> bool | None:
-        """Say whether some process has hold of the directory; null where the file system cannot tell."""
+        """Return whether any process holds the lock; None where the file system cannot tell."""
         try:
             with self.path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -107,5 +103,5 @@ def _forget_all() -> None:
         lock.forget()
 
 
-# A process forked from this one has its files open, and so would keep its locks when it outlives it.
+# A forked process would keep the locks of its parent when it outlives it.
 os.register_at_fork(after_in_child=_forget_all)

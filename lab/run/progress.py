@@ -1,7 +1,8 @@
-"""How far Sessions and Trials have come, read from their small status files: light enough to look at all the time."""
+"""How far Sessions and Trials are, read from their small status files often and cheaply."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +19,7 @@ PENDING = {"state": "pending", "frame": 0, "frames": 0, "return": None, "frames_
 
 @dataclass
 class SessionProgress:
-    """How far a Session has come.
-
-    Attributes:
-        directory: where it is.
-        seed: its seed; null where only its spec says.
-        status: what status.json holds; `pending` before that.
-    """
+    """How far a Session is; `seed` is None where only its spec tells."""
 
     directory: RunDir
     seed: int | None
@@ -37,7 +32,7 @@ class SessionProgress:
 
     @property
     def state(self) -> str:
-        """One of lab.run.directory.STATES, or pending."""
+        """One of lab.run.schemas.STATES, or pending."""
         return str(self.status["state"])
 
     @property
@@ -49,14 +44,14 @@ class SessionProgress:
 
 @dataclass
 class TrialProgress:
-    """How far a Trial has come.
+    """How far a Trial is.
 
     Attributes:
         directory: where it is.
-        number: in its Experiment; null if it stands alone.
+        number: in its Experiment; None for a standalone Trial.
         hyperparameters: what the sweep set, by key.
         sessions: one for each seed.
-        results: what trial.json holds, once it is there.
+        results: the content of trial.json, once it is there.
     """
 
     directory: TrialDir
@@ -74,12 +69,12 @@ class TrialProgress:
 
     @property
     def state(self) -> str:
-        """How the Trial stands."""
+        """The state of the Trial, from those of its Sessions."""
         return combined_state(session.state for session in self.sessions)
 
     @property
     def ended(self) -> bool:
-        """Whether all of its Sessions have."""
+        """Whether all of its Sessions have ended."""
         return all(session.state in ENDED for session in self.sessions)
 
     @property
@@ -89,7 +84,7 @@ class TrialProgress:
 
 
 def read_results(path: Path) -> dict[str, Any] | None:
-    """Read trial.json; null where it is damaged, as it can be made again at any time."""
+    """Read trial.json; None and a warning if it is damaged, as `report` can write it again."""
     try:
         return read_json(path, TRIAL)
     except LabError as error:
@@ -104,39 +99,34 @@ def read_trial_progress(
 
     Args:
         directory: where it is.
-        seeds: those that it is to have; to them come those that it has.
-        hyperparameters: what the sweep sets; null to read it.
+        seeds: planned ones, in addition to those in the directory.
+        hyperparameters: what the sweep sets; None to read them.
     """
     point = directory.find_point()
-    every = sorted({*seeds, *point["seeds"], *directory.seeds()})
     values = point["hyperparameters"] if hyperparameters is None else hyperparameters
-    trial = TrialProgress(
-        directory, directory.number, values, [SessionProgress(directory.session(seed), seed) for seed in every]
-    )
+    sessions = [
+        SessionProgress(directory.session(seed), seed) for seed in sorted({*seeds, *point["seeds"], *directory.seeds()})
+    ]
+    trial = TrialProgress(directory, directory.number, values, sessions)
     trial.refresh()
     return trial
 
 
 def read_progress(path: Path) -> list[TrialProgress]:
-    """Return the progress of every Trial in a run directory; a Session alone makes a Trial of its own.
+    """Return the progress of every Trial in a run directory; a Session alone counts as a Trial.
 
     Raises:
         LabError: it is not a run directory.
     """
-    kind = find_level(path)
-    if kind == "session":
+    level = find_level(path)
+    if level == "session":
         session = SessionProgress(RunDir(path), None)
         session.refresh()
         return [TrialProgress(TrialDir(path), None, {}, [session])]
-    if kind == "trial":
-        return [read_trial_progress(TrialDir(path))]
-    return [read_trial_progress(directory) for directory in SweepDir(path).trials()]
+    trials = [TrialDir(path)] if level == "trial" else SweepDir(path).trials()
+    return [read_trial_progress(trial) for trial in trials]
 
 
 def count_states(trials: Sequence[TrialProgress]) -> dict[str, int]:
-    """Return how many Sessions stand in each state."""
-    counts: dict[str, int] = {}
-    for trial in trials:
-        for session in trial.sessions:
-            counts[session.state] = counts.get(session.state, 0) + 1
-    return counts
+    """Return how many Sessions are in each state."""
+    return dict(Counter(session.state for trial in trials for session in trial.sessions))

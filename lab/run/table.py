@@ -12,22 +12,22 @@ from typing import Any
 
 from lab.run.files import no_follow
 
-MOST_PENDING = 1000  # writes to a table that may wait for the next flush
+MOST_PENDING = 1000  # writes that wait for the next flush
 
 
 class Table:
-    """A CSV file that grows by whole rows, so that one who reads it meanwhile sees no torn one.
+    """A CSV file to which whole rows are appended, so a concurrent reader never sees a partial one.
 
-    Numbers are written so that reading them gives the same bits.
+    Reading the numbers gives the same bits.
     """
 
     def __init__(self, path: Path, columns: Iterable[str], until: Mapping[str, int] | None = None) -> None:
-        """Start a file with its header, or go on with one.
+        """Create a file with its header, or continue one.
 
         Args:
-            path: the file; to start, there must be none.
+            path: the file.
             columns: its header.
-            until: what `sync` returned; what the file holds after that is cut off. Null to start.
+            until: what `sync` returned, after which the file is truncated; None to create it.
         """
         self.columns = list(columns)
         self._pending: list[bytes] = []
@@ -42,8 +42,8 @@ class Table:
             self.flush()
 
     def add(self, *rows: Mapping[str, Any]) -> None:
-        """Append rows, in one write; a column that a row lacks stays empty."""
-        self._write([[_cell(row.get(column)) for column in self.columns] for row in rows])
+        """Append rows in one write; missing columns stay empty."""
+        self._write([[_format_cell(row.get(column)) for column in self.columns] for row in rows])
 
     def _write(self, rows: list[list[str]]) -> None:
         text = io.StringIO()
@@ -57,10 +57,10 @@ class Table:
         content = b"".join(self._pending)
         self._pending = []
         while content:
-            written = self._file.write(content)
-            self._crc32 = zlib.crc32(content[:written], self._crc32)
-            self._size += written
-            content = content[written:]
+            size = self._file.write(content)
+            self._crc32 = zlib.crc32(content[:size], self._crc32)
+            self._size += size
+            content = content[size:]
 
     @property
     def state(self) -> dict[str, int]:
@@ -68,7 +68,7 @@ class Table:
         return {"size": self._size, "crc32": self._crc32}
 
     def sync(self) -> dict[str, int]:
-        """See to it that all rows are on the disk, and return the size and the CRC-32 of the file."""
+        """Write all rows to the disk, and return the size and the CRC-32 of the file."""
         self.flush()
         os.fsync(self._file.fileno())
         return self.state
@@ -81,11 +81,11 @@ class Table:
             self._file.close()
 
 
-def fits(path: Path, until: Mapping[str, int]) -> bool:
-    """Say whether a file begins with the bytes of which `Table.sync` returned the size and the CRC-32.
+def starts_with(path: Path, until: Mapping[str, int]) -> bool:
+    """Return whether a file starts with the bytes whose size and CRC-32 `Table.sync` returned.
 
     Raises:
-        OSError: it cannot be read now; it may be whole.
+        OSError: it cannot be read now, and may be undamaged.
     """
     try:
         with path.open("rb") as file:
@@ -95,5 +95,5 @@ def fits(path: Path, until: Mapping[str, int]) -> bool:
     return len(content) == until["size"] and zlib.crc32(content) == until["crc32"]
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     return "" if value is None else repr(float(value)) if isinstance(value, float) else str(value)

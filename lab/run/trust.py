@@ -1,6 +1,6 @@
-"""Whose code runs when a run directory is resumed or run again, if this user did not make it on this host.
+"""Whose code runs when a run directory is resumed or run again, if another user or another host made it.
 
-A forged provenance cannot be recognized: this reminds those who handle directories of others, and proves nothing.
+Forged provenance cannot be detected: this is a reminder for those who handle directories of others, not a protection.
 """
 
 from __future__ import annotations
@@ -17,49 +17,49 @@ from lab.errors import LabError, visible
 from lab.run.directory import RunDir, SweepDir, find_sessions
 from lab.run.files import read_json
 
-MOST = 3  # makers that are named
-LONGEST = 80  # letters of a name
+MOST_MAKERS = 3  # that a warning names
+MOST_LETTERS = 80  # of a name
 UNKNOWN = "somebody unknown"
-_told: set[Path] = set()  # directories of which this process has said it
+_warned: set[Path] = set()  # directories of which this process has warned
 
 
 def user_name() -> str:
     """Return the name of the user that this process belongs to."""
-    return _name(os.getuid())
+    return _name_of(os.getuid())
 
 
-def warn_of_foreign_code(path: Path, act: str) -> None:
-    """Say once, in a line on the terminal, whose code an act runs; nothing if this user made the directory here.
+def warn_of_foreign_code(path: Path, action: str) -> None:
+    """Print once whose code an action runs; nothing if this user made the run directory on this host.
 
     Args:
-        path: a run directory.
-        act: what is about to be done with it, as `resume`.
+        path: the run directory.
+        action: what is about to be done with it, for example `resume`.
     """
-    others = [] if path.resolve() in _told else list(dict.fromkeys(_others(path)))
-    if others:
-        _told.add(path.resolve())
-        named = ", ".join(others[:MOST]) + (" and others" if len(others) > MOST else "")
+    makers = [] if path.resolve() in _warned else list(dict.fromkeys(_foreign_makers(path)))
+    if makers:
+        _warned.add(path.resolve())
+        names = ", ".join(makers[:MOST_MAKERS]) + (" and others" if len(makers) > MOST_MAKERS else "")
         code = "pickled environments, and what its command, its spec and its provenance name"
-        print(visible(f"{path} was made by {named}: {act} runs code from it ({code})."), file=sys.stderr, flush=True)
+        print(visible(f"{path} was made by {names}: {action} runs code from it ({code})."), file=sys.stderr, flush=True)
 
 
-def _others(path: Path) -> Iterator[str]:
-    """Yield those who made a run directory or a Session in it, by what it says and by who owns its files."""
-    sweep, found = SweepDir(path), find_sessions(path)
-    if sweep.sweep.exists():
-        yield from _maker(_read(sweep.sweep), host=True)
-    elif not found:
+def _foreign_makers(path: Path) -> Iterator[str]:
+    """Yield who made a run directory or a Session in it, by its records and by the owners of its files."""
+    sweep, sessions = SweepDir(path), find_sessions(path)
+    in_sweep = sweep.sweep.exists()
+    if in_sweep:
+        yield from _foreign_maker(_read(sweep.sweep), check_host=True)
+    elif not sessions:
         yield UNKNOWN
-    for session in found:
+    for session in sessions:
         facts = _read(session.provenance)
         resumed = facts.get("resumed")
         for each in (facts, *(resumed if isinstance(resumed, list) else ())):
-            # Where the Sessions of a sweep run is for its launcher to choose.
-            yield from _maker(each, host=not sweep.sweep.exists())
-    runs = (RunDir(path), *found)
-    files = [sweep.sweep, sweep.multirun, *(file for run in runs for file in (run.spec, run.checkpoint("last")))]
+            yield from _foreign_maker(each, check_host=not in_sweep)  # a launcher chooses where Sessions of a sweep run
+    files = [sweep.sweep, sweep.multirun]
+    files += [file for run in (RunDir(path), *sessions) for file in (run.spec, run.checkpoint("last"))]
     for owner in {file.lstat().st_uid for file in files if file.exists()} - {os.getuid()}:
-        yield f"{_name(owner)}, who owns files in it"
+        yield f"{_name_of(owner)}, who owns files in it"
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -69,15 +69,14 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _maker(facts: Any, host: bool) -> Iterator[str]:
-    """Yield who wrote facts on the origin of something, unless it was this user and, if that counts, on this host."""
+def _foreign_maker(facts: Any, check_host: bool) -> Iterator[str]:
     if not (isinstance(facts, dict) and facts.get("user") and facts.get("host")):
         yield UNKNOWN
-    elif facts["user"] != user_name() or (host and facts["host"] != platform.node()):
-        yield f"{str(facts['user'])[:LONGEST]} on host {str(facts['host'])[:LONGEST]}"
+    elif facts["user"] != user_name() or (check_host and facts["host"] != platform.node()):
+        yield f"{str(facts['user'])[:MOST_LETTERS]} on host {str(facts['host'])[:MOST_LETTERS]}"
 
 
-def _name(uid: int) -> str:
+def _name_of(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:  # as in a container

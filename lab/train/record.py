@@ -21,7 +21,7 @@ from lab.run.guard import move_aside
 from lab.run.provenance import Provenance
 from lab.run.schemas import PROVENANCE
 from lab.run.status import utc_now
-from lab.run.table import Table, fits
+from lab.run.table import Table, starts_with
 from lab.train.episode import Episode
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Record:
             self._window.extend(map(Episode._make, state["window"]))
             self.warnings = list(state.get("warnings", []))
             tables = dict(state["tables"])
-            if not fits(directory.timing, tables["timing"]):
+            if not starts_with(directory.timing, tables["timing"]):
                 del tables["timing"]
                 replaced = move_aside(directory.path, re.compile(re.escape(directory.timing.name)))
                 where = f": it is in {replaced.name} now, and" if replaced else " or missing:"

@@ -34,7 +34,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "SECONDS", 0.01)
-    monkeypatch.setattr(room, "TICK", 0.005)
+    monkeypatch.setattr(room, "POLL_SECONDS", 0.005)
 
 
 def test_a_full_disk_is_known_by_any_error_behind_another() -> None:
@@ -171,4 +171,4 @@ def test_a_search_goes_on_as_if_the_disk_had_not_been_full(
     assert not lacking
     assert launcher.launched == [0, 1, 1, 2, 3, 4]
     out = capsys.readouterr().out
-    assert out.count("is full: the sweep goes on as soon as there is room") == 4
+    assert out.count("is full: the sweep goes on when there is space") == 4

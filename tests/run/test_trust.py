@@ -283,7 +283,7 @@ def test_a_saved_spec_is_read_as_it_is(played: RunDir, monkeypatch: pytest.Monke
     loaded = spec_module.load(played.spec)
     assert loaded.env.kwargs == {"level": secret, "more": [{"deep": secret}]}
     assert loaded.name == secret
-    for key, kind in (("algo.lr", "a number"), ("checkpoint.minutes", "a number or null"), ("net.hidden", "a list")):
+    for key, kind in (("algo.lr", "a number"), ("checkpoint.minutes", "a number"), ("net.hidden", "a list")):
         before = played.spec.read_text()
         change(played, key, "${oc.env:SECRET}")
         with pytest.raises(LabError, match=re.escape(f"{key}=${{oc.env:SECRET}} is not allowed: {key} must be {kind}")):
@@ -306,7 +306,7 @@ MINE = {"user": trust.user_name(), "host": trust.platform.node()}
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trust, "_told", set())
+    monkeypatch.setattr(trust, "_warned", set())
 
 
 @pytest.mark.usefixtures("told")
