@@ -7,7 +7,7 @@ from pathlib import Path
 from lab.analysis import analyze
 from lab.errors import visible
 from lab.run.directory import find_level
-from lab.sweep.summary import show
+from lab.sweep.summary import print_summary
 
 USAGE = """Usage: python -m lab report DIR
 
@@ -30,5 +30,5 @@ def main(words: list[str]) -> None:
     path = Path(words[0])
     made = analyze(path)
     if find_level(path) != "session":
-        show(path)
+        print_summary(path)
     print(visible("\nMade " + ", ".join(map(str, made))))

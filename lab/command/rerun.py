@@ -27,7 +27,7 @@ from lab.run.directory import RunDir, SweepDir, find_level, find_sessions, rerun
 from lab.run.files import read_json, write_json
 from lab.run.schemas import PROVENANCE
 from lab.run.trust import warn_of_foreign_code
-from lab.sweep.summary import quoted
+from lab.sweep.summary import quote_path
 
 if TYPE_CHECKING:
     from lab.command.reproduction import Verdict
@@ -232,7 +232,7 @@ def plan(
         folder: gets the specs as jobs read them.
     """
     from lab.launch.rerun import Job
-    from lab.sweep.sweep import pack
+    from lab.sweep.plan import pack
 
     groups: dict[Any, list[tuple[RunDir, int, dict[str, Any]]]] = {}
     for session in completed:
@@ -336,7 +336,7 @@ def conclude(
     write_json(rerun_path(out), content)
     console.print(f"Everything is in {out}, and this comparison in {rerun_path(out).name}")
     if within < len(verdicts) and find_level(path) != "session":
-        console.print(f"\nNext:\n  python -m lab compare {quoted(path)} {quoted(out)}  # what may be concluded")
+        console.print(f"\nNext:\n  python -m lab compare {quote_path(path)} {quote_path(out)}  # what may be concluded")
     return verdicts
 
 

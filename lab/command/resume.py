@@ -49,9 +49,9 @@ def main(words: list[str]) -> None:
 def resume_sweep(directory: SweepDir, words: list[str]) -> None:
     """Give the command of a sweep again, in the same directory."""
     from lab.command import train
-    from lab.sweep.sweep import command_of
+    from lab.sweep.sweep import resume_command
 
-    sys.argv = [sys.argv[0], *command_of(directory, words)]
+    sys.argv = [sys.argv[0], *resume_command(directory, words)]
     train.main()
 
 

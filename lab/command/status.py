@@ -1,4 +1,4 @@
-"""`python -m lab status DIR`: how far a run directory has come, from its status files."""
+"""`python -m lab status DIR`: progress of a run directory, read from its status files."""
 
 from __future__ import annotations
 
@@ -21,111 +21,84 @@ from lab.sweep.tree import add_trial, title
 USAGE = """Usage: python -m lab status DIR [--watch]
 
   DIR       the run directory of a Session, a Trial or an Experiment
-  --watch   look again every two seconds, until nothing runs any more or Ctrl-C"""
+  --watch   update every two seconds, until nothing runs any more or Ctrl-C"""
 
-PLAIN_WIDTH = 200  # columns, where the output is no terminal and says nothing of its width
-SECONDS = 2.0  # between two looks
+PLAIN_WIDTH = 200  # columns, where the output is no terminal
+WATCH_SECONDS = 2.0  # between two updates
+REMARK = "The number of planned Sessions and the best Trial are not known."
 
 
-def main(words: list[str]) -> None:
-    """Run the command with the words that follow its name.
+def main(arguments: list[str]) -> None:
+    """Run the command.
 
     Raises:
-        LabError: the directory is no run directory.
+        LabError: the directory is not a run directory.
     """
-    watch = "--watch" in words
-    rest = [word for word in words if word != "--watch"]
-    if len(rest) != 1 or rest[0] in ("-h", "--help"):
+    watch = "--watch" in arguments
+    paths = [argument for argument in arguments if argument != "--watch"]
+    if len(paths) != 1 or paths[0] in ("-h", "--help"):
         print(USAGE)
         return
-    path = Path(rest[0])
+    path = Path(paths[0])
     trials = read_progress(path)
     console = Terminal()
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     if not watch:
-        console.print(draw(path, trials))
+        console.print(render(path, trials))
         return
-    with Live(draw(path, trials), console=console, auto_refresh=False) as live:
+    with Live(render(path, trials), console=console, auto_refresh=False) as live:
         try:
-            while SweepDir(path).lock.is_held() or any(
-                goes_on(path, s.state) for trial in trials for s in trial.sessions
-            ):
-                time.sleep(SECONDS)
+            while is_active(path, trials):
+                time.sleep(WATCH_SECONDS)
                 trials = read_progress(path)
-                live.update(draw(path, trials), refresh=True)
+                live.update(render(path, trials), refresh=True)
         except KeyboardInterrupt:
             return
 
 
-def goes_on(path: Path, state: str) -> bool:
-    """Say whether a Session runs, or is to without a process here: a cluster has its task."""
-    return state == "running" or (state in ("pending", "interrupted") and any(SweepDir(path).jobs.glob("*.json")))
+def is_active(path: Path, trials: list[TrialProgress]) -> bool:
+    """Return whether a controller or a Session runs, or a cluster may still have a task for one."""
+    directory = SweepDir(path)
+    active = {"running", "pending", "interrupted"} if any(directory.jobs.glob("*.json")) else {"running"}
+    return bool(directory.lock.is_held() or active & count_states(trials).keys())
 
 
-def draw(path: Path, trials: list[TrialProgress]) -> RenderableType:
+def render(path: Path, trials: list[TrialProgress]) -> RenderableType:
     """Draw the tree of a run directory."""
+    sweep = SweepDir(path).find_sweep(("trials", "seeds", "objective"), REMARK)
     counts = count_states(trials)
-    planned = planned_sessions(path, trials)
+    planned = sum(counts.values()) + (max(sweep["trials"] - len(trials), 0) * len(sweep["seeds"]) if sweep else 0)
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-    root = Branches(Text(f"{path}: {planned} Sessions planned, {states or 'none begun'}", style="bold"))
+    root = Branches(Text(f"{path}: {planned} Sessions planned, {states or 'none started'}", style="bold"))
     for trial in trials:
         add_trial(root, trial)
-    best = best_of(path, trials)
+    best = find_best(sweep, trials) if sweep and len(trials) > 1 else None
     return Group(root, Text(f"best so far: {best}", style="green")) if best else root
 
 
-def planned_sessions(path: Path, trials: list[TrialProgress]) -> int:
-    """Return how many Sessions there are to be in all."""
-    begun = sum(len(trial.sessions) for trial in trials)
-    sweep = read_sweep(path)
-    return begun + (max(sweep["trials"] - len(trials), 0) * len(sweep["seeds"]) if sweep else 0)
-
-
-def best_of(path: Path, trials: list[TrialProgress]) -> str | None:
-    """Name the Trial that is best so far by the first objective, of those whose Sessions all completed."""
-    sweep = read_sweep(path)
-    if not sweep or len(trials) < 2:
-        return None
+def find_best(sweep: Document, trials: list[TrialProgress]) -> str | None:
+    """Describe the best Trial by the first objective, of those whose Sessions all completed."""
     objective = sweep["objective"]
     metric, aggregate = objective["metrics"][0], objective["aggregate"]
-    values = {}
-    for index, trial in enumerate(trials):
-        value = value_of(trial, metric, aggregate)
-        if value is not None:
-            values[index] = value
-    if not values:
+    values = {index: read_value(trial, metric, aggregate) for index, trial in enumerate(trials)}
+    ranked = {index: value for index, value in values.items() if value is not None}
+    if not ranked:
         return None
-    choose = max if objective["directions"][0] == "maximize" else min
-    index = choose(values, key=lambda key: values[key])
-    best = f"{title(trials[index])}: {aggregate} {metric} {format_number(values[index])}"
-    unknown = [trial.directory.path.name for trial in trials if trial.state == "completed"]
-    unknown = [name for name in unknown if name not in {trials[known].directory.path.name for known in values}]
+    index = (max if objective["directions"][0] == "maximize" else min)(ranked, key=lambda index: ranked[index])
+    best = f"{title(trials[index])}: {aggregate} {metric} {format_number(ranked[index])}"
+    unknown = [t.directory.path.name for i, t in enumerate(trials) if t.state == "completed" and i not in ranked]
     return f"{best} ({', '.join(unknown)}: trial.json lacks it, and `report` makes it again)" if unknown else best
 
 
-def value_of(trial: TrialProgress, metric: str, aggregate: str) -> float | None:
-    """Return the objective of a Trial as its trial.json has it; null unless all of its Sessions completed with it."""
+def read_value(trial: TrialProgress, metric: str, aggregate: str) -> float | None:
+    """Return the objective of a Trial from its trial.json; None unless all of its Sessions completed with a value."""
     try:
-        figures = (trial.results or {}).get("figures", {}).get(metric)
-        if trial.state != "completed" or not figures or figures["n"] != len(trial.sessions):
+        estimates = (trial.results or {}).get("figures", {}).get(metric)
+        if trial.state != "completed" or not estimates or estimates["n"] != len(trial.sessions):
             return None
-        value: float | None = figures["mean"]["low"] if aggregate == "lower" else figures[aggregate]["value"]
+        value: float | None = estimates["mean"]["low"] if aggregate == "lower" else estimates[aggregate]["value"]
         return value
     except LabError as error:
         warn_once(f"{error} `report` makes it again.")
-        return None
-
-
-def read_sweep(path: Path) -> Document | None:
-    """Read sweep.json; null where there is none, or one that is damaged."""
-    if not SweepDir(path).sweep.exists() and not SweepDir(path).trials():
-        return None
-    try:
-        sweep = SweepDir(path).read_sweep()
-        for key in ("trials", "seeds", "objective"):
-            sweep[key]
-        return sweep
-    except LabError as error:
-        warn_once(f"{error} How many Sessions are planned, and which Trial is the best, is not known.")
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,19 @@ class SweepDir:
             LabError: it is missing or damaged.
         """
         return read_json(self.sweep, SWEEP)
+
+    def find_sweep(self, keys: Iterable[str], remark: str) -> Document | None:
+        """Read sweep.json with the given keys; None if there is none, or after a warning if it is damaged."""
+        if not self.sweep.exists() and not self.trials():
+            return None
+        try:
+            sweep = self.read_sweep()
+            for key in keys:
+                sweep[key]
+            return sweep
+        except LabError as error:
+            warn_once(f"{error} {remark}")
+            return None
 
     def acquire(self) -> None:
         """Lock the directory until this process ends, and remove half-written files.

@@ -1,4 +1,4 @@
-"""What a sweep takes from Hydra: composing, the launcher that was chosen, sampler and pruner."""
+"""Specs of a sweep, composed by Hydra."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lab.launch.launcher import JobLauncher
 from lab.run.directory import SweepDir
-from lab.run.files import read_json, write_sealed_yaml
+from lab.run.files import read_json
 from lab.spec import Spec, read
 
 ABSENT = object()
@@ -28,30 +28,36 @@ ABSENT = object()
 
 @dataclass
 class Composer:
-    """What Hydra gives to a sweep.
+    """Composes the specs of a sweep."""
 
-    Attributes:
-        config: composed from the words that are not swept.
-        hydra: what Hydra hands to its plugins.
-        launcher: runs jobs.
-        sampler: the config of the sampler of a search.
-        pruner: the config of what prunes.
-    """
-
-    config: DictConfig
+    config: DictConfig  # composed from the overrides that are not swept
     hydra: HydraContext
     launcher: JobLauncher
-    sampler: DictConfig
-    pruner: DictConfig
+    sampler: DictConfig  # config of Optuna's sampler
+    pruner: DictConfig  # config of Optuna's pruner
     _configs: dict[tuple[str, ...], tuple[DictConfig, Any]] = field(default_factory=dict)
     _specs: dict[tuple[str, ...], list[Spec]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.directory = SweepDir(Path(str(self.config.hydra.sweep.dir)))
-        self.times = self._keep_times()
+        self.times = self._fix_times()
 
-    def _keep_times(self) -> dict[str, str]:
-        """Let ${now:...} give in every job what it gave when the sweep began; return that by pattern."""
+    def to_yaml(self) -> str:
+        """Return the content of multirun.yaml: how the sweep was composed."""
+        return OmegaConf.to_yaml(self.config)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether a pruner was chosen."""
+        return not str(self.pruner["_target_"]).endswith("NopPruner")
+
+    @property
+    def searches_grid(self) -> bool:
+        """Whether all points of a search space are to be run."""
+        return str(self.sampler["_target_"]).endswith("GridSampler")
+
+    def _fix_times(self) -> dict[str, str]:
+        """Give ${now:...} in every job the value that it had when the sweep was started; return values by pattern."""
         known = read_json(self.directory.sweep).get("now", {}) if self.directory.sweep.exists() else {}
         patterns = re.findall(r"\$\{now:\s*([^}]*?)\s*\}", OmegaConf.to_yaml(self.config))
         cache = OmegaConf.get_cache(self.config)["now"]
@@ -59,59 +65,49 @@ class Composer:
         cache.update({(pattern,): time for pattern, time in times.items()})
         return times
 
-    def specs(self, words: Sequence[str], seeds: Sequence[int]) -> list[Spec]:
-        """Compose and check the spec that overrides make with each of some seeds.
-
-        Raises:
-            LabError: there is no such spec.
-        """
-        key = (*words, f"seed=[{','.join(map(str, seeds))}]")
+    def specs(self, overrides: Sequence[str], seeds: Sequence[int]) -> list[Spec]:
+        """Compose and check the spec of each seed; a LabError if there is none."""
+        key = (*overrides, f"seed=[{','.join(map(str, seeds))}]")
         if key not in self._specs:
             self._specs[key] = self._read(key)
         return self._specs[key]
 
-    def _read(self, words: tuple[str, ...]) -> list[Spec]:
-        overrides = OverridesParser.create().parse_overrides(list(words))
+    def _read(self, lines: tuple[str, ...]) -> list[Spec]:
+        overrides = OverridesParser.create().parse_overrides(list(lines))
         values = [override for override in overrides if self._may_set_value(override)]
-        base, hydra = self._composed(
-            tuple(str(override.input_line) for override in overrides if override not in values)
-        )
+        base, hydra = self._compose(tuple(str(override.input_line) for override in overrides if override not in values))
         config = copy.deepcopy(base)
         try:
             set_values(config, values)
-        except (KeyError, OmegaConfBaseException):  # Hydra knows what to say
-            config, hydra = self._composed(words)
+        except (KeyError, OmegaConfBaseException):  # Hydra explains the mistake
+            config, hydra = self._compose(lines)
         with hydra_config(hydra):
             return read(config)
 
     def _may_set_value(self, override: Override) -> bool:
-        """Say whether an override only sets a value, and so does not choose what other files are composed."""
-        plain = override.type in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
-        return plain and not override.package and not self.hydra.config_loader.get_group_options(override.key_or_group)
+        """Return whether an override only sets a value, and chooses no other config files."""
+        sets = override.type in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
+        return sets and not override.package and not self.hydra.config_loader.get_group_options(override.key_or_group)
 
-    def _composed(self, words: tuple[str, ...]) -> tuple[DictConfig, Any]:
-        """Compose what overrides choose, with Hydra's own part, once: it takes ten times longer than to set a value."""
+    def _compose(self, lines: tuple[str, ...]) -> tuple[DictConfig, Any]:
+        """Compose a config, and Hydra's part of it, once: this takes ten times longer than setting a value."""
         from lab.launch.job import check_tuned
 
-        if words not in self._configs:
-            config = self.hydra.config_loader.load_sweep_config(self.config, list(words))
-            check_tuned(words, config.hydra.runtime.config_sources)
+        if lines not in self._configs:
+            config = self.hydra.config_loader.load_sweep_config(self.config, list(lines))
+            check_tuned(lines, config.hydra.runtime.config_sources)
             with hydra_config():
                 HydraConfig.instance().set_config(config)
                 hydra = HydraConfig.instance().cfg
             with open_dict(config):
                 del config["hydra"]
-            self._configs[words] = config, hydra
-        return self._configs[words]
-
-    def write_multirun(self, directory: SweepDir) -> None:
-        """Write how the sweep was composed, where Hydra's own sweeper does."""
-        write_sealed_yaml(directory.multirun, OmegaConf.to_yaml(self.config))
+            self._configs[lines] = config, hydra
+        return self._configs[lines]
 
 
 @contextmanager
 def hydra_config(config: Any = None) -> Iterator[None]:
-    """Let ${hydra:...} give what a config of Hydra's holds, and afterwards what it gave before."""
+    """Let ${hydra:...} refer to a config of Hydra's within the context."""
     instance = HydraConfig.instance()
     before = instance.cfg
     instance.cfg = config
@@ -125,19 +121,18 @@ def set_values(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Set values in a config, as Hydra does.
 
     Raises:
-        KeyError: one cannot be set: its key is to be changed and is not there or holds a group, or is to be added and
-            is there.
-        OmegaConfBaseException: OmegaConf refuses it.
+        KeyError: a key to be changed is absent or a group, or a key to be added is present.
+        OmegaConfBaseException: OmegaConf refuses a value.
     """
     known: Any = OmegaConf.to_container(config, resolve=False)
     for override in overrides:
-        key, found = override.key_or_group, known
+        key, value = override.key_or_group, known
         for part in key.split("."):
-            found = found.get(part, ABSENT) if isinstance(found, dict) else ABSENT
-        changed = override.type == OverrideType.CHANGE
-        is_group = isinstance(found, dict) and bool(found)
-        if (changed and (found is ABSENT or is_group)) or (override.is_add() and found is not ABSENT):
+            value = value.get(part, ABSENT) if isinstance(value, dict) else ABSENT
+        changes = override.type == OverrideType.CHANGE
+        is_group = isinstance(value, dict) and bool(value)
+        if (changes and (value is ABSENT or is_group)) or (override.is_add() and value is not ABSENT):
             raise KeyError(key)
-        OmegaConf.update(config, key, override.value(), force_add=not changed)
-        if not changed:
+        OmegaConf.update(config, key, override.value(), force_add=not changes)
+        if not changes:
             known = OmegaConf.to_container(config, resolve=False)

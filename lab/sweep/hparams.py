@@ -1,4 +1,4 @@
-"""What TensorBoard's HPARAMS tab shows of an Experiment: what is swept, instead of the whole spec."""
+"""TensorBoard's HPARAMS tab of an Experiment, limited to the swept hyperparameters."""
 
 from __future__ import annotations
 
@@ -11,43 +11,41 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-METRICS = ("progress/return", "evaluation/return")  # tags under which every Session writes its results
+METRICS = ("progress/return", "evaluation/return")  # tags that every Session writes
 
 
 def write_hparams(folder: Path, keys: Sequence[str], spec: dict[str, Any]) -> None:
-    """Write, once, which hyperparameters the tab is to show.
+    """Write once which hyperparameters the tab shows.
 
     Args:
-        folder: the directory of the Experiment, above those of its Sessions.
-        keys: what is swept; a config group stands for its name.
-        spec: that of a Session, flat, by dotted keys.
+        folder: directory of the Experiment.
+        keys: the swept keys; a config group stands for its name.
+        spec: of a Session, flat, by dotted keys.
     """
     if any(folder.glob("events.out.tfevents.*")):
         return
-    named = [name for key in keys for name in leaves_of(key, spec)]
+    names = [name for key in keys for name in _leaves(key, spec)]
     experiment = api_pb2.Experiment(
-        hparam_infos=[api_pb2.HParamInfo(name=key, type=kind(spec[key])) for key in (*named, "seed") if key in spec],
+        hparam_infos=[api_pb2.HParamInfo(name=key, type=_type(spec[key])) for key in (*names, "seed") if key in spec],
         metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in METRICS],
     )
     content = plugin_data_pb2.HParamsPluginData(experiment=experiment, version=metadata.PLUGIN_DATA_VERSION)
-    about = SummaryMetadata(
-        plugin_data=SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString())
+    plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString())
+    value = Summary.Value(
+        tag=metadata.EXPERIMENT_TAG, metadata=SummaryMetadata(plugin_data=plugin), tensor=metadata.NULL_TENSOR
     )
-    value = Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=about, tensor=metadata.NULL_TENSOR)
     writer = EventFileWriter(str(folder))
     writer.add_event(Event(summary=Summary(value=[value])))
     writer.close()
 
 
-def leaves_of(key: str, spec: dict[str, Any]) -> list[str]:
-    """Return the keys of a flat spec that a swept key stands for: itself, the name of a config group, or all in it."""
-    if key in spec or f"{key}.name" in spec:
-        return [key if key in spec else f"{key}.name"]
-    return [leaf for leaf in spec if leaf.startswith(f"{key}.")]
+def _leaves(key: str, spec: dict[str, Any]) -> list[str]:
+    """Return the keys of a flat spec for a swept key: itself, the name of a config group, or all keys below it."""
+    exact = [name for name in (key, f"{key}.name") if name in spec][:1]
+    return exact or [leaf for leaf in spec if leaf.startswith(f"{key}.")]
 
 
-def kind(value: Any) -> Any:
-    """Return the type of a hyperparameter, in TensorBoard's words."""
+def _type(value: Any) -> Any:
     if isinstance(value, bool):
         return api_pb2.DATA_TYPE_BOOL
     return api_pb2.DATA_TYPE_FLOAT64 if isinstance(value, (int, float)) else api_pb2.DATA_TYPE_STRING

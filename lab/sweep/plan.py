@@ -1,67 +1,208 @@
-"""What a sweep is to run."""
+"""What a sweep is to run: numbered points, Trials at them, and how Sessions are packed into jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from lab.analysis.objective import Objective
+from lab.common.text import canonical
+from lab.errors import LabError
 from lab.run.directory import SweepDir, TrialDir
 from lab.run.files import plain
+from lab.spec import Spec, SweepSpec
+from lab.sweep.overrides import SweepOverrides, searched_point
 from lab.trial import Point, Trial
+
+if TYPE_CHECKING:
+    from lab.sweep.composer import Composer
+
+MISSING = object()
+MAX_NAMED = 3  # groups of equal points that are named
 
 
 @dataclass
 class SweepPlan:
-    """What a sweep is to run.
-
-    Attributes:
-        directory: where.
-        standalone: whether it is a Trial alone; its directory is that of the sweep then.
-        fixed: overrides that every Session has.
-        seeds: of each Trial.
-        points: of a grid, by number; null for a search.
-        total: Trials in all.
-        stack: Sessions that one process trains in lockstep, at most.
-        parallel: Trials that run at the same time, at most.
-        rungs: equal shares of a Session after which the pruner looks.
-        prune: whether there is a pruner.
-        searched: makes the point of what a search suggests by key.
-        max_failure_rate: share of failed Sessions above which to stop.
-        retry: whether Sessions that failed are run again.
-        hung_after: minutes without a step after which a job is killed; null for never.
-        detach: whether to launch all that there is room for, and not to wait for it.
-        note: what is to be said of the points before they are run.
-    """
+    """The Trials of a sweep, and how they are run."""
 
     directory: SweepDir
-    standalone: bool
-    fixed: list[str]
-    seeds: list[int]
-    points: list[Point] | None
-    total: int
-    stack: int
-    parallel: int
-    rungs: int
+    composer: Composer
+    settings: SweepSpec
+    overrides: SweepOverrides
+    objective: Objective
+    points: list[Point] | None  # of a grid, by number; None for a search
+    total: int  # Trials in all
     prune: bool
-    searched: Callable[[dict[str, Any]], Point]
-    max_failure_rate: float
-    retry: bool = False
-    hung_after: float | None = None
-    detach: bool = False
-    note: str = ""
+    parallel: int = 1  # Trials that may run at the same time
+    stack: int = 1  # Sessions in a job, at most
+    note: str = ""  # on points that are equal
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of each Trial."""
+        return self.overrides.seeds
+
+    @property
+    def standalone(self) -> bool:
+        """Whether the sweep is a single Trial, whose directory is that of the sweep."""
+        return not self.overrides.axes and self.settings.search is None
+
+    def point(self, number: int, suggested: dict[str, Any]) -> Point:
+        """Return the point of a number: of the grid, or of the values that the search suggests."""
+        if self.points is not None:
+            return self.points[number]
+        point = searched_point(suggested, self.overrides.space)
+        return resolve_point(self.composer, self.overrides.fixed, point, self.seeds)
 
     def trial(self, number: int, point: Point) -> Trial:
         """Return the Trial at a point."""
         directory = TrialDir(self.directory.path) if self.standalone else self.directory.trial(number)
         subdir = "" if self.standalone else directory.path.name
-        return Trial(directory, self.fixed, point, self.seeds, subdir)
+        return Trial(directory, self.overrides.fixed, point, self.seeds, subdir)
 
     def started(self) -> list[Trial]:
-        """Return the Trials that an earlier process began, by number."""
+        """Return the Trials that have been started, by number."""
         directories = [TrialDir(self.directory.path)] if self.standalone else self.directory.trials()
-        found = [directory.read_point() for directory in directories if directory.point.exists()]
-        trials = [self.trial(one["number"], Point(one["overrides"], plain(one["hyperparameters"]))) for one in found]
-        for trial in trials:
-            trial.retry = self.retry
+        trials = []
+        for content in (directory.read_point() for directory in directories if directory.point.exists()):
+            trial = self.trial(content["number"], Point(content["overrides"], plain(content["hyperparameters"])))
+            trial.retry = self.settings.retry
+            trials.append(trial)
         return trials
+
+    def count_remaining(self) -> int:
+        """Return the number of Sessions to be run."""
+        started = self.started()
+        return sum(len(trial.remaining()) for trial in started) + (self.total - len(started)) * len(self.seeds)
+
+
+def make_plan(composer: Composer, settings: SweepSpec, overrides: SweepOverrides) -> SweepPlan:
+    """Plan a sweep, or how to continue the one in the same directory.
+
+    Raises:
+        LabError: settings exclude each other, or a Trial is missing in the directory.
+    """
+    objective = Objective(
+        tuple(settings.objective.metric), tuple(settings.objective.direction), settings.objective.aggregate
+    )
+    if objective.aggregate == "lower" and len(overrides.seeds) < 2:
+        raise LabError(
+            "objective.aggregate=lower is not allowed: one seed has no interval, so there must be two or more,"
+            " as in seed=0,1,2,3."
+        )
+    if composer.prunes and len(objective.metrics) > 1:
+        raise LabError(f"A pruner needs one objective; objective.metric names {len(objective.metrics)}.")
+    search = settings.search
+    points: list[Point] | None = None
+    if search is None:
+        points = overrides.grid()
+    elif composer.searches_grid:
+        if search.custom:
+            raise LabError(
+                "hydra/sweeper/sampler=grid cannot be used with search.custom: what it suggests has no grid."
+            )
+        points = overrides.grid()[: search.n_trials]
+    plan = SweepPlan(composer.directory, composer, settings, overrides, objective, points, 0, composer.prunes)
+    started = plan.started()
+    missing = set(range(len(started))) - {trial.number for trial in started}
+    if missing:
+        raise LabError(
+            f"{plan.directory.trial(min(missing)).path} is missing, though later Trials are there: a sweep is continued"
+            " only with all Trials that it started. Put it back, or use another directory."
+        )
+    if points is not None:
+        plan.points, plan.note = number_points(composer, overrides.fixed, points, started, overrides.seeds)
+    plan.total = max(search.n_trials if search and points is None else 0, len(plan.points or started))
+    slots = composer.launcher.slots
+    plan.parallel = 1 if slots == 1 else settings.parallel or slots
+    if settings.detach:  # no controller will launch more
+        plan.parallel = plan.total
+    plan.stack = (
+        pack(plan.count_remaining(), len(plan.seeds), slots, plan.prune)
+        if settings.stack == "auto"
+        else int(settings.stack)
+    )
+    return plan
+
+
+def pack(remaining: int, seeds: int, slots: int, pruning: bool) -> int:
+    """Return how many Sessions to stack in a job: as many as leave no slot idle.
+
+    Args:
+        remaining: Sessions to run.
+        seeds: Sessions of a Trial.
+        slots: jobs that run at the same time.
+        pruning: whether Trials are pruned, which saves most if all seeds of a Trial run side by side.
+    """
+    return seeds if pruning else max(1, min(seeds, -(-remaining // slots)))
+
+
+def number_points(
+    composer: Composer, fixed: Sequence[str], points: Sequence[Point], started: Sequence[Trial], seeds: Sequence[int]
+) -> tuple[list[Point], str]:
+    """Return the distinct points by number, and a note on points that were given more than once.
+
+    Points are equal if their specs are. Started Trials keep their numbers, and new points follow.
+    """
+
+    def identity(point: Point) -> str:
+        return canonical([spec.to_dict() for spec in distinct_specs(composer, [*fixed, *point.overrides], seeds)])
+
+    groups: dict[str, list[Point]] = {}
+    for point in points:
+        groups.setdefault(identity(point), []).append(point)
+    known = {identity(trial.point) for trial in started}
+    new = [resolve_point(composer, fixed, equal[0], seeds) for key, equal in groups.items() if key not in known]
+    repeated = [equal for equal in groups.values() if len(equal) > 1]
+    note = ""
+    if repeated:
+        names = [" = ".join(dict.fromkeys(" ".join(point.overrides) for point in equal)) for equal in repeated]
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        note = (
+            f"Of the {len(points)} points, {len(groups)} are different: {', '.join(names[:MAX_NAMED])}{more}"
+            f" {'is' if len(names) == 1 else 'are'} trained once."
+        )
+    return [*(trial.point for trial in started), *new], note
+
+
+def resolve_point(composer: Composer, fixed: Sequence[str], point: Point, seeds: Sequence[int]) -> Point:
+    """Return a point with the hyperparameters that its specs hold.
+
+    They differ from those of its overrides where a value is interpolated or converted to the type of its key. A value
+    that differs between seeds, and a choice of a config group, stays as written.
+    """
+    try:
+        specs = [spec.to_dict() for spec in distinct_specs(composer, [*fixed, *point.overrides], seeds)]
+    except LabError:  # its Sessions will fail with this error
+        return point
+    values = {}
+    for key, written in point.hyperparameters.items():
+        held = [_trained_value(select(spec, key), written) for spec in specs]
+        values[key] = held[0] if len(set(map(canonical, held))) == 1 else written
+    return replace(point, hyperparameters=values)
+
+
+def distinct_specs(composer: Composer, overrides: Sequence[str], seeds: Sequence[int]) -> list[Spec]:
+    """Return the specs of some seeds, except those that differ from the first in nothing but the seed."""
+    specs = composer.specs(overrides, seeds)
+    return [spec for spec in specs if spec is specs[0] or spec.algo is not specs[0].algo]  # equal ones share it
+
+
+def select(spec: dict[str, Any], key: str) -> Any:
+    """Return the value of a spec at a dotted key, or MISSING."""
+    value: Any = spec
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return MISSING
+        value = value[part]
+    return value
+
+
+def _trained_value(held: Any, written: Any) -> Any:
+    """Return the value that a spec holds for a written one; for {key: value}, only the keys that were written."""
+    if held is MISSING:
+        return written
+    if isinstance(written, dict) and isinstance(held, dict):
+        return {key: _trained_value(held.get(key, MISSING), value) for key, value in written.items()}
+    return written if isinstance(held, dict) else held

@@ -1,4 +1,4 @@
-"""That a Trial's Sessions are trained by the same code, also when a sweep goes on after the code has changed."""
+"""The Sessions of a Trial are trained by the same code, also when a sweep is continued after the code changed."""
 
 from __future__ import annotations
 
@@ -14,80 +14,81 @@ from lab.run.files import read_json
 from lab.run.schemas import PROVENANCE
 from lab.trial import Trial
 
-TRAINED = ("completed", "running", "interrupted")  # states of Sessions whose results a Trial has, or will have
+TRAINED = ("completed", "running", "interrupted")  # states of Sessions that contribute results to a Trial
 
 
 def require_same_code(
     trials: Iterable[Trial], more: bool, mix: bool, code: CodeSnapshot, in_jobs: Callable[[], set[Path]]
 ) -> list[str]:
-    """Refuse to train new Sessions of a Trial with other code than it has, and return what else is to be said.
+    """Refuse to train new Sessions of a Trial with other code than its earlier ones, and return warnings.
 
     Args:
-        trials: those that were begun.
-        more: whether others will be.
-        mix: whether different code in a Trial was asked for.
-        code: what runs here.
-        in_jobs: returns the directories of Sessions that wait or run in jobs, whose code is that of their submission.
+        trials: the started Trials.
+        more: whether more Trials will be started.
+        mix: whether different code within a Trial is allowed.
+        code: the current code.
+        in_jobs: returns the directories of Sessions in queued or running jobs, which keep the code of their submission.
 
     Raises:
         LabError: a Trial would have Sessions of different code.
     """
-    told: list[str] = []
+    warnings: list[str] = []
     earlier: dict[str, RunDir] = {}
     for trial in trials:
-        states, left, sessions = trial.states(), trial.remaining(), trial.sessions()
-        lost = [seed for seed in left if states[seed] == "failed" and sessions[seed].read_status()["lost"]]
-        kept = [seed for seed in sessions if states[seed] in TRAINED or seed in lost]
-        changed = {seed: names for seed in kept if (names := changed_since(sessions[seed]))}
+        states, remaining, sessions = trial.states(), trial.remaining(), trial.sessions()
+        lost = [seed for seed in remaining if states[seed] == "failed" and sessions[seed].read_status()["lost"]]
+        trained = [seed for seed in sessions if states[seed] in TRAINED or seed in lost]
+        changed = {seed: names for seed in trained if (names := changed_since(sessions[seed]))}
         if not changed:
             continue
         first, names = next(iter(changed.items()))
         earlier |= dict.fromkeys(names, sessions[first])
-        here = [seed for seed in left if sessions[seed].path not in in_jobs()]
-        begun = [seed for seed in here if seed not in kept]
-        if begun and not mix:
+        here = [seed for seed in remaining if sessions[seed].path not in in_jobs()]
+        new = [seed for seed in here if seed not in trained]
+        if new and not mix:
             raise LabError(
-                f"{trial.directory.path} has Sessions of other code than what runs here: {_compared(earlier, code)}."
-                f" {_seeds(begun)} would be mixed with {_seeds(list(changed))}, so nothing was begun. Check out that"
-                " code, choose another hydra.sweep.dir, or write mix_code=true to mix them on purpose."
+                f"{trial.directory.path} has Sessions of other code than the current one: {_compare(earlier, code)}."
+                f" {_name_seeds(new)} would be mixed with {_name_seeds(list(changed))}, so nothing was started. Check"
+                " out that code, choose another hydra.sweep.dir, or write mix_code=true to mix them on purpose."
             )
-        going_on = [seed for seed in here if seed in changed]
-        if going_on:
-            packages = ", ".join(dict.fromkeys(name for seed in going_on for name in changed[seed]))
-            which = f"{trial.directory.path} goes on in {_seeds(going_on)}"
-            told.append(f"{which} with other code of {packages} than before.")
+        resumed = [seed for seed in here if seed in changed]
+        if resumed:
+            packages = ", ".join(dict.fromkeys(name for seed in resumed for name in changed[seed]))
+            warnings.append(
+                f"{trial.directory.path} continues {_name_seeds(resumed)} with other code of {packages} than before."
+            )
     if earlier and more:
-        told.append(f"Trials that begin now have other code than those before: {_compared(earlier, code)}.")
-    return told
+        warnings.append(f"New Trials have other code than the earlier ones: {_compare(earlier, code)}.")
+    return warnings
 
 
-def mixed(sessions: Iterable[RunDir]) -> list[str]:
-    """Return the packages of which Sessions have different code, those that they were resumed with included."""
+def mixed_packages(sessions: Iterable[RunDir]) -> list[str]:
+    """Return the packages whose code differs between Sessions, or changed when a Session was resumed."""
     known: dict[str, Any] = {}
-    found: dict[str, None] = {}
+    mixed: dict[str, None] = {}
     for session in sessions:
         try:
-            facts = read_json(session.provenance, PROVENANCE)
+            provenance = read_json(session.provenance, PROVENANCE)
         except LabError:
             continue
-        for one in (facts, *facts.get("resumed", ())):
-            found |= dict.fromkeys(different(known, one.get("code") or {}))
-            known = {**(one.get("code") or {}), **known}
-    return list(found)
+        for part in (provenance, *provenance.get("resumed", ())):
+            code = part.get("code") or {}
+            mixed |= dict.fromkeys(different(known, code))
+            known = {**code, **known}
+    return list(mixed)
 
 
-def _seeds(seeds: Sequence[int]) -> str:
+def _name_seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
-def _compared(earlier: Mapping[str, RunDir], code: CodeSnapshot) -> str:
-    """Say of packages which code they had in Sessions, and have here."""
+def _compare(earlier: Mapping[str, RunDir], code: CodeSnapshot) -> str:
+    """Name the commits that packages had in Sessions, and have here."""
     here = code.to_dict()
-    pairs = {
-        name: (_commit(name, read_json(one.provenance, PROVENANCE)), _commit(name, here))
-        for name, one in earlier.items()
-    }
-    return "; ".join(f"{name} ({then} there, {now} here)" for name, (then, now) in pairs.items())
+    return "; ".join(
+        f"{name} ({_commit(name, read_json(session.provenance, PROVENANCE))} there, {_commit(name, here)} here)"
+        for name, session in earlier.items()
+    )
 
 
 def _commit(name: str, facts: Mapping[str, Any]) -> str:

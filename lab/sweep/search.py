@@ -1,11 +1,10 @@
-"""What a search is made of: its sampler and pruner, its space, and the study that gives its points."""
+"""The parts of a search, made from its config: sampler, pruner, conditional space and study."""
 
 from __future__ import annotations
 
 import copy
-import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,10 @@ import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig, flag_override
 
-from lab.analysis.objective import Objective
 from lab.errors import LabError
-from lab.spec import SweepSpec
 from lab.sweep.composer import Composer
+from lab.sweep.overrides import searched_point
 from lab.sweep.plan import SweepPlan
-from lab.sweep.points import SweepOverrides, searched
 from lab.trial import Point
 
 if TYPE_CHECKING:
@@ -27,101 +24,86 @@ if TYPE_CHECKING:
     from lab.sweep.study import Study
 
 
-def grid_of(values: dict[str, list[Any]]) -> list[Point]:
-    """Return the points of a grid, values by key; the last key changes fastest."""
-    return [searched(dict(zip(values, row, strict=True)), values) for row in itertools.product(*values.values())]
-
-
-def suggested(context: Composer, settings: SweepSpec, words: SweepOverrides) -> Point:
-    """Return a point that a search suggests, conditional hyperparameters included.
+def suggest_point(composer: Composer, plan: SweepPlan) -> Point:
+    """Return a point that a search may suggest, including conditional hyperparameters, to check it beforehand.
 
     Raises:
-        LabError: there is nothing to search, or what suggests more raised.
+        LabError: there is nothing to search, or search.custom raised.
     """
     from optuna.pruners import NopPruner
     from optuna.samplers import RandomSampler
 
     from lab.sweep.study import Study
 
-    assert settings.search is not None
-    if not words.space and settings.search.custom is None:
+    space, search = plan.overrides.space, plan.settings.search
+    assert search is not None
+    if not space and search.custom is None:
         raise LabError(
             "There is nothing to search: neither search.params nor the command line has a distribution, as in"
             " algo.lr=tag(log,interval(1e-4,1e-1))."
         )
-    extend = extension(context.config, settings.search.custom, words.seeds)
-    trying = Study(["maximize"], NopPruner(), lambda number: RandomSampler(number), words.space, extend)
-    trying.open({})
-    return searched(trying.ask()[1], words.space)
+    study = Study(["maximize"], NopPruner(), RandomSampler, space, make_extension(composer, plan))
+    study.open({})
+    return searched_point(study.ask()[1], space)
 
 
-def study_of(
-    context: Composer, plan: SweepPlan, words: SweepOverrides, objective: Objective, settings: SweepSpec
-) -> Study | None:
-    """Return the study that gives points or prunes; null if nothing asks for one."""
+def make_study(composer: Composer, plan: SweepPlan) -> Study | None:
+    """Return the study that suggests points or prunes; None for a grid without a pruner."""
     searching = plan.points is None
     if not searching and (plan.standalone or not plan.prune):
         return None
     from lab.sweep.study import Study
 
     return Study(
-        objective.directions,
-        made(context.pruner),
-        lambda number: sampler(context.sampler, number),
-        words.space if searching else {},
-        extension(context.config, settings.search.custom, words.seeds) if settings.search and searching else None,
+        plan.objective.directions,
+        instantiate_optuna(composer.pruner),
+        lambda number: make_sampler(composer.sampler, number),
+        plan.overrides.space if searching else {},
+        make_extension(composer, plan) if searching else None,
         plan.directory.study if searching else None,
     )
 
 
-def sampler(config: DictConfig, number: int) -> BaseSampler:
-    """Return the sampler for the Trial of a number, with random draws of its own unless its sequence is one whole."""
+def make_sampler(config: DictConfig, number: int) -> BaseSampler:
+    """Return the sampler for the Trial of a number, which has its own random draws, except in a QMC sequence."""
     from optuna.samplers import RandomSampler
 
     if str(config["_target_"]).endswith("GridSampler"):
-        return RandomSampler(0)  # the grid is made here, in its own order, so that nothing is drawn
+        return RandomSampler(0)  # nothing is drawn: the plan lists the points of the grid
     seed = config.get("seed") or 0
     if not str(config["_target_"]).endswith("QMCSampler"):
         seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-    return made(config, seed=seed)
+    return instantiate_optuna(config, seed=seed)
 
 
-def made(config: DictConfig, **changes: Any) -> Any:
-    """Return the sampler or pruner of Optuna that a config describes."""
+def instantiate_optuna(config: DictConfig, **changes: Any) -> Any:
+    """Instantiate the sampler or pruner of a config."""
     from optuna.exceptions import ExperimentalWarning
 
     allowed = ("optuna.samplers.*", "optuna.pruners.*", "hydra_plugins.hydra_optuna_sweeper.*")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna's, on what may change in its next version
+        warnings.simplefilter("ignore", ExperimentalWarning)
         return instantiate(config, **changes, _execution_whitelist_=allowed)
 
 
-def extension(config: DictConfig, name: str | None, seeds: Sequence[int]) -> Callable[[Any], None] | None:
-    """Return the function that makes a search space conditional, if there is one.
-
-    Args:
-        config: what it is given, in which `seed` is the list of seeds of a Trial.
-        name: of the function; null for none.
-        seeds: of a Trial.
-
-    Raises:
-        LabError: it cannot be imported.
-    """
+def make_extension(composer: Composer, plan: SweepPlan) -> Callable[[Any], None] | None:
+    """Return search.custom as a function of an optuna.Trial; its config holds the list of seeds as `seed`."""
+    name = plan.settings.search.custom if plan.settings.search else None
     if name is None:
         return None
     module, _, function = name.rpartition(".")
     try:
-        extend = getattr(import_module(module), function)
+        custom = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise LabError(f"search.custom={name} cannot be imported: {error}.") from error
-    config = copy.deepcopy(config)
+    config = copy.deepcopy(composer.config)
     with flag_override(config, ["readonly", "struct"], False):
-        config["seed"] = list(seeds)
+        config["seed"] = list(plan.seeds)
 
-    def suggest(trial: Any) -> None:
+    def extend(trial: Any) -> None:
         try:
-            extend(config, trial)
+            custom(config, trial)
         except Exception as error:
             raise LabError(f"search.custom={name} raised {type(error).__name__}: {error}") from error
 
-    return suggest
+    return extend

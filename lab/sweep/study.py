@@ -1,6 +1,6 @@
-"""The Optuna study behind an Experiment: where the points of a search come from, and what decides on pruning.
+"""The Optuna study of an Experiment: it suggests the points of a search, and decides on pruning.
 
-Trials have the same numbers here as in the run directory. Only the process that controls the sweep opens a study.
+Trials have the same numbers as in the run directory. Only the controller of the sweep opens the study.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ STATES = {
     "pruned": TrialState.PRUNED,
     "running": TrialState.RUNNING,
 }
-RUNG_NOTES = "completed_rung_"  # what successive halving notes of a trial
+RUNG_ATTRIBUTE = "completed_rung_"  # prefix of what SuccessiveHalvingPruner stores for a trial
 logging.getLogger("optuna").setLevel(logging.WARNING)
 
 
 class Study:
-    """Trials, what came of them, and which go on."""
+    """An Optuna study that can be opened again after the controller was killed."""
 
     def __init__(
         self,
@@ -41,38 +41,38 @@ class Study:
         extend: Callable[[optuna.Trial], None] | None = None,
         path: Path | None = None,
     ) -> None:
-        """Describe a study; `open` starts it or goes on with it.
+        """Describe a study; `open` starts or continues it.
 
         Args:
-            directions: maximize or minimize, for each objective.
+            directions: "maximize" or "minimize" for each objective.
             pruner: decides on pruning.
-            sampler: makes the sampler for the Trial of a number. Each number has its own random draws, so that a study
-                that was interrupted goes on with the points that it would have had.
-            space: a distribution for each hyperparameter that is searched.
+            sampler: makes the sampler for the Trial of a number. Each number has its own random draws, so that an
+                interrupted study continues with the points that it would have suggested.
+            space: a distribution for each hyperparameter.
             extend: suggests more hyperparameters to a Trial.
-            path: the file that keeps the study; null keeps it in memory.
+            path: the database; None keeps the study in memory.
         """
         self.directions, self.pruner, self.sampler = list(directions), pruner, sampler
         self.space, self.extend, self.path = space, extend, path
         self._trials: dict[int, optuna.Trial] = {}
 
-    def open(self, begun: dict[int, Outcome]) -> None:
-        """Start the study, or make it anew from the file and from what the run directories say now.
+    def open(self, outcomes: dict[int, Outcome]) -> None:
+        """Start the study, or rewrite it from its database and the current outcomes of the started Trials.
 
-        Figures change when seeds are added, and Optuna lets no finished trial change: so they are written afresh.
+        It is rewritten because figures change when seeds are added, and Optuna never changes a finished trial.
 
         Args:
-            begun: how each Trial that has a directory stands, by number, from 0 on without a gap.
+            outcomes: of each Trial that has a directory, by number, from 0 without a gap.
 
         Raises:
-            LabError: the file lacks a Trial that has a directory, or cannot be read.
+            LabError: the database cannot be read, or lacks a Trial that has a directory.
         """
         self._trials = {}
         earlier, attributes = self._read()
-        if self.path and len(earlier) < len(begun):
+        if self.path and len(earlier) < len(outcomes):
             raise LabError(
-                f"{self.path} holds {len(earlier)} of the {len(begun)} Trials that were begun beside it,"
-                " so the search cannot go on. Search again in another directory."
+                f"{self.path} holds {len(earlier)} of the {len(outcomes)} Trials that were started beside it,"
+                " so the search cannot be continued. Search again in another directory."
             )
         aside = self.path.with_name(f".{self.path.name}.new") if self.path else None
         if aside:
@@ -80,10 +80,10 @@ class Study:
         self._study = self._create(aside)
         for key, value in attributes.items():
             self._study._storage.set_study_system_attr(self._study._study_id, key, value)
-        for number, outcome in sorted(begun.items()):
+        for number, outcome in sorted(outcomes.items()):
             if self.path:
-                self._study.add_trial(frozen(earlier[number], outcome))
-            else:  # a pruner remembers more than figures: it is told all of them again
+                self._study.add_trial(update_trial(earlier[number], outcome))
+            else:  # a pruner has state of its own, so everything is reported to it again
                 self._replay(outcome)
         if aside and self.path:
             self._study._storage.remove_session()
@@ -91,7 +91,7 @@ class Study:
             self._study = self._create(self.path)
 
     def ask(self) -> tuple[int, dict[str, Any]]:
-        """Begin another Trial; return its number and its hyperparameters, as they are written on the command line."""
+        """Start another Trial; return its number and its hyperparameters, in Hydra's grammar."""
         number = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = self.sampler(number)
         trial = self._study.ask(self.space)
@@ -101,16 +101,15 @@ class Study:
         return number, trial.params
 
     def report(self, number: int, rung: int, value: float) -> bool:
-        """Take in the objective of a running Trial at a rung, and say whether it should be pruned."""
+        """Report the objective of a running Trial at a rung; return whether the Trial should be pruned."""
         trial = self._trial(number)
         trial.report(value, rung)
         return trial.should_prune()
 
     def tell(self, number: int, outcome: Outcome) -> None:
-        """Take in how a Trial ended."""
-        state = STATES[outcome.state]
+        """Finish a Trial with its outcome."""
         values = outcome.values if outcome.state == "completed" else None
-        self._study.tell(self._trial(number), values, state, skip_if_finished=True)
+        self._study.tell(self._trial(number), values, STATES[outcome.state], skip_if_finished=True)
 
     def _replay(self, outcome: Outcome) -> None:
         number, _ = self.ask()
@@ -120,16 +119,15 @@ class Study:
             self.tell(number, outcome)
 
     def _trial(self, number: int) -> optuna.Trial:
-        if number not in self._trials:  # begun by an earlier process
+        if number not in self._trials:  # started by an earlier controller
             frozen = self._study.get_trials(deepcopy=False)[number]
             self._trials[number] = optuna.trial.Trial(self._study, frozen._trial_id)
         return self._trials[number]
 
     def _create(self, path: Path | None) -> optuna.Study:
-        storage = storage_of(path) if path else None
         return optuna.create_study(
             study_name="study",
-            storage=storage,
+            storage=open_storage(path) if path else None,
             directions=self.directions,  # type: ignore[arg-type]
             pruner=self.pruner,
             sampler=self.sampler(0),
@@ -137,31 +135,33 @@ class Study:
         )
 
     def _read(self) -> tuple[list[FrozenTrial], dict[str, Any]]:
-        """Return the trials of the file, and what samplers have noted there of the whole study."""
+        """Return the trials of the database, and the attributes that samplers stored for the whole study."""
         if self.path is None or not self.path.exists():
             return [], {}
         try:
-            study = optuna.load_study(study_name="study", storage=storage_of(self.path))
+            study = optuna.load_study(study_name="study", storage=open_storage(self.path))
             return study.get_trials(), study._storage.get_study_system_attrs(study._study_id)
         except Exception as error:
             raise LabError(f"{self.path} cannot be read as an Optuna study: {' '.join(str(error).split())}.") from error
 
 
-def storage_of(path: Path) -> optuna.storages.RDBStorage:
-    """Return the storage in a file; its path is handed on as it is, as an address gives some characters a meaning."""
+def open_storage(path: Path) -> optuna.storages.RDBStorage:
+    """Return Optuna's storage in a file; a URL would give some characters of the path a meaning."""
     connect = {"creator": lambda: sqlite3.connect(path, check_same_thread=False), "poolclass": NullPool}
     return optuna.storages.RDBStorage("sqlite://", engine_kwargs=connect)
 
 
-def frozen(earlier: FrozenTrial, outcome: Outcome) -> FrozenTrial:
-    """Return an earlier Trial with what its files say now; one that runs again has come to no rung yet."""
+def update_trial(earlier: FrozenTrial, outcome: Outcome) -> FrozenTrial:
+    """Return an earlier trial with its current outcome; one that runs again has reached no rung yet."""
     again = outcome.state == "running"
-    notes = {key: value for key, value in earlier.system_attrs.items() if not (again and key.startswith(RUNG_NOTES))}
+    attributes = {
+        key: value for key, value in earlier.system_attrs.items() if not (again and key.startswith(RUNG_ATTRIBUTE))
+    }
     return create_trial(
         state=STATES[outcome.state],
         values=outcome.values,
         params=earlier.params,
         distributions=earlier.distributions,
-        system_attrs=notes,
+        system_attrs=attributes,
         intermediate_values={} if again else {**earlier.intermediate_values, **outcome.rungs},
     )

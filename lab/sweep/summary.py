@@ -1,4 +1,4 @@
-"""What came of a Trial or an Experiment, on the terminal: read from trial.json and experiment.json."""
+"""Results of a Trial or an Experiment on the terminal, read from trial.json and experiment.json."""
 
 from __future__ import annotations
 
@@ -9,164 +9,137 @@ from typing import Any
 from rich.table import Table
 
 from lab.common.terminal import Terminal
-from lab.common.text import format_number
-from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
+from lab.common.text import format_interval, format_number, format_value
+from lab.run.directory import SweepDir, TrialDir, find_level
 from lab.run.files import read_json
-from lab.sweep.tree import value_of
 from lab.train.display import print_next
 
-MOST_ROWS = 12  # Trials that the ranking on the terminal shows
-FEWEST_SEEDS = 4  # below which intervals of bootstraps are far too narrow
+MAX_ROWS = 12  # Trials in the ranking
+MIN_SEEDS = 4  # below which bootstrap intervals are far too narrow
 FIGURES = ("return", "best", "eval_return", "strength", "frames_to_solve")
 
 
-def show(path: Path, unfinished: str | None = None) -> None:
-    """Print the results of a Trial or an Experiment: ranking, failures, and what to type next.
+def print_summary(path: Path, unfinished: str | None = None) -> None:
+    """Print the results of a Trial or an Experiment: ranking, failures, and the commands to type next.
 
     Args:
-        path: its directory.
-        unfinished: a sentence on why its sweep did not come to its end, if it did not.
-
-    Raises:
-        LabError: it is neither, or was not analyzed yet.
+        path: its directory, which has been analyzed.
+        unfinished: a sentence on why the sweep is not done.
     """
     console = Terminal(soft_wrap=True)
-    # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
-    console.width = max(console.width, 140)
+    console.width = max(console.width, 140)  # results are copied and searched, so they are never cut
     console.print()
-    alone = find_level(path) == "trial"
-    results = read_json(TrialDir(path).results if alone else SweepDir(path).results)
-    show_level = show_trial if alone else show_experiment
-    commands = show_level(console, path, results)
-    for text in warnings_in(path, alone):
-        console.print(f"\nWarning: {text}", style="yellow", markup=False)
+    standalone = find_level(path) == "trial"
+    results = read_json(TrialDir(path).results if standalone else SweepDir(path).results)
+    commands = (print_trial if standalone else print_experiment)(console, path, results)
+    trials = [TrialDir(path)] if standalone else SweepDir(path).trials()
+    statuses = [trial.session(seed).find_status() or {} for trial in trials for seed in trial.seeds()]
+    for warning in dict.fromkeys(text for status in statuses for text in status.get("warnings", [])):
+        console.print(f"\nWarning: {warning}", style="yellow")
     if unfinished:
         console.print(f"\n{unfinished}", style="magenta")
-        commands = {f"python -m lab resume {quoted(path)}": "go on with it", **commands}
+        commands = {f"python -m lab resume {quote_path(path)}": "continue it", **commands}
     if any(session["state"] == "failed" for session in results["not_completed"]):
-        commands[f"python -m lab resume {quoted(path)} retry=true"] = "run what failed again"
+        commands[f"python -m lab resume {quote_path(path)} retry=true"] = "run what failed again"
     console.print(f"\nEverything is in {path}\n")
     print_next(console, commands)
 
 
-def warnings_in(path: Path, alone: bool) -> list[str]:
-    """Return what the Sessions of a Trial that stands alone, or of an Experiment, warn of, each once."""
-    trials = [TrialDir(path)] if alone else SweepDir(path).trials()
-    sessions = [trial.session(seed) for trial in trials for seed in trial.seeds()]
-    statuses = [session.find_status() or {} for session in sessions]
-    return list(dict.fromkeys(text for status in statuses for text in status.get("warnings", [])))
-
-
-def show_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:
-    """Print the figures of a Trial with their intervals; return what to type next, with what it is for."""
-    directory = TrialDir(path)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"{stands_on(results['sessions'])}", no_wrap=True)
-    for column in ("mean", "95 % interval", "IQM", "95 % interval", "std"):
-        table.add_column(column, justify="right", no_wrap=True)
+def print_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:
+    """Print the figures of a Trial with their intervals; return the commands to type next, with their purposes."""
+    table = _table(count_sessions(results["sessions"]), "mean", "95 % interval", "IQM", "95 % interval", "std")
     for figure in FIGURES:
-        found = results["figures"].get(figure)
-        if found and found["n"]:
-            note = "" if found["n"] == results["sessions"]["completed"] else f" (of {found['n']})"
-            mean, iqm = found["mean"], found["iqm"]
-            values = (format_number(mean["value"]), interval(mean), format_number(iqm["value"]), interval(iqm))
-            table.add_row(f"{figure}{note}", *values, format_number(found["std"]["value"]))
-    console.print(table if table.row_count else stands_on(results["sessions"]))
-    list_failures(console, directory.path, results["not_completed"])
-    commands = {}
-    if results["seeds"]:
-        best = directory.session(results["seeds"][0])
-        commands[f"python -m lab enjoy {quoted(best.path)}"] = "play an agent"
-        commands[f"python -m lab compare {quoted(directory.path)} DIR"] = "compare with another Trial"
-    return commands
+        estimates = results["figures"].get(figure)
+        if estimates and estimates["n"]:
+            note = "" if estimates["n"] == results["sessions"]["completed"] else f" (of {estimates['n']})"
+            cells = [cell for key in ("mean", "iqm") for cell in _cells(estimates[key])]
+            table.add_row(f"{figure}{note}", *cells, format_number(estimates["std"]["value"]))
+    console.print(table if table.row_count else count_sessions(results["sessions"]))
+    print_failures(console, path, results["not_completed"])
+    if not results["seeds"]:
+        return {}
+    best = TrialDir(path).session(results["seeds"][0])
+    return {
+        f"python -m lab enjoy {quote_path(best.path)}": "play an agent",
+        f"python -m lab compare {quote_path(path)} DIR": "compare with another Trial",
+    }
 
 
-def show_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:
-    """Print the ranking of an Experiment; return what to type next, with what it is for."""
-    directory = SweepDir(path)
-    objective, ranking = results["objective"], results["ranking"]
-    console.print(stands_on(results["sessions"]), style="italic")
-    if ranking:
-        console.print(ranking_table(objective, ranking))
-    if len(ranking) > MOST_ROWS:
-        console.print(f"and {len(ranking) - MOST_ROWS} more in {directory.table}")
-    if not ranking:
-        console.print(why_none_is_ranked(results))
-    improvement = ranking[0]["improvement"] if ranking else None
-    if improvement and improvement["low"] is not None and len(ranking) > 1:
-        sure = f"{improvement['value']:.2f} {interval(improvement)}"
+def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:
+    """Print the ranking of an Experiment; return the commands to type next, with their purposes."""
+    directory, ranking = SweepDir(path), results["ranking"]
+    console.print(count_sessions(results["sessions"]), style="italic")
+    console.print(ranking_table(results["objective"], ranking) if ranking else explain_no_ranking(results))
+    if len(ranking) > MAX_ROWS:
+        console.print(f"and {len(ranking) - MAX_ROWS} more in {directory.table}")
+    improvement = ranking[0]["improvement"] if len(ranking) > 1 else None
+    if improvement and improvement["low"] is not None:
         better, other = (f"trial-{entry['trial']:03}" for entry in ranking[:2])
-        seeds = results["ranking"][0]["seeds"]
-        few = f" ({seeds} seeds each: too few to be sure of anything)" if seeds < FEWEST_SEEDS else ""
-        console.print(f"\nProbability that a seed of {better} does better than one of {other}: {sure}{few}")
-    for line in not_ranked(results["unranked"]):
+        seeds = ranking[0]["seeds"]
+        few = f" ({seeds} seeds each: too few to be sure of anything)" if seeds < MIN_SEEDS else ""
+        probability = f"{improvement['value']:.2f} {format_interval(improvement)}"
+        console.print(f"\nProbability that a seed of {better} does better than one of {other}: {probability}{few}")
+    for line in list_unranked(results["unranked"]):
         console.print(line)
-    list_failures(console, directory.path, results["not_completed"])
+    print_failures(console, path, results["not_completed"])
     commands = {}
     if ranking:
         best = directory.trial(ranking[0]["trial"])
-        commands[f"python -m lab enjoy {quoted(first_session(best).path)}"] = "play an agent of the best Trial"
+        session = best.session(best.seeds()[0])
+        commands[f"python -m lab enjoy {quote_path(session.path)}"] = "play an agent of the best Trial"
         if len(ranking) > 1:
-            second = directory.trial(ranking[1]["trial"])
-            commands[f"python -m lab compare {quoted(best.path)} {quoted(second.path)}"] = "the two best, side by side"
+            pair = f"{quote_path(best.path)} {quote_path(directory.trial(ranking[1]['trial']).path)}"
+            commands[f"python -m lab compare {pair}"] = "the two best, side by side"
     commands[directory.report.resolve().as_uri()] = "the whole Experiment in a browser: curves, table, specs, failures"
-    commands[f"tensorboard --logdir {quoted(directory.path)}"] = "every Session, and its hyperparameters"
+    commands[f"tensorboard --logdir {quote_path(path)}"] = "every Session, and its hyperparameters"
     return commands
 
 
-def why_none_is_ranked(results: dict[str, Any]) -> str:
-    """Say whether a Trial may still be ranked."""
-    waiting = [entry for entry in results["unranked"] if entry["state"] in ("pending", "running", "interrupted")]
-    if waiting or len(results["unranked"]) < results["trials"]["planned"]:
+def explain_no_ranking(results: dict[str, Any]) -> str:
+    """Explain why no Trial is ranked, and whether one may still be."""
+    states = {entry["state"] for entry in results["unranked"]}
+    if states & {"pending", "running", "interrupted"} or len(results["unranked"]) < results["trials"]["planned"]:
         return "No Trial can be ranked yet: all Sessions of one must have completed."
-    if any(entry["state"] == "completed" for entry in results["unranked"]):
-        named = " and ".join(results["objective"]["metrics"])
-        return f"No Trial can be ranked: none in which all Sessions completed has {named} of each."
+    if "completed" in states:
+        metrics = " and ".join(results["objective"]["metrics"])
+        return f"No Trial can be ranked: none in which all Sessions completed has {metrics} of each."
     return "No Trial can be ranked: in none did all Sessions complete."
 
 
 def ranking_table(objective: dict[str, Any], ranking: list[dict[str, Any]]) -> Table:
     """Return the best Trials as a table."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("rank", justify="right")
-    table.add_column("Trial", no_wrap=True)
-    for metric in objective["metrics"]:
-        table.add_column(f"{objective['aggregate']} {metric}", justify="right", no_wrap=True)
-        table.add_column("95 % interval", justify="right", no_wrap=True)
     keys = list(ranking[0]["hyperparameters"])
-    for key in keys:
-        table.add_column(key, justify="right", no_wrap=True)
-    for entry in ranking[:MOST_ROWS]:
-        cells = [
-            text for found in entry["objective"].values() for text in (format_number(found["value"]), interval(found))
-        ]
-        values = [value_of(entry["hyperparameters"].get(key)) for key in keys]
+    metrics = [head for name in objective["metrics"] for head in (f"{objective['aggregate']} {name}", "95 % interval")]
+    table = _table("Trial", *metrics, *keys, before=["rank"])
+    for entry in ranking[:MAX_ROWS]:
+        cells = [cell for estimate in entry["objective"].values() for cell in _cells(estimate)]
+        values = [format_value(entry["hyperparameters"].get(key), digits=4) for key in keys]
         table.add_row(str(entry["rank"]), f"trial-{entry['trial']:03}", *cells, *values)
     return table
 
 
-def not_ranked(unranked: list[dict[str, Any]]) -> list[str]:
-    """Say which Trials are not ranked: by state, and with the reason where all of their Sessions completed."""
+def list_unranked(unranked: list[dict[str, Any]]) -> list[str]:
+    """Return lines on the Trials that are not ranked, by state; with the reason where all Sessions completed."""
     lines = []
     for state in sorted({entry["state"] for entry in unranked}):
-        found = [entry for entry in unranked if entry["state"] == state]
-        names = ", ".join(f"trial-{entry['trial']:03}" for entry in found[:MOST_ROWS])
-        more = f" and {len(found) - MOST_ROWS} more" if len(found) > MOST_ROWS else ""
+        entries = [entry for entry in unranked if entry["state"] == state]
+        names = ", ".join(f"trial-{entry['trial']:03}" for entry in entries[:MAX_ROWS])
+        more = f" and {len(entries) - MAX_ROWS} more" if len(entries) > MAX_ROWS else ""
         if state != "completed":
             lines.append(f"Not ranked, {state}: {names}{more}")
         else:
-            lines += [f"Not ranked: trial-{entry['trial']:03}: {entry['reason']}" for entry in found]
+            lines += [f"Not ranked: trial-{entry['trial']:03}: {entry['reason']}" for entry in entries]
     return lines
 
 
-def stands_on(sessions: dict[str, int]) -> str:
-    """Say how many Sessions completed, and how the others stand."""
+def count_sessions(sessions: dict[str, int]) -> str:
+    """Return how many Sessions completed, and the states of the others."""
     rest = [f"{n} {state}" for state, n in sessions.items() if state not in ("planned", "completed") and n]
     return f"{sessions['completed']} of {sessions['planned']} Sessions" + (f" ({', '.join(rest)})" if rest else "")
 
 
-def list_failures(console: Terminal, path: Path, sessions: list[dict[str, Any]]) -> None:
-    """Print the Sessions that failed: the last line of the traceback, and where the log is."""
+def print_failures(console: Terminal, path: Path, sessions: list[dict[str, Any]]) -> None:
+    """Print the Sessions that failed: the last line of the traceback, and the path of the log."""
     failed = [session for session in sessions if session["state"] == "failed"]
     if failed:
         console.print(f"\n{len(failed)} failed:", style="red")
@@ -177,16 +150,20 @@ def list_failures(console: Terminal, path: Path, sessions: list[dict[str, Any]])
         console.print(f"    {log if log.exists() else path / '.jobs'}")
 
 
-def interval(found: dict[str, Any]) -> str:
-    """Write an interval, or a dash where one seed gives none."""
-    return "-" if found["low"] is None else f"[{format_number(found['low'])}, {format_number(found['high'])}]"
-
-
-def first_session(trial: TrialDir) -> RunDir:
-    """Return the Session of the lowest seed."""
-    return trial.session(trial.seeds()[0])
-
-
-def quoted(path: Path) -> str:
-    """Write a path as a shell takes it."""
+def quote_path(path: Path) -> str:
+    """Quote a path for a shell."""
     return shlex.quote(str(path))
+
+
+def _table(first: str, *columns: str, before: list[str] | None = None) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in before or ():
+        table.add_column(name, justify="right")
+    table.add_column(first, no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _cells(estimate: dict[str, Any]) -> tuple[str, str]:
+    return format_number(estimate["value"]), format_interval(estimate)

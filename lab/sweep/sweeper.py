@@ -1,4 +1,4 @@
-"""The sweeper: what `-m` does. It plans Sessions from points and seeds, and lets an Experiment run them."""
+"""Hydra's plugin for `-m`: a sweeper that runs Trials, grids and searches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lab.launch.launcher import AnyLauncher, JobLauncher
 from lab.launch.naming import name_directory
 from lab.spec import read_sweep
 from lab.sweep.composer import Composer
-from lab.sweep.points import parse
+from lab.sweep.overrides import parse
 
 
 class LabSweeper(Sweeper):
@@ -30,32 +30,29 @@ class LabSweeper(Sweeper):
         self.sampler, self.pruner = sampler, pruner
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what a sweep needs from Hydra."""
+        """Set up the sweeper and its launcher."""
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run a sweep, or go on with one in the same directory; exit with 1 if anything failed, 130 if interrupted.
+        """Run a sweep, or continue the one in the same directory; exit with 1 if anything failed, 130 if interrupted.
 
         Args:
-            arguments: the words of the command line that are no concern of Hydra itself.
+            arguments: overrides of the command line, except for Hydra's own.
 
         Raises:
-            LabError: a mistake in the words, the config or the directory; nothing was begun then.
+            LabError: a mistake in the overrides, the config or the directory, before anything was started.
         """
-        if "algo" not in self.config:  # the config of another application, for which seeds mean nothing
-            return self._grid(arguments)
+        if "algo" not in self.config:  # the config of another application, in which `seed` has no special meaning
+            basic = BasicSweeper(max_batch_size=None)
+            basic.hydra_context, basic.config, basic.launcher = self.hydra_context, self.config, self.launcher
+            return basic.sweep(arguments)
         settings = read_sweep(self.config)
         seed = resolve(self.config, ["seed"])["seed"] if "seed" in self.config else None
-        words = parse(arguments, settings.search, seed, self.hydra_context.config_loader)
-        name_directory(self.config, "hydra.sweep.dir", words.seeds)
+        overrides = parse(arguments, settings.search, seed, self.hydra_context.config_loader)
+        name_directory(self.config, "hydra.sweep.dir", overrides.seeds)
         from lab.sweep.sweep import run
 
         launcher = self.launcher if isinstance(self.launcher, JobLauncher) else AnyLauncher(self.launcher, self.config)
-        context = Composer(self.config, self.hydra_context, launcher, self.sampler, self.pruner)
-        return run(context, settings, words)
-
-    def _grid(self, arguments: list[str]) -> Any:
-        basic = BasicSweeper(max_batch_size=None)
-        basic.hydra_context, basic.config, basic.launcher = self.hydra_context, self.config, self.launcher
-        return basic.sweep(arguments)
+        composer = Composer(self.config, self.hydra_context, launcher, self.sampler, self.pruner)
+        return run(composer, settings, overrides)

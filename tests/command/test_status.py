@@ -42,7 +42,7 @@ def test_status_before_any_analysis_and_of_one_session(experiment: Path, capsys:
 
 
 def test_status_watches_until_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "SECONDS", 0.05)
+    monkeypatch.setattr(status, "WATCH_SECONDS", 0.05)
     session = RunDir(tmp_path / "seed-0")
     assert session.lock.acquire()
     session.write_status("running", 10, 100)

@@ -20,7 +20,7 @@ from lab.command import compare, enjoy, report, resume, status
 from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, TrialDir
 from lab.run.files import CHECKSUM, read_json, write_sealed_yaml
-from lab.sweep.sweep import command_of
+from lab.sweep.sweep import resume_command
 from lab.train.stack import Stack
 from tests import synthetic
 from tests.damage import MUTATIONS, TOLD, damage, flip
@@ -250,7 +250,7 @@ def test_a_damaged_record_of_how_a_sweep_was_begun(tmp_path: Path, mutation: str
     hydra = {"overrides": {"hydra": [], "task": ["seed=0,1"]}, "job": {"config_name": "config"}}
     text = yaml.safe_dump({"hydra": {**hydra, "runtime": {"config_sources": []}}, "frames": 1000})
     write_sealed_yaml(sweep.multirun, text)
-    assert "seed=0,1" in command_of(sweep, [])
+    assert "seed=0,1" in resume_command(sweep, [])
     damage(sweep.multirun, mutation)
     with pytest.raises(LabError, match=r"multirun\.yaml"):
-        command_of(sweep, [])
+        resume_command(sweep, [])

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from lab.run import disk as room
 from lab.run import files
 from lab.run.directory import SweepDir
 from lab.run.disk import DiskSpace, is_disk_full
+from lab.sweep.overrides import SweepOverrides
 from lab.sweep.plan import SweepPlan
 from lab.sweep.study import Study
 from lab.sweep.tree import Tree
@@ -115,11 +117,14 @@ def searched(folder: Path, launcher: Launcher) -> list[tuple[dict[str, float], l
     """Run a search of five Trials, and return their points and values."""
     folder.mkdir()
 
-    def point(values: dict[str, Any]) -> Point:
-        return Point([f"algo.lr={values['algo.lr']}"], values)
+    class MadeUpPlan(SweepPlan):
+        def point(self, number: int, suggested: dict[str, Any]) -> Point:
+            return Point([f"algo.lr={suggested['algo.lr']}"], suggested)
 
     objective = Objective(("return",), ("maximize",), "mean")
-    plan = SweepPlan(SweepDir(folder), False, [], [0], None, 5, 1, 1, 10, False, point, 1.0)
+    settings: Any = SimpleNamespace(search=True, retry=False, rungs=10, max_failure_rate=1.0, detach=False)
+    composer: Any = None
+    plan = MadeUpPlan(SweepDir(folder), composer, settings, SweepOverrides([0]), objective, None, 5, prune=False)
     study = Study(
         ["maximize"],
         optuna.pruners.NopPruner(),
@@ -127,7 +132,7 @@ def searched(folder: Path, launcher: Launcher) -> list[tuple[dict[str, float], l
         {"algo.lr": FloatDistribution(1e-4, 1e-1, log=True)},
         path=folder / "study.db",
     )
-    experiment = Experiment(plan, study, objective, launcher, Tree("made up", 5, 1, 10, objective), Watchdog(None))
+    experiment = Experiment(plan, study, launcher, Tree("made up", 5, 1, 10, objective), Watchdog(None))
     experiment.open()
     experiment.run()
     trials = optuna.load_study(study_name="study", storage=f"sqlite:///{folder}/study.db").trials

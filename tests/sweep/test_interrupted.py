@@ -18,7 +18,7 @@ import pytest
 from lab.experiment import INTERRUPTED
 from lab.run.directory import RunDir, SweepDir, find_sessions
 from lab.run.files import read_json
-from lab.sweep.sweep import conclude
+from lab.sweep.sweep import finish
 from tests.helpers import ROOT, lab
 from tests.launch.test_local import FATED
 from tests.sweep.test_sweep import SEARCH, SMALL, states, sweep
@@ -74,7 +74,7 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path, launcher: str, room: in
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert f"Stopped at once. To go on: python -m lab resume {tmp_path}" in errors
+    assert f"Stopped at once. To continue: python -m lab resume {tmp_path}" in errors
     assert not orphans(tmp_path)
     assert states(tmp_path) == ["interrupted"] * room
 
@@ -87,10 +87,10 @@ def test_a_ctrl_c_during_the_analysis_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lab.analysis.analyze", interrupted)
-    plan = SimpleNamespace(directory=SweepDir(tmp_path), started=list, total=left, seeds=[0])
+    plan = SimpleNamespace(directory=SweepDir(tmp_path), started=list, count_remaining=lambda: left)
     experiment: Any = SimpleNamespace(plan=plan, stopped=INTERRUPTED if left else None)
-    assert conclude(experiment) == 130
-    assert f"To go on: python -m lab {command} {tmp_path}" in capsys.readouterr().err
+    assert finish(experiment) == 130
+    assert f"To continue: python -m lab {command} {tmp_path}" in capsys.readouterr().err
 
 
 def start(*words: str) -> subprocess.Popen[str]:

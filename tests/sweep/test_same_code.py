@@ -12,7 +12,7 @@ from lab.run.code.repository import Repository
 from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir, TrialDir
 from lab.run.files import write_json
-from lab.sweep.same_code import mixed, require_same_code
+from lab.sweep.same_code import mixed_packages, require_same_code
 from lab.trial import Point, Trial
 
 HERE = CodeSnapshot(Repository("project", Path("/project"), "b" * 40, patch=b"x"), (), {"lab": "new"})
@@ -50,7 +50,7 @@ def test_new_sessions_of_other_code_are_refused(tmp_path: Path, states: dict[int
     one = trial(tmp_path, states, retry=retry)
     sentence = (
         rf"lab \(commit {'a' * 12} there, commit {'b' * 12} with changes here\)\. seed 1 would be mixed with seed 0, so"
-        r" nothing was begun\. Check out that code, choose another hydra\.sweep\.dir, or write mix_code=true"
+        r" nothing was started\. Check out that code, choose another hydra\.sweep\.dir, or write mix_code=true"
     )
     with pytest.raises(LabError, match=sentence):
         asked(one)
@@ -77,14 +77,14 @@ def test_what_mixes_nothing_is_not_refused(
 @pytest.mark.parametrize("state", ["interrupted", "failed lost"])
 def test_sessions_that_go_on_with_other_code_are_told(tmp_path: Path, state: str) -> None:
     one = trial(tmp_path, {0: "completed", 1: state}, retry=True)
-    assert asked(one) == [f"{tmp_path} goes on in seed 1 with other code of lab than before."]
+    assert asked(one) == [f"{tmp_path} continues seed 1 with other code of lab than before."]
     assert asked(one, in_jobs=(1,)) == []
 
 
 def test_trials_that_begin_with_other_code_are_told(tmp_path: Path) -> None:
     (told,) = asked(trial(tmp_path, {0: "completed"}), more=True)
     assert told == (
-        f"Trials that begin now have other code than those before: lab (commit {'a' * 12} there, commit {'b' * 12} with"
+        f"New Trials have other code than the earlier ones: lab (commit {'a' * 12} there, commit {'b' * 12} with"
         " changes here)."
     )
 
@@ -92,9 +92,9 @@ def test_trials_that_begin_with_other_code_are_told(tmp_path: Path) -> None:
 def test_what_is_mixed_in_a_trial_is_found(tmp_path: Path) -> None:
     old, new = (trial(tmp_path / code.digests["lab"], {0: "completed"}, code) for code in (THERE, HERE))
     sessions: list[RunDir] = [one.directory.session(0) for one in (old, new)]
-    assert mixed(sessions) == ["lab"]
-    assert mixed(sessions[:1]) == []
+    assert mixed_packages(sessions) == ["lab"]
+    assert mixed_packages(sessions[:1]) == []
     write_json(sessions[0].provenance, {**THERE.to_dict(), "resumed": [HERE.to_dict()]})
-    assert mixed(sessions[:1]) == ["lab"]
+    assert mixed_packages(sessions[:1]) == ["lab"]
     sessions[0].provenance.write_text("{torn")
-    assert mixed(sessions) == []
+    assert mixed_packages(sessions) == []

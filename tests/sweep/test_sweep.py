@@ -19,10 +19,9 @@ from optuna.samplers import RandomSampler
 from lab.common.text import canonical, quote
 from lab.run.directory import RunDir, SweepDir, find_sessions
 from lab.run.files import read_json, read_yaml, write_json
-from lab.sweep.points import value_of
-from lab.sweep.search import made, sampler
+from lab.sweep.overrides import parse_value
+from lab.sweep.search import instantiate_optuna, make_sampler
 from lab.sweep.study import Outcome, Study
-from lab.sweep.sweep import pack
 from tests.helpers import CONF, ROOT, git, lab, result, train
 
 SMALL = ("algo=a2c", "env=cartpole", "frames=1000", "log.every=500", "eval.every=1000", "eval.episodes=2",
@@ -167,7 +166,7 @@ def test_what_is_recorded_of_values_of_all_kinds_is_what_was_trained(tmp_path: P
     assert [canonical(entry["hyperparameters"]["env.kwargs.table"]) for entry in ranking] == [*map(canonical, values)]
     with (tmp_path / "trials.csv").open(newline="") as file:
         cells = [row["env.kwargs.table"] for row in csv.DictReader(file)]
-    assert [canonical(value_of(cell)) for cell in cells] == [*map(canonical, values)]
+    assert [canonical(parse_value(cell)) for cell in cells] == [*map(canonical, values)]
     again = sweep(tmp_path, *words, "+env.kwargs.table={a:2},{a:1},8", small=small)
     assert again.returncode == 0, again.stdout + again.stderr
     assert len(SweepDir(tmp_path).trials()) == 11
@@ -248,8 +247,8 @@ def test_another_spec_is_refused_in_a_directory_that_was_begun(tmp_path: Path) -
     sweep(tmp_path, "algo.lr=1e-2,1e-3")
     for words, sentence in (
         (["algo.lr=1e-2,1e-3", "frames=2000"], "frames is 1000 there and 2000 here"),
-        (["seed=0,1"], "begun with another kind of sweep"),
-        ([*SEARCH], "begun with another search space"),
+        (["seed=0,1"], "started with another kind of sweep"),
+        ([*SEARCH], "started with another search space"),
     ):
         done = sweep(tmp_path, *words)
         assert done.returncode == 2
@@ -317,7 +316,7 @@ def test_every_sampler_goes_on_after_an_interruption(tmp_path: Path, name: str) 
     for number in range(14):
         if number % 5 == 0:  # as after an interruption
             path = tmp_path / "study"
-            study = Study(["maximize"], NopPruner(), lambda number: sampler(config, number), space, None, path)
+            study = Study(["maximize"], NopPruner(), lambda number: make_sampler(config, number), space, None, path)
             study.open(begun)
         points.append(study.ask())
         begun[number] = Outcome("completed", [float(number % 5)])
@@ -330,7 +329,7 @@ def test_every_sampler_goes_on_after_an_interruption(tmp_path: Path, name: str) 
 @pytest.mark.parametrize("name", ["median", "percentile", "asha", "hyperband", "wilcoxon"])
 def test_every_pruner_stops_the_hopeless_and_spares_the_best(name: str) -> None:
     config = hydra_of(f"hydra/sweeper/pruner={name}").sweeper.pruner
-    study = Study(["maximize"], made(config), lambda _: RandomSampler(0), {}, None)
+    study = Study(["maximize"], instantiate_optuna(config), lambda _: RandomSampler(0), {}, None)
     study.open({})
     pruned = {}
     for level in (100.0, 90.0, 95.0, 80.0, 5.0, 4.0, 3.0, 2.0, 110.0):
@@ -359,15 +358,6 @@ def test_the_sessions_of_a_trial_are_pruned_together(tmp_path: Path) -> None:
     assert read_json(tmp_path / "experiment.json")["sessions"] == {"planned": 8, "completed": 2, "pruned": 6}
 
 
-def test_sessions_are_stacked_as_far_as_no_slot_is_idle() -> None:
-    assert pack(left=4, seeds=4, slots=2, pruning=False) == 2
-    assert pack(left=4, seeds=4, slots=8, pruning=False) == 1
-    assert pack(left=24, seeds=4, slots=2, pruning=False) == 4
-    assert pack(left=5, seeds=4, slots=2, pruning=False) == 3
-    assert pack(left=0, seeds=4, slots=2, pruning=False) == 1
-    assert pack(left=2, seeds=2, slots=2, pruning=True) == 2
-
-
 @pytest.mark.slow
 @pytest.mark.law
 def test_a_trial_gets_no_sessions_of_other_code(tmp_path: Path) -> None:
@@ -393,9 +383,9 @@ def test_a_trial_gets_no_sessions_of_other_code(tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in (place / "trial").rglob("*") if path.is_file()}
     done = lab("resume", "trial", "seed=0,1", **there)
     assert done.returncode == 2
-    assert "trial has Sessions of other code than what runs here: mine (commit" in done.stderr
+    assert "trial has Sessions of other code than the current one: mine (commit" in done.stderr
     assert f"commit {sha[:12]} there, commit {git(place, 'rev-parse', 'HEAD')[:12]} with changes here" in done.stderr
-    assert "seed 1 would be mixed with seed 0, so nothing was begun" in done.stderr
+    assert "seed 1 would be mixed with seed 0, so nothing was started" in done.stderr
     assert {path: path.read_bytes() for path in (place / "trial").rglob("*") if path.is_file()} == before
     done = lab("resume", "trial", "seed=0,1", "mix_code=true", **there)
     assert done.returncode == 0, done.stderr

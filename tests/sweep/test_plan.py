@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from lab.common.text import canonical, dump_yaml
 from lab.run.directory import SweepDir
 from lab.sweep.composer import Composer
-from lab.sweep.points import exact, parse, point
-from lab.sweep.recorded import numbered, recorded, select
+from lab.sweep.overrides import make_point, parse, quote_exactly
+from lab.sweep.plan import number_points, pack, resolve_point, select
 from lab.trial import Point, Trial
 from tests.helpers import CONF
 from tests.sweep.test_composer import context
-from tests.sweep.test_points import VALUES
+from tests.sweep.test_overrides import VALUES
 
 FIXED = ["algo=ppo", "env=pendulum", "~tuned"]
 
@@ -32,7 +32,7 @@ def composer() -> Any:
 
 def grid(composer: Composer, *words: str) -> tuple[list[Point], str]:
     sweep = parse([*FIXED, *words], None)
-    return numbered(composer, sweep.fixed, sweep.grid(), [], [0])
+    return number_points(composer, sweep.fixed, sweep.grid(), [], [0])
 
 
 def values(composer: Composer, *words: str) -> list[Any]:
@@ -42,7 +42,7 @@ def values(composer: Composer, *words: str) -> list[Any]:
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(VALUES, VALUES)
 def test_what_is_recorded_is_what_the_spec_holds(composer: Composer, one: Any, other: Any) -> None:
-    points, note = grid(composer, f"+env.kwargs.a={exact(one)},{exact(other)}")
+    points, note = grid(composer, f"+env.kwargs.a={quote_exactly(one)},{quote_exactly(other)}")
     assert len(points) == (1 if canonical(one) == canonical(other) else 2) == 2 - bool(note)
     for found, value in zip(points, (one, other), strict=False):
         spec = composer.specs([*FIXED, *found.overrides], [0])[0]
@@ -65,11 +65,11 @@ def test_values_are_those_of_the_spec(composer: Composer) -> None:
 
 
 def test_a_choice_of_a_group_and_a_value_of_the_seed_stay_as_they_are_written(composer: Composer) -> None:
-    found = recorded(composer, ["env=pendulum"], point(["algo=a2c", "algo.lr=${seed}"]), [1, 2])
+    found = resolve_point(composer, ["env=pendulum"], make_point(["algo=a2c", "algo.lr=${seed}"]), [1, 2])
     assert found.hyperparameters == {"algo": "a2c", "algo.lr": "${seed}"}
-    assert recorded(composer, FIXED, point(["algo.lr=${seed}"]), [2]).hyperparameters == {"algo.lr": 2.0}
-    impossible = point(["algo.lr=fast"])
-    assert recorded(composer, FIXED, impossible, [0]) == impossible
+    assert resolve_point(composer, FIXED, make_point(["algo.lr=${seed}"]), [2]).hyperparameters == {"algo.lr": 2.0}
+    impossible = make_point(["algo.lr=fast"])
+    assert resolve_point(composer, FIXED, impossible, [0]) == impossible
 
 
 def test_points_are_the_same_if_their_specs_are(composer: Composer) -> None:
@@ -84,11 +84,11 @@ def test_points_are_the_same_if_their_specs_are(composer: Composer) -> None:
 
 def test_trials_that_were_begun_keep_their_numbers(composer: Composer, tmp_path: Path) -> None:
     begun = [
-        Trial(SweepDir(tmp_path).trial(number), FIXED, point([word]), [0])
+        Trial(SweepDir(tmp_path).trial(number), FIXED, make_point([word]), [0])
         for number, word in enumerate(["algo.lr=0.1", "algo.lr=1e-3"])
     ]
     sweep = parse([*FIXED, "algo.lr=0.5,0.001,.1"], None)
-    found, note = numbered(composer, sweep.fixed, sweep.grid(), begun, [0])
+    found, note = number_points(composer, sweep.fixed, sweep.grid(), begun, [0])
     assert [one.hyperparameters["algo.lr"] for one in found] == [0.1, 0.001, 0.5]
     assert not note
 
@@ -96,3 +96,14 @@ def test_trials_that_were_begun_keep_their_numbers(composer: Composer, tmp_path:
 def test_keys_of_a_spec_are_found() -> None:
     assert select({"a": {"b": [1]}}, "a.b") == [1]
     assert select({"a": 1}, "a.b") is select({}, "a")
+
+
+@pytest.mark.parametrize(
+    ("remaining", "seeds", "slots", "pruning", "stack"),
+    [(4, 4, 2, False, 2), (4, 4, 8, False, 1), (24, 4, 2, False, 4), (5, 4, 2, False, 3), (0, 4, 2, False, 1),
+     (2, 2, 2, True, 2)],
+)  # fmt: skip
+def test_sessions_are_stacked_such_that_no_slot_is_idle(
+    remaining: int, seeds: int, slots: int, pruning: bool, stack: int
+) -> None:
+    assert pack(remaining, seeds, slots, pruning) == stack

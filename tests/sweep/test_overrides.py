@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from lab.common.text import canonical
 from lab.errors import LabError
 from lab.spec import SearchSpec
-from lab.sweep.points import choices, corners, exact, parse, searched, value_of
+from lab.sweep.overrides import SweepOverrides, choices, parse, parse_value, quote_exactly, searched_point
 from tests.helpers import ALGORITHMS, CONF, serves, specs
 
 SEARCH = SearchSpec(
@@ -79,20 +79,22 @@ def test_distributions_are_those_of_the_grammar() -> None:
 
 
 def test_corners_hold_every_end_and_every_choice() -> None:
-    points = corners({"x": FloatDistribution(0.5, 1.5), "y": CategoricalDistribution(["p", "q", "r"])})
+    points = SweepOverrides(
+        [0], space={"x": FloatDistribution(0.5, 1.5), "y": CategoricalDistribution(["p", "q", "r"])}
+    ).corners()
     assert [point.hyperparameters for point in points] == [
         {"x": 0.5, "y": "p"},
         {"x": 1.5, "y": "q"},
         {"x": 1.5, "y": "r"},
     ]
-    assert [point.overrides for point in corners({})] == [[]]
+    assert [point.overrides for point in SweepOverrides([0]).corners()] == [[]]
 
 
 def test_a_searched_value_is_written_as_hydra_reads_it() -> None:
-    assert searched({"a": None, "b": True, "c": 1e-05, "d": 0.1 + 0.2}).overrides == [
+    assert searched_point({"a": None, "b": True, "c": 1e-05, "d": 0.1 + 0.2}).overrides == [
         "a=null", "b=true", "c=1e-05", "d=0.30000000000000004",
     ]  # fmt: skip
-    assert value_of("1e-05") == 1e-05
+    assert parse_value("1e-05") == 1e-05
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_a_grid_of_a_range_without_steps_is_refused() -> None:
 
 def test_choices_of_a_search_come_back_as_they_were_written() -> None:
     sweep = parse(["a='x, y',null,true,0.5,[8,8]"], SEARCH)
-    found = [searched({"a": text}, sweep.space) for text in choices(sweep.space["a"], "a")]
+    found = [searched_point({"a": text}, sweep.space) for text in choices(sweep.space["a"], "a")]
     assert [point.hyperparameters["a"] for point in found] == ["x, y", None, True, 0.5, [8, 8]]
     assert found[0].overrides == ["a='x, y'"]
 
@@ -165,7 +167,7 @@ def test_equal_choices_of_a_search_are_one() -> None:
 
 def test_a_text_that_a_search_suggests_may_be_any_text() -> None:
     values = {"a": "x,y", "b": "[64,64]", "c": "a b", "d": "it's", "e": "", "f": [1, "1", {"k": None}]}
-    found = searched(values).hyperparameters
+    found = searched_point(values).hyperparameters
     assert found == {"a": "x,y", "b": [64, 64], "c": "a b", "d": "it's", "e": "", "f": [1, "1", {"k": None}]}
 
 
@@ -191,9 +193,9 @@ VALUES = st.recursive(
 
 @given(st.lists(VALUES, min_size=2, max_size=4))
 def test_any_value_is_written_so_that_hydra_reads_it_again(values: list[Any]) -> None:
-    sweep = parse([f"a={','.join(map(exact, values))}"], None)
+    sweep = parse([f"a={','.join(map(quote_exactly, values))}"], None)
     assert [canonical(point.hyperparameters["a"]) for point in sweep.grid()] == [*map(canonical, values)]
-    assert [canonical(value_of(word.partition("=")[2])) for word in sweep.axes["a"]] == [*map(canonical, values)]
+    assert [canonical(parse_value(word.partition("=")[2])) for word in sweep.axes["a"]] == [*map(canonical, values)]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def test_any_value_is_written_so_that_hydra_reads_it_again(values: list[Any]) ->
 def test_what_is_written_keeps_its_value_in_a_sweep(written: str) -> None:
     single = parse([f"a={written}"], None).fixed if written != "é" else ["a='é'"]
     swept = parse([f"{single[0]},other"], None)
-    assert canonical(swept.grid()[0].hyperparameters["a"]) == canonical(value_of(single[0].partition("=")[2]))
+    assert canonical(swept.grid()[0].hyperparameters["a"]) == canonical(parse_value(single[0].partition("=")[2]))
 
 
 def test_an_unknown_tag_is_refused() -> None:
@@ -214,8 +216,8 @@ def test_an_unknown_tag_is_refused() -> None:
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_every_point_of_an_algorithms_search_space_can_be_trained(algo: str) -> None:
     search = yaml.safe_load((CONF / "search" / f"{algo}.yaml").read_text())
-    space = parse([], SearchSpec(**search)).space
-    assert space
+    sweep = parse([], SearchSpec(**search))
+    assert sweep.space
     for env in ("cartpole", "pendulum"):
-        for point in corners(space) if serves(algo, env) else ():
+        for point in sweep.corners() if serves(algo, env) else ():
             assert specs(f"algo={algo}", f"env={env}", *point.overrides)

@@ -10,7 +10,7 @@ from lab.analysis.objective import Objective
 from lab.analysis.session import read_session
 from lab.errors import LabError
 from lab.run.schemas import FIGURES
-from lab.sweep.possible import _end, _rows, require_possible
+from lab.sweep.checks import first_rows, last_frame, require_possible
 from tests.helpers import specs, train
 
 A2C = ("algo=a2c", "env=cartpole", "~tuned", "algo.horizon=16", "frames=2000", "log.every=500", "eval.every=500")
@@ -30,7 +30,7 @@ def objective(*metrics: str) -> Objective:
             r"objective\.metric=eval_return is not possible with eval\.every=0, .* Set eval",
         ),
         ("eval_best", "eval.every=0", "eval.every=0"),
-        ("strength", "env.id=CartPole-v0", f"env.id=CartPole-v0, as it {REFERENCE}, and that of CartPole-v1 alone is"),
+        ("strength", "env.id=CartPole-v0", f"env.id=CartPole-v0, as it {REFERENCE}, and only that of CartPole-v1 is"),
         ("max_strength", "+env.kwargs.sutton_barto_reward=true", r"env.kwargs=\{sutton_barto_reward:true\}.* Leave"),
         (
             "final_strength",
@@ -55,16 +55,16 @@ def test_what_cannot_be_had_is_refused(metric: str, words: str, sentence: str) -
 @pytest.mark.parametrize(
     ("metric", "words", "sentence"),
     [
-        ("eval_return", "eval.every=2000", "no evaluation before the last look, at frame 1,800"),
-        ("eval_return", "eval.every=1850", "no evaluation before the last look"),
-        ("return", "log.every=2000 eval.every=0", "too little is logged before the last look"),
-        ("stability", "log.every=1900 eval.every=0", "too little is logged before the last look"),
+        ("eval_return", "eval.every=2000", "no evaluation before the last rung, at frame 1,800"),
+        ("eval_return", "eval.every=1850", "no evaluation before the last rung"),
+        ("return", "log.every=2000 eval.every=0", "too little is logged before the last rung"),
+        ("stability", "log.every=1900 eval.every=0", "too little is logged before the last rung"),
         ("frames_to_solve", "", "no Session has it before it has solved its environment"),
     ],
 )
 def test_what_a_pruner_cannot_look_at_is_refused(metric: str, words: str, sentence: str) -> None:
     made = specs(*A2C, *words.split())[0]
-    with pytest.raises(LabError, match=f"A pruner cannot look at objective.metric={metric}: .*{sentence}"):
+    with pytest.raises(LabError, match=f"A pruner cannot judge objective.metric={metric}: .*{sentence}"):
         require_possible(objective(metric), made, 10)
     require_possible(objective(metric), made)
 
@@ -85,5 +85,5 @@ def test_an_evaluation_at_the_end_is_enough_without_a_pruner(tmp_path: Path) -> 
     found = read_session(session, 0)
     assert found.figure("eval_return") is not None
     assert found.tables is not None
-    assert found.tables.metrics["frame"].tolist()[:2] == _rows(made)
-    assert found.frame == _end(made)
+    assert found.tables.metrics["frame"].tolist()[:2] == first_rows(made)
+    assert found.frame == last_frame(made)

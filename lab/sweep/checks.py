@@ -1,0 +1,148 @@
+"""Checks before a sweep starts: every point can be trained and ranked, and earlier Sessions have the same spec."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from lab.analysis.objective import Objective
+from lab.analysis.session import read_spec
+from lab.common.text import format_value
+from lab.errors import LabError
+from lab.launch.naming import select_for_all
+from lab.run.schemas import ENDED
+from lab.spec import Spec, differences
+from lab.sweep.composer import Composer
+from lab.sweep.plan import SweepPlan, distinct_specs
+from lab.sweep.search import suggest_point
+from lab.trial import Trial
+
+EVALUATION = ("eval_return", "eval_best")
+REFERENCE = {
+    "random_return": (
+        "strength", "max_strength", "final_strength", "sample_efficiency", "training_efficiency", "stability",
+    ),
+    "solved": ("frames_to_solve",),
+}  # figures by the key of env.reference that they need  # fmt: skip
+MEANING = {"random_return": "the mean return of random actions", "solved": "the return that counts as solved"}
+MIN_ROWS = {"stability": 2}  # rows of metrics.csv that a figure needs, if more than one
+
+
+def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
+    """Check all points of a grid, or the corners of a search space and one point that the search suggests.
+
+    Returns:
+        The spec of one of the points.
+
+    Raises:
+        LabError: a point makes no spec or cannot have the objective, or a Session in the directory has another spec.
+    """
+    from lab.train.lockstep import check_spaces
+
+    started = {trial.number: trial for trial in plan.started()}
+    points = plan.points
+    environments: dict[str, Any] = {}
+    for number, point in enumerate(points or [*plan.overrides.corners(), suggest_point(composer, plan)]):
+        overrides = [*plan.overrides.fixed, *point.overrides]
+        specs = composer.specs(overrides, plan.seeds)
+        distinct = distinct_specs(composer, overrides, plan.seeds)
+        check_spaces(distinct, environments)
+        for spec in distinct:
+            require_possible(plan.objective, spec, plan.settings.rungs if plan.prune else None)
+        if points is not None:
+            refuse_other_spec(started.get(number) or plan.trial(number, point), specs)
+    if points is None:
+        for trial in started.values():
+            refuse_other_spec(trial, composer.specs(trial.overrides, plan.seeds))
+    if len({spec.name for spec in specs}) > 1:
+        return replace(spec, name=select_for_all(composer.config, "name", plan.seeds) or spec.name)
+    return spec
+
+
+def refuse_other_spec(trial: Trial, specs: list[Spec]) -> None:
+    """Raise LabError if a Session of a Trial has another spec than that of its seed."""
+    for session, spec in zip(trial.sessions().values(), specs, strict=True):
+        if session.spec.exists():
+            try:
+                changed = differences(read_spec(session), spec.to_dict())
+            except LabError:
+                if session.read_status()["state"] not in ENDED:
+                    raise
+                continue  # analysis counts it as failed, and nothing is written there
+            if changed:
+                raise LabError(
+                    f"{session.path} holds a Session of another spec: {'; '.join(changed)}."
+                    " Choose another hydra.sweep.dir."
+                )
+
+
+def require_possible(objective: Objective, spec: Spec, rungs: int | None = None) -> None:
+    """Raise LabError if no Session of a spec can have a figure of the objective, or have it at the pruner's rungs."""
+    for metric in objective.metrics:
+        reason = _why_impossible(metric, spec)
+        if reason:
+            other = "Or rank by another figure, as objective.metric=return."
+            raise LabError(f"objective.metric={metric} is not possible {reason} {other}")
+    reason = _why_unprunable(objective.metrics[0], spec, rungs) if rungs else ""
+    if reason:
+        raise LabError(f"A pruner cannot judge objective.metric={objective.metrics[0]}: {reason}")
+
+
+def _why_impossible(metric: str, spec: Spec) -> str:
+    if metric in EVALUATION and not spec.eval.every:
+        return "with eval.every=0, by which nothing is evaluated. Set eval.every to a number of frames."
+    env, reference = spec.env, spec.env.reference
+    for key in (key for key, metrics in REFERENCE.items() if metric in metrics):
+        need = f"as it needs {MEANING[key]}"
+        if env.kwargs:
+            return (
+                f"with env.kwargs={format_value(env.kwargs)}, {need}, and env.reference is of an environment without"
+                " arguments. Leave env.kwargs out."
+            )
+        if reference.id != env.id:
+            known = f"only that of {reference.id} is known" if reference.id else "that is not known"
+            return (
+                f"with env.id={env.id}, {need}, and {known}."
+                f" Measure it, and set env.reference.id={env.id} and env.reference.{key}."
+            )
+        if getattr(reference, key) is None:
+            return f"with env.reference.{key}=null, {need}. Measure it, and set env.reference.{key}."
+    if len(first_rows(spec)) < MIN_ROWS.get(metric, 1):
+        return (
+            f"with log.every={spec.log.every} and frames={spec.frames}, as it needs two log intervals. Lower log.every."
+        )
+    return ""
+
+
+def _why_unprunable(metric: str, spec: Spec, rungs: int) -> str:
+    last = spec.frames * (rungs - 1) / rungs
+    rows = first_rows(spec)
+    if metric == "frames_to_solve":
+        return "no Session has it before it has solved its environment. Rank by sample_efficiency, as an example."
+    if metric in EVALUATION and interval_end(spec, spec.eval.every) > last:
+        problem, key = "there is no evaluation before", "eval"
+    elif rows[0] == last_frame(spec) or rows[MIN_ROWS.get(metric, 1) - 1] > last:
+        problem, key = "too little is logged before", "log"
+    else:
+        return ""
+    every = getattr(spec, key).every
+    return f"with {key}.every={every} {problem} the last rung, at frame {last:,.0f}. Lower {key}.every."
+
+
+def first_rows(spec: Spec) -> list[int]:
+    """Return the frames of the first two rows of metrics.csv, or of the only one."""
+    intervals = [interval for interval in (spec.log.every, spec.eval.every) if interval]
+    frames = {interval_end(spec, times * interval) for interval in intervals for times in (1, 2)}
+    return sorted(frames | {last_frame(spec)})[:2]
+
+
+def interval_end(spec: Spec, frame: int) -> int:
+    """Return the end of the first horizon that reaches a frame, or of the Session if that is earlier."""
+    horizon = spec.algo.horizon * spec.env.num_envs
+    return min(-(-frame // horizon) * horizon, last_frame(spec))
+
+
+def last_frame(spec: Spec) -> int:
+    """Return the frame at which a Session ends: with the first whole horizon that reaches `frames`."""
+    horizon = spec.algo.horizon * spec.env.num_envs
+    return -(-spec.frames // horizon) * horizon
