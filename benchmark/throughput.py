@@ -44,7 +44,7 @@ WORK = {
         frames=60_000,
         settings=(
             "algo=ppo", "env=cartpole", "env.num_envs=8", "algo.horizon=128", "algo.epochs=10", "algo.batch_size=256",
-            "algo.lr=1e-3", "algo.lr_schedule=constant", "net.hidden=[64,64]", "net.activation=tanh",
+            "algo.lr=1e-3", "algo.optimizer.lr_schedule=constant", "net.hidden=[64,64]", "net.activation=tanh",
             "net.shared=false",
         ),
         env_id="CartPole-v1",

@@ -274,6 +274,8 @@ def _build(cls: type[T], values: Any, prefix: str, where: str = "the spec") -> T
             return Module(str(target), values, shared=shared)  # type: ignore[return-value]
     types = get_type_hints(cls, include_extras=True)
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    if "lr" not in known and "lr" in (values.get("optimizer") or {}):  # algo.lr is short for algo.optimizer.lr
+        values = {key: value for key, value in values.items() if key != "lr"}
     for key in values:
         if key not in known:
             new_name = renamed(f"{prefix}{key}", lambda new: new.removeprefix(prefix).partition(".")[0] in known)

@@ -61,8 +61,8 @@ def experiment(
         trial = sweep.trial(number)
         write_sealed_json(trial.point, {"number": number, "hyperparameters": values, "seeds": list(range(seeds))})
         spec = copy.deepcopy(base)
-        for key, value in values.items():
-            spec["algo"][key.split(".")[1]] = value
+        spec["algo"] |= {"gamma": values["algo.gamma"], "advantage": values["algo.advantage"]}
+        spec["algo"]["optimizer"]["lr"] = values["algo.lr"]
         for s in range(seeds):
             state = (states or {}).get((number, s), "completed")
             if state != "pending":
@@ -94,7 +94,8 @@ def session(
             "frame": frames, "optimizer_steps": frames // 40, "episodes": np.arange(done) * 10, "return": returns,
             "length": returns, "policy_loss": rng.normal(0, 0.1, done), "value_loss": 50 * rng.random(done) + 1,
             "entropy_loss": -entropy, "entropy": entropy, "approx_kl": 0.01 * rng.random(done),
-            "explained_variance": rng.random(done), "grad_norm": rng.random(done), "learning_rate": spec["algo"]["lr"],
+            "explained_variance": rng.random(done), "grad_norm": rng.random(done),
+            "learning_rate": spec["algo"]["optimizer"]["lr"],
             "ent_coef": 0.0, "eval_return": np.where(np.arange(done) % 10 == 9, returns + 10, np.nan),
             "eval_length": np.where(np.arange(done) % 10 == 9, returns + 10, np.nan),
         }

@@ -65,6 +65,8 @@ def set_in(values: Any, found: Any) -> bool:
 def test_tuned_files_are_picked_up_by_themselves(file: str) -> None:
     algo, env = next(pair for pair in PAIRS if "_".join(pair) == Path(file).stem)
     tuned = yaml.safe_load((CONF / file).read_text())
+    if lr := tuned["algo"].pop("lr", None):
+        tuned["algo"].setdefault("optimizer", {})["lr"] = lr
     spec = specs(f"algo={algo}", f"env={env}")[0].to_dict()
     plain = specs(f"algo={algo}", f"env={env}", "~tuned")[0].to_dict()
     assert spec != plain

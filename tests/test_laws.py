@@ -59,14 +59,14 @@ ODD = {
         "algo.batch_size=9",
         "algo.target_update_interval=3",
         "algo.tau=0.1",
-        "algo.max_grad_norm=null",
+        "algo.optimizer.max_grad_norm=null",
     ),
     "pqn": ("algo.horizon=10", "algo.batch_size=15", "algo.dueling=true", "algo.exploration.schedule=exponential"),
     "sarsa": (
         "algo.horizon=11",
         "algo.batch_size=null",
         "algo.exploration.method=boltzmann",
-        "algo.max_grad_norm=null",
+        "algo.optimizer.max_grad_norm=null",
     ),
     "a2c": ("algo.horizon=7", "algo.advantage=n_step", "algo.n_step=3", "algo.entropy_coef=0.01"),
     "ppo": ("algo.horizon=9", "algo.batch_size=27", "algo.clip_range_vf=0.2", "algo.target_kl=0.001", "algo.epochs=4"),
@@ -82,7 +82,7 @@ def words(algo: str, case: str) -> list[str]:
         usual = OFF_POLICY
     if case == "odd":
         usual = ODD.get(algo, OFF_POLICY if algo in OFF_POLICY_ALGORITHMS else ())
-    schedules = ["algo.lr_schedule=linear"]
+    schedules = ["algo.optimizer.lr_schedule=linear"]
     if hasattr(specs(f"algo={algo}")[0].algo, "entropy_schedule"):
         schedules.append("algo.entropy_schedule=cosine")
     return [f"algo={algo}", *CASES[case], *usual, *schedules, "frames=1000"]

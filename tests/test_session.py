@@ -94,7 +94,7 @@ def test_tensorboard_holds_curves_histograms_and_hyperparameters(tmp_path: Path)
     assert actions.num == 32 * 8
     assert actions.max <= 1
     plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data
-    assert b"algo.lr" in plugin.content
+    assert b"algo.optimizer.lr" in plugin.content
 
 
 def test_nan_in_a_loss_fails_the_session_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:

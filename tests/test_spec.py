@@ -28,7 +28,7 @@ def test_a_spec_read_back_is_the_same(tmp_path: Path) -> None:
 
 def test_numbers_are_what_they_are_declared() -> None:
     spec = specs("algo.lr=1", "algo=ppo", "algo.clip_range_vf=1")[0]
-    assert isinstance(spec.algo.lr, float)
+    assert isinstance(spec.algo.optimizer.lr, float)
     assert isinstance(spec.algo.clip_range_vf, float)
     assert specs("frames=1e4")[0].frames == 10_000
     assert specs("name=2024")[0].name == "2024"
@@ -54,7 +54,7 @@ def test_numbers_are_what_they_are_declared() -> None:
         ("name=../x", "name of a directory"),
         ("algo.lr=null", "a number"),
         ("algo.lr=[1]", "a number"),
-        ("algo.lr_schedule=lin", "Did you mean 'linear'"),
+        ("algo.optimizer.lr_schedule=lin", "Did you mean 'linear'"),
         ("algo.optimizer.name=adm", "Did you mean 'adam'"),
         ("+algo.optimizer.beta3=1", "algo.optimizer has no key"),
         ("+foo=1", "has no key 'foo'"),
@@ -99,9 +99,9 @@ def test_an_interpolation_that_leads_nowhere() -> None:
 
 def test_a_stack_has_vectors_of_numbers_and_one_of_everything_else() -> None:
     first = specs("algo=ppo")[0].algo
-    second = dataclasses.replace(first, lr=0.5)
+    second = dataclasses.replace(first, gamma=0.5)
     stacked = stack([first, second], "cpu", "algo")
-    assert stacked.lr.flatten().tolist() == pytest.approx([first.lr, 0.5])
+    assert stacked.gamma.flatten().tolist() == pytest.approx([first.gamma, 0.5])
     assert stacked.optimizer.eps.shape == (2, 1)
     assert stacked.horizon == first.horizon
     with pytest.raises(LabError, match=r"algo.horizon differs between Sessions of one stack"):

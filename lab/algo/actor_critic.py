@@ -138,15 +138,15 @@ class ActorCritic(OffPolicy):
         return [value.gather(-1, action.unsqueeze(-1)).squeeze(-1) for value in values]
 
     def update(
-        self, batch: Batch, streams: list[Streams], lr: torch.Tensor, active: torch.Tensor, diagnose: bool
+        self, batch: Batch, streams: list[Streams], active: torch.Tensor, diagnose: bool
     ) -> dict[str, torch.Tensor]:
         drawn = [self.draw(stream.minibatches, (2, self.batch_size)) for stream in streams]
         next_noise, noise = torch.from_numpy(np.stack(drawn, 1)).to(self.active.device)
         values, targets = self.values_and_targets(batch, next_noise)
-        metrics = self.fit_critics(batch, values, targets, lr, active, diagnose)
+        metrics = self.fit_critics(batch, values, targets, active, diagnose)
         self.steps_taken += 1
         if self.improving:
-            metrics |= self.improve_policy(batch, noise, lr, active)
+            metrics |= self.improve_policy(batch, noise, active)
         self.follow(active)
         return metrics
 
@@ -171,7 +171,6 @@ class ActorCritic(OffPolicy):
         batch: Batch,
         values: list[torch.Tensor],
         targets: torch.Tensor,
-        lr: torch.Tensor,
         active: torch.Tensor,
         diagnose: bool,
     ) -> dict[str, torch.Tensor]:
@@ -179,7 +178,7 @@ class ActorCritic(OffPolicy):
         assert self.replay is not None
         first, second = (value - targets for value in values)
         losses = 0.5 * (first.square() + second.square())
-        norm = self.learners["critic"].step(losses, batch.weight, lr, active, self.max_grad_norm)
+        norm = self.learners["critic"].step(losses, batch.weight, active)
         metrics = {"steps": active[:, 0]}
         if not diagnose and not self.memory.prioritized:
             return metrics
@@ -194,9 +193,7 @@ class ActorCritic(OffPolicy):
                 "grad_norm": norm,
             }
 
-    def improve_policy(
-        self, batch: Batch, noise: torch.Tensor, lr: torch.Tensor, active: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def improve_policy(self, batch: Batch, noise: torch.Tensor, active: torch.Tensor) -> dict[str, torch.Tensor]:
         """Take a step of the policy toward actions of higher value, and return metrics [S]."""
         raise NotImplementedError
 

@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from lab.algo.schedule import scheduled
 from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
@@ -15,7 +14,6 @@ from lab.errors import LabError, require, require_one_of
 from lab.net.net import NORMS
 
 if TYPE_CHECKING:
-    from lab.algo.torch_schedule import TorchSchedule
     from lab.env.vector import Spaces
     from lab.memory.replay import Replay
     from lab.memory.rollout import Rollout
@@ -40,7 +38,6 @@ class Algorithm:
         carry_size: numbers that an agent with a memory of its own carries from step to step, K; 0 for one without.
         problems: what checks of every learning step found (mode=dev), by index of the Session; null if none are made.
         replay: the replay memory, if the algorithm has one and `allocate` made it.
-        schedules: those of torch, by what they change.
     """
 
     name: str  # what the algorithm is called, in config and in the name of a run
@@ -96,24 +93,16 @@ class Algorithm:
         self.carry_size = 0
         self.problems: dict[int, str] | None = None
         self.replay: Replay | None = None
-        self.schedules: dict[str, TorchSchedule] = {}
-        path = getattr(self, "lr_schedule", "")
-        if "." in path:
-            from lab.algo.torch_schedule import TorchSchedule
 
-            fields: Any = self
-            self.schedules["lr"] = TorchSchedule(path, fields.lr_schedule_kwargs, fields.lr)
+    def update_learning_rates(self, progress: float) -> None:
+        """Set every learner's learning rate: to be called once in each learning call, as schedules of torch count."""
+        for learner in self.learners.values():
+            learner.update_lr(progress)
 
-    def learning_rate(self, progress: float) -> torch.Tensor:
-        """Return the learning rate of a learning call, [S, 1]: to be asked once in each, as schedules of torch count.
-
-        It is for algorithms with the fields lr, lr_schedule, lr_final and lr_schedule_kwargs.
-        """
-        if "lr" in self.schedules:
-            return self.schedules["lr"].next()
-        fields: Any = self
-        rate: torch.Tensor = scheduled(fields.lr_schedule, fields.lr, fields.lr_final, progress)
-        return rate
+    @property
+    def learning_rate(self) -> torch.Tensor:
+        """The learning rate of the present learning call, [S, 1]."""
+        return next(iter(self.learners.values())).lr
 
     def allocate(self, num_envs: int) -> None:
         """Make what only learning needs, as a replay memory, for a Session of so many environments.
@@ -189,18 +178,15 @@ class Algorithm:
 
     def state(self, index: int) -> dict[str, Any]:
         """Return what one Session has learned, as tensors and plain data; its memory keeps files of its own."""
-        optimizers = {name: learner.optimizer.session(index) for name, learner in self.learners.items()}
-        schedules = {name: schedule.session(index) for name, schedule in self.schedules.items()}
-        return {"parameters": self.weights(index), "optimizers": optimizers, "schedules": schedules}
+        learners = {name: learner.session(index) for name, learner in self.learners.items()}
+        return {"parameters": self.weights(index), "learners": learners}
 
     def restore(self, index: int, state: dict[str, Any]) -> None:
         """Set one Session to what `state` returned."""
         for network in self.networks:
             network.restore(index, state["parameters"])
         for name, learner in self.learners.items():
-            learner.optimizer.restore(index, state["optimizers"][name])
-        for name, schedule in self.schedules.items():
-            schedule.restore(index, state["schedules"][name])
+            learner.restore(index, state["learners"][name])
 
 
 def stack(items: list[T], device: torch.device, key: str) -> T:

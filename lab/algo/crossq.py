@@ -61,11 +61,9 @@ class CrossQ(MaximumEntropy):
             targets = batch.reward + batch.discount * (value - self.log_temperature.exp() * log_prob)
         return self.of_taken([current for current, _ in halves], batch.action), targets
 
-    def improve_policy(
-        self, batch: Batch, noise: torch.Tensor, lr: torch.Tensor, active: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def improve_policy(self, batch: Batch, noise: torch.Tensor, active: torch.Tensor) -> dict[str, torch.Tensor]:
         with training(self.of_actor, (batch.weight > 0).to(batch.weight.dtype)):
-            return super().improve_policy(batch, noise, lr, active)
+            return super().improve_policy(batch, noise, active)
 
 
 def normalizations(network: nn.Module) -> list[BatchRenorm]:

@@ -102,7 +102,7 @@ class DQN(ValueBased, OffPolicy):
         return {"exploration_rate": self.active.new_tensor(self.exploration.values(progress))}
 
     def update(
-        self, batch: Batch, streams: list[Streams], lr: torch.Tensor, active: torch.Tensor, diagnose: bool
+        self, batch: Batch, streams: list[Streams], active: torch.Tensor, diagnose: bool
     ) -> dict[str, torch.Tensor]:
         if self.noisy:
             for network in (self.network, self.target):
@@ -113,7 +113,7 @@ class DQN(ValueBased, OffPolicy):
             following = taken(following, self.values(chooser).argmax(-1))
         current = taken(self.atoms_of(self.network, batch.observation), batch.action)
         losses, errors = self.losses(current, following, batch)
-        norm = self.learners["q"].step(losses, batch.weight, lr, active, self.max_grad_norm)
+        norm = self.learners["q"].step(losses, batch.weight, active)
         assert self.replay is not None
         self.replay.update_priorities(batch, errors)
         self.steps_taken += 1

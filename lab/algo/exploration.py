@@ -7,10 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
-from lab.algo.schedule import scheduled
 from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.errors import require, require_one_of
+from lab.net.schedule import scheduled
 
 METHODS = ("epsilon_greedy", "boltzmann")
 SCHEDULES = ("constant", "linear", "exponential", "cosine", "periodic")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from lab.algo.actor_critic import ActorCritic
@@ -57,7 +57,14 @@ class MaximumEntropy(ActorCritic):
         self.log_temperature = nn.Parameter(column)
         if self.learn_temperature:
             module = nn.ParameterDict({"log_temperature": self.log_temperature})
-            self.learners["temperature"] = Learner(module, self.optimizer, device)
+            spec = replace(
+                self.optimizer,
+                lr=self.temperature_lr,
+                lr_schedule="constant",
+                lr_schedule_kwargs={},
+                max_grad_norm=None,
+            )
+            self.learners["temperature"] = Learner(module, spec, device)
         self.aimed_entropy = self.aim()
 
     def aim(self) -> torch.Tensor | float:
@@ -115,19 +122,16 @@ class MaximumEntropy(ActorCritic):
             values = self.values(critic, observation, action)
         return self.expected(values, log_prob)
 
-    def improve_policy(
-        self, batch: Batch, noise: torch.Tensor, lr: torch.Tensor, active: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def improve_policy(self, batch: Batch, noise: torch.Tensor, active: torch.Tensor) -> dict[str, torch.Tensor]:
         temperature = self.log_temperature.detach().exp()
         value, log_prob = self.rate(self.critic, batch.observation, noise)
         losses = temperature * log_prob - value
-        norm = self.learners["actor"].step(losses, batch.weight, lr, active, self.max_grad_norm)
+        norm = self.learners["actor"].step(losses, batch.weight, active)
         log_prob, share = log_prob.detach(), shares(batch)
         if self.learn_temperature:
             # By its logarithm, which keeps it above 0 (Haarnoja et al. 2018, section 5).
             surplus = -self.log_temperature * (log_prob + self.aimed_entropy)
-            temperature_lr = torch.as_tensor(self.temperature_lr)
-            self.learners["temperature"].step(surplus, share, temperature_lr, active)
+            self.learners["temperature"].step(surplus, share, active)
         with torch.no_grad():
             return {
                 "actor_loss": (losses * share).sum(-1),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from lab.algo.algorithm import Algorithm
-from lab.algo.schedule import check_lr
 from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
@@ -34,13 +33,8 @@ class OffPolicy(Algorithm):
     batch_size: int  # transitions in a learning step
     learning_starts: int  # frames before learning, in which actions are random
     n_step: int  # rewards in a return before the value completes it
-    lr: float  # learning rate
-    lr_schedule: str  # how it changes: one of schedule.NAMES, or the path of one of torch's, stepped as it learns
-    lr_final: float  # learning rate at the end of the schedule
-    max_grad_norm: float | None  # bound on the norm of a Session's gradient, null for none
     memory: ReplaySpec
     optimizer: OptimizerSpec
-    lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict, kw_only=True)  # arguments of one of torch's
 
     METRICS: ClassVar[tuple[str, ...]] = ("grad_norm", "learning_rate", "replay_frames")
 
@@ -50,9 +44,6 @@ class OffPolicy(Algorithm):
         require(self.batch_size >= 1, "algo.batch_size", self.batch_size, "1 or more")
         require(self.learning_starts >= 0, "algo.learning_starts", self.learning_starts, "0 frames or more")
         require(self.n_step >= 1, "algo.n_step", self.n_step, "1 or more")
-        check_lr(self.lr, self.lr_schedule, self.lr_final, self.lr_schedule_kwargs)
-        bounded = self.max_grad_norm is None or self.max_grad_norm > 0
-        require(bounded, "algo.max_grad_norm", self.max_grad_norm, "above 0, or null")
         least = max(self.horizon, self.n_step) * env.num_envs
         require(
             self.memory.size >= least, "algo.memory.size", self.memory.size, f"{least} or more (a horizon, or n steps)"
@@ -90,17 +81,17 @@ class OffPolicy(Algorithm):
         if self.exploring or not self.replay.num_available:
             return {"steps": torch.zeros(stack, device=self.active.device)}
         chosen = np.stack([stream.minibatches.random((self.gradient_steps, self.batch_size)) for stream in streams], 1)
-        lr = self.learning_rate(progress)
+        self.update_learning_rates(progress)
         steps = torch.zeros_like(self.active[:, 0])
         metrics: dict[str, torch.Tensor] = {}
         for drawn in chosen:
             batch = self.replay.sample(drawn, self.gamma, progress, rollout.statistics)
             active = self.active * (batch.weight.sum(-1, keepdim=True) > 0).to(self.active.dtype)
-            metrics |= self.update(batch, streams, lr, active, diagnose)
+            metrics |= self.update(batch, streams, active, diagnose)
             steps = steps + metrics.pop("steps")
         if diagnose:
             frames = torch.full_like(steps, self.replay.num_available)
-            metrics |= {**self.rates(progress), "learning_rate": lr[:, 0], "replay_frames": frames}
+            metrics |= {**self.rates(progress), "learning_rate": self.learning_rate[:, 0], "replay_frames": frames}
         return {**metrics, "steps": steps}
 
     def rates(self, progress: float) -> dict[str, torch.Tensor]:
@@ -108,14 +99,13 @@ class OffPolicy(Algorithm):
         return {}
 
     def update(
-        self, batch: Batch, streams: list[Streams], lr: torch.Tensor, active: torch.Tensor, diagnose: bool
+        self, batch: Batch, streams: list[Streams], active: torch.Tensor, diagnose: bool
     ) -> dict[str, torch.Tensor]:
         """Take one learning step.
 
         Args:
             batch: transitions.
             streams: each Session's random streams.
-            lr: learning rate, [S, 1].
             active: [S, 1], 0 for Sessions that do not take this step.
             diagnose: whether to compute the metrics that cost time too.
 

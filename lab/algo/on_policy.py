@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from lab.algo.algorithm import Algorithm
-from lab.algo.schedule import check_lr, check_schedule, scheduled
 from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require, require_one_of
 from lab.net.optimizer import OptimizerSpec
+from lab.net.schedule import check_schedule, scheduled
 
 if TYPE_CHECKING:
     from lab.env.vector import Spaces
@@ -26,21 +26,16 @@ DISTRIBUTIONS = ("auto", "gaussian", "tanh_gaussian", "beta")
 class OnPolicy(Algorithm):
     """A policy that learns from the steps it has just taken."""
 
-    lr: float  # learning rate
-    lr_schedule: str  # how it changes: one of schedule.NAMES, or the path of one of torch's, stepped as it learns
-    lr_final: float  # learning rate at the end of the schedule
     entropy_coef: float  # weight of the entropy bonus
     entropy_schedule: str  # how it changes: one of schedule.NAMES
     entropy_final: float  # weight at the end of the schedule
     value_coef: float  # weight of the value loss
     normalize_advantage: bool  # whether to scale advantages to mean 0 and deviation 1 before each step
-    max_grad_norm: float  # bound on the norm of a Session's gradient
     policy_gain: float  # gain of the initialization of the policy's last layer
     distribution: str  # of continuous actions: one of DISTRIBUTIONS
     log_std_init: float  # initial log standard deviation of continuous actions
     state_dependent_std: bool  # whether the network says it for each observation, from there on
     optimizer: OptimizerSpec
-    lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict, kw_only=True)  # arguments of one of torch's
 
     METRICS: ClassVar[tuple[str, ...]] = (
         "policy_loss", "value_loss", "entropy_loss", "entropy", "approx_kl", "explained_variance", "grad_norm",
@@ -50,11 +45,9 @@ class OnPolicy(Algorithm):
 
     def check(self, env: EnvSpec) -> None:
         super().check(env)
-        check_lr(self.lr, self.lr_schedule, self.lr_final, self.lr_schedule_kwargs)
         schedule, final = self.entropy_schedule, self.entropy_final
         check_schedule("algo.entropy", "algo.entropy_coef", self.entropy_coef, schedule, final)
         require(self.value_coef >= 0, "algo.value_coef", self.value_coef, "0 or more")
-        require(self.max_grad_norm > 0, "algo.max_grad_norm", self.max_grad_norm, "above 0")
         require(self.policy_gain > 0, "algo.policy_gain", self.policy_gain, "above 0")
         require_one_of("algo.distribution", self.distribution, DISTRIBUTIONS)
         normal = not self.state_dependent_std or self.distribution != "beta"
@@ -230,10 +223,10 @@ class OnPolicy(Algorithm):
             "value_loss": 0.5 * (value - returns).square() if self.has_value else torch.zeros_like(value),
             "entropy_loss": -entropy,
         }
-        lr, entropy_coef = self.scheduled(progress)
+        entropy_coef = self.update_schedules(progress)
         active = self.active * any_usable(weight)
-        norm = self.descend(losses, weight, lr, entropy_coef, active)
-        metrics = {"steps": active[:, 0], "grad_norm": norm, **self.describe(losses, weight, lr, entropy_coef)}
+        norm = self.descend(losses, weight, entropy_coef, active)
+        metrics = {"steps": active[:, 0], "grad_norm": norm, **self.describe(losses, weight, entropy_coef)}
         if diagnose:
             with torch.no_grad():
                 log_ratio = self.evaluate_actions(parts, samples)[0] - log_prob
@@ -265,7 +258,6 @@ class OnPolicy(Algorithm):
         self,
         losses: dict[str, torch.Tensor],
         weight: torch.Tensor,
-        lr: torch.Tensor,
         entropy_coef: torch.Tensor,
         active: torch.Tensor,
     ) -> torch.Tensor:
@@ -274,7 +266,6 @@ class OnPolicy(Algorithm):
         Args:
             losses: policy_loss, value_loss and entropy_loss of every sample, [S, B].
             weight: each sample's share of its Session's loss, [S, B].
-            lr: learning rate, [S, 1].
             entropy_coef: weight of the entropy loss, [S, 1].
             active: [S, 1], 0 for Sessions that do not take this step.
 
@@ -282,21 +273,22 @@ class OnPolicy(Algorithm):
             The norm of each Session's gradient before it was clipped, [S].
         """
         total = losses["policy_loss"] + self.value_coef * losses["value_loss"] + entropy_coef * losses["entropy_loss"]
-        return self.learners["agent"].step(total, weight, lr, active, self.max_grad_norm)
+        return self.learners["agent"].step(total, weight, active)
 
-    def scheduled(self, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the learning rate and the weight of the entropy bonus at this point of training, [S, 1] each."""
-        lr = self.learning_rate(progress)
-        return lr, scheduled(self.entropy_schedule, self.entropy_coef, self.entropy_final, progress)
+    def update_schedules(self, progress: float) -> torch.Tensor:
+        """Set the learning rate of a learning call, and return the weight of the entropy bonus in it, [S, 1]."""
+        self.update_learning_rates(progress)
+        entropy_coef: torch.Tensor = scheduled(self.entropy_schedule, self.entropy_coef, self.entropy_final, progress)
+        return entropy_coef
 
     def describe(
-        self, losses: dict[str, torch.Tensor], weight: torch.Tensor, lr: torch.Tensor, entropy_coef: torch.Tensor
+        self, losses: dict[str, torch.Tensor], weight: torch.Tensor, entropy_coef: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Return the metrics [S] that every step of the optimizer has."""
         metrics = {name: average(loss.detach(), weight) for name, loss in losses.items()}
         return metrics | {
             "entropy": -metrics["entropy_loss"],
-            "learning_rate": lr[:, 0],
+            "learning_rate": self.learning_rate[:, 0],
             "ent_coef": entropy_coef[:, 0],
         }
 

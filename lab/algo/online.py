@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from lab.algo.minibatches import check_minibatch, orders
 from lab.algo.on_policy import any_usable, average, explained_variance, share
 from lab.algo.returns import lambda_return
-from lab.algo.schedule import check_lr
 from lab.algo.value_based import ValueBased, taken
 from lab.common.imports import torch
 from lab.common.streams import Streams
@@ -29,12 +28,7 @@ class Online(ValueBased):
     td_lambda: float  # decay of longer returns, 0 for those of one step
     epochs: int  # passes over each horizon of steps
     batch_size: int | None  # samples in a learning step, null for the whole horizon
-    lr: float  # learning rate
-    lr_schedule: str  # how it changes: one of schedule.NAMES, or the path of one of torch's, stepped as it learns
-    lr_final: float  # learning rate at the end of the schedule
-    max_grad_norm: float | None  # bound on the norm of a Session's gradient, null for none
     optimizer: OptimizerSpec
-    lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict, kw_only=True)  # arguments of one of torch's
 
     METRICS: ClassVar[tuple[str, ...]] = (
         "q_loss", "q_values", "td_error", "explained_variance", "exploration_rate", "grad_norm", "learning_rate",
@@ -46,9 +40,6 @@ class Online(ValueBased):
         require(self.epochs >= 1, "algo.epochs", self.epochs, "1 or more")
         if self.batch_size is not None:
             check_minibatch(self.batch_size, self.horizon, env.num_envs)
-        check_lr(self.lr, self.lr_schedule, self.lr_final, self.lr_schedule_kwargs)
-        bounded = self.max_grad_norm is None or self.max_grad_norm > 0
-        require(bounded, "algo.max_grad_norm", self.max_grad_norm, "above 0, or null")
         self.optimizer.check("algo.optimizer")
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
@@ -88,7 +79,8 @@ class Online(ValueBased):
 
         number = samples["usable"].shape[1]
         count = number // (self.batch_size or number)
-        lr = self.learning_rate(progress)
+        self.update_learning_rates(progress)
+        lr = self.learning_rate
         totals: dict[str, torch.Tensor] = {}
         for order in orders(streams, self.epochs, number).to(lr.device).unbind(1):
             batches = shuffled(samples, order, count)
@@ -98,7 +90,7 @@ class Online(ValueBased):
                 error = value - batch["returns"]
                 loss, weight = 0.5 * error.square(), batch["weight"]
                 active = self.active * any_usable(weight)
-                norm = self.learners["q"].step(loss, weight, lr, active, self.max_grad_norm)
+                norm = self.learners["q"].step(loss, weight, active)
                 step = {
                     "steps": active[:, 0],
                     "q_loss": average(loss.detach(), weight),

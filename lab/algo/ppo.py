@@ -80,7 +80,7 @@ class PPO(SelfImitation):
         count = number // self.batch_size
         units = number // self.horizon if self.carry_size else number  # a network that remembers needs whole sequences
 
-        lr, entropy_coef = self.scheduled(progress)
+        entropy_coef = self.update_schedules(progress)
         metrics: dict[str, torch.Tensor] = {}
         steps = torch.zeros(stack, device=value.device)
         learning = self.active
@@ -104,14 +104,14 @@ class PPO(SelfImitation):
                     "entropy_loss": -policy.entropy(),
                 }
                 active = learning * any_usable(batch["weight"])
-                norm = self.descend(losses, batch["weight"], lr, entropy_coef, active)
+                norm = self.descend(losses, batch["weight"], entropy_coef, active)
                 steps = steps + active[:, 0]
                 if self.target_kl is not None or last:
                     kl = average(approximate_kl(log_ratio.detach()), batch["weight"])
                     divergence = divergence + kl / count
                 if last:
                     outside = ((ratio.detach() - 1).abs() > self.clip_range).to(ratio.dtype)
-                    step = self.describe(losses, batch["weight"], lr, entropy_coef)
+                    step = self.describe(losses, batch["weight"], entropy_coef)
                     step |= {"grad_norm": norm, "clip_fraction": average(outside, batch["weight"])}
                     for name, metric in step.items():
                         metrics[name] = metrics.get(name, 0) + metric / count

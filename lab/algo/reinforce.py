@@ -71,7 +71,9 @@ class REINFORCE(OnPolicy):
         usable = recent.valid * completed(recent.done, self.horizon)
         needed: list[bool] = usable.unflatten(0, (recent.blocks, -1)).flatten(1).any(1).tolist()
         if not any(needed):
-            self.scheduled(progress)  # schedules count horizons, whether or not other Sessions learn from this one
+            self.update_schedules(
+                progress
+            )  # schedules count horizons, whether or not other Sessions learn from this one
             return {"steps": torch.zeros_like(self.active[:, 0])}
         blocks = [recent.read_block(index, statistics) if use else None for index, use in enumerate(needed)]
         first = needed.index(True) * recent.block

@@ -111,10 +111,9 @@ class SelfImitation(OnPolicy):
             return {}
         assert self.replay
         self.replay.add_episodes(rollout, value[1:], self.gamma)
-        lr = metrics["learning_rate"].unsqueeze(1)
         size = (self.sil.gradient_steps, self.sil.batch_size)
         shares = np.stack([stream.minibatches.random(size) for stream in streams], 1)
-        totals = {name: torch.zeros_like(lr[:, 0]) for name in METRICS}
+        totals = {name: torch.zeros_like(metrics["steps"]) for name in METRICS}
         steps = metrics["steps"]
         for drawn in shares:
             batch = self.replay.sample(drawn, self.gamma, progress, rollout.statistics)
@@ -123,10 +122,10 @@ class SelfImitation(OnPolicy):
             policy_loss, value_loss = -policy.log_prob(batch.action) * better.detach(), 0.5 * better.square()
             loss = self.sil.policy_coef * policy_loss + self.sil.value_coef * value_loss
             active = self.active * any_usable(batch.weight)
-            self.learners["agent"].step(loss, batch.weight, lr, active, self.max_grad_norm)
+            self.learners["agent"].step(loss, batch.weight, active)
             self.replay.update_priorities(batch, better)
             steps = steps + active[:, 0]
-            found = (policy_loss.detach(), value_loss.detach(), (better > 0).to(lr.dtype))
+            found = (policy_loss.detach(), value_loss.detach(), (better > 0).to(better.dtype))
             for name, each in zip(METRICS, found, strict=True):
                 totals[name] = totals[name] + average(each, batch.weight) / self.sil.gradient_steps
         return totals | {"steps": steps}

@@ -62,12 +62,10 @@ class TD3(ActorCritic):
         first, second = self.values(self.target, observation, action)
         return torch.minimum(first, second)
 
-    def improve_policy(
-        self, batch: Batch, noise: torch.Tensor, lr: torch.Tensor, active: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def improve_policy(self, batch: Batch, noise: torch.Tensor, active: torch.Tensor) -> dict[str, torch.Tensor]:
         action = torch.tanh(self.actor(batch.observation, "policy")[0])
         losses = -self.critic["q1"](batch.observation, "value", extra=action)[0].squeeze(-1)
-        norm = self.learners["actor"].step(losses, batch.weight, lr, active, self.max_grad_norm)
+        norm = self.learners["actor"].step(losses, batch.weight, active)
         return {"actor_loss": (losses.detach() * shares(batch)).sum(-1), "actor_grad_norm": norm}
 
     def follow(self, active: torch.Tensor) -> None:

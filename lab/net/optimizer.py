@@ -8,38 +8,54 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Lt
 
 from lab.common.imports import import_class, torch
 from lab.errors import LabError, require, require_one_of
+from lab.net.schedule import Scalar, TorchSchedule, check_schedule
 
 NAMES = ("adam", "rmsprop", "sgd")
 
 
 @dataclass
 class OptimizerSpec:
-    """Which optimizer, and its own constants."""
+    """Which optimizer a learner uses, its learning rate and its constants."""
 
     name: str  # one of NAMES, or the path of a class, as torch.optim.RAdam
-    beta1: float  # decay of the mean of gradients (adam), momentum (rmsprop, sgd)
-    beta2: float  # decay of the mean of squared gradients (adam, rmsprop)
-    eps: float  # added to the root of that mean (adam, rmsprop)
-    kwargs: dict[str, Any] = field(default_factory=dict)  # of a class: arguments for its constructor
+    lr: Annotated[Scalar, Gt(0)]  # learning rate
+    lr_schedule: str  # how it changes: one of schedule.NAMES, or the path of one of torch's, stepped in learning calls
+    lr_final: Annotated[Scalar, Ge(0)]  # learning rate at the end of the schedule
+    max_grad_norm: Annotated[Scalar, Gt(0)] | None  # bound on the norm of a Session's gradient, None for no bound
+    beta1: Annotated[Scalar, Ge(0), Lt(1)]  # decay of the mean of gradients (adam), momentum (rmsprop, sgd)
+    beta2: Annotated[Scalar, Ge(0), Lt(1)]  # decay of the mean of squared gradients (adam, rmsprop)
+    eps: Annotated[Scalar, Gt(0)]  # added to the root of that mean (adam, rmsprop)
+    lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict)  # of a schedule of torch: constructor arguments
+    kwargs: dict[str, Any] = field(default_factory=dict)  # of a class of torch: constructor arguments
 
     @property
     def is_path(self) -> bool:
-        """Whether the name is the path of a class of torch's."""
+        """Whether the name is the path of a class of torch."""
         return "." in self.name
 
     def check(self, key: str) -> None:
-        """Raise LabError for a value that is not allowed; `key` is the name of the group."""
+        """Raise LabError for values that do not fit together; `key` is the name of the group."""
+        if "." in self.lr_schedule:
+            TorchSchedule.check(f"{key}.lr_schedule", self.lr_schedule, self.lr_schedule_kwargs)
+        else:
+            check_schedule(f"{key}.lr", f"{key}.lr", self.lr, self.lr_schedule, self.lr_final)
+            schedule = f"{key}.lr_schedule={self.lr_schedule}"
+            require(
+                not self.lr_schedule_kwargs,
+                f"{key}.lr_schedule_kwargs",
+                self.lr_schedule_kwargs,
+                f"{{}} with {schedule}",
+            )
         if self.is_path:
             TorchOptimizers.check(key, self.name, self.kwargs)
             return
         require_one_of(f"{key}.name", self.name, NAMES)
-        require(0 <= self.beta1 < 1, f"{key}.beta1", self.beta1, "at least 0 and below 1")
-        require(0 <= self.beta2 < 1, f"{key}.beta2", self.beta2, "at least 0 and below 1")
-        require(self.eps > 0, f"{key}.eps", self.eps, "above 0")
         require(not self.kwargs, f"{key}.kwargs", self.kwargs, f"{{}} with {key}.name={self.name}")
 
 
@@ -126,7 +142,7 @@ class TorchOptimizers:
         """Raise LabError unless the optimizer can be made and takes a step; `key` is the name of the group."""
         cls = import_class(f"{key}.name", path, torch.optim.Optimizer)
         if "lr" in kwargs:
-            raise LabError(f"{key}.kwargs.lr is not allowed: algo.lr is the learning rate of every optimizer.")
+            raise LabError(f"{key}.kwargs.lr is not allowed: {key}.lr is the learning rate of every optimizer.")
         try:
             row = torch.nn.Parameter(torch.zeros(32))
             row.grad = torch.ones(32)

@@ -22,7 +22,8 @@ GAMMA, LR, NORM, B = 0.9, 1e-2, 0.5, 32
 def make(*words: str) -> Agent:
     settings = (
         "algo=dqn", "env=acrobot", "~tuned", "env.num_envs=2", "net.hidden=[8]", "algo.horizon=4", f"algo.lr={LR}",
-        f"algo.gamma={GAMMA}", f"algo.max_grad_norm={NORM}", f"algo.batch_size={B}", "algo.learning_starts=1000",
+        f"algo.gamma={GAMMA}", f"algo.optimizer.max_grad_norm={NORM}", f"algo.batch_size={B}",
+        "algo.learning_starts=1000",
         "algo.target_update_interval=1", "algo.tau=0.25", "env.kwargs.max_episode_steps=9", "seed=3",
     )  # fmt: skip
     made = specs(*(word if not word.startswith("env.kwargs") else f"+{word}" for word in settings), *words)
@@ -123,7 +124,7 @@ def test_two_learning_steps(kind: str, parts: tuple[str, ...]) -> None:
         optimizer.step()
         for one, other in zip(target.parameters(), online.parameters(), strict=True):
             one.data.lerp_(other.data, 0.25)
-        metrics = algorithm.update(batch, agent.streams, algorithm.lr, algorithm.active, diagnose=True)
+        metrics = algorithm.update(batch, agent.streams, algorithm.active, diagnose=True)
         assert float(metrics["grad_norm"]) == pytest.approx(float(norm), rel=1e-4)
         if parts:
             leaves = algorithm.replay._tree.leaves[0, batch.index[0]]  # type: ignore[union-attr]
@@ -149,7 +150,7 @@ def test_noise_is_drawn_for_acting_and_learning_and_left_out_of_evaluation() -> 
     assert torch.equal(algorithm.act(observation, None, carry)[0], algorithm.act(observation, None, carry)[0])
     before = copy.deepcopy(algorithm.weights(0))
     batch = algorithm.replay.sample(np.zeros((1, B)), algorithm.gamma, 0.5)  # type: ignore[union-attr]
-    algorithm.update(batch, agent.streams, algorithm.lr, algorithm.active, diagnose=True)
+    algorithm.update(batch, agent.streams, algorithm.active, diagnose=True)
     changed = {name for name, value in algorithm.weights(0).items() if not torch.equal(value, before[name])}
     assert {name for name in changed if name.endswith("sigma")} == {
         f"{network}.heads.advantage.{part}_sigma" for network in ("q", "target") for part in ("weight", "bias")
@@ -175,7 +176,7 @@ def test_a_copied_target_waits_for_its_step() -> None:
     found = []
     for _ in range(6):
         batch = algorithm.replay.sample(np.zeros((1, B)), algorithm.gamma, 0.5)  # type: ignore[union-attr]
-        algorithm.update(batch, agent.streams, algorithm.lr, algorithm.active, diagnose=True)
+        algorithm.update(batch, agent.streams, algorithm.active, diagnose=True)
         found.append(same())
     assert found == [False, False, True, False, False, True]
 

@@ -12,7 +12,13 @@ from lab.train.stack import Stack
 from tests.helpers import result, specs, train
 from tests.test_resume import begin, check_same, killed, signalled
 
-ODD = ("net.hidden=[7,5]", "net.activation=silu", "env.num_envs=5", "algo.horizon=11", "algo.lr_schedule=cosine")
+ODD = (
+    "net.hidden=[7,5]",
+    "net.activation=silu",
+    "env.num_envs=5",
+    "algo.horizon=11",
+    "algo.optimizer.lr_schedule=cosine",
+)
 # No policy swings up in these few frames for certain, but whatever one does, episodes end.
 SHORT = ("env=acrobot", "+env.kwargs.max_episode_steps=100")
 CASES = {
@@ -57,8 +63,8 @@ CASES = {
     ),
     "reinforce-reset": (
         "algo=reinforce", "env=gymnasium", "env.id=tests.envs:Target-v0", "env.restore=reset", "algo.horizon=11",
-        "algo.distribution=beta", "algo.lr_schedule=torch.optim.lr_scheduler.StepLR",
-        "+algo.lr_schedule_kwargs.step_size=5",
+        "algo.distribution=beta", "algo.optimizer.lr_schedule=torch.optim.lr_scheduler.StepLR",
+        "+algo.optimizer.lr_schedule_kwargs.step_size=5",
     ),
 }  # fmt: skip
 FEW = (

@@ -13,11 +13,12 @@ from lab.train.collect import Collector, Evaluation
 from tests.helpers import Interruption, go_on, result, specs, train, weights
 
 SMALL = ("env.num_envs=2", "algo.learning_starts=100", "algo.gradient_steps=1", "algo.batch_size=32",
-         "algo.memory.size=150", "net.hidden=[24]", "~tuned", "frames=300", "algo.lr_schedule=linear")  # fmt: skip
+         "algo.memory.size=150", "net.hidden=[24]", "~tuned", "frames=300",
+         "algo.optimizer.lr_schedule=linear")  # fmt: skip
 PRIORITIZED = ("algo.memory.prioritized=true", "algo.memory.combined=true", "algo.n_step=3")
 # Shapes that fit no vector register.
 ODD = ("env.num_envs=3", "algo.batch_size=13", "net.hidden=[7,5]", "net.activation=silu", "net.shared=true",
-       "algo.policy_delay=2", "algo.max_grad_norm=1.0")  # fmt: skip
+       "algo.policy_delay=2", "algo.optimizer.max_grad_norm=1.0")  # fmt: skip
 NUMBERS = ("env=gymnasium", "env.id=tests.envs:Target-v0", "name=target")
 CHOICES = ("env=gymnasium", "env.id=tests.envs:Highest-v0", "name=shown")
 CASES = {

@@ -20,8 +20,9 @@ GAMMA, LAM, LR, CLIP, ENTROPY, VALUE, NORM = 0.9, 0.8, 1e-2, 0.2, 0.03, 0.4, 0.7
 
 def make(algo: str, env: str, *words: str) -> tuple[Agent, Rollout]:
     settings = (
-        f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}", f"algo.lr={LR}", "algo.lr_schedule=constant",
-        f"algo.entropy_coef={ENTROPY}", f"algo.value_coef={VALUE}", f"algo.max_grad_norm={NORM}", "~tuned",
+        f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}", f"algo.lr={LR}",
+        "algo.optimizer.lr_schedule=constant",
+        f"algo.entropy_coef={ENTROPY}", f"algo.value_coef={VALUE}", f"algo.optimizer.max_grad_norm={NORM}", "~tuned",
         "net.hidden=[8]", "net.activation=tanh", "algo.policy_gain=1.0", "env.normalize_observations=false",
     )  # fmt: skip
     made = specs(f"algo={algo}", f"env={env}", *settings, *words, "seed=3")

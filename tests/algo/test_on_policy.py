@@ -45,9 +45,9 @@ def test_clipped_is_the_papers_objective(advantage: float) -> None:
     [
         ("lr", 0.0, "above 0"),
         ("gamma", 1.5, "from 0 to 1"),
-        ("lr_schedule", "lineal", "Did you mean 'linear'"),
+        ("optimizer.lr_schedule", "lineal", "Did you mean 'linear'"),
         ("horizon", 0, "1 step or more"),
-        ("max_grad_norm", -1.0, "above 0"),
+        ("optimizer.max_grad_norm", -1.0, "above 0"),
     ],
 )
 def test_values_that_are_not_allowed(key: str, value: object, sentence: str) -> None:

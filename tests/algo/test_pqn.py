@@ -10,14 +10,19 @@ from tests.algo.steps import E, T, forward_returns, horizon, minibatch_steps, pl
 from tests.helpers import lab, specs
 
 GAMMA, LR = 0.9, 1e-2
-WORDS = ("algo=pqn", "env=acrobot", f"algo.gamma={GAMMA}", f"algo.lr={LR}", "algo.lr_schedule=constant")
+WORDS = ("algo=pqn", "env=acrobot", f"algo.gamma={GAMMA}", f"algo.lr={LR}", "algo.optimizer.lr_schedule=constant")
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.65])
 @pytest.mark.parametrize(("epochs", "minibatch"), [(1, T * E), (3, 7)])
 def test_a_horizon_of_pqn(lam: float, epochs: int, minibatch: int) -> None:
     size = "null" if minibatch == T * E else minibatch
-    words = (f"algo.td_lambda={lam}", f"algo.epochs={epochs}", f"algo.batch_size={size}", "algo.max_grad_norm=0.5")
+    words = (
+        f"algo.td_lambda={lam}",
+        f"algo.epochs={epochs}",
+        f"algo.batch_size={size}",
+        "algo.optimizer.max_grad_norm=0.5",
+    )
     agent, rollout = horizon(*WORDS, *words)
     with torch.no_grad():
         following = plain(agent)(rollout.observation[1:, 0]).max(-1).values
@@ -54,7 +59,7 @@ def test_a_session_that_has_stopped_is_not_touched() -> None:
     ("mistake", "sentence"),
     [
         ("algo.batch_size=100", "algo.batch_size=100 does not divide the rollout of 256 samples"),
-        ("algo.lr=0", "algo.lr must be above 0"),
+        ("algo.lr=0", "algo.optimizer.lr must be a number above 0"),
         ("algo.optimizer.name=adan", "Did you mean 'adam'"),
     ],
 )

@@ -21,8 +21,9 @@ GAMMA, LAM, LR, CLIP, ENTROPY, VALUE, NORM = 0.9, 0.8, 1e-2, 0.2, 0.03, 0.4, 0.7
 def make(algo: str, net: str, *words: str) -> tuple[Agent, Rollout]:
     settings = (
         f"algo={algo}", "env=acrobot", f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}",
-        f"algo.lr={LR}", "algo.lr_schedule=constant", f"algo.entropy_coef={ENTROPY}", f"algo.value_coef={VALUE}",
-        f"algo.max_grad_norm={NORM}", f"algo.gae_lambda={LAM}", "algo.policy_gain=1.0",
+        f"algo.lr={LR}", "algo.optimizer.lr_schedule=constant",
+        f"algo.entropy_coef={ENTROPY}", f"algo.value_coef={VALUE}",
+        f"algo.optimizer.max_grad_norm={NORM}", f"algo.gae_lambda={LAM}", "algo.policy_gain=1.0",
         "algo.normalize_advantage=false",
         "~tuned", f"net={net}", "net.hidden=[8]", "net.activation=tanh", f"net.size={SIZE}", "seed=3",
     )  # fmt: skip
@@ -71,7 +72,7 @@ class Reference(nn.Module):
                 (self.heads[name], f"network.heads.{name}", SIZE),
             ):
                 layer.weight.data, layer.bias.data = take(prefix, inputs)
-            for suffix, part, inputs in (("ih", "given", 8), ("hh", "remembered", SIZE)):
+            for suffix, part, inputs in (("ih", "input_gates", 8), ("hh", "hidden_gates", SIZE)):
                 weight, bias = take(f"{trunk}.cell.{part}", inputs)
                 for kind, whole in (("weight", weight), ("bias", bias)):
                     gates = whole.chunk(len(order))

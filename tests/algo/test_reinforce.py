@@ -22,7 +22,7 @@ def make(algo: str, env: str, *words: str) -> tuple[Agent, Rollout]:
     """Return an agent, and the steps of many horizons, some of whose episodes are longer than what is kept."""
     settings = (
         f"algo={algo}", f"env={env}", f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}", f"algo.lr={LR}",
-        f"algo.entropy_coef={ENTROPY}", f"algo.value_coef={VALUE}", f"algo.max_grad_norm={NORM}", "~tuned",
+        f"algo.entropy_coef={ENTROPY}", f"algo.value_coef={VALUE}", f"algo.optimizer.max_grad_norm={NORM}", "~tuned",
         "net.hidden=[8]", "net.activation=tanh", "algo.policy_gain=1.0", "seed=3",
     )  # fmt: skip
     made = specs(*settings, *words)

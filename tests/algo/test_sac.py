@@ -118,7 +118,7 @@ def test_the_gradient_of_the_policy_leaves_the_critics_alone() -> None:
     batch = algorithm.replay.sample(np.random.default_rng(0).random((1, BATCH)), 0.9, 0.0)
     before = algorithm.learners["critic"].parameters.values.clone()
     policy = algorithm.learners["actor"].parameters.values.clone()
-    algorithm.improve_policy(batch, torch.randn(1, BATCH, 1), torch.tensor([[LR]]), torch.ones(1, 1))
+    algorithm.improve_policy(batch, torch.randn(1, BATCH, 1), torch.ones(1, 1))
     assert torch.equal(algorithm.learners["critic"].parameters.values, before)
     assert not torch.equal(algorithm.learners["actor"].parameters.values, policy)
 
@@ -211,7 +211,7 @@ def test_it_learns_choices(tmp_path: Path) -> None:
         "algo.target_entropy_fraction=1.1": "algo.target_entropy_fraction must be above 0, up to 1",
         "algo.tau=0": "algo.tau must be above 0, up to 1",
         "algo.policy_delay=0": "algo.policy_delay must be 1 learning step or more",
-        "algo.lr=-1": "algo.lr must be above 0",
+        "algo.lr=-1": "algo.optimizer.lr must be a number above 0",
     }.items(),
 )
 def test_values_that_are_not_allowed(words: str, sentence: str) -> None:

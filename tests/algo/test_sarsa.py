@@ -13,7 +13,7 @@ from tests.helpers import lab, specs
 
 GAMMA, LR = 0.9, 1e-2
 WORDS = (
-    "algo=sarsa", "env=acrobot", f"algo.gamma={GAMMA}", f"algo.lr={LR}", "algo.max_grad_norm=0.5",
+    "algo=sarsa", "env=acrobot", f"algo.gamma={GAMMA}", f"algo.lr={LR}", "algo.optimizer.max_grad_norm=0.5",
     "algo.epochs=1", "algo.batch_size=null",
     "algo.exploration.start=0.8", "algo.exploration.final=0.2", "algo.exploration.fraction=0.5",
 )  # fmt: skip
@@ -92,7 +92,7 @@ def test_the_expectation_is_what_exploration_gives_on_average() -> None:
         ("algo.epochs=0", "algo.epochs must be 1 or more"),
         ("algo.batch_size=5", "algo.batch_size=5 does not divide the rollout of 128 samples"),
         ("algo.exploration.start=2", "algo.exploration.start must be from 0 to 1"),
-        ("algo.max_grad_norm=0", "algo.max_grad_norm must be above 0, or null"),
+        ("algo.optimizer.max_grad_norm=0", "algo.optimizer.max_grad_norm must be a number above 0 or null"),
     ],
 )
 def test_mistakes_are_refused(mistake: str, sentence: str) -> None:

@@ -16,7 +16,7 @@ from tests.algo.steps import E, T, horizon, plain
 from tests.helpers import specs, train
 
 GAMMA, LR, POLICY, VALUE, NORM = 0.9, 1e-2, 0.7, 0.3, 0.5
-OFF = ("env=acrobot", f"algo.gamma={GAMMA}", f"algo.lr={LR}", f"algo.max_grad_norm={NORM}")
+OFF = ("env=acrobot", f"algo.gamma={GAMMA}", f"algo.lr={LR}", f"algo.optimizer.max_grad_norm={NORM}")
 PPO = ("algo.batch_size=14", "algo.epochs=2")
 ON = (
     "algo.sil.gradient_steps=3",

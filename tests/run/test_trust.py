@@ -184,7 +184,7 @@ NAMED = {
     "algo._target_": "planted.Algo",
     "net._target_": "planted.Net",
     "algo.optimizer.name": "planted.Optimizer",
-    "algo.lr_schedule": "planted.Schedule",
+    "algo.optimizer.lr_schedule": "planted.Schedule",
     "env.id": "planted:Env-v0",
 }
 
