@@ -9,12 +9,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lab import spec as specs
+from lab.command.options import command, option
 from lab.common.imports import installed_only
 from lab.common.signals import stop_signals
-from lab.errors import LabError, require, require_one_of, visible
+from lab.common.validation import Count, Natural
+from lab.errors import LabError, require, visible
 from lab.run.directory import RunDir
 
 if TYPE_CHECKING:
@@ -22,89 +24,62 @@ if TYPE_CHECKING:
 
     from lab.train.agent import Agent
 
-USAGE = """Usage: python -m lab enjoy DIR [key=value ...]
-
-  DIR                the run directory of a Session
-  checkpoint=best    best (by evaluation) or last
-  episodes=10        episodes to play
-  max_steps=null     steps after which an episode that goes on is cut; null for eval.max_steps of the spec
-  seed=0             origin of the environment's random draws
-  deterministic=true whether to take the likeliest action, or to draw one
-  render=none        human: show a window while it plays
-  video=DIR          film every episode into this directory
-  format=mp4         mp4 or gif
-  code=installed     what may be imported that the spec names: installed packages alone, or what lies here too (here)"""
-
 
 @dataclass
 class Options:
-    """What can follow the directory, as key=value."""
+    """Options of the command."""
 
-    checkpoint: str = "best"
-    episodes: int = 10
-    max_steps: int | None = None
-    seed: int = 0
-    deterministic: bool = True
-    render: str = "none"
-    video: str = ""
-    format: str = "mp4"
-    code: str = "installed"
+    checkpoint: Literal["best", "last"] = option("best", "best (by evaluation) or last")
+    episodes: Count = option(10, "episodes to play")
+    max_steps: Count | None = option(
+        None, "steps after which an episode that goes on is cut; null for eval.max_steps of the spec"
+    )
+    seed: Natural = option(0, "origin of the environment's random draws")
+    deterministic: bool = option(True, "whether to take the likeliest action, or to draw one")
+    render: Literal["none", "human"] = option("none", "human: show a window while it plays")
+    video: str = option("", "film every episode into this directory", shown="video=DIR")
+    format: Literal["mp4", "gif"] = option("mp4", "mp4 or gif")
+    code: Literal["installed", "here"] = option(
+        "installed", "what the spec may import: installed packages alone, or also modules in this directory (here)"
+    )
 
-    def check(self) -> None:
-        """Raise LabError for a value that is not allowed."""
-        require_one_of("checkpoint", self.checkpoint, ("best", "last"))
-        require_one_of("render", self.render, ("none", "human"))
-        require_one_of("format", self.format, ("mp4", "gif"))
-        require_one_of("code", self.code, ("installed", "here"))
-        require(self.episodes >= 1, "episodes", self.episodes, "1 or more")
-        require(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "null, or 1 or more")
-        require(self.seed >= 0, "seed", self.seed, "0 or a positive whole number")
-        require(not (self.video and self.render == "human"), "video", self.video, "left out with render=human")
+    def films(self) -> list[Path | None]:
+        """Return the film of each episode; None for no film."""
+        names = [f"episode-{episode}.{self.format}" for episode in range(self.episodes)]
+        return [Path(self.video, name) if self.video else None for name in names]
 
 
-def main(words: list[str]) -> None:
-    """Run the command with the words that follow its name.
+@command("the run directory of a Session", Options)
+def main(path: Path, options: Options) -> None:
+    """Play episodes with the agent of a Session.
 
     Raises:
-        LabError: the words are not understood, or the directory holds no Session that can be played.
+        LabError: the directory holds no Session that can be played, or a film would be overwritten.
     """
-    if not words or words[0] in ("-h", "--help"):
-        print(USAGE)
-        return
-    options = specs.arguments(Options, words[1:], "enjoy")
-    options.check()
-    require_new_films(options)
-    directory = find_session(Path(words[0]))
-    with installed_only(directory.path) if options.code == "installed" else nullcontext():
+    require(not (options.video and options.render == "human"), "video", options.video, "left out with render=human")
+    for film in options.films():
+        if film and os.path.lexists(film):  # perhaps of another agent
+            raise LabError(f"{film} is there already, and no film is overwritten: choose another video=DIR.")
+    directory = RunDir(path)
+    require_session(directory)
+    with installed_only(path) if options.code == "installed" else nullcontext():
         play(directory, specs.load(directory.spec), options)
 
 
-def require_new_films(options: Options) -> None:
-    """Raise LabError if a film of this name is there: it may be of another agent, and cannot be had again."""
-    for episode in range(options.episodes if options.video else 0):
-        film = Path(options.video) / f"episode-{episode}.{options.format}"
-        if os.path.lexists(film):
-            raise LabError(f"{film} is there already, and no film is written over: choose another video=DIR.")
-
-
-def find_session(path: Path, command: str = "enjoy") -> RunDir:
-    """Return the run directory at a path.
-
-    Raises:
-        LabError: it is not one; those of the stack that it holds are named.
-    """
-    directory = RunDir(path)
+def require_session(directory: RunDir) -> None:
+    """Raise LabError if a directory is not that of a Session, with the commands for those that it holds."""
     if directory.spec.exists():
-        return directory
-    within = sorted(spec.parent for spec in path.glob("*/spec.yaml")) if path.is_dir() else []
-    if within:
-        commands = "\n".join(f"  python -m lab {command} {shlex.quote(str(folder))}" for folder in within)
-        raise LabError(f"{path} holds {len(within)} Sessions; choose one:\n{commands}")
+        return
+    path = directory.path
+    sessions = sorted(spec.parent for spec in path.glob("*/spec.yaml")) if path.is_dir() else []
+    if sessions:
+        commands = "\n".join(f"  python -m lab enjoy {shlex.quote(str(session))}" for session in sessions)
+        raise LabError(f"{path} holds {len(sessions)} Sessions; choose one:\n{commands}")
     raise LabError(f"{path} is not the run directory of a Session: it has no spec.yaml.")
 
 
 def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
-    """Play episodes one after the other, and print each one's return and length and their spread.
+    """Play episodes, and print the return and length of each and their spread.
 
     Raises:
         LabError: the agent cannot be read, or the environment cannot be shown.
@@ -122,9 +97,8 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
     agent = Agent([spec], probe(spec.env), torch.device("cpu"))
     agent.restore(0, state)
     env = make_env(spec, options)
-    name = f"{spec.name} seed {spec.seed}, {options.checkpoint} checkpoint"
+    print(visible(f"{spec.name} seed {spec.seed}, {options.checkpoint} checkpoint, at frame {state['frame']:,}"))
     try:
-        print(visible(f"{name}, at frame {state['frame']:,}"))
         with stop_signals() as stop:
             figures = play_all(Player(agent, env, spec, options, state["frame"] / spec.frames), options, stop)
     finally:
@@ -140,11 +114,11 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
 
 
 def make_env(spec: specs.Spec, options: Options) -> gym.Env[Any, Any]:
-    """Make the environment that is played, to be shown as the options say."""
+    """Make the environment, with the render mode that the options need."""
     from lab.env.make import isolate, make_single
     from lab.env.vector import isolated_rngs
 
-    mode = "rgb_array" if options.video else "human" if options.render == "human" else None
+    mode = "rgb_array" if options.video else {"none": None}.get(options.render, options.render)
     if mode != "human":
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     generators = isolated_rngs(replace(spec.env, vectorization_mode="sync"))
@@ -155,25 +129,23 @@ def make_env(spec: specs.Spec, options: Options) -> gym.Env[Any, Any]:
 
 
 def play_all(player: Player, options: Options, stop: Callable[[], bool]) -> list[tuple[float, int]]:
-    """Play and print every episode, until asked to stop; return the returns and lengths of those that ended."""
+    """Play and print episodes until asked to stop; return the returns and lengths of those that ended."""
     import numpy as np
 
-    from lab.command.film import Film
+    from lab.command.film import film
 
+    if options.video:
+        Path(options.video).mkdir(parents=True, exist_ok=True)
     figures = []
-    video = Path(options.video) if options.video else None
-    if video:
-        video.mkdir(parents=True, exist_ok=True)
-    for episode, seed in enumerate(np.random.SeedSequence(options.seed).generate_state(options.episodes)):
-        path = video / f"episode-{episode}.{options.format}" if video else None
-        with Film(path, player.env.metadata.get("render_fps", 30)) if path else nullcontext() as film:
-            total, length, done = player.play(int(seed), film.add if film else None, stop)
+    seeds = np.random.SeedSequence(options.seed).generate_state(options.episodes)
+    for episode, (seed, path) in enumerate(zip(seeds, options.films(), strict=True)):
+        with film(path, player.env.metadata.get("render_fps", 30)) if path else nullcontext() as show:
+            total, length, done = player.play(int(seed), show, stop)
         cut = "" if done else "  interrupted" if stop() else f"  cut after max_steps={length}"
         note = f"  {path}" if path else ""
         print(visible(f"episode {episode:>3}  return {total:>10.2f}  length {length:>6}{cut}{note}"), flush=True)
-        if stop() and not done:
-            break
-        figures.append((total, length))
+        if done or not stop():
+            figures.append((total, length))
         if stop():
             break
     return figures
@@ -187,21 +159,21 @@ class Player:
     ) -> None:
         import numpy as np
 
+        from lab.env.spaces import ActionConverter
+
         self.agent, self.env, self.spec, self.fraction_done = agent, env, spec, fraction_done
         self.max_steps = options.max_steps or spec.eval.max_steps
         self.deterministic = options.deterministic
-        from lab.env.spaces import ActionConverter
-
-        self.units = ActionConverter(env.action_space)
+        self.actions = ActionConverter(env.action_space)
         agent.streams[0].actions = np.random.default_rng(options.seed)
 
     def play(self, seed: int, show: Callable[[Any], None] | None, stop: Callable[[], bool]) -> tuple[float, int, bool]:
-        """Play an episode; return its return and length, and whether it came to its end.
+        """Play an episode; return its return and length, and whether it ended by itself.
 
         Args:
-            seed: of the environment.
+            seed: the seed of the environment.
             show: takes each picture; None for no pictures.
-            stop: says whether to end it.
+            stop: whether to end the episode.
         """
         import torch
 
@@ -217,11 +189,12 @@ class Player:
                 if show:
                     show(env.render())
                 settings.restore_step_settings()
-                seen = agent.observe(torch.from_numpy(flatten(env.observation_space, raw))[None, None])
-                random = not self.deterministic
-                noise = agent.algorithm.noise(1, 1, agent.streams, self.fraction_done)[0] if random else None
-                action, carry = agent.algorithm.act(seen, noise, carry)
-                raw, reward, terminated, truncated, _ = env.step(self.units.convert(action[0].cpu().numpy())[0])
+                observation = agent.observe(torch.from_numpy(flatten(env.observation_space, raw))[None, None])
+                noise = None
+                if not self.deterministic:
+                    noise = agent.algorithm.noise(1, 1, agent.streams, self.fraction_done)[0]
+                action, carry = agent.algorithm.act(observation, noise, carry)
+                raw, reward, terminated, truncated, _ = env.step(self.actions.convert(action[0].cpu().numpy())[0])
                 total, length, done = total + float(reward), length + 1, bool(terminated or truncated)
             if show:
                 show(env.render())
@@ -236,10 +209,6 @@ def print_spread(figures: list[tuple[float, int]]) -> None:
         return
     returns, lengths = np.array(figures).T
     spread = f" ± {returns.std(ddof=1):.2f}" if len(returns) > 1 else ""
-    plural = "s" if len(returns) > 1 else ""
-    said = f"return {returns.mean():.2f}{spread} (from {returns.min():.2f} to {returns.max():.2f})"
-    print(visible(f"\n{said}"))
-    said = (
-        f"length {lengths.mean():.1f} (from {lengths.min():.0f} to {lengths.max():.0f}), {len(returns)} episode{plural}"
-    )
-    print(visible(said))
+    episodes = f"{len(returns)} episode{'s' if len(returns) > 1 else ''}"
+    print(visible(f"\nreturn {returns.mean():.2f}{spread} (from {returns.min():.2f} to {returns.max():.2f})"))
+    print(visible(f"length {lengths.mean():.1f} (from {lengths.min():.0f} to {lengths.max():.0f}), {episodes}"))

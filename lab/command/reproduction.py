@@ -1,17 +1,23 @@
-"""Whether a Session that was run again is the one before, bit for bit; and if not, where they part and how they end."""
+"""Comparison of Sessions that were run again with those before: files, weights, returns, machine and packages."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+from rich.text import Text
+
+from lab.common.text import format_number
 from lab.errors import LabError
 from lab.run.directory import RunDir
 
-OWN = "lab-rl"  # this project's own distribution: in a checkout its code is known by commit, not by version
+OWN = "lab-rl"  # this project's distribution: a checkout is known by its commit, not by its version
+SAME = {True: "identical", False: "differs", None: "not there"}
 
 
 @dataclass(frozen=True)
@@ -20,58 +26,52 @@ class Verdict:
 
     Attributes:
         session: its path in the run directory.
-        identical: of episodes.csv, metrics.csv and the final weights, whether they are the same to the last bit; null
-            if there are none to compare with.
-        parts_at: the first frame at which a table differs; null if none does.
-        then: the return before: the mean of the last 100 episodes; null if no episode ended.
+        identical: for episodes.csv, metrics.csv and the final weights, whether all bits are the same; None if there is
+            nothing to compare with.
+        diverges_at: the first frame at which a table differs; None if no row does.
+        then: the return before: the mean of the last 100 episodes; None if no episode ended.
         now: the return now.
-        error: why it has no result now.
+        error: why there is no result now.
     """
 
     session: str
     identical: dict[str, bool | None]
-    parts_at: int | None = None
+    diverges_at: int | None = None
     then: float | None = None
     now: float | None = None
     error: str | None = None
 
     @property
     def is_identical(self) -> bool:
-        """Whether all is the same."""
+        """Whether everything is the same."""
         return self.error is None and all(self.identical.values())
 
     @property
     def difference(self) -> float | None:
-        """Return the return now less that before; 0 if neither has one, null if only one has."""
+        """The return now less that before; 0 if neither exists, None if only one does."""
         if self.then is None or self.now is None:
             return 0.0 if self.then is self.now and self.error is None else None
         return self.now - self.then
 
-    def within(self, tolerance: float) -> bool:
-        """Say whether all is the same, or the returns are at most so far apart."""
-        close = self.difference is not None and abs(self.difference) <= tolerance
-        return self.is_identical or (tolerance > 0 and self.error is None and close)
+    def is_within(self, tolerance: float) -> bool:
+        """Return whether everything is the same, or the returns differ at most by a tolerance above 0."""
+        is_close = self.difference is not None and abs(self.difference) <= tolerance
+        return self.is_identical or (tolerance > 0 and self.error is None and is_close)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return what rerun.json holds of it."""
         return {
             "session": self.session,
             "identical": self.is_identical,
             "files": self.identical,
-            "parts_at": self.parts_at,
+            "diverges_at": self.diverges_at,
             "return": {"then": self.then, "now": self.now, "difference": self.difference},
             "error": self.error,
         }
 
 
 def compare_sessions(name: str, before: RunDir, again: RunDir) -> Verdict:
-    """Compare a Session with one that was run again.
-
-    Args:
-        name: its path in the run directory.
-        before: the one before.
-        again: that of now; where it did not complete, the reason is all that is said.
-    """
+    """Compare a Session with one that was run again; if that did not complete, the verdict says why."""
     try:
         return _compare(name, before, again)
     except (LabError, OSError, ValueError, KeyError, csv.Error) as error:
@@ -82,22 +82,22 @@ def _compare(name: str, before: RunDir, again: RunDir) -> Verdict:
     status = again.find_status()
     if status is None or status["state"] != "completed":
         lines = ((status and status["error"]) or "").strip().splitlines()
-        why = f"{status['state']} at frame {status['frame']:,}" if status else "did not begin"
-        return Verdict(name, {}, error=f"{why}: {lines[-1]}" if lines else why)
-    tables = {"episodes": (before.episodes, again.episodes), "metrics": (before.metrics, again.metrics)}
+        reason = f"{status['state']} at frame {status['frame']:,}" if status else "did not start"
+        return Verdict(name, {}, error=f"{reason}: {lines[-1]}" if lines else reason)
     identical: dict[str, bool | None] = {}
-    parts = []
+    frames = []
+    tables = {"episodes": (before.episodes, again.episodes), "metrics": (before.metrics, again.metrics)}
     for table, (old, new) in tables.items():
         identical[table] = old.read_bytes() == new.read_bytes() if old.exists() else None
         if identical[table] is False:
-            parts.append(parting(old, new))
-    identical["weights"] = same_weights(before, again)
-    parts_at = min((frame for frame in parts if frame is not None), default=None)
-    return Verdict(name, identical, parts_at, final_return(before), final_return(again))
+            frames.append(find_divergence(old, new))
+    identical["weights"] = _has_same_weights(before, again)
+    diverges_at = min((frame for frame in frames if frame is not None), default=None)
+    return Verdict(name, identical, diverges_at, _final_return(before), _final_return(again))
 
 
-def parting(old: Path, new: Path) -> int | None:
-    """Return the first frame at which the rows of two tables differ; null if it is not in a row."""
+def find_divergence(old: Path, new: Path) -> int | None:
+    """Return the first frame at which the rows of two tables differ; None if only their headers do."""
     with old.open(newline="", encoding="utf-8") as one, new.open(newline="", encoding="utf-8") as other:
         for rows in zip_longest(csv.DictReader(one), csv.DictReader(other)):
             if rows[0] != rows[1]:
@@ -105,8 +105,7 @@ def parting(old: Path, new: Path) -> int | None:
     return None
 
 
-def same_weights(before: RunDir, again: RunDir) -> bool | None:
-    """Say whether the final weights of two Sessions are the same bits; null if those before are not there."""
+def _has_same_weights(before: RunDir, again: RunDir) -> bool | None:
     if not before.checkpoint("last").exists():
         return None
     from lab.run.checkpoint import read
@@ -118,32 +117,51 @@ def same_weights(before: RunDir, again: RunDir) -> bool | None:
     )
 
 
-def final_return(directory: RunDir) -> float | None:
-    """Return the mean return of a Session's last 100 episodes; null if none ended."""
+def _final_return(directory: RunDir) -> float | None:
     from lab.analysis.session import read_tables, session_results
 
     value = session_results(read_tables(directory))["return"]
     return None if value is None else float(value)
 
 
-def different(
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+    """Return a table with a row for each Session."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("Session", "episodes", "metrics", "weights"):
+        table.add_column(column, no_wrap=True)
+    for column in ("diverges at frame", "return then", "now", "difference"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for verdict in verdicts:
+        if verdict.error is not None:
+            table.add_row(verdict.session, Text(verdict.error, "red"))
+            continue
+        files = [Text(SAME[same], "" if same else "red") for same in verdict.identical.values()]
+        frame = "-" if verdict.diverges_at is None else f"{verdict.diverges_at:,}"
+        table.add_row(
+            verdict.session, *files, frame, *map(format_number, (verdict.then, verdict.now, verdict.difference))
+        )
+    return table
+
+
+def compare_machines(
     recorded: dict[str, Any], here: dict[str, Any], installed: bool = False
 ) -> dict[str, tuple[str | None, str | None]]:
-    """Return what differs between two of what `lab.run.provenance.machine` finds: then and now, by what it is.
+    """Return what differs between two results of `lab.run.provenance.machine`, then and now.
 
-    Packages that were not there then are left out: nothing that ran then can have used them.
+    Packages that are new are left out: the Session before cannot have used them.
 
     Args:
-        recorded: that of then.
-        here: that of now.
-        installed: whether this project is an installed package too, and no checkout.
+        recorded: the result then.
+        here: the result now.
+        installed: whether this project is an installed package, and not a checkout.
     """
     names = {"Python": "python", "platform": "platform", "GPU": "gpu"}
     pairs = {name: (recorded[key], here[key]) for name, key in names.items()}
     pairs["CPU"] = (recorded["cpu"]["model"], here["cpu"]["model"])
-    found = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     packages = {name.lower(): version for name, version in here["packages"].items()}
-    for name, version in recorded["packages"].items():
-        if (installed or name.lower() != OWN) and packages.get(name.lower()) != version:
-            found[name] = (version, packages.get(name.lower()))
-    return found
+    pairs |= {
+        name: (version, packages.get(name.lower()))
+        for name, version in recorded["packages"].items()
+        if installed or name.lower() != OWN
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -23,94 +23,89 @@ def config_path() -> str:
 
 
 def main() -> None:
-    """Let Hydra compose the config and run it."""
+    """Compose the config of the command line and train it.
+
+    Raises:
+        LabError: the config cannot be composed, unless HYDRA_FULL_ERROR asks for tracebacks.
+    """
     import hydra
-    from hydra.errors import CompactHydraException, MissingConfigException
-    from omegaconf.errors import OmegaConfBaseException
 
     from lab.launch import job
     from lab.sweep import register
 
     register()
-    # Hydra prints tracebacks for errors it does not know; asked for full errors it hands all of them on to here.
-    wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    entry = hydra.main(config_path=config_path(), config_name="config")(job.run)
+    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise all errors instead of printing tracebacks of some
     try:
-        entry()
+        hydra.main(config_path=config_path(), config_name="config")(job.run)()
     except LabError:
         raise
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except MissingConfigException as error:
-        if wanted:
-            raise
-        raise LabError(missing_option(error)) from error
-    except (CompactHydraException, OmegaConfBaseException) as error:
-        if wanted:
-            raise
-        raise LabError(refused(str(error), str(error.__cause__ or ""))) from error
-    except OSError as error:
-        if wanted:
-            raise
-        raise LabError(f"{error.filename or 'a file'} cannot be written: {error.strerror}.") from error
     except Exception as error:
-        # Composition is all that happens outside a job, so what went wrong there is in the words or in a config file.
-        if wanted or job.started:
+        sentence = explain(error, composed=job.started)
+        if full_error or not sentence:
             raise
-        raise LabError(f"the config cannot be composed: {' '.join(str(error).split())}") from error
+        raise LabError(sentence) from error
 
 
-def refused(message: str, cause: str) -> str:
-    """Say in a sentence why Hydra could not compose the config."""
+def explain(error: Exception, composed: bool) -> str:
+    """Return a sentence for an error in composing or in writing; an empty string for an error in a job."""
+    from hydra.errors import CompactHydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, MissingConfigException):
+        return explain_missing_option(error)
+    if isinstance(error, (CompactHydraException, OmegaConfBaseException)):
+        return explain_refusal(str(error), str(error.__cause__ or ""))
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'} cannot be written: {error.strerror}."
+    return "" if composed else f"the config cannot be composed: {' '.join(str(error).split())}"
+
+
+def explain_refusal(message: str, cause: str) -> str:
+    """Return a sentence that says why Hydra could not compose the config."""
     missing = re.search(r"Missing mandatory value: (\S+)", message)
     if missing:
         return f"{missing[1]} is missing: it must be set, as in {missing[1]}=VALUE."
-    unknown = re.search(r"Could not override '([^']+)'", message)
     if "Ambiguous value" in message:
         return f"{message.splitlines()[0]} A stack of seeds is written seed=[0,1]; a sweep needs -m."
-    if not unknown:
-        return f"{message.splitlines()[0]} {cause.splitlines()[0] if cause else ''}".strip()
+    unknown = re.search(r"Could not override '([^']+)'", message)
+    return explain_unknown_key(unknown[1]) if unknown else " ".join([message.splitlines()[0], *cause.splitlines()[:1]])
 
+
+def explain_unknown_key(key: str) -> str:
+    """Return a sentence that names the group in which a key is unknown, its keys, and the nearest one."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    key = unknown[1]
-    words = [word for word in sys.argv[1:] if re.match(r"[\w/]+=\w+$", word) and key not in word]
+    from lab.common.text import quote
+    from lab.run.provenance import config_dirs
+
+    overrides = [word for word in sys.argv[1:] if re.match(r"[\w/]+=\w+$", word) and key not in word]
+    folders = ",".join(quote(f"file://{folder.absolute()}") for folder in config_dirs(sys.argv))
     with initialize_config_dir(config_path()):
-        config = compose("config", [*words, f"hydra.searchpath=[{own_folder(sys.argv[1:])}]"])
+        config = compose("config", [*overrides, f"hydra.searchpath=[{folders}]"])
     absent = object()
     new_name = renamed(key, lambda name: OmegaConf.select(config, name, default=absent) is not absent)
     if new_name:
         return new_name
     group, _, leaf = key.rpartition(".")
     while group and not OmegaConf.is_dict(OmegaConf.select(config, group)):
-        group, _, leaf = group.rpartition(".")  # the first part of the key that is not there
+        group, _, leaf = group.rpartition(".")  # up to the first part of the key that is unknown
     node = OmegaConf.select(config, group) if group else config
-    keys = [word for word in node if word != "_target_"] if OmegaConf.is_dict(node) else []
-    where = group or "the spec"
-    options = f" Its keys are: {', '.join(map(str, keys))}." if keys else ""
-    advice = f" To add it, write +{key}=VALUE." if where == "env.kwargs" else did_you_mean(leaf, map(str, keys))
-    groups = [str(part) for part in config if OmegaConf.is_dict(config._get_node(part))]
-    owners = [f"{part}.{leaf}" for part in groups if leaf in config[part]]
-    if not group and owners:
-        advice = f" Did you mean {owners[0]!r}?"
-    return f"{key} cannot be set: {where} has no key {leaf!r}.{advice}{options}"
+    keys = [str(name) for name in node if name != "_target_"] if OmegaConf.is_dict(node) else []
+    groups = [str(name) for name in config if OmegaConf.is_dict(config._get_node(name))]
+    owners = [f"{name}.{leaf}" for name in groups if leaf in config[name]]
+    hint = did_you_mean(leaf, keys)
+    if group == "env.kwargs":
+        hint = f" To add it, write +{key}=VALUE."
+    elif not group and owners:
+        hint = f" Did you mean {owners[0]!r}?"
+    listing = f" Its keys are: {', '.join(keys)}." if keys else ""
+    return f"{key} cannot be set: {group or 'the spec'} has no key {leaf!r}.{hint}{listing}"
 
 
-def own_folder(words: list[str]) -> str:
-    """Return the place of the user's own config groups, which --config-dir names; empty if there are none."""
-    from lab.common.text import quote
-
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        option, equals, value = word.partition("=")
-        if option in ("--config-dir", "-cd"):
-            return quote(f"file://{Path(value if equals else following).absolute()}")
-    return ""
-
-
-def missing_option(error: MissingConfigException) -> str:
-    """Say which option a config group does not have, and which it has."""
+def explain_missing_option(error: MissingConfigException) -> str:
+    """Return a sentence that names the options of a config group."""
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     options = list(error.options or [])
     if not group or not options:

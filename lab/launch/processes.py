@@ -58,15 +58,15 @@ class ProcessPool(Generic[T]):
             if key in (None, other):
                 kill_group(process.pid)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Cancel what waits, and send a signal to what runs."""
+    def stop(self, number: signal.Signals = signal.SIGTERM, wait: bool = False) -> None:
+        """Cancel what waits, send a signal to what runs, and wait for its end if asked to."""
         with self._lock:
             self._stopped = True
             for process in self._running.values():
                 if process.pid is not None:
                     with suppress(ProcessLookupError):
                         os.kill(process.pid, number)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait, cancel_futures=True)
 
     def _run(self, key: Hashable, start: Callable[[dict[str, str]], Process[T]]) -> T:
         with self._gpus.lease() if self._gpus else nullcontext() as gpu:

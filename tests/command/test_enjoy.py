@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lab.command.enjoy import main
-from lab.command.film import Film
+from lab.command.film import film
 from lab.errors import LabError
 from lab.run.directory import RunDir
 from tests.helpers import ROOT, lab, train
@@ -57,11 +57,11 @@ def test_films(runs: dict[str, RunDir], tmp_path: Path, kind: str) -> None:
     import imageio.v3 as imageio
 
     main([str(runs["cartpole"].path), "episodes=1", f"video={tmp_path}/films", f"format={kind}"])
-    film = tmp_path / "films" / f"episode-0.{kind}"
-    frames = imageio.imread(film, index=None) if kind == "gif" else imageio.imread(film, plugin="FFMPEG")
+    path = tmp_path / "films" / f"episode-0.{kind}"
+    frames = imageio.imread(path, index=None) if kind == "gif" else imageio.imread(path, plugin="FFMPEG")
     assert frames.shape[0] > 5
     assert frames.shape[1:3] == (400, 600)
-    assert [path.name for path in film.parent.iterdir()] == [film.name]
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +117,12 @@ def test_a_signal_ends_it_after_a_step_with_whole_films(
 
 
 def test_what_cannot_be_filmed(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="render returned None"), Film(tmp_path / "a.mp4", 30) as film:
-        film.add(None)
-    with pytest.raises(LabError, match="a picture is of"), Film(tmp_path / "a.gif", 30) as film:
-        film.add(np.zeros((8, 8, 3), np.uint8))
-        film.add(np.zeros((8, 9, 3), np.uint8))
-    with Film(tmp_path / "a.mp4", 30):
+    with pytest.raises(LabError, match="render returned None"), film(tmp_path / "a.mp4", 30) as add:
+        add(None)
+    with pytest.raises(LabError, match="a picture is of"), film(tmp_path / "a.gif", 30) as add:
+        add(np.zeros((8, 8, 3), np.uint8))
+        add(np.zeros((8, 9, 3), np.uint8))
+    with film(tmp_path / "a.mp4", 30):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_filmed(tmp_path: Path) -> None:
         (["episodes=x"], "a whole number"),
         (["episodes=0"], "1 or more"),
         (["max_steps=0"], "1 or more"),
-        (["fast"], "written key=value"),
+        (["fast"], "enjoy: 'fast' is not understood: options are written key=value"),
         (["checkpoint=first"], "best, last"),
         (["render=humane"], "Did you mean 'human'"),
         (["video=x", "render=human"], "left out"),
@@ -166,6 +166,6 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_film_is_written_over(runs: dict[str, RunDir], tmp_path: Path) -> None:
     (tmp_path / "episode-1.gif").write_text("mine")
-    with pytest.raises(LabError, match=r"episode-1\.gif is there already, and no film is written over"):
+    with pytest.raises(LabError, match=r"episode-1\.gif is there already, and no film is overwritten"):
         main([str(runs["cartpole"].path), "episodes=2", f"video={tmp_path}", "format=gif"])
     assert [path.name for path in tmp_path.iterdir()] == ["episode-1.gif"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.command.reproduction import Verdict, compare_sessions, different, parting
+from lab.command.reproduction import Verdict, compare_machines, compare_sessions, find_divergence
 from lab.run import checkpoint
 from lab.run.directory import RunDir
 from lab.run.provenance import machine
@@ -24,9 +24,9 @@ def pair(tmp_path: Path) -> tuple[RunDir, RunDir]:
 
 def test_a_copy_is_the_same(pair: tuple[RunDir, RunDir]) -> None:
     verdict = compare_sessions("seed-0", *pair)
-    assert verdict.is_identical and verdict.within(0)
+    assert verdict.is_identical and verdict.is_within(0)
     assert verdict.identical == {"episodes": True, "metrics": True, "weights": True}
-    assert (verdict.parts_at, verdict.difference) == (None, 0.0)
+    assert (verdict.diverges_at, verdict.difference) == (None, 0.0)
 
 
 def test_one_bit_of_the_weights_is_seen(pair: tuple[RunDir, RunDir]) -> None:
@@ -38,8 +38,8 @@ def test_one_bit_of_the_weights_is_seen(pair: tuple[RunDir, RunDir]) -> None:
     checkpoint.write(path, {**state, "parameters": {**state["parameters"], name: weights}})
     verdict = compare_sessions("seed-0", *pair)
     assert verdict.identical == {"episodes": True, "metrics": True, "weights": False}
-    assert not verdict.is_identical and not verdict.within(0)
-    assert verdict.within(0.1), "its return is the same"
+    assert not verdict.is_identical and not verdict.is_within(0)
+    assert verdict.is_within(0.1), "its return is the same"
 
 
 def test_metrics_alone_may_differ(pair: tuple[RunDir, RunDir]) -> None:
@@ -48,7 +48,7 @@ def test_metrics_alone_may_differ(pair: tuple[RunDir, RunDir]) -> None:
     pair[1].update_status(tables={})  # as if it had written them itself
     verdict = compare_sessions("seed-0", *pair)
     assert verdict.identical == {"episodes": True, "metrics": False, "weights": True}
-    assert verdict.parts_at == int(lines[3].split(",")[0])
+    assert verdict.diverges_at == int(lines[3].split(",")[0])
 
 
 def test_the_first_row_that_differs_says_where_tables_part(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_the_first_row_that_differs_says_where_tables_part(tmp_path: Path) -> No
         ("frame,return\n10,1.0\n20,2.0\n30,3.0\n", None),
     ):
         new.write_text(text)
-        assert parting(old, new) == frame
+        assert find_divergence(old, new) == frame
 
 
 def test_a_session_without_a_result_is_not_the_same(pair: tuple[RunDir, RunDir], tmp_path: Path) -> None:
@@ -71,27 +71,27 @@ def test_a_session_without_a_result_is_not_the_same(pair: tuple[RunDir, RunDir],
     again.write_status("failed", 300, 600, "Traceback\nValueError: of no value")
     verdict = compare_sessions("seed-0", before, again)
     assert verdict.error == "failed at frame 300: ValueError: of no value"
-    assert not verdict.is_identical and not verdict.within(1e9)
-    assert compare_sessions("seed-0", before, RunDir(tmp_path / "none")).error == "did not begin"
+    assert not verdict.is_identical and not verdict.is_within(1e9)
+    assert compare_sessions("seed-0", before, RunDir(tmp_path / "none")).error == "did not start"
 
 
 def test_returns_are_within_a_tolerance_or_not() -> None:
     differs = {"episodes": False, "metrics": False, "weights": False}
-    assert Verdict("x", differs, 5, 100.0, 98.0).within(2.0)
-    assert not Verdict("x", differs, 5, 100.0, 97.9).within(2.0)
-    assert not Verdict("x", differs, 5, 100.0, 100.0).within(0.0), "without a tolerance all must be the same"
-    assert not Verdict("x", differs, 5, 100.0, None).within(2.0)
-    assert Verdict("x", differs, 5, None, None).within(2.0)
+    assert Verdict("x", differs, 5, 100.0, 98.0).is_within(2.0)
+    assert not Verdict("x", differs, 5, 100.0, 97.9).is_within(2.0)
+    assert not Verdict("x", differs, 5, 100.0, 100.0).is_within(0.0), "without a tolerance all must be the same"
+    assert not Verdict("x", differs, 5, 100.0, None).is_within(2.0)
+    assert Verdict("x", differs, 5, None, None).is_within(2.0)
 
 
 def test_versions_and_the_machine_are_compared() -> None:
     here = machine("cpu")
     recorded = copy.deepcopy(here)
-    assert different(recorded, here) == {}
+    assert compare_machines(recorded, here) == {}
     recorded |= {"python": "3.9.0", "gpu": "a GPU", "cpu": {"model": "a CPU", "cores": 1}}
     recorded["packages"] |= {"numpy": "1.0", "gone": "2.0", "lab-rl": "0"}
     del recorded["packages"]["torch"]
-    assert different(recorded, here) == {
+    assert compare_machines(recorded, here) == {
         "Python": ("3.9.0", here["python"]),
         "GPU": ("a GPU", None),
         "CPU": ("a CPU", here["cpu"]["model"]),

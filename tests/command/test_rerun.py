@@ -102,7 +102,7 @@ def test_what_differs_is_said_with_the_frame_and_by_how_much(
     found = read_json(tmp_path / "again" / "rerun.json")
     (verdict,) = found["sessions"]
     assert verdict["files"] == {"episodes": False, "metrics": True, "weights": None}
-    assert verdict["parts_at"] == int(frame)
+    assert verdict["diverges_at"] == int(frame)
     assert verdict["return"]["difference"] == pytest.approx((float(length) - 1000.0) / (len(rows) - 1))
     assert found["differs"]["numpy"][0] == "1.0.0"
 
@@ -155,10 +155,10 @@ def write_git(directory: RunDir, **facts: Any) -> None:
         ),
         (no_patch, [], "uncommitted.patch is missing: it held the uncommitted changes to commit"),
         (nothing_completed, [], "has completed, so there is nothing to compare a run with"),
-        (None, ["out={session}"], "is not empty, and nothing is ever written over"),
+        (None, ["out={session}"], "is not empty, and nothing is ever overwritten"),
         (None, ["out={session}/again"], "which is only read"),
         (None, ["code=mine"], "code=mine is not allowed: code must be one of here, recorded"),
-        (None, ["tolerance=-1"], "tolerance=-1.0 is not allowed"),
+        (None, ["tolerance=-1"], "tolerance=-1 is not allowed"),
         (None, ["slots=0"], "slots=0 is not allowed"),
         (None, ["outt=x"], "Did you mean 'out'?"),
     ],
@@ -215,7 +215,7 @@ def test_law_1_an_experiment_and_its_ranking_are_the_same_again(tmp_path: Path) 
     assert done.returncode == 1, done.stdout + done.stderr
     assert "0 of 3 Sessions are the same" in done.stdout
     verdicts = read_json(tmp_path / "clone" / "other" / "rerun.json")["sessions"]
-    assert all(0 < verdict["parts_at"] <= 1024 for verdict in verdicts)
+    assert all(0 < verdict["diverges_at"] <= 1024 for verdict in verdicts)
     assert lab("rerun", str(trial), "out=near", "code=here", "tolerance=500", **there).returncode == 0
 
 

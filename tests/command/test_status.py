@@ -106,4 +106,4 @@ def test_resume_runs_an_interrupted_session_again_and_it_ends_as_it_would_have(t
     assert read_json(tmp_path / "run" / "trial.json")["seeds"] == [3, 4], "a stack of seeds is a Trial"
     again = lab("resume", str(tmp_path / "run"))
     assert again.returncode == 2
-    assert "There is nothing to go on with" in again.stderr
+    assert "There is nothing to resume" in again.stderr

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
 from omegaconf import OmegaConf
 
-from lab.common.interpolation import literal
-from lab.launch.rerun import Quoting
+from lab.launch.spec_job import dump_spec
 
 
 def test_what_a_job_reads_is_what_the_session_had(tmp_path: Path) -> None:
@@ -18,5 +16,5 @@ def test_what_a_job_reads_is_what_the_session_had(tmp_path: Path) -> None:
         "big": float("inf"),
         "seed": [0, 1],
     }
-    (tmp_path / "spec.yaml").write_text(yaml.dump(literal(spec), Dumper=Quoting))
+    (tmp_path / "spec.yaml").write_text(dump_spec(spec))
     assert OmegaConf.to_container(OmegaConf.load(tmp_path / "spec.yaml"), resolve=True) == spec

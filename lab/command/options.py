@@ -1,0 +1,95 @@
+"""Arguments of the commands beside training: run directories, and options as key=value."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from lab.common.text import format_value
+from lab.errors import LabError, visible
+from lab.spec import arguments as read_options
+
+WIDTH = 120  # columns of a usage text
+
+
+@dataclass
+class NoOptions:
+    """The options of a command that has none."""
+
+
+def option(default: Any, description: str, shown: str | None = None) -> Any:
+    """Return the field of an option.
+
+    Args:
+        default: its value if it is not given.
+        description: what it means, for the usage text.
+        shown: what stands in the usage text instead of `key=default`.
+    """
+    return field(default=default, metadata={"description": description, "shown": shown})
+
+
+def command(
+    directory: str, options: type[Any] = NoOptions, notes: str = "", several: bool = False, overrides: str = ""
+) -> Callable[[Callable[..., None]], Callable[[Sequence[str]], None]]:
+    """Turn a function of a path and options into one of the arguments on the command line.
+
+    The path is a list of paths if there may be several. Without arguments, or with --help, the usage is printed.
+
+    Args:
+        directory: what the run directory is, for the usage text.
+        options: a dataclass with a field by `option` for each; a flag is written --NAME.
+        notes: the end of the usage text.
+        several: whether there may be several directories.
+        overrides: what overrides of the config mean to the command, which gets them unread instead of options.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
+        name = function.__module__.rpartition(".")[2]
+
+        @wraps(function)
+        def main(arguments: Sequence[str]) -> None:
+            if not arguments or {"-h", "--help"} & {*arguments}:
+                print(visible(_usage(name, directory, options, notes, several, overrides)))
+                return
+            if overrides:
+                function(Path(arguments[0]), list(arguments[1:]))
+                return
+            pairs = [_as_pair(word) for word in arguments if _is_option(word)]
+            paths = [Path(word) for word in arguments if not _is_option(word)]
+            if not paths:
+                raise LabError(f"{name}: the run directory is missing: python -m lab {name} DIR {' '.join(arguments)}")
+            extra = [] if several else list(map(str, paths[1:]))
+            chosen = read_options(options, [*extra, *pairs], name)
+            function(paths if several else paths[0], chosen)
+
+        return main
+
+    return decorate
+
+
+def _is_option(word: str) -> bool:
+    """Return whether an argument is an option; Hydra's names for directories hold equals signs too."""
+    return word.startswith("--") or (re.match(r"\w+=", word) is not None and not Path(word).exists())
+
+
+def _as_pair(word: str) -> str:
+    return f"{word[2:]}=true" if word.startswith("--") else word
+
+
+def _usage(name: str, directory: str, options: type[Any], notes: str, several: bool, overrides: str) -> str:
+    rows = {"DIR": directory} | ({"key=value": overrides} if overrides else {})
+    for each in fields(options):
+        rows[each.metadata["shown"] or f"{each.name}={format_value(each.default)}"] = each.metadata["description"]
+    flags = [f"[{key}]" for key in rows if key.startswith("--")]
+    pairs = ["[key=value ...]"] if len(rows) > 1 + len(flags) else []
+    width = max(map(len, rows)) + 4
+    lines = [" ".join(["Usage: python -m lab", name, "DIR ..." if several else "DIR", *flags, *pairs]), ""]
+    for key, text in rows.items():
+        lines += textwrap.wrap(text, WIDTH, initial_indent=f"  {key}".ljust(width), subsequent_indent=" " * width)
+    paragraphs = [textwrap.fill(" ".join(text.split()), WIDTH) for text in notes.split("\n\n") if text]
+    return "\n".join(lines) + "".join(f"\n\n{text}" for text in paragraphs)
