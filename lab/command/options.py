@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from lab.common.text import format_value
-from lab.errors import LabError, visible
-from lab.spec import arguments as read_options
+from lab.common.validation import validate
+from lab.errors import LabError, did_you_mean, visible
 
 WIDTH = 120  # columns of a usage text
 
@@ -64,7 +64,7 @@ def command(
             if not paths:
                 raise LabError(f"{name}: the run directory is missing: python -m lab {name} DIR {' '.join(arguments)}")
             extra = [] if several else list(map(str, paths[1:]))
-            chosen = read_options(options, [*extra, *pairs], name)
+            chosen = options(**_read(options, [*extra, *pairs], name))
             function(paths if several else paths[0], chosen)
 
         return main
@@ -79,6 +79,31 @@ def _is_option(word: str) -> bool:
 
 def _as_pair(word: str) -> str:
     return f"{word[2:]}=true" if word.startswith("--") else word
+
+
+def _read(options: type[Any], words: Sequence[str], command: str) -> dict[str, Any]:
+    """Return the values of options that are written key=value."""
+    kinds = get_type_hints(options, include_extras=True)
+    values: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise LabError(f"{command}: {word!r} is not understood: options are written key=value.")
+        if key not in kinds:
+            hint = f"{did_you_mean(key, kinds)} Its keys are: {', '.join(kinds)}." if kinds else ""
+            raise LabError(f"{key} cannot be set: {command} has no key {key!r}.{hint}")
+        values[key] = validate(kinds[key], _parse(value), key)
+    return values
+
+
+def _parse(value: str) -> Any:
+    """Return a value as Hydra reads it from YAML; a plain word if it is not YAML."""
+    from omegaconf import OmegaConf
+
+    try:
+        return OmegaConf.create(f"v: {value}").v if value else ""
+    except Exception:
+        return value
 
 
 def _usage(name: str, directory: str, options: type[Any], notes: str, several: bool, overrides: str) -> str:

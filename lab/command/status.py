@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -10,6 +11,7 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as Branches
 
+from lab.command.options import command, option
 from lab.common.terminal import Terminal
 from lab.common.text import format_number
 from lab.errors import LabError, warn_once
@@ -18,33 +20,30 @@ from lab.run.files import Document
 from lab.run.progress import TrialProgress, count_states, read_progress
 from lab.sweep.tree import add_trial, title
 
-USAGE = """Usage: python -m lab status DIR [--watch]
-
-  DIR       the run directory of a Session, a Trial or an Experiment
-  --watch   update every two seconds, until nothing runs any more or Ctrl-C"""
-
 PLAIN_WIDTH = 200  # columns, where the output is no terminal
 WATCH_SECONDS = 2.0  # between two updates
 REMARK = "The number of planned Sessions and the best Trial are not known."
 
 
-def main(arguments: list[str]) -> None:
-    """Run the command.
+@dataclass
+class Options:
+    """Options of the command."""
+
+    watch: bool = option(False, "update every two seconds, until nothing runs any more or Ctrl-C", shown="--watch")
+
+
+@command("the run directory of a Session, a Trial or an Experiment", Options)
+def main(path: Path, options: Options) -> None:
+    """Print the progress of a run directory.
 
     Raises:
         LabError: the directory is not a run directory.
     """
-    watch = "--watch" in arguments
-    paths = [argument for argument in arguments if argument != "--watch"]
-    if len(paths) != 1 or paths[0] in ("-h", "--help"):
-        print(USAGE)
-        return
-    path = Path(paths[0])
     trials = read_progress(path)
     console = Terminal()
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
-    if not watch:
+    if not options.watch:
         console.print(render(path, trials))
         return
     with Live(render(path, trials), console=console, auto_refresh=False) as live:
