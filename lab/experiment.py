@@ -50,11 +50,11 @@ class ActiveTrial:
 
     trial: Trial
     jobs: dict[Future[Any], Job]  # that have not ended
-    ended: list[tuple[Job, str | None]] = field(default_factory=list)  # with the reason if a job has no result
+    ended_jobs: list[tuple[Job, str | None]] = field(default_factory=list)  # with why a job has no result
 
-    def close(self) -> None:
+    def close_sessions(self) -> None:
         """Write an end state for every Session of an ended job that wrote none itself."""
-        for job, reason in self.ended:
+        for job, reason in self.ended_jobs:
             self.trial.close(list(job.sessions), reason)
 
 
@@ -78,6 +78,31 @@ class Experiment:
 
     def __post_init__(self) -> None:
         self._disk_space = DiskSpace(self.plan.directory.path, self.tree.announce)
+
+    def open(self) -> None:
+        """Adopt the Trials and jobs that earlier controllers left in the directory.
+
+        Raises:
+            LabError: Sessions of an earlier controller do not end, or the study cannot be continued.
+        """
+        started = self.plan.started()
+        in_jobs: dict[int, dict[Future[Any], Job]] = {}
+        for job, future in self.launcher.adopt():
+            in_jobs.setdefault(job.trial, {})[future] = job
+        idle = [trial for trial in started if trial.number not in in_jobs]
+        wait_for_leftovers(idle)
+        outcomes = self._open_study(started)
+        self.tree.adopt({trial.number: (trial, outcomes[trial.number]) for trial in started})
+        self._active = [ActiveTrial(trial, in_jobs[trial.number]) for trial in started if trial.number in in_jobs]
+        for active in self._active:  # Sessions that are in none of the adopted jobs are launched again
+            launched = [seed for job in active.jobs.values() for seed in job.sessions]
+            active.trial.start(launched)
+            jobs = active.trial.jobs(self.plan.stack, launched)
+            active.jobs |= zip(self.launcher.submit(jobs), jobs, strict=True)
+        self._unfinished = [trial for trial in idle if trial.remaining()]
+        self._next_number = max((trial.number + 1 for trial in started), default=0)
+        # To prune the rest of a Trial in which a Session completed would take all of it out of the ranking.
+        self._spared = {trial.number for trial in started if "completed" in trial.states().values()}
 
     def run(self) -> None:
         """Run all Trials that are not done.
@@ -117,7 +142,7 @@ class Experiment:
             self._ask_to_stop()
         elif self.study and self.plan.prune:
             for active in [active for active in self._active if active.jobs]:
-                self._attempt(partial(self._prune, active.trial, self.study))
+                self._retry_on_full_disk(partial(self._prune, active.trial, self.study))
         self.tree.update()
         return True
 
@@ -147,7 +172,7 @@ class Experiment:
             trial.start()
             started.append(trial)
 
-        if not self._attempt(start):
+        if not self._retry_on_full_disk(start):
             return None
         if self._unfinished:
             self._unfinished.pop(0)
@@ -160,9 +185,9 @@ class Experiment:
         for future in [future for future in active.jobs if future.done()]:
             job = active.jobs.pop(future)
             reason = self.watchdog.reason(job) or self.launcher.error(future)
-            active.ended.append((job, reason))
+            active.ended_jobs.append((job, reason))
             if not self.stopped:
-                self._attempt(active.close)
+                self._retry_on_full_disk(active.close_sessions)
             states = states_of(job.sessions)
             if not failed_on_full_disk(job.sessions):
                 self._ended_states += states.values()
@@ -170,18 +195,18 @@ class Experiment:
                 self.tree.say(f"{active.trial.directory.path}: {reason}")
 
     def _finish(self, active: ActiveTrial) -> None:
-        """Tell the study about a Trial none of whose Sessions runs any more, and write its figures."""
+        """Tell the study the outcome of a Trial, none of whose Sessions runs any more, and write its figures."""
         from lab.analysis import analyze_trial
 
         self._active.remove(active)
         trial, study = active.trial, self.study
         if not self.stopped:
-            self._attempt(active.close)  # again: a Session may have outlived its job
-            if self._continue_after_full_disk(trial):
+            self._retry_on_full_disk(active.close_sessions)  # again: a Session may have outlived its job
+            if self._requeue_after_full_disk(trial):
                 return
-        outcome = self.outcome(trial)
+        outcome = read_outcome(trial, self.plan)
         if study and outcome.state != "running":
-            self._attempt(partial(study.tell, trial.number, outcome))
+            self._retry_on_full_disk(partial(study.tell, trial.number, outcome))
         try:
             analyze_trial(trial.directory)
         except (LabError, OSError) as error:
@@ -192,22 +217,6 @@ class Experiment:
         allowed = self.plan.settings.max_failure_rate
         if not self.stopped and ended >= MIN_ENDED and failed / ended > allowed:
             self.stop(f"{failed} of {ended} Sessions failed, more than max_failure_rate={allowed}")
-
-    def outcome(self, trial: Trial) -> Outcome:
-        """Read the state of a Trial from its files."""
-        from lab.analysis.rungs import values_at_rungs
-        from lab.analysis.trial import read_trial
-
-        results, objective = read_trial(trial.directory), self.plan.objective
-        rungs = values_at_rungs(results, objective, self.plan.settings.rungs) if self.plan.prune else {}
-        if trial.remaining():
-            return Outcome("running", None, rungs)
-        if results.state != "completed":
-            return Outcome(results.state, None, rungs)
-        try:
-            return Outcome("completed", objective.values(results), rungs)
-        except LabError:
-            return Outcome("failed", None, rungs)
 
     def _prune(self, trial: Trial, study: Study) -> None:
         """Report a Trial at the rungs it has newly reached, and stop it if the pruner says so.
@@ -240,40 +249,15 @@ class Experiment:
             with suppress(OSError):  # the disk may be full; the launcher asks as well
                 active.trial.ask_to_stop("interrupted", f"the sweep was stopped: {self.stopped}")
 
-    def open(self) -> None:
-        """Adopt the Trials and jobs that earlier controllers left in the directory.
-
-        Raises:
-            LabError: Sessions of an earlier controller do not end, or the study cannot be continued.
-        """
-        started = self.plan.started()
-        in_jobs: dict[int, dict[Future[Any], Job]] = {}
-        for job, future in self.launcher.adopt():
-            in_jobs.setdefault(job.trial, {})[future] = job
-        idle = [trial for trial in started if trial.number not in in_jobs]
-        wait_for_leftovers(idle)
-        outcomes = self._open_study(started)
-        self.tree.adopt({trial.number: (trial, outcomes[trial.number]) for trial in started})
-        self._active = [ActiveTrial(trial, in_jobs[trial.number]) for trial in started if trial.number in in_jobs]
-        for active in self._active:  # Sessions that are in none of the adopted jobs are launched again
-            launched = [seed for job in active.jobs.values() for seed in job.sessions]
-            active.trial.start(launched)
-            jobs = active.trial.jobs(self.plan.stack, launched)
-            active.jobs |= zip(self.launcher.submit(jobs), jobs, strict=True)
-        self._unfinished = [trial for trial in idle if trial.remaining()]
-        self._next_number = max((trial.number + 1 for trial in started), default=0)
-        # To prune the rest of a Trial in which a Session completed would take all of it out of the ranking.
-        self._spared = {trial.number for trial in started if "completed" in trial.states().values()}
-
     def _open_study(self, started: Sequence[Trial]) -> dict[int, Outcome]:
         """Open the study with the current outcome of each Trial; return the outcomes by number."""
-        outcomes = {trial.number: self.outcome(trial) for trial in started}
+        outcomes = {trial.number: read_outcome(trial, self.plan) for trial in started}
         if self.study:
             self.study.open(outcomes)
         return outcomes
 
-    def _attempt(self, action: Callable[[], None]) -> bool:
-        """Do what writes to disk; if the disk is full, wait for space and repeat. False if asked to stop meanwhile."""
+    def _retry_on_full_disk(self, action: Callable[[], None]) -> bool:
+        """Write something; while the disk is full, wait and try again. Return False if asked to stop meanwhile."""
 
         def recover() -> None:
             self._open_study(self.plan.started())
@@ -281,33 +265,47 @@ class Experiment:
 
         return self._disk_space.attempt(action, recover, self._stop_requested)
 
-    def _continue_after_full_disk(self, trial: Trial) -> bool:
+    def _requeue_after_full_disk(self, trial: Trial) -> bool:
         """Requeue a Trial whose Sessions failed because the disk was full, once there is space; False for others."""
 
         def interrupt() -> None:
             for session in failed_on_full_disk(trial.sessions()):
                 session.mark_interrupted()
 
-        if not failed_on_full_disk(trial.sessions()):
-            return False
-        if not self._disk_space.wait(self._stop_requested) or not self._attempt(interrupt):
-            return False
-        self._unfinished.insert(0, trial)
-        return True
+        stop = self._stop_requested
+        if (
+            failed_on_full_disk(trial.sessions())
+            and self._disk_space.wait(stop)
+            and self._retry_on_full_disk(interrupt)
+        ):
+            self._unfinished.insert(0, trial)
+            return True
+        return False
 
 
 def wait_for_leftovers(trials: Sequence[Trial]) -> None:
-    """Wait until the Sessions that a killed controller launched have ended.
-
-    Raises:
-        LabError: they are still running after a minute.
-    """
+    """Wait until the Sessions that a killed controller launched have ended; a LabError if that takes too long."""
     deadline = monotonic() + LEFTOVER_SECONDS
     for trial in trials:
         while trial.is_running:
             if monotonic() > deadline:
-                raise LabError(
-                    f"{trial.directory.path} holds Sessions that another process still trains."
-                    " Wait until they have ended, or stop that process."
-                )
+                problem = f"{trial.directory.path} holds Sessions that another process still trains."
+                raise LabError(f"{problem} Wait until they have ended, or stop that process.")
             sleep(POLL_SECONDS)
+
+
+def read_outcome(trial: Trial, plan: SweepPlan) -> Outcome:
+    """Read the outcome of a Trial from its files."""
+    from lab.analysis.rungs import values_at_rungs
+    from lab.analysis.trial import read_trial
+
+    results = read_trial(trial.directory)
+    rungs = values_at_rungs(results, plan.objective, plan.settings.rungs) if plan.prune else {}
+    if trial.remaining():
+        return Outcome("running", None, rungs)
+    if results.state != "completed":
+        return Outcome(results.state, None, rungs)
+    try:
+        return Outcome("completed", plan.objective.values(results), rungs)
+    except LabError:  # a Session lacks a figure of the objective
+        return Outcome("failed", None, rungs)

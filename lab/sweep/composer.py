@@ -32,7 +32,7 @@ class Composer:
 
     config: DictConfig  # composed from the overrides that are not swept
     hydra: HydraContext
-    launcher: JobLauncher
+    launcher: JobLauncher  # runs the jobs
     sampler: DictConfig  # config of Optuna's sampler
     pruner: DictConfig  # config of Optuna's pruner
     _configs: dict[tuple[str, ...], tuple[DictConfig, Any]] = field(default_factory=dict)
@@ -41,10 +41,6 @@ class Composer:
     def __post_init__(self) -> None:
         self.directory = SweepDir(Path(str(self.config.hydra.sweep.dir)))
         self.times = self._fix_times()
-
-    def to_yaml(self) -> str:
-        """Return the content of multirun.yaml: how the sweep was composed."""
-        return OmegaConf.to_yaml(self.config)
 
     @property
     def prunes(self) -> bool:
@@ -120,9 +116,7 @@ def hydra_config(config: Any = None) -> Iterator[None]:
 def set_values(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Set values in a config, as Hydra does.
 
-    Raises:
-        KeyError: a key to be changed is absent or a group, or a key to be added is present.
-        OmegaConfBaseException: OmegaConf refuses a value.
+    A KeyError says that a key to be changed is absent or a group, or that a key to be added is present.
     """
     known: Any = OmegaConf.to_container(config, resolve=False)
     for override in overrides:

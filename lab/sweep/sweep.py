@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from lab.common.terminal import Terminal
 from lab.common.text import flatten, format_value, quote
 from lab.errors import LabError, visible
@@ -68,7 +70,7 @@ def run(composer: Composer, settings: SweepSpec, overrides: SweepOverrides) -> N
     job.started = True
     notify_supervisor("sweep", str(directory.path))
     content = describe(plan, spec)
-    write_sealed_yaml(directory.multirun, composer.to_yaml())
+    write_sealed_yaml(directory.multirun, OmegaConf.to_yaml(composer.config))
     write_sealed_json(directory.sweep, content)
     launcher = composer.launcher
     if settings.detach and (study or not launcher.outlives):
@@ -175,13 +177,14 @@ def detach(plan: SweepPlan) -> None:
 
 def print_detached(directory: SweepDir, pid: int | None = None) -> None:
     """Print how to follow a sweep that runs without this process; `pid` is its controller, if it has one."""
-    path, log = shlex.quote(str(directory.path)), shlex.quote(str(directory.jobs / "controller.log"))
     print(visible(f"The sweep goes on in {directory.path}."))
+    path = shlex.quote(str(directory.path))
+    commands = {f"python -m lab status {path} --watch": "its progress"}
     if pid is None:
-        more = {f"python -m lab resume {path}": "wait for it here, and finish what remains"}
+        commands[f"python -m lab resume {path}"] = "wait for it here, and finish what remains"
     else:
-        more = {f"tail -f {log}": "its output", f"kill -INT {pid}": "end it, with everything written"}
-    commands = {f"python -m lab status {path} --watch": "its progress", **more}
+        commands[f"tail -f {shlex.quote(str(directory.jobs / 'controller.log'))}"] = "its output"
+        commands[f"kill -INT {pid}"] = "end it, with everything written"
     commands[f"python -m lab report {path}"] = "figures of what has been written so far"
     print_next(Terminal(soft_wrap=True), commands)
 
@@ -194,7 +197,7 @@ def run_and_draw(experiment: Experiment) -> None:
         try:
             draw_trial(directory)
         except Exception as error:  # `report` draws it again
-            print(visible(f"{directory.plot} could not be drawn: {error}"), file=sys.stderr)
+            experiment.tree.announce(f"{directory.plot} could not be drawn: {error}")
 
     pool = ThreadPoolExecutor(1, "drawing")
     if not experiment.plan.standalone:
