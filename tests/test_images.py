@@ -65,7 +65,7 @@ def test_law_1_killed_and_resumed(tmp_path: Path, algo: str) -> None:
     whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
     assert go_on(made, [whole]) == ["completed"]
     horizons = made[0].frames // (8 * made[0].algo.horizon)
-    assert go_on(made, [parts], (Stack, "conclude", horizons // 2 + 1, killed)) == ["interrupted"]
+    assert go_on(made, [parts], (Stack, "finish_interval", horizons // 2 + 1, killed)) == ["interrupted"]
     assert go_on(made, [parts]) == ["completed"]
     assert result(parts) == result(whole)
 
@@ -102,7 +102,7 @@ def test_images_are_kept_as_bytes_and_normalized_when_they_are_learned_from(
     made = specs(*QUIET, *PICTURE, *algo, *small, *later, "seed=[1,2]")
     whole, parts, alone = ([RunDir(tmp_path / name / str(s)) for s in (1, 2)] for name in ("whole", "parts", "alone"))
     assert go_on(made, whole) == ["completed"] * 2
-    assert go_on(made, parts, (Stack, "conclude", 31, killed)) == ["interrupted"] * 2
+    assert go_on(made, parts, (Stack, "finish_interval", 31, killed)) == ["interrupted"] * 2
     assert go_on(made, parts) == ["completed"] * 2
     assert go_on(made[:1], alone[:1]) == ["completed"]
     assert [result(directory) for directory in parts] == [result(directory) for directory in whole]

@@ -40,6 +40,7 @@ NUMBERLESS = {
     "lab/run/code/snapshot.py",
     "lab/run/checkpoint.py",  # a Session that is resumed is, to the last bit, one that was not
     "lab/train/display.py",
+    "lab/train/tensorboard.py",
     "lab/errors.py",
     "lab/run/files.py",
     "lab/run/guard.py",

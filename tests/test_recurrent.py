@@ -10,7 +10,8 @@ import pytest
 from lab.algo.on_policy import OnPolicy
 from lab.command.enjoy import main as enjoy
 from lab.run.directory import RunDir
-from lab.train.collect import Collector, Evaluation
+from lab.train.collect import Collector
+from lab.train.evaluate import Evaluation
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 
 RECALL = ("env=gymnasium", "env.id=tests.envs:Recall-v0", "name=recall", "net.hidden=[16]", "algo.gamma=0.9")

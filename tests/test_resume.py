@@ -26,7 +26,8 @@ from lab.run.directory import RunDir
 from lab.run.files import read_json
 from lab.session import train
 from lab.spec import Spec
-from lab.train.collect import Collector, Evaluation
+from lab.train.collect import Collector
+from lab.train.evaluate import Evaluation
 from lab.train.record import Record
 from lab.train.stack import Stack
 from tests.helpers import ALGORITHMS, BOX, CHOICE, Interruption, go_on, result, serves, specs, weights
@@ -175,8 +176,8 @@ def test_law_1_asked_to_end_at_any_point_and_resumed(tmp_path: Path, case: str, 
     resumed = check(
         tmp_path,
         (*CASES[case], f"seed={seed}"),
-        (Stack, "advance", 1, signalled),
-        (Stack, "advance", 3, signalled),
+        (Stack, "collect_and_learn", 1, signalled),
+        (Stack, "collect_and_learn", 3, signalled),
         (Evaluation, "step", 3, signalled),
         (Evaluation, "step", 1, signalled),
         (Collector, "_step", 20, signalled),
@@ -196,7 +197,7 @@ def test_law_1_ended_at_once_at_any_point_and_resumed(tmp_path: Path, case: str,
     resumed = check(
         tmp_path,
         (*CASES[case], f"seed={seed}", "checkpoint.every=300"),
-        (Stack, "advance", 1, killed),
+        (Stack, "collect_and_learn", 1, killed),
         (OnPolicy, "descend", 5, killed),
         (Collector, "_step", 75, killed),
         (Record, "add_episodes", 3, killed),
@@ -227,8 +228,8 @@ def test_law_1_with_a_replay_memory_interrupted_and_resumed(tmp_path: Path, algo
     resumed = check(
         tmp_path,
         chosen,
-        (Stack, "advance", 30, signalled),
-        (Stack, "advance", 30, killed),
+        (Stack, "collect_and_learn", 30, signalled),
+        (Stack, "collect_and_learn", 30, killed),
         (OffPolicy, "learn", 31, killed),
         (Replay, "sample", 20, killed),
         (Replay, "save", 2, killed),
@@ -246,7 +247,7 @@ def test_law_1_with_a_replay_memory_interrupted_and_resumed(tmp_path: Path, algo
 def test_law_1_goes_back_where_a_file_of_the_memory_is_damaged(tmp_path: Path) -> None:
     made = specs(*QUICK, "algo=dqn", *CASES["discrete"], *MEMORY, "checkpoint.every=400")
     begin(made, tmp_path / "whole")
-    begin(made, tmp_path / "parts", (Stack, "advance", 100, killed))
+    begin(made, tmp_path / "parts", (Stack, "collect_and_learn", 100, killed))
     parts = RunDir(tmp_path / "parts" / "3")
     state = checkpoint.read(parts.checkpoint("last"))
     newest = parts.replay / state["replay"]["segments"][-1]["name"]
@@ -270,7 +271,7 @@ def test_law_1_asked_by_its_directory_to_be_interrupted_and_resumed(tmp_path: Pa
     made = specs(*QUICK, *chosen, "seed=[3,4]")
     asked = RunDir(tmp_path / "parts" / "4")
     moment = random.Random(str(chosen)).randrange(1, 10)
-    request = (Stack, "advance", moment, lambda: asked.ask_to_stop("interrupted", "to make room"))
+    request = (Stack, "collect_and_learn", moment, lambda: asked.ask_to_stop("interrupted", "to make room"))
     assert begin(made, tmp_path / "parts", request) == ["completed", "interrupted"]
     assert asked.read_status()["error"] == "to make room"
     assert begin(made[1:], tmp_path / "parts") == ["completed"]
@@ -286,10 +287,10 @@ def test_law_1_with_environments_that_are_reset_at_checkpoints(tmp_path: Path, v
     resumed = check(
         tmp_path,
         (*env, f"env.vectorization_mode={vectorize}"),
-        (Stack, "advance", 3, signalled),
-        (Stack, "advance", 10, signalled),
+        (Stack, "collect_and_learn", 3, signalled),
+        (Stack, "collect_and_learn", 10, signalled),
         (Evaluation, "step", 3, signalled),
-        (Stack, "advance", 2, killed),
+        (Stack, "collect_and_learn", 2, killed),
     )
     assert set(resumed) <= {512, 1024, 1536, 2048}
 
@@ -297,7 +298,7 @@ def test_law_1_with_environments_that_are_reset_at_checkpoints(tmp_path: Path, v
 @pytest.mark.law
 def test_law_1_with_an_environment_that_nothing_but_its_reset_brings_back(tmp_path: Path) -> None:
     made = specs(*QUICK, "env=gymnasium", "env.id=tests.envs:Unrepeatable-v0")
-    assert begin(made, tmp_path, (Stack, "advance", 10, signalled)) == ["interrupted"]
+    assert begin(made, tmp_path, (Stack, "collect_and_learn", 10, signalled)) == ["interrupted"]
     assert begin(made, tmp_path) == ["completed"]
     assert read_json(RunDir(tmp_path / "3").provenance)["resumed"][0]["frame"] == 1024
 
@@ -306,10 +307,10 @@ def test_law_1_with_an_environment_that_nothing_but_its_reset_brings_back(tmp_pa
 @pytest.mark.parametrize("lost", ["last", *(pytest.param(which, marks=SLOW) for which in ("previous", "both"))])
 def test_law_1_sessions_of_a_stack_at_different_checkpoints(tmp_path: Path, lost: str) -> None:
     made = specs(*QUICK, "seed=[3,4]")
-    begin(made, tmp_path / "parts", (Stack, "advance", 10, signalled))
+    begin(made, tmp_path / "parts", (Stack, "collect_and_learn", 10, signalled))
     for which in ("last", "previous") if lost == "both" else (lost,):
         RunDir(tmp_path / "parts" / "4").checkpoint(which).unlink()
-    assert begin(made, tmp_path / "parts", (Stack, "advance", 2, signalled)) == ["interrupted"] * 2
+    assert begin(made, tmp_path / "parts", (Stack, "collect_and_learn", 2, signalled)) == ["interrupted"] * 2
     begin(made, tmp_path / "parts")
     begin(made, tmp_path / "whole")
     check_same(made, tmp_path / "parts", tmp_path / "whole")
@@ -323,7 +324,7 @@ def test_law_1_sessions_of_a_stack_of_which_one_was_evaluated_at_its_last_frame(
     other = "4" if evaluated == "3" else "3"
     assert begin(made, parts, (Evaluation, "step", 5, signalled)) == ["interrupted"] * 2
     shutil.copytree(parts / other, tmp_path / "before")
-    assert begin(made, parts, (Stack, "advance", 1, killed)) == ["interrupted"] * 2
+    assert begin(made, parts, (Stack, "collect_and_learn", 1, killed)) == ["interrupted"] * 2
     shutil.rmtree(parts / other)
     shutil.copytree(tmp_path / "before", parts / other)
     begin(made, parts)
@@ -335,9 +336,9 @@ def test_law_1_sessions_of_a_stack_of_which_one_was_evaluated_at_its_last_frame(
 @pytest.mark.slow
 def test_law_1_a_stack_that_is_resumed_one_session_after_the_other(tmp_path: Path) -> None:
     made = specs(*QUICK, "seed=[3,4]")
-    begin(made, tmp_path / "parts", (Stack, "advance", 10, signalled))
-    assert begin(made[1:], tmp_path / "parts", (Stack, "advance", 3, signalled)) == ["interrupted"]
-    assert begin(made, tmp_path / "parts", (Stack, "advance", 2, signalled)) == ["interrupted"] * 2
+    begin(made, tmp_path / "parts", (Stack, "collect_and_learn", 10, signalled))
+    assert begin(made[1:], tmp_path / "parts", (Stack, "collect_and_learn", 3, signalled)) == ["interrupted"]
+    assert begin(made, tmp_path / "parts", (Stack, "collect_and_learn", 2, signalled)) == ["interrupted"] * 2
     for spec in made:
         assert begin([spec], tmp_path / "parts") == ["completed"]
     begin(made, tmp_path / "whole")
@@ -356,32 +357,32 @@ def test_law_1_with_asynchronous_environments(tmp_path: Path, env: str) -> None:
         "eval.every=300",
         "checkpoint.every=200",
     )
-    check(tmp_path, chosen, (Stack, "advance", 10, signalled), (Stack, "advance", 5, killed))
+    check(tmp_path, chosen, (Stack, "collect_and_learn", 10, signalled), (Stack, "collect_and_learn", 5, killed))
 
 
 @pytest.mark.law
 @pytest.mark.parametrize("vectorize", ["sync", pytest.param("async", marks=SLOW)])
 def test_law_1_with_environments_whose_episodes_are_replayed(tmp_path: Path, vectorize: str) -> None:
     chosen = (*LANDER, f"env.vectorization_mode={vectorize}", "frames=2000")
-    check(tmp_path, chosen, *[(Stack, "advance", moment, signalled) for moment in (4, 2, 9, 6)])
+    check(tmp_path, chosen, *[(Stack, "collect_and_learn", moment, signalled) for moment in (4, 2, 9, 6)])
 
 
 @pytest.mark.law
 @pytest.mark.parametrize("chosen", [REMEMBERING, pytest.param(WALKER, marks=SLOW)], ids=["remembering", "walker"])
 def test_law_1_with_environments_that_remember_earlier_episodes(tmp_path: Path, chosen: tuple[str, ...]) -> None:
-    check(tmp_path, (*chosen, "frames=2000"), *[(Stack, "advance", moment, signalled) for moment in (9, 5)])
+    check(tmp_path, (*chosen, "frames=2000"), *[(Stack, "collect_and_learn", moment, signalled) for moment in (9, 5)])
 
 
 @pytest.mark.law
 @pytest.mark.slow
 def test_law_1_in_dev_mode(tmp_path: Path) -> None:
-    check(tmp_path, ("mode=dev",), (Stack, "advance", 4, signalled), (Evaluation, "step", 2, signalled))
+    check(tmp_path, ("mode=dev",), (Stack, "collect_and_learn", 4, signalled), (Evaluation, "step", 2, signalled))
 
 
 @pytest.mark.law
 @pytest.mark.slow
 def test_law_1_without_evaluation(tmp_path: Path) -> None:
-    check(tmp_path, ("eval.every=0",), *[(Stack, "advance", moment, signalled) for moment in (4, 2, 9)])
+    check(tmp_path, ("eval.every=0",), *[(Stack, "collect_and_learn", moment, signalled) for moment in (4, 2, 9)])
 
 
 @pytest.mark.law
@@ -412,7 +413,7 @@ def test_where_a_session_was_resumed_is_recorded_and_its_log_goes_on(tmp_path: P
     made = specs(*QUICK)
     directory = RunDir(tmp_path / "3")
     for moment in (5, 4):
-        begin(made, tmp_path, (Stack, "advance", moment, signalled))
+        begin(made, tmp_path, (Stack, "collect_and_learn", moment, signalled))
     begun = read_json(directory.provenance)["start"]
     begin(made, tmp_path)
     facts = read_json(directory.provenance)

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from lab import session
-from lab.env.vector import Environments, probe
+from lab.env.vector import probe
 from lab.errors import LabError
 from lab.run.checkpoint import read as read_checkpoint
 from lab.run.code.repository import Repository
@@ -28,10 +28,9 @@ from lab.run.provenance import Provenance
 from lab.run.table import Table
 from lab.session import train as train_stack
 from lab.train import record
-from lab.train.agent import Agent
-from lab.train.collect import Evaluation
-from lab.train.device import find_device
-from lab.train.record import Averages
+from lab.train.agent import Agent, find_device
+from lab.train.evaluate import Evaluation
+from lab.train.metrics import Averages
 from lab.train.stack import Stack
 from tests.helpers import ROOT, result, specs, train, train_specs
 
@@ -185,9 +184,8 @@ def test_an_evaluation_of_episodes_without_an_end_is_cut(tmp_path: Path) -> None
 def test_an_evaluation_counts_the_first_episode_alone(tmp_path: Path) -> None:
     made = specs("env=gymnasium", "env.id=tests.envs:Brittle-v0", "name=brittle", "eval.episodes=5")
     agent = Agent(made, probe(made[0].env), torch.device("cpu"))
-    envs = {0: Environments(made[0].env, 5, agent.streams[0].evaluation)}
-    evaluation = Evaluation(agent, envs, made[0].eval)
-    while evaluation.going:
+    evaluation = Evaluation(agent, {0: made[0].env}, made[0].eval)
+    while evaluation.running:
         evaluation.step()
     returns, lengths = evaluation.figures[0]
     assert returns.tolist() == lengths.tolist()
@@ -247,8 +245,8 @@ def test_averages_are_over_the_calls_that_gave_a_metric() -> None:
     averages = Averages()
     averages.add({"steps": torch.tensor([1.0, 4.0]), "a": torch.tensor([1.0, 2.0])})
     averages.add({"steps": torch.tensor([0.0, 4.0]), "a": torch.tensor([3.0, 4.0]), "b": torch.tensor([5.0, 6.0])})
-    assert averages.take() == {"a": [1.0, 3.0], "b": [None, 6.0]}
-    assert averages.take() == {}
+    assert averages.pop() == {"a": [1.0, 3.0], "b": [None, 6.0]}
+    assert averages.pop() == {}
 
 
 def test_a_device_that_is_not_there() -> None:
@@ -319,6 +317,6 @@ def test_what_is_not_known_of_the_code_and_other_code_are_said(
     record.Record(specs()[0], directory, found, (), 200, state).finish("interrupted", 200)
     log = directory.log.read_text()
     assert "WARNING The code of lab has no git SHA: git is not installed." in log
-    assert "WARNING the code of lab is not what this Session was begun with: see provenance.json" in log
+    assert "WARNING the code of lab is not what this Session was started with: see provenance.json" in log
     (resumed,) = read_json(directory.provenance)["resumed"]
     assert resumed["code"] == facts["code"]

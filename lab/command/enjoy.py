@@ -189,7 +189,7 @@ class Player:
                 if show:
                     show(env.render())
                 settings.restore_step_settings()
-                observation = agent.observe(torch.from_numpy(flatten(env.observation_space, raw))[None, None])
+                observation = agent.normalize(torch.from_numpy(flatten(env.observation_space, raw))[None, None])
                 noise = None
                 if not self.deterministic:
                     noise = agent.algorithm.noise(1, 1, agent.streams, self.fraction_done)[0]

@@ -24,7 +24,7 @@ from lab.spec import Spec, read
 from lab.trial import states_of
 
 if TYPE_CHECKING:
-    from lab.train.record import Ended, Record
+    from lab.train.record import Outcome, Record
 
 HANDOVER_SECONDS = 60.0  # for the process that had a job's Sessions before to end
 EXIT_STATUS = {"completed": 0, "pruned": 0, "failed": 1, "interrupted": 130}
@@ -133,7 +133,7 @@ def _train(config: DictConfig, output: Path, swept: bool = False) -> list[Record
     return session.train(specs, directories, spaces[0], composed, not swept, patience)
 
 
-def analyze(records: Sequence[Record | Ended]) -> None:
+def analyze(records: Sequence[Record | Outcome]) -> None:
     """Write the figures of every Session, as far as its files allow."""
     from lab.analysis import analyze_session
 
@@ -144,7 +144,7 @@ def analyze(records: Sequence[Record | Ended]) -> None:
             print(visible(f"The figures of {record.dir.path} could not be made: {error}"), file=sys.stderr)
 
 
-def finish(records: Sequence[Record | Ended]) -> int:
+def finish(records: Sequence[Record | Outcome]) -> int:
     """Analyze Sessions that have ended, print their results and return the exit status."""
     from lab.analysis import analyze as analyze_run
     from lab.train.display import print_results

@@ -13,7 +13,7 @@ from lab.launch import job
 from lab.launch.supervise import UnexpectedExitError
 from lab.run.directory import RunDir
 from lab.run.files import read_json
-from lab.train.record import Ended, write_late
+from lab.train.record import Outcome, append_to_log
 
 
 def handle_unexpected_exit(end: UnexpectedExitError) -> int:
@@ -25,7 +25,7 @@ def handle_unexpected_exit(end: UnexpectedExitError) -> int:
     sweeps = end.messages.get("sweep")
     if failed and not sweeps:
         with suppress(LabError):  # the code of the spec may not be importable here
-            return job.finish([Ended.read(session) for session in sessions])
+            return job.finish([Outcome.read(session) for session in sessions])
     resume = f" To go on with the sweep: python -m lab resume {shlex.quote(sweeps[-1])}" if sweeps else ""
     print(visible(f"Error: {describe(end)}{resume}"), file=sys.stderr)
     for path in end.messages.get("output", ()):
@@ -59,7 +59,7 @@ def mark_failed(session: RunDir, end: UnexpectedExitError) -> bool:
         session.write_status(
             "failed", status["frame"], status["frames"], describe(end), status["return"], lost=end.code < 0
         )
-        write_late(session, logging.ERROR, f"failed at frame {status['frame']}\n{describe(end)}")
+        append_to_log(session, logging.ERROR, f"failed at frame {status['frame']}\n{describe(end)}")
     except LabError:  # it had not started
         return False
     finally:

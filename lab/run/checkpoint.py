@@ -142,7 +142,7 @@ def group_by_frame(generations: list[list[dict[str, Any]]]) -> list[tuple[list[i
 
 def _point(state: dict[str, Any]) -> tuple[int, bool]:
     """Return the frame of a checkpoint, and whether all that was due at that frame is done."""
-    return state["frame"], state["pending"] is None
+    return state["frame"], state["unfinished_interval"] is None
 
 
 def seal(content: bytes) -> bytes:

@@ -15,10 +15,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from lab.errors import LabError
+from lab.run.code.packages import changed_since
 from lab.run.code.snapshot import CodeSnapshot
+from lab.run.directory import RunDir
+from lab.run.files import read_json, write_atomically, write_sealed_json
+from lab.run.guard import move_aside
+from lab.run.schemas import PROVENANCE
 from lab.run.status import utc_now
 from lab.run.trust import user_name
 
+# What is recorded of each process that resumes a Session.
+RESUMED = ("restore", "start", "command", "user", "host", "device", "stack", "git", "repositories", "code")
 CONFIG_DIR = ("--config-dir", "-cd")  # Hydra's options for a folder of the user's own config groups
 
 
@@ -28,6 +36,42 @@ class Provenance:
 
     facts: dict[str, Any]
     code: CodeSnapshot
+
+    def write(self, directory: RunDir, frame: int | None, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
+        """Write provenance.json, or add to it that this process resumes the Session at a frame.
+
+        Args:
+            directory: of the Session.
+            frame: None to start.
+            notes: a warning is added if the file is damaged.
+
+        Returns:
+            Its content, and the packages whose code changed since the Session was started.
+        """
+        if frame is None:
+            content, changed, stem = dict(self.facts), [], "uncommitted"
+        else:
+            content = self._read(directory, frame, notes)
+            changed = changed_since(directory, self.facts["code"])
+            resumed = content.setdefault("resumed", [])
+            resumed.append({"frame": frame, **{name: self.facts[name] for name in RESUMED}})
+            stem = f"uncommitted-{len(resumed)}"
+        write_sealed_json(directory.provenance, content)
+        if frame is None or changed:
+            for name, patch in self.code.patches(stem).items():
+                write_atomically(directory.path / name, patch, private=True)
+        return content, changed
+
+    def _read(self, directory: RunDir, frame: int, notes: list[str]) -> dict[str, Any]:
+        """Return the content of provenance.json or, if it is damaged, the facts that are known now."""
+        try:
+            return read_json(directory.provenance, PROVENANCE)
+        except LabError as error:
+            move_aside(directory.path, re.compile(re.escape(directory.provenance.name)))
+            notes.append(f"{error} What the Session was started with is not known any more.")
+            note = f"provenance.json was damaged when the Session was resumed at frame {frame:,}"
+            git = {**self.facts["git"], "sha": None, "branch": None, "uncommitted": None, "left_out": {}, "note": note}
+            return {**self.facts, "git": git, "repositories": [], "code": {}}
 
 
 def collect(command: list[str], device: str, threads: int, stack: list[int], outputs: Path) -> Provenance:

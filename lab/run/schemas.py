@@ -53,5 +53,6 @@ SPEC: Shape = {
     },
     "algo": {"name": str}, "net": dict, "eval": dict, "log": dict, "checkpoint": dict,
 }  # fmt: skip
-CHECKPOINT: Shape = {"frame": int, "optimizer_steps": int, "parameters": dict, "pending": int | None, "collector": dict,
-                     "averages": list, "replay": dict | None, "record": {"tables": {"*": SIZE}}}  # fmt: skip
+CHECKPOINT: Shape = {"frame": int, "optimizer_steps": int, "parameters": dict, "unfinished_interval": int | None,
+                     "collector": dict, "averages": list, "replay": dict | None,
+                     "record": {"tables": {"*": SIZE}}}  # fmt: skip

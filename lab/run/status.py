@@ -187,7 +187,7 @@ def recover_status(directory: StatusFiles, problem: str) -> dict[str, Any]:
     elif checkpoint is None:
         state = "completed" if ending == "completed" and _last_row(directory) >= frames > 0 else "interrupted"
     else:
-        state = "completed" if frame >= frames > 0 and checkpoint.get("pending") is None else "interrupted"
+        state = "completed" if frame >= frames > 0 and checkpoint.get("unfinished_interval") is None else "interrupted"
     warning = f"{problem} From the other files it is {state} at frame {frame:,}."
     tables = (checkpoint or {}).get("record", {}).get("tables") if state == "completed" else None
     return {

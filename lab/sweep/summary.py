@@ -12,7 +12,7 @@ from lab.common.terminal import Terminal
 from lab.common.text import format_interval, format_number, format_value
 from lab.run.directory import SweepDir, TrialDir, find_level
 from lab.run.files import read_json
-from lab.train.display import print_next
+from lab.train.display import print_next_steps
 
 MAX_ROWS = 12  # Trials in the ranking
 MIN_SEEDS = 4  # below which bootstrap intervals are far too narrow
@@ -42,7 +42,7 @@ def print_summary(path: Path, unfinished: str | None = None) -> None:
     if any(session["state"] == "failed" for session in results["not_completed"]):
         commands[f"python -m lab resume {quote_path(path)} retry=true"] = "run what failed again"
     console.print(f"\nEverything is in {path}\n")
-    print_next(console, commands)
+    print_next_steps(console, commands)
 
 
 def print_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:

@@ -35,7 +35,7 @@ from lab.sweep.plan import SweepPlan, make_plan
 from lab.sweep.same_code import mixed_packages, require_same_code
 from lab.sweep.search import make_study
 from lab.sweep.tree import Tree
-from lab.train.display import print_next
+from lab.train.display import print_next_steps
 
 ONCE = {"hydra.sweep.dir", "hydra.mode", "retry", "mix_code", "plan", "detach"}  # overrides that `resume` drops
 
@@ -186,7 +186,7 @@ def print_detached(directory: SweepDir, pid: int | None = None) -> None:
         commands[f"tail -f {shlex.quote(str(directory.jobs / 'controller.log'))}"] = "its output"
         commands[f"kill -INT {pid}"] = "end it, with everything written"
     commands[f"python -m lab report {path}"] = "figures of what has been written so far"
-    print_next(Terminal(soft_wrap=True), commands)
+    print_next_steps(Terminal(soft_wrap=True), commands)
 
 
 def run_and_draw(experiment: Experiment) -> None:

@@ -1,4 +1,4 @@
-"""The agents of a stack: an algorithm with its networks, and the normalization of what it sees."""
+"""The agents of a stack: an algorithm with its networks, the normalization of observations, and the device."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 
 from lab.algo.algorithm import stack
 from lab.common.streams import Streams
@@ -15,18 +16,18 @@ from lab.env.vector import Spaces
 from lab.errors import LabError
 from lab.memory.rollout import Statistics
 from lab.spec import Spec
-from lab.train.lockstep import settings
+from lab.train.lockstep import shared_settings
 
 
 class Agent:
-    """What acts and learns in S Sessions at once.
+    """The agents of S Sessions.
 
     Attributes:
         algorithm: the algorithm, built for the stack.
         streams: each Session's random streams.
-        moments: each Session's running moments of observations; none if they are not normalized.
-        statistics: what observations are normalized by now.
-        device: where the networks are.
+        moments: each Session's running moments of observations; empty if they are not normalized.
+        statistics: of observations, to normalize them.
+        device: of the networks.
         observations: one environment's observations, as the networks take them.
         spaces: the environment's observations and actions, as texts.
     """
@@ -39,10 +40,11 @@ class Agent:
                 " last bits of a result depend on how many Sessions share them. Use threads=1, or one seed."
             )
         for spec in specs[1:]:
-            one, other = settings(first), settings(spec)
-            for key in dict.fromkeys((*one, *other)):
-                if one.get(key) != other.get(key):
-                    raise LabError(f"{key} differs between Sessions of one stack: {one.get(key)} and {other.get(key)}.")
+            ours, theirs = shared_settings(first), shared_settings(spec)
+            for key in dict.fromkeys((*ours, *theirs)):
+                one, other = ours.get(key), theirs.get(key)
+                if one != other:
+                    raise LabError(f"{key} differs between Sessions of one stack: {one} and {other}.")
         self.spec, self.device = first, device
         self.observations = spaces.observation
         self.spaces = {"observations": str(spaces.original), "actions": str(spaces.action)}
@@ -55,21 +57,20 @@ class Agent:
         self.statistics = Statistics(first.env.normalize_clip)
         if first.env.normalize_observations:
             self.moments = [RunningMoments(math.prod(self.observations.shape)) for _ in specs]
-            self._update_scale()
+            self._update_statistics()
 
-    def observe(self, raw: torch.Tensor) -> torch.Tensor:
-        """Return raw observations [S, E, ...] as the networks are to see them, on their device."""
+    def normalize(self, raw: torch.Tensor) -> torch.Tensor:
+        """Return observations [S, E, ...] normalized for the networks, on their device."""
         return self.statistics.normalize_observations(raw.to(self.device))
 
-    def take_in(self, raw: np.ndarray, valid: np.ndarray) -> None:
-        """Update the normalization with the observations [T, S, E, ...] of a horizon; those not valid are left out."""
+    def update_moments(self, raw: np.ndarray, valid: np.ndarray) -> None:
+        """Update the normalization with the valid observations [T, S, E, ...] of a horizon."""
         if self.moments:
             for index, moments in enumerate(self.moments):
-                seen = raw[:, index][valid[:, index]]
-                moments.update(seen.reshape(-1, len(moments.mean)))
-            self._update_scale()
+                moments.update(raw[:, index][valid[:, index]].reshape(-1, len(moments.mean)))
+            self._update_statistics()
 
-    def _update_scale(self) -> None:
+    def _update_statistics(self) -> None:
         def column(rows: list[np.ndarray]) -> torch.Tensor:
             stacked = torch.tensor(np.stack(rows), dtype=torch.float32, device=self.device)
             return stacked.view(len(rows), 1, *self.observations.shape)
@@ -79,7 +80,7 @@ class Agent:
         self.statistics = Statistics(self.spec.env.normalize_clip, mean, deviation)
 
     def state(self, index: int) -> dict[str, Any]:
-        """Return all that one Session's agent has learned, and its random streams, as tensors and plain data."""
+        """Return the state of one Session's agent and its random streams, as tensors and plain data."""
         return {
             **self.algorithm.state(index),
             "streams": self.streams[index].state(),
@@ -88,18 +89,17 @@ class Agent:
         }
 
     def restore(self, index: int, state: dict[str, Any]) -> None:
-        """Set one Session's agent to what `state` returned.
+        """Restore one Session's agent from what `state` returned.
 
         Raises:
-            LabError: it was the state of an agent for other spaces, or with other parameters.
+            LabError: the state is that of an agent for other spaces, or with other parameters.
         """
         name = f"the checkpoint at frame {state['frame']:,}" if "frame" in state else "the checkpoint"
-        for what, there in state.get("spaces", {}).items():
-            if there != self.spaces[what]:
-                now = f"env.id={self.spec.env.id} has {what} {self.spaces[what]} now"
-                raise LabError(f"{now}, and {name} was written with {there}.")
-        parameters = self.algorithm.state(index)["parameters"]
-        change = _find_change(state["parameters"], parameters)
+        for kind, saved in state.get("spaces", {}).items():
+            if saved != self.spaces[kind]:
+                now = f"env.id={self.spec.env.id} has {kind} {self.spaces[kind]} now"
+                raise LabError(f"{now}, and {name} was written with {saved}.")
+        change = _find_change(state["parameters"], self.algorithm.state(index)["parameters"])
         if change:
             raise LabError(f"The agent is another one than that of {name}: {change}. Did its code change?")
         try:
@@ -107,16 +107,47 @@ class Agent:
             self.streams[index].restore(state["streams"])
             if self.moments:
                 self.moments[index].restore(state["observations"])
-                self._update_scale()
-        except Exception as error:  # whatever an optimizer or a schedule raises that is another one now
+                self._update_statistics()
+        except Exception as error:  # of any type, if the optimizer or a schedule is another one now
             text = " ".join(f"{type(error).__name__}: {error}".split())
             raise LabError(f"The agent is another one than that of {name} ({text}). Did its code change?") from error
 
 
 def _find_change(before: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) -> str | None:
-    """Say which parameters are not the same in name and shape, if some are not."""
+    """Describe a parameter whose name or shape changed; None if there is none."""
     for name in dict.fromkeys((*before, *now)):
         shapes = [list(values[name].shape) if name in values else "absent" for values in (before, now)]
         if shapes[0] != shapes[1]:
             return f"{name} is {shapes[0]} there and {shapes[1]} now"
     return None
+
+
+def prepare_device(name: str, threads: int) -> torch.device:
+    """Configure torch and numpy for training, and return the device that a spec names.
+
+    Raises:
+        LabError: the device does not exist.
+    """
+    torch.set_num_threads(threads)
+    # Numpy uses one thread everywhere, because the number of a machine's cores is not in the spec.
+    ThreadpoolController().select(internal_api="openblas").limit(limits=1)
+    torch.set_flush_denormal(True)  # arithmetic with denormal numbers takes a hundred times longer
+    return find_device(name)
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device that a spec names; `auto` is a GPU if there is one.
+
+    Raises:
+        LabError: the device does not exist.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise LabError(
+                f"device={name} is not there: this machine has {count} CUDA devices for torch. Try device=cpu."
+            )
+    return device

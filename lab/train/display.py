@@ -1,4 +1,4 @@
-"""What the terminal shows: a live line for each Session while it trains, and the result at its end."""
+"""Terminal output of training: a live line for each Session, and the results at the end."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from lab.run.schemas import SESSION
 from lab.spec import Spec
 
 if TYPE_CHECKING:
-    from lab.train.record import Ended, Record
+    from lab.train.record import Outcome, Record
 
-PLAIN_STEP = 0.1  # share of a Session between two plain lines, where the output is no terminal
+PLAIN_STEP = 0.1  # fraction of a Session between two plain lines, where the output is not a terminal
 REFRESH = 0.25  # seconds between redraws of the live lines
-WIDE = 110  # columns of a terminal that has room for a bar as well
+WIDE = 110  # columns of a terminal that shows a progress bar too
 
 
 class Display:
-    """Progress of a stack: live lines on a terminal, plain ones anywhere else."""
+    """Shows the progress of a stack: live lines on a terminal, plain lines elsewhere."""
 
     def __init__(self, specs: list[Spec], show: bool = True, frame: int = 0) -> None:
-        """Begin to show Sessions that have done so many frames."""
-        self.specs, self._begun = specs, frame
+        """Start to show Sessions from a frame on."""
+        self.specs, self._first_frame = specs, frame
         self.console = Terminal(quiet=not show)
         self._live: Progress | None = None
         if self.console.is_terminal and show:
@@ -41,7 +41,7 @@ class Display:
             self._live = Progress(*columns, console=self.console, auto_refresh=False)
         self._tasks = []
         self._start = self._drawn = perf_counter()
-        self._shown = [frame / spec.frames for spec in specs]
+        self._printed = [frame / spec.frames for spec in specs]
         for spec in specs:
             if self._live:
                 name = f"{spec.name} seed {spec.seed}"
@@ -50,27 +50,27 @@ class Display:
                 resumed = f", from frame {frame:,} on" if frame else ""
                 self.console.print(f"{spec.name} seed {spec.seed}: {spec.frames:,} frames{resumed}")
 
-    def warn(self, warnings: Iterable[str]) -> None:
+    def print_warnings(self, warnings: Iterable[str]) -> None:
         """Print warnings."""
         for text in warnings:
             self.console.print(f"Warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def update(self, index: int, frame: int, mean_return: float | None, frames_per_second: float) -> None:
-        """Show how far a Session has come."""
+        """Show a Session's progress."""
         spec, now = self.specs[index], perf_counter()
         elapsed = now - self._start
-        left = elapsed * max(spec.frames - frame, 0) / max(frame - self._begun, 1)
-        reached = format_number(mean_return)
-        figures = f"{frame:>9,} frames {frames_per_second:>7,.0f}/s  return {reached:>6}  {format_duration(left)} left"
-        share = frame / spec.frames
+        left = format_duration(elapsed * max(spec.frames - frame, 0) / max(frame - self._first_frame, 1))
+        mean = format_number(mean_return)
+        figures = f"{frame:>9,} frames {frames_per_second:>7,.0f}/s  return {mean:>6}  {left} left"
+        fraction_done = frame / spec.frames
         if self._live:
             self._live.update(self._tasks[index], completed=min(frame, spec.frames), figures=figures)
-            if share >= 1 or (index == len(self.specs) - 1 and now - self._drawn >= REFRESH):
+            if fraction_done >= 1 or (index == len(self.specs) - 1 and now - self._drawn >= REFRESH):
                 self._live.refresh()
                 self._drawn = now
-        elif share >= 1 or share - self._shown[index] >= PLAIN_STEP:
-            self._shown[index] = share
-            line = f"{spec.name} seed {spec.seed} {min(share, 1):>4.0%} {figures}"
+        elif fraction_done >= 1 or fraction_done - self._printed[index] >= PLAIN_STEP:
+            self._printed[index] = fraction_done
+            line = f"{spec.name} seed {spec.seed} {min(fraction_done, 1):>4.0%} {figures}"
             self.console.print(line, soft_wrap=True)
 
     def __enter__(self) -> Display:
@@ -85,7 +85,7 @@ class Display:
             self._live.stop()
 
 
-def print_results(records: Sequence[Record | Ended]) -> None:
+def print_results(records: Sequence[Record | Outcome]) -> None:
     """Print how each Session ended, its figures, its directory, and what to type next."""
     console = Terminal(soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -101,7 +101,7 @@ def print_results(records: Sequence[Record | Ended]) -> None:
             *(format_number(figures.get(key)) for key in ("return", "best", "eval_return", "strength")),
             f"{figures['frames_to_solve']:,}" if figures.get("frames_to_solve") else "-",
         )
-    # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
+    # Never cut to the width of a terminal, because results are copied and searched for.
     console.width = max(console.width, 140)
     console.print()
     console.print(table)
@@ -114,18 +114,18 @@ def print_results(records: Sequence[Record | Ended]) -> None:
     console.print(f"\nEverything is in {root}\n")
     commands = {}
     if any(record.state == "interrupted" or record.lost for record in records):
-        commands[f"python -m lab resume {shlex.quote(str(root))}"] = "go on with what was interrupted"
+        commands[f"python -m lab resume {shlex.quote(str(root))}"] = "resume what was interrupted"
     playable = [record.dir for record in records if record.dir.checkpoint("best").exists()]
     if playable:
         play = f"python -m lab enjoy {shlex.quote(str(playable[0].path))}"
         commands[play] = "play the best agent; video=DIR films it, render=human shows it"
     if records[0].spec.log.tensorboard:
         commands[f"tensorboard --logdir {shlex.quote(str(root))}"] = "curves, histograms, hyperparameters"
-    print_next(console, commands)
+    print_next_steps(console, commands)
 
 
-def print_next(console: Terminal, commands: Mapping[str, str]) -> None:
-    """Print what to type next: commands with what each is for."""
+def print_next_steps(console: Terminal, commands: Mapping[str, str]) -> None:
+    """Print commands to type next, each with its purpose."""
     if not commands:
         return
     console.print("Next:")

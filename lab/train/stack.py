@@ -1,4 +1,4 @@
-"""A stack: Sessions trained in lockstep by one process, the training loop of all algorithms."""
+"""A stack: Sessions trained in lockstep by one process. This is the training loop of all algorithms."""
 
 from __future__ import annotations
 
@@ -21,47 +21,38 @@ from lab.run.directory import RunDir
 from lab.run.files import write_text
 from lab.run.provenance import Provenance
 from lab.spec import Spec
-from lab.train.agent import Agent
-from lab.train.collect import Collector, Evaluation
-from lab.train.device import prepare
+from lab.train.agent import Agent, prepare_device
+from lab.train.collect import Collector
 from lab.train.display import Display
-from lab.train.record import BEAT_SECONDS, Averages, Record
+from lab.train.evaluate import Evaluation
+from lab.train.metrics import Averages
+from lab.train.record import HEARTBEAT_SECONDS, Record
 
 
 @dataclass(frozen=True)
-class Horizon:
-    """The frames from one step of learning to the next.
-
-    Attributes:
-        before: frames done before it.
-        frame: frames done after it.
-        frames: frames of the Session.
-    """
+class Interval:
+    """A horizon of steps: the frames before and after it, and those of the whole Session."""
 
     before: int
-    frame: int
+    after: int
     frames: int
 
     @property
     def last(self) -> bool:
         """Whether the Session is done after it."""
-        return self.frame >= self.frames
+        return self.after >= self.frames
 
-    def due(self, every: int) -> bool:
-        """Say whether what happens every so many frames, and at the end, is due after it; never if `every` is 0."""
-        return every > 0 and (self.last or self.frame // every > self.before // every)
+    def is_due(self, every: int) -> bool:
+        """Whether something is due that happens every so many frames, and at the end; never if `every` is 0."""
+        return every > 0 and (self.last or self.after // every > self.before // every)
 
 
 class Stack:
-    """Sessions that differ in seeds, or in numbers with a decimal point, in lockstep.
-
-    Attributes:
-        pending: the horizon that is learned from, but not yet evaluated, logged and saved.
-    """
+    """Sessions that differ only in their seed, or in numbers with a decimal point."""
 
     def __init__(self, specs: list[Spec], directories: list[RunDir], spaces: Spaces) -> None:
         self.spec, self.specs, self.directories = specs[0], specs, directories
-        self.device = prepare(self.spec.device, self.spec.threads)
+        self.device = prepare_device(self.spec.device, self.spec.threads)
         self.agent = Agent(specs, spaces, self.device)
         self.agent.algorithm.allocate(self.spec.env.num_envs)
         self.restore_method = detect_restore_method(self.spec.env)
@@ -73,12 +64,11 @@ class Stack:
         self.optimizer_steps = torch.zeros(len(specs), dtype=torch.int64)
         self.averages = Averages()
         self.seconds = dict.fromkeys(("collect", "learn", "evaluate", "write"), 0.0)
-        self.consistent = True  # whether learning stands between two steps
-        self.lost = False  # whether what failed were files alone
-        self.told: set[str] = set()  # notices of environments
-        self.pending: Horizon | None = None
+        self.consistent = True  # whether no learning step was interrupted, so that the state can be saved
+        self.lost = False  # whether only files failed
+        self.unfinished_interval: Interval | None = None  # learned from, but not yet evaluated, logged and saved
         self.actions: torch.Tensor | None = None  # of the last horizon
-        self.logged_frame, self.logged_time, self.saved_time, self.beat_time = 0, 0.0, 0.0, 0.0
+        self.logged_frame, self.logged_time, self.saved_time, self.heartbeat_time = 0, 0.0, 0.0, 0.0
 
     def train(
         self,
@@ -93,41 +83,42 @@ class Stack:
 
         Args:
             provenance: of this process.
-            stop: says whether to end after the horizon in progress.
-            states: the checkpoint that each Session goes on from, which was restored; null if they begin.
-            compositions: how each spec was composed, texts by the names of their files.
+            stop: whether to stop after the current horizon.
+            states: the checkpoint that each Session was restored from; None if they start.
+            compositions: how each spec was composed, as texts by file name.
             show: whether to show progress on the terminal.
-            notes: what the log, the status and the terminal are to tell of each Session.
+            notes: warnings for the user of each Session.
         """
         self.stop = stop
         for directory, state in zip(self.directories, states or [], strict=False):
             checkpoint.roll_back(directory, state)
-        parts: list[dict[str, Any]] = states or [{"record": None}] * len(self.specs)
-        metrics, none = self.agent.algorithm.metrics, [()] * len(self.specs)
+        metrics, count = self.agent.algorithm.metrics, len(self.specs)
+        saved: list[Any] = [state["record"] for state in states] if states else [None] * count
         self.records = [
-            Record(spec, directory, provenance, metrics, self.frame, state["record"], told)
-            for spec, directory, state, told in zip(self.specs, self.directories, parts, notes or none, strict=True)
+            Record(spec, directory, provenance, metrics, self.frame, state, warnings)
+            for spec, directory, state, warnings in zip(
+                self.specs, self.directories, saved, notes or [()] * count, strict=True
+            )
         ]
         for record in self.records:
             for warning in rng_warnings(self.spec.env):
                 record.warn(warning)
             if self.agent.algorithm.replay:
-                record.note(self.agent.algorithm.replay.description)
+                record.log(self.agent.algorithm.replay.description)
         for directory, files in zip(self.directories, compositions or [], strict=False):
             for name, text in files.items():
                 write_text(directory.hydra / name, text)
         try:
             with Display(self.specs, show, self.frame) as self.display:
-                self.display.warn(dict.fromkeys(text for record in self.records for text in record.warnings))
+                self.display.print_warnings(dict.fromkeys(text for record in self.records for text in record.warnings))
                 self.loop()
-            done = self.frame >= self.spec.frames and not self.pending
+            done = self.frame >= self.spec.frames and not self.unfinished_interval
             ending, reason = "completed" if done else "interrupted", None
-        except KeyboardInterrupt:
-            # In the middle of a step of learning, so that what there is now would be no state to go on from.
+        except KeyboardInterrupt:  # in the middle of a learning step, so there is no state to continue from
             ending, reason, self.consistent = "interrupted", None, False
         except Exception as error:
-            ending, reason = "failed", explain(error, self.directories[0])
-            self.lost = isinstance(error, OSError)  # of the disk, as what environments raise is caught elsewhere
+            ending, reason = "failed", describe_failure(error, self.directories[0])
+            self.lost = isinstance(error, OSError)  # of the disk: errors of environments are caught elsewhere
         with uninterrupted():
             self.end(ending, reason)
         return self.records
@@ -138,46 +129,49 @@ class Stack:
         return self.collector.frame
 
     def loop(self) -> None:
-        """Collect a horizon of steps, learn from it, log, evaluate, save; again until the frames are done."""
-        self.logged_time = self.saved_time = self.beat_time = perf_counter()
+        """Collect, learn, evaluate, log and save until the frames are done or `stop` asks for it."""
+        self.logged_time = self.saved_time = self.heartbeat_time = perf_counter()
         self.logged_frame = self.frame
         while self.collector.alive and not self.stop():
-            if self.pending is None:
+            if self.unfinished_interval is None:
                 if self.frame >= self.spec.frames:
                     break
-                self.pending = self.advance()
-            self.conclude(self.pending)
-        self.end_failed()
+                self.unfinished_interval = self.collect_and_learn()
+            self.finish_interval(self.unfinished_interval)
+        self.finish_failed()
 
-    def advance(self) -> Horizon:
+    def collect_and_learn(self) -> Interval:
         """Collect a horizon of steps and learn from it."""
         spec, algorithm = self.spec, self.agent.algorithm
-        frame = self.frame + algorithm.horizon * spec.env.num_envs
-        horizon = Horizon(self.frame, frame, spec.frames)
-        logging = horizon.due(spec.eval.every) or horizon.due(spec.log.every)
+        interval = Interval(self.frame, self.frame + algorithm.horizon * spec.env.num_envs, spec.frames)
+        logging = interval.is_due(spec.eval.every) or interval.is_due(spec.log.every)
         with self.timed("collect"):
-            rollout = self.collector.collect(self.beat)
+            rollout = self.collector.collect(self.heartbeat)
         with self.timed("learn"):
-            progress = horizon.before / spec.frames
-            metrics = algorithm.learn(rollout, self.agent.streams, progress, diagnose=logging)
+            metrics = algorithm.learn(rollout, self.agent.streams, interval.before / spec.frames, diagnose=logging)
             self.averages.add(metrics)
             self.optimizer_steps += metrics["steps"].cpu().long()
             self.actions = rollout.action
-        self.beat()
-        self.tell()
+        self.heartbeat()
+        self.log_notices()
         with self.timed("write"):
             for s, record in enumerate(self.records):
                 if record.state == "running":
                     record.add_episodes(self.collector.episodes[s])
-        self.fail_if_wrong()
-        return horizon
+        finite = algorithm.finite()
+        for s in self.collector.alive[:]:
+            if algorithm.problems and s in algorithm.problems:
+                self.collector.fail(s, algorithm.problems[s])
+            elif not finite[s]:
+                self.collector.fail(s, "A loss became NaN or infinite, and the parameters with it.")
+        return interval
 
-    def conclude(self, horizon: Horizon) -> None:
-        """Evaluate, log and save, as far as it is due after a horizon; it stays pending if asked to stop meanwhile."""
+    def finish_interval(self, interval: Interval) -> None:
+        """Evaluate, log and save what is due; if `stop` ends the evaluation, the interval stays unfinished."""
         spec = self.spec
-        evaluating = horizon.due(spec.eval.every)
-        logging = evaluating or horizon.due(spec.log.every)
-        saving = horizon.due(spec.checkpoint.every)
+        evaluating = interval.is_due(spec.eval.every)
+        logging = evaluating or interval.is_due(spec.log.every)
+        saving = interval.is_due(spec.checkpoint.every)
         figures: dict[int, np.ndarray] = {}
         if evaluating:
             with self.timed("evaluate"):
@@ -185,96 +179,66 @@ class Stack:
             if evaluated is None:
                 return
             figures = evaluated
-        self.pending = None
+        self.unfinished_interval = None
         with self.timed("write"):
             if logging:
                 self.log(figures)
             if evaluating or (spec.eval.every == 0 and saving):
                 self.save_best(figures)
-            if saving and self.restore_method == "reset" and not horizon.last:
+            if saving and self.restore_method == "reset" and not interval.last:
                 for s in self.collector.alive[:]:
-                    self.collector.begin_episodes(s)
-            if saving or (self.restore_method != "reset" and self.minutes_passed()):
+                    self.collector.renew_environments(s)
+            minutes = spec.checkpoint.minutes
+            old = minutes is not None and perf_counter() - self.saved_time >= 60 * minutes
+            if saving or (self.restore_method != "reset" and old):
                 self.save(self.collector.alive)
-        self.end_failed()
-        if logging and not horizon.last:
-            self.end_asked()
+        self.finish_failed()
+        if logging and not interval.last:
+            self.finish_requested()
 
-    def beat(self) -> None:
-        """Say in the status files that steps are taken, now and then."""
-        if perf_counter() - self.beat_time >= BEAT_SECONDS:
+    def heartbeat(self) -> None:
+        """Show in the status files, now and then, that steps are taken."""
+        if perf_counter() - self.heartbeat_time >= HEARTBEAT_SECONDS:
             for s in self.collector.alive:
-                self.records[s].beat(self.frame)
-            self.beat_time = perf_counter()
-
-    def minutes_passed(self) -> bool:
-        """Say whether the last checkpoint is old enough for another one, whatever the frame."""
-        every = self.spec.checkpoint.minutes
-        return every is not None and perf_counter() - self.saved_time >= 60 * every
+                self.records[s].heartbeat(self.frame)
+            self.heartbeat_time = perf_counter()
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """Add the time that a phase takes to its sum."""
+        """Add the time in this context to that of a phase."""
         start = perf_counter()
         yield
         self.seconds[phase] += perf_counter() - start
 
-    def fail_if_wrong(self) -> None:
-        """Fail the Sessions whose learning went wrong; their last checkpoint is from before."""
-        algorithm = self.agent.algorithm
-        finite = algorithm.finite()
-        for s in self.collector.alive[:]:
-            if algorithm.problems and s in algorithm.problems:
-                self.collector.fail(s, algorithm.problems[s])
-            elif not finite[s]:
-                self.collector.fail(s, "A loss became NaN or infinite, and the parameters with it.")
-
     def evaluate(self) -> dict[int, np.ndarray] | None:
-        """Return what evaluation gave in every Session that goes on; null if asked to stop before its end."""
-        before = [streams.evaluation.bit_generator.state for streams in self.agent.streams]
-        # Made for each evaluation, so that none depends on what the environments remember of an earlier one.
-        envs: dict[int, Environments] = {}
-        for s in self.collector.alive[:]:
-            try:
-                envs[s] = Environments(self.specs[s].env, self.spec.eval.episodes, self.agent.streams[s].evaluation)
-            except Exception as error:
-                self.collector.fail(s, explain_error(error))
-        evaluation = Evaluation(self.agent, envs, self.spec.eval)
-        while evaluation.going and not self.stop():
+        """Return the figures of an evaluation by Session, or None if `stop` ended it."""
+        # The environments are new in each evaluation, so that none depends on what they remember of an earlier one.
+        evaluation = Evaluation(self.agent, {s: self.specs[s].env for s in self.collector.alive}, self.spec.eval)
+        while evaluation.running and not self.stop():
             evaluation.step()
-            self.beat()
-        for env in envs.values():
-            env.close()
+            self.heartbeat()
+        evaluation.close()
         for s, reason in evaluation.failures.items():
             self.collector.fail(s, reason)
-        if not evaluation.going:
-            return evaluation.figures
-        for streams, state in zip(self.agent.streams, before, strict=True):  # it is to be done all over
-            streams.evaluation.bit_generator.state = state
-        return None
+        return None if evaluation.running else evaluation.figures
 
     def log(self, figures: dict[int, np.ndarray]) -> None:
-        """Write a row for every Session that goes on."""
+        """Write a row of metrics and timings for every Session."""
         elapsed = perf_counter() - self.logged_time
-        timing = {
-            "seconds": elapsed,
-            "frames_per_second": (self.frame - self.logged_frame) / elapsed,
-            **self.seconds,
-        }
+        speed = (self.frame - self.logged_frame) / elapsed
+        timing = {"seconds": elapsed, "frames_per_second": speed, **self.seconds}
         self.logged_frame, self.logged_time = self.frame, perf_counter()
         self.seconds = dict.fromkeys(self.seconds, 0.0)
-        columns = self.averages.take()
+        columns = self.averages.pop()
         for s in self.collector.alive:
             record = self.records[s]
             row = {name: column[s] for name, column in columns.items()}
             record.add_row(self.frame, int(self.optimizer_steps[s]), row, figures.get(s), timing)
-            if record.wants_histograms:
-                actions = None if self.actions is None else self.actions[:, s].cpu().numpy()
-                record.add_histograms(self.agent, s, actions, self.frame)
-            self.display.update(s, self.frame, record.mean_return, timing["frames_per_second"])
+            record.add_histograms(self.agent, s, None if self.actions is None else self.actions[:, s].cpu().numpy())
+            self.display.update(s, self.frame, record.mean_return, speed)
 
     def save_best(self, figures: dict[int, np.ndarray]) -> None:
-        """Save the agents that did at least as well as ever: in evaluation, or without it in training."""
+        """Save the agents whose return is their best so far: in evaluation or, without it, in training."""
         for s in self.collector.alive:
             record = self.records[s]
             reached = float(figures[s][0].mean()) if s in figures else record.mean_return
@@ -283,34 +247,35 @@ class Stack:
                 self.write_best(s)
 
     def agent_state(self, s: int) -> dict[str, Any]:
-        """Return what one Session has learned, and when."""
+        """Return one Session's agent and progress as a checkpoint."""
         return {"frame": self.frame, "optimizer_steps": int(self.optimizer_steps[s]), **self.agent.state(s)}
 
     def write_best(self, s: int) -> None:
-        """Write the agent of one Session as its best so far."""
+        """Write one Session's best checkpoint."""
         checkpoint.write(self.directories[s].checkpoint("best"), self.agent_state(s))
 
     def save(self, sessions: list[int]) -> None:
-        """Write checkpoints from which Sessions can go on."""
-        replay = self.agent.algorithm.replay
+        """Write checkpoints that Sessions can be resumed from."""
+        replay, interval = self.agent.algorithm.replay, self.unfinished_interval
         for s in sessions:
+            folder = self.directories[s].replay
             state = self.agent_state(s) | {
-                "pending": self.pending.before if self.pending else None,
+                "unfinished_interval": interval.before if interval else None,
                 "collector": self.collector.state(s),
                 "averages": self.averages.state(s),
-                "replay": replay.save(s, self.directories[s].replay, checkpoint.write) if replay else None,
+                "replay": replay.save(s, folder, checkpoint.write) if replay else None,
                 "record": self.records[s].sync(),
             }
             checkpoint.write_generation(self.directories[s], state)
             if replay:
-                replay.remove_unused_files(s, self.directories[s].replay)
+                replay.remove_unused_files(s, folder)
         self.saved_time = perf_counter()
 
     def restore(self, states: list[dict[str, Any]]) -> None:
-        """Go on from the checkpoints of all Sessions, which are at the same point; nothing is written.
+        """Restore all Sessions from checkpoints at the same frame; nothing is written.
 
         Raises:
-            LabError: a checkpoint does not fit the Session as its spec and the code make it now.
+            LabError: a checkpoint does not fit the Session's spec or code.
         """
         for s, state in enumerate(states):
             self.agent.restore(s, state)
@@ -322,60 +287,59 @@ class Stack:
         if states:
             self.collector.frame = states[0]["frame"]
             self.averages.restore([state["averages"] for state in states], self.device)
-            before = states[0]["pending"]
-            self.pending = None if before is None else Horizon(before, self.frame, self.spec.frames)
+            before = states[0]["unfinished_interval"]
+            self.unfinished_interval = None if before is None else Interval(before, self.frame, self.spec.frames)
 
-    def end_failed(self) -> None:
-        """Close the records of Sessions that failed; the others go on."""
+    def finish_failed(self) -> None:
+        """Finish the records of the Sessions that failed."""
         for s, (frame, reason) in self.collector.failures.items():
             if self.records[s].state == "running":
                 self.records[s].finish("failed", frame, reason)
 
-    def end_asked(self) -> None:
-        """End the Sessions whose directories ask for it, with everything written; the others go on."""
+    def finish_requested(self) -> None:
+        """Save and finish the Sessions that were asked to stop in their run directories."""
         for s in self.collector.alive[:]:
             request = self.directories[s].read_stop_request()
             if request:
                 self.save_at_end(s)
                 state, reason = request
                 self.records[s].finish(state, self.frame, reason)
-                self.collector.leave_out(s)
+                self.collector.drop(s)
 
     def save_at_end(self, s: int) -> None:
-        """Save a Session that ends, as its state is now."""
-        # Between two checkpoints, environments that are reset at each cannot be brought back: it goes on from the last.
+        """Save one Session that ends."""
+        # Environments that are reset at each checkpoint can only be restored from one that was due.
         if self.restore_method != "reset" or self.frame >= self.spec.frames:
             self.save([s])
         if self.records[s].best == float("-inf"):
             self.write_best(s)
 
-    def end(self, ending: str, reason: str | None) -> None:
-        """Close the records of Sessions that went on to the end, whatever it was, and every environment."""
+    def end(self, state: str, reason: str | None) -> None:
+        """Finish the records of all running Sessions with a state, and close the environments."""
         for s, record in enumerate(self.records):
             if record.state == "running":
-                state, error = ending, reason
+                final, error = state, reason
                 try:
-                    if ending != "failed" and self.consistent:
+                    if state != "failed" and self.consistent:
                         self.save_at_end(s)
                 except Exception as problem:
-                    state, error = "failed", explain(problem, self.directories[s])
+                    final, error = "failed", describe_failure(problem, self.directories[s])
                     self.lost = isinstance(problem, OSError)
-                record.finish(state, self.frame, error, self.lost)
+                record.finish(final, self.frame, error, self.lost)
         for env in self.envs:
             env.close()
-        self.tell()
+        self.log_notices()
 
-    def tell(self) -> None:
-        """Write into the logs what environments did that changes no result, each once."""
+    def log_notices(self) -> None:
+        """Write what environments did that changes no result into the logs, each notice once."""
         for text in pop_notices():
-            if text not in self.told:
-                self.told.add(text)
-                for record in self.records:
+            for record in self.records:
+                if text not in record.warnings:
                     record.warn(text)
 
 
-def explain(error: BaseException, directory: RunDir) -> str:
-    """Return the text for status.json: the sentence of a known mistake, or else the traceback."""
+def describe_failure(error: BaseException, directory: RunDir) -> str:
+    """Return the text for status.json: a sentence for a known mistake, otherwise the traceback."""
     text = explain_error(error)
     if isinstance(error, OSError):
         advice = " Free some space, and resume from the last checkpoint." if error.errno == errno.ENOSPC else ""

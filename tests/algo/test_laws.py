@@ -96,7 +96,7 @@ def test_law_1_interrupted_and_resumed(tmp_path: Path, case: str) -> None:
     made = specs(*FEW, *CASES[case], "seed=[3,4]")
     assert begin(made, tmp_path / "whole") == ["completed"] * 2
     for moment, happens in ((3, signalled), (2, killed), (4, signalled)):
-        assert begin(made, tmp_path / "parts", (Stack, "advance", moment, happens)) == ["interrupted"] * 2
+        assert begin(made, tmp_path / "parts", (Stack, "collect_and_learn", moment, happens)) == ["interrupted"] * 2
     assert begin(made, tmp_path / "parts") == ["completed"] * 2
     check_same(made, tmp_path / "parts", tmp_path / "whole")
     assert RunDir(tmp_path / "parts" / "3").read_status()["state"] == "completed"

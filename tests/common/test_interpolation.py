@@ -78,7 +78,7 @@ def test_law_1_with_values_of_the_seed_alone_stacked_and_resumed(
     stacked = train(tmp_path / "stack", *OWN, *words, f"seed=[{seeds}]")
     made = [load(directory.spec) for directory in stacked]
     resumed = [RunDir(tmp_path / "resumed" / str(spec.seed)) for spec in made]
-    assert "interrupted" in go_on(made, resumed, (Stack, "conclude", 5, stop))
+    assert "interrupted" in go_on(made, resumed, (Stack, "finish_interval", 5, stop))
     left = [index for index, session in enumerate(resumed) if session.read_status()["state"] == "interrupted"]
     assert set(go_on([made[i] for i in left], [resumed[i] for i in left])) == {"completed"}
     for seed, directory, again in zip(seeds.split(","), stacked, resumed, strict=True):

@@ -147,7 +147,7 @@ def test_law_1_killed_and_resumed(tmp_path: Path, algo: str) -> None:
     horizons = made[0].frames // (made[0].algo.horizon * made[0].env.num_envs)
     whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
     assert go_on(made, [whole]) == ["completed"]
-    assert go_on(made, [parts], (Stack, "conclude", horizons // 2 + 1, killed)) == ["interrupted"]
+    assert go_on(made, [parts], (Stack, "finish_interval", horizons // 2 + 1, killed)) == ["interrupted"]
     assert go_on(made, [parts]) == ["completed"]
     assert result(parts) == result(whole)
 

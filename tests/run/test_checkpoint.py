@@ -49,7 +49,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 def part(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """The same Session, interrupted between two checkpoints, and so with two generations."""
     directory = RunDir(tmp_path_factory.mktemp("part"))
-    interruption = (Stack, "advance", 21, lambda: signal.raise_signal(signal.SIGTERM))
+    interruption = (Stack, "collect_and_learn", 21, lambda: signal.raise_signal(signal.SIGTERM))
     assert begin(directory, interruption) == "interrupted"
     assert [state["frame"] for state in generations(directory)] == [2688, 2048]
     return directory
@@ -183,7 +183,13 @@ def test_going_on_from_the_one_before_leaves_it_whole_until_the_next_is_written(
 def hand_made(directory: RunDir, frame: int, content: bytes = b"") -> None:
     size = {"size": len(content), "crc32": zlib.crc32(content)}
     tables = dict.fromkeys(("episodes", "metrics", "timing"), size)
-    state: dict[str, Any] = {"frame": frame, "optimizer_steps": 0, "pending": None, "replay": None, "averages": []}
+    state: dict[str, Any] = {
+        "frame": frame,
+        "optimizer_steps": 0,
+        "unfinished_interval": None,
+        "replay": None,
+        "averages": [],
+    }
     write_generation(directory, state | {"parameters": {}, "collector": {}, "record": {"tables": tables}})
 
 
@@ -232,7 +238,7 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(tmp_path: Path, monke
 
 
 def state(frame: int, pending: int | None = None) -> dict[str, Any]:
-    return {"frame": frame, "pending": pending}
+    return {"frame": frame, "unfinished_interval": pending}
 
 
 def frames_of(found: list[list[dict[str, Any]]]) -> list[tuple[list[int], list[int] | None]]:
@@ -264,7 +270,9 @@ def test_sessions_at_one_frame_with_and_without_its_evaluation_are_not_at_one_po
 
 points = st.tuples(st.integers(1, 4), st.booleans()).map(lambda point: state(point[0], 0 if point[1] else None))
 histories = st.lists(points, max_size=2, unique_by=repr).map(
-    lambda states: sorted(states, key=lambda state: (state["frame"], state["pending"] is None), reverse=True)
+    lambda states: sorted(
+        states, key=lambda state: (state["frame"], state["unfinished_interval"] is None), reverse=True
+    )
 )
 
 

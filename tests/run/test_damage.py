@@ -39,7 +39,7 @@ OF_SWEEP = ("sweep.json", "trial-000/point.json", "trial-000/trial.json", "exper
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A Trial of two Sessions that completed, one of two that were interrupted, and an Experiment."""
     folder = tmp_path_factory.mktemp("runs")
-    interruption = (Stack, "advance", 4, lambda: signal.raise_signal(signal.SIGTERM))
+    interruption = (Stack, "collect_and_learn", 4, lambda: signal.raise_signal(signal.SIGTERM))
     for name, happens in (("whole", None), ("part", interruption)):
         directories = [RunDir(folder / name / f"seed-{seed}") for seed in (0, 1)]
         go_on(specs(*WORDS), directories, happens)

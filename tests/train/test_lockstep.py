@@ -7,7 +7,7 @@ import pytest
 from lab.env.vector import probe
 from lab.errors import LabError
 from lab.train.agent import Agent
-from lab.train.lockstep import check_spaces, group_in_lockstep, settings
+from lab.train.lockstep import check_spaces, group_in_lockstep, shared_settings
 from tests.helpers import specs
 
 OWN = ("algo=a2c", "env=gymnasium", "env.id=tests.envs:Level-v0", "~tuned", "seed=[3,4,5]")
@@ -39,6 +39,6 @@ def test_each_group_has_its_own_spaces() -> None:
 
 def test_others_are_refused_as_one_stack() -> None:
     made = specs(*OWN, "algo.horizon=${seed}")
-    assert settings(made[0])["algo.horizon"] == "3"
+    assert shared_settings(made[0])["algo.horizon"] == "3"
     with pytest.raises(LabError, match=r"algo\.horizon differs between Sessions of one stack: 3 and 4"):
         Agent(made, probe(made[0].env), "cpu")  # type: ignore[arg-type]

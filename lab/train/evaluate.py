@@ -1,0 +1,88 @@
+"""Evaluates the agents of a stack on whole episodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lab.env.guard import ProcessSettings
+from lab.env.rng_isolation import RngWatch, explain_global_draws
+from lab.env.spec import EnvSpec
+from lab.env.vector import Environments
+from lab.errors import explain_error
+from lab.spec import EvalSpec
+from lab.train.agent import Agent
+
+
+class Evaluation:
+    """One episode with the deterministic policy in each of a Session's evaluation environments.
+
+    Attributes:
+        running: by index of the Sessions that are not done, 1 for each episode that still runs.
+        figures: by index of the Session, returns and lengths [2, episodes].
+        failures: by index of the Sessions that failed, the error.
+    """
+
+    def __init__(self, agent: Agent, specs: dict[int, EnvSpec], spec: EvalSpec) -> None:
+        """Make and reset the environments, whose specs are given by index of the Session."""
+        self.agent, self.spec = agent, spec
+        self.settings = ProcessSettings(flush_denormal=True)
+        self._streams = [streams.evaluation for streams in agent.streams]
+        self._stream_states = [stream.bit_generator.state for stream in self._streams]
+        self.running: dict[int, np.ndarray] = {}
+        self.figures: dict[int, np.ndarray] = {}
+        self.failures: dict[int, str] = {}
+        self._steps = 0
+        self._envs: dict[int, Environments] = {}
+        for s, env_spec in specs.items():
+            try:
+                self._envs[s] = Environments(env_spec, spec.episodes, self._streams[s])
+            except Exception as error:
+                self.failures[s] = explain_error(error)
+        space = agent.observations
+        self._raw = np.zeros((len(agent.streams), spec.episodes, *space.shape), space.dtype)
+        self._carry = torch.zeros(*self._raw.shape[:2], agent.algorithm.carry_size, device=agent.device)
+        self._watch = RngWatch({name for env in self._envs.values() for name in env.shared_rngs})
+        for s, env in self._envs.items():
+            try:
+                self._raw[s] = env.reset()
+            except Exception as error:
+                self.failures[s] = explain_error(error)
+                continue
+            self.figures[s] = np.zeros((2, spec.episodes))
+            self.running[s] = np.ones(spec.episodes, bool)
+
+    def step(self) -> None:
+        """Take a step in every environment of the Sessions that still have a running episode."""
+        agent = self.agent
+        actions, self._carry = agent.algorithm.act(agent.normalize(torch.from_numpy(self._raw)), None, self._carry)
+        action = actions.cpu().numpy()
+        self._steps += 1
+        for s, running in list(self.running.items()):
+            try:
+                self._raw[s], reward, terminated, truncated = self._envs[s].step(action[s])
+            except Exception as error:
+                self.failures[s] = explain_error(error)
+                del self.running[s], self.figures[s]
+                continue
+            finally:
+                self.settings.restore_step_settings()
+            self.figures[s] += np.stack([np.where(running, reward, 0.0), running])
+            running &= ~(terminated | truncated)
+            if not running.any() or self._steps >= self.spec.max_steps:
+                del self.running[s]
+        if not self.running:
+            self.settings.restore()
+            changed = self._watch.changed()
+            if changed:
+                reason = explain_global_draws(f"env.id={agent.spec.env.id}", changed)
+                self.failures |= dict.fromkeys(self.figures, reason)
+                self.figures.clear()
+
+    def close(self) -> None:
+        """Close the environments; if episodes still run, restore the random streams for the next attempt."""
+        for env in self._envs.values():
+            env.close()
+        if self.running:
+            for stream, state in zip(self._streams, self._stream_states, strict=True):
+                stream.bit_generator.state = state
