@@ -233,7 +233,7 @@ def test_law_1_with_a_replay_memory_interrupted_and_resumed(tmp_path: Path, algo
         (OffPolicy, "learn", 31, killed),
         (Replay, "sample", 20, killed),
         (Replay, "save", 2, killed),
-        (Replay, "clear", 1, killed),
+        (Replay, "remove_unused_files", 1, killed),
         (checkpoint, "write", 3, killed),
         (checkpoint, "write", 4, killed),
         (Replay, "sample", 50, signalled),
