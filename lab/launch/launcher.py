@@ -19,7 +19,6 @@ from lab.errors import LabError
 from lab.run.directory import SweepDir
 from lab.trial import Job
 
-DEFAULT_SLOTS = 8  # for launchers that do not say how many jobs they run at the same time
 MAX_THREADS = 1000  # that wait for jobs
 
 
@@ -35,26 +34,13 @@ class JobLauncher(Launcher):
         outlives: whether jobs go on when the process of the sweep ends.
     """
 
-    slots: int = DEFAULT_SLOTS
+    slots: int = 8
     outlives: bool = False
     _next_number: int | None = None
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store what Hydra gives to each of its launchers."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
-
     @abstractmethod
     def start(self, jobs: Sequence[Job], first: int) -> list[Future[JobReturn]]:
-        """Run jobs as soon as there are slots for them, without waiting for them.
-
-        Args:
-            jobs: each to be run with its overrides.
-            first: the number of the first job; the others follow it.
-        """
-
-    def adopt(self) -> list[tuple[Job, Future[JobReturn]]]:
-        """Return the jobs in `directory` that an earlier process started and that still wait or run."""
-        return []
+        """Run jobs with their overrides as soon as there are slots, and return at once; `first` numbers the first."""
 
     @abstractmethod
     def kill(self, job: Job | None = None) -> None:
@@ -64,6 +50,10 @@ class JobLauncher(Launcher):
     def stop(self) -> None:
         """Start no more jobs. Those that run may be asked to save their work and end."""
 
+    def adopt(self) -> list[tuple[Job, Future[JobReturn]]]:
+        """Return the jobs in `directory` that an earlier process started and that still wait or run."""
+        return []
+
     def warm_up(self) -> None:
         """Prepare for the first job; called as soon as it is certain that there is one."""
 
@@ -72,11 +62,18 @@ class JobLauncher(Launcher):
         """The run directory of the sweep."""
         return SweepDir(Path(str(self.config.hydra.sweep.dir)))
 
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Store what Hydra gives to each of its launchers."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs and wait for them, as Hydra's own sweepers ask."""
         jobs = [Job(0, list(overrides), {}) for overrides in job_overrides]
-        futures = self.start(jobs, initial_job_idx)
-        return [_result(job, future) for job, future in zip(jobs, futures, strict=True)]
+        results = []
+        for job, future in zip(jobs, self.start(jobs, initial_job_idx), strict=True):
+            error = future.exception()
+            results.append(failed(job.overrides, _describe(error).rstrip(".")) if error else future.result())
+        return results
 
     def submit(self, jobs: Sequence[Job]) -> list[Future[JobReturn]]:
         """Start jobs of a sweep under numbers that no job in its directory had."""
@@ -105,7 +102,7 @@ class AnyLauncher(JobLauncher):
     def __init__(self, launcher: Launcher, config: DictConfig) -> None:
         self._launcher, self.config = launcher, config
         self._in_process = isinstance(launcher, BasicLauncher)
-        self.slots = 1 if self._in_process else DEFAULT_SLOTS
+        self.slots = 1 if self._in_process else self.slots
         self._threads = ThreadPoolExecutor(1 if self._in_process else MAX_THREADS, "launch")
 
     def start(self, jobs: Sequence[Job], first: int) -> list[Future[JobReturn]]:
@@ -121,7 +118,6 @@ class AnyLauncher(JobLauncher):
             print("\nThis launcher cannot kill jobs: their Sessions end when they log next.", file=sys.stderr)
 
     def stop(self) -> None:
-        """Launch no more jobs."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -131,11 +127,6 @@ def failed(overrides: Sequence[str], reason: str) -> JobReturn:
     result.overrides, result.status = list(overrides), JobStatus.FAILED
     result.return_value = LabError(f"The job has no result: {reason}.")
     return result
-
-
-def _result(job: Job, future: Future[JobReturn]) -> JobReturn:
-    error = future.exception()
-    return failed(job.overrides, _describe(error).removesuffix(".")) if error else future.result()
 
 
 def _describe(error: object) -> str:

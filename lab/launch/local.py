@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, run_job, setup_globals
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import open_dict
 
 from lab.common.signals import Requests
 from lab.errors import describe_exit, require
 from lab.launch.gpus import GpuPool, visible_gpus
 from lab.launch.launcher import JobLauncher, failed
-from lab.launch.processes import PATIENCE, ProcessPool, end_with_parent, fork_server, interrupts_ignored, kill_group
+from lab.launch.processes import ProcessPool, kill_group
 from lab.run.provenance import command_line
 from lab.trial import Job
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # limit the threads of numerical libraries
 LEASED = ("auto", "cuda")  # values of `device` for which a job is given a GPU; cuda:1 names one itself
+PATIENCE = 30.0  # seconds for a process to end after it was asked to, or has sent its result
 
 
 class LocalLauncher(JobLauncher):
@@ -39,52 +43,46 @@ class LocalLauncher(JobLauncher):
         require(gpu_memory is None or gpu_memory >= 1, "hydra.launcher.gpu_memory", gpu_memory, "null, or 1 or more")
         self.slots, self.per_gpu, self.gpu_memory = slots or 0, per_gpu, gpu_memory
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store what Hydra gives, and count the slots."""
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.threads = int(config.get("threads", 1) or 1)
+    def setup(self, **context: Any) -> None:
+        super().setup(**context)
+        self.threads = int(self.config.get("threads", 1) or 1)
         self.slots = self.slots or max(1, len(os.sched_getaffinity(0)) // self.threads)
         gpus = None
-        if str(config.get("device")) in LEASED and (names := visible_gpus()):
+        if str(self.config.get("device")) in LEASED and (names := visible_gpus()):
             gpus = GpuPool(names, self.per_gpu, self.gpu_memory)
             self.slots = min(self.slots, gpus.slots)
         self._pool = ProcessPool[JobReturn](self.slots, gpus)
+        self._context = get_context("forkserver")
+        self._context.set_forkserver_preload(["lab.launch.preload"])
 
     def warm_up(self) -> None:
         """Start the process from which jobs are forked, so that its imports are done when the first job comes."""
         for name in THREADS:  # read when the libraries are imported
             os.environ[name] = str(self.threads)
-        fork_server()
         resource_tracker.ensure_running()  # forkserver starts it too, but with interrupts let through
         with interrupts_ignored():
             forkserver.ensure_running()
 
     def start(self, jobs: Sequence[Job], first: int) -> list[Future[JobReturn]]:
-        """Run jobs as soon as there are slots for them."""
         return [self._pool.submit(job, partial(self._fork, job, number)) for number, job in enumerate(jobs, first)]
 
     def kill(self, job: Job | None = None) -> None:
-        """Kill a job with all the processes that it has started, or every job."""
         self._pool.kill(job)
 
     def stop(self) -> None:
-        """Start no more jobs, and ask those that run to end with everything written."""
         self._pool.stop()
 
     def _fork(self, job: Job, number: int, environment: dict[str, str]) -> _ForkedJob:
-        state = (Singleton.get_state(), command_line(), environment)
-        payload = cloudpickle.dumps(
-            (self.hydra_context, self.task_function, self.config, job.overrides, number, *state)
-        )
-        return _ForkedJob(job.overrides, payload, self.directory.jobs / f"{number}.log")
+        hydra = (self.hydra_context, self.task_function, self.config, Singleton.get_state())
+        payload = cloudpickle.dumps((*hydra, job.overrides, number, command_line(), environment))
+        return _ForkedJob(self._context, job.overrides, payload, self.directory.jobs / f"{number}.log")
 
 
 class _ForkedJob:
     """The process of a job, which sends its JobReturn."""
 
-    def __init__(self, overrides: list[str], payload: bytes, log: Path) -> None:
+    def __init__(self, context: Any, overrides: list[str], payload: bytes, log: Path) -> None:
         self.overrides, self.log = overrides, log
-        context = fork_server()
         self._receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(target=_run, args=(payload, sender, log), name=f"job-{log.stem}")
         with interrupts_ignored():
@@ -114,7 +112,7 @@ def _run(payload: bytes, sender: Connection, log: Path) -> None:
     with suppress(KeyboardInterrupt):
         Requests(at_once=True).set()
         os.setsid()  # a group of its own, which can be killed as a whole, and which Ctrl-C does not reach
-        end_with_parent()
+        threading.Thread(target=_end_with_parent, daemon=True, name="end with parent").start()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab", buffering=0) as output:
             os.dup2(output.fileno(), 1)
@@ -123,7 +121,7 @@ def _run(payload: bytes, sender: Connection, log: Path) -> None:
 
 
 def _run_job(payload: bytes) -> JobReturn:
-    context, task_function, config, overrides, number, state, command, environment = cloudpickle.loads(payload)
+    context, task_function, config, state, overrides, number, command, environment = cloudpickle.loads(payload)
     os.environ.update(environment)
     sys.orig_argv = command  # what the user typed, not how this process was forked
     Singleton.set_state(state)
@@ -141,3 +139,23 @@ def _run_job(payload: bytes) -> JobReturn:
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
     )
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that launched it ends: by SIGTERM first, and by SIGKILL if that does not help."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PATIENCE)
+    kill_group(os.getpid())
+
+
+@contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Let processes that are started meanwhile ignore Ctrl-C for good: the sweep asks them to end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -114,7 +114,6 @@ class SlurmLauncher(JobLauncher):
         return [self.monitor.watch(self._tasks[job]) for job in jobs]
 
     def adopt(self) -> list[tuple[Job, Future[JobReturn]]]:
-        """Return the jobs whose tasks an earlier process submitted, and which wait or run."""
         found: dict[Job, Task] = {}
         for path in sorted(self.directory.jobs.glob("*.json"), key=lambda path: int(path.stem)):
             record = read_json(path, JOB)
@@ -127,7 +126,6 @@ class SlurmLauncher(JobLauncher):
         return [(job, self.monitor.watch(task)) for job, task in found.items() if task.id in queued]
 
     def kill(self, job: Job | None = None) -> None:
-        """Cancel the task of a job, or all tasks, whether they wait or run."""
         self._cancel([job] if job else list(self._tasks))
 
     def stop(self) -> None:
