@@ -1,4 +1,4 @@
-"""Errors that are sentences: what was wrong, the value, what is allowed, and which key or file."""
+"""Errors as sentences: which key or file, the value, and what is allowed."""
 
 import re
 import signal
@@ -10,13 +10,13 @@ from typing import Any
 
 from lab.common.text import format_value
 
-# What may steer a terminal or make a text look like another: control characters but for tab and newline, Unicode's
-# changes of the writing direction, and bytes of a file name that are no text.
+# May control a terminal or disguise a text: control characters except tab and newline, Unicode's changes of the writing
+# direction, and undecodable bytes of file names.
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class LabError(Exception):
-    """A mistake that its reader can mend; shown as its message alone, without a traceback."""
+    """A mistake that its reader can fix; shown as its message, without a traceback."""
 
 
 def explain_error(error: BaseException) -> str:
@@ -25,17 +25,17 @@ def explain_error(error: BaseException) -> str:
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest of the allowed words, or nothing if none is near."""
+    """Return " Did you mean 'x'?" for the nearest allowed name, or an empty string if none is near."""
     near = get_close_matches(word, list(allowed), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def visible(text: object) -> str:
-    r"""Return a text as it may be shown on a terminal: control characters are written as escapes, as in \x1b.
+    r"""Escape control characters, for example as \x1b, so that a text is safe to print.
 
-    Everything that is printed goes through this, as names, values and errors may come from a stranger's files.
+    Everything that is printed goes through this: names, values and errors may come from a stranger's files.
     """
-    return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+    return UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
 
 
 def require(holds: bool, key: str, value: Any, allowed: str) -> None:
@@ -52,20 +52,20 @@ def require(holds: bool, key: str, value: Any, allowed: str) -> None:
 
 
 def require_one_of(key: str, value: str, allowed: Iterable[str]) -> None:
-    """Raise LabError unless the value of a config key is one of a few words."""
-    words = sorted(allowed)
-    if value not in words:
+    """Raise LabError unless the value of a config key is an allowed name."""
+    choices = sorted(allowed)
+    if value not in choices:
         raise LabError(
-            f"{key}={value} is not allowed: {key} must be one of {', '.join(words)}.{did_you_mean(value, words)}"
+            f"{key}={value} is not allowed: {key} must be one of {', '.join(choices)}.{did_you_mean(value, choices)}"
         )
 
 
 def print_error(error: BaseException, place: object = "a file") -> int:
-    """Print an expected error as a sentence and return the exit status that goes with it.
+    """Print an expected error as a sentence and return its exit status.
 
     Args:
         error: LabError, MemoryError, OSError or KeyboardInterrupt.
-        place: what could not be written, where the error does not say.
+        place: what could not be written, if the error does not say.
     """
     status = {LabError: 2, MemoryError: 2, OSError: 1, KeyboardInterrupt: 130}
     sentence = f"Error: {error}"
@@ -80,7 +80,7 @@ def print_error(error: BaseException, place: object = "a file") -> int:
 
 
 def describe_exit(code: int | None) -> str:
-    """Say how a process ended, to follow its name: "ended with exit code 3", "was killed by SIGKILL, ..."."""
+    """Return how a process ended, to follow its name: "ended with exit code 3", "was killed by SIGKILL, ..."."""
     if code is None or code >= 0:
         return f"ended with exit code {code}"
     try:
@@ -91,11 +91,11 @@ def describe_exit(code: int | None) -> str:
     return f"was killed by {name}{causes.get(name, '')}"
 
 
-_said: set[str] = set()  # by this process
+_warned: set[str] = set()  # by this process
 
 
 def warn_once(sentence: str) -> None:
-    """Print on the terminal what went wrong without stopping anything, unless this process has said so already."""
-    if sentence not in _said:
-        _said.add(sentence)
+    """Print a problem that stops nothing, once in this process."""
+    if sentence not in _warned:
+        _warned.add(sentence)
         print(visible(f"Note: {sentence}"), file=sys.stderr)

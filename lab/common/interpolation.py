@@ -1,4 +1,4 @@
-"""Interpolations in a composed config, resolved for each Session with the Session's own seed."""
+"""Interpolations in a composed config, resolved with the seed of each Session."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from omegaconf.errors import OmegaConfBaseException
 from lab.common.text import canonical, flatten
 from lab.errors import LabError
 
-# Of what ${hydra:...} gives, these are the same however a Session is launched: alone, in a stack, as a job of a sweep.
+# The values of ${hydra:...} that do not depend on how a Session is launched.
 SAME_EVERYWHERE = ("runtime.choices", "runtime.cwd", "runtime.version")
-# What may give another value for another seed: seed itself, a resolver, or a key whose name is interpolated.
+# May have another value for another seed: seed itself, a resolver, or a key whose name is interpolated.
 MAY_DEPEND_ON_SEED = re.compile(r"\$\{(?=[^}]*(seed|:|\$\{))")
 
 
 def resolve(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
-    """Return some of the keys at the top of a config as plain data.
+    """Return some top-level keys of a config as plain data.
 
     Raises:
         LabError: a value is missing, or an interpolation leads nowhere.
@@ -34,21 +34,16 @@ def resolve(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
         except OmegaConfBaseException as error:
             raise LabError(f"{error.full_key or key}: {str(error).splitlines()[0]}.") from error
         except RecursionError as error:
-            raise LabError(f"{key} cannot be resolved: its interpolations lead back to where they begin.") from error
+            raise LabError(f"{key} cannot be resolved: its interpolations form a circle.") from error
     return plain
 
 
 def resolve_by_seed(
     config: DictConfig, keys: Sequence[str], seeds: Iterable[Any]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield each seed with the plain data of its Session, in which ${seed} is that seed wherever it stands.
+    """Yield each seed with some top-level keys of the composed config as plain data, in which ${seed} is that seed.
 
-    Values that no seed can change are resolved once; the same dictionary is yielded again then.
-
-    Args:
-        config: as it was composed.
-        keys: at the top of it.
-        seeds: of the Sessions.
+    If nothing depends on the seed, the same dictionary is yielded each time.
 
     Raises:
         LabError: a value cannot be resolved, or depends on how a Session is launched.
@@ -70,7 +65,7 @@ def resolve_by_seed(
 
 
 def resolve_but_seed(config: DictConfig, key: str) -> Any:
-    """Return the plain data at a key at the top of a config; what depends on the seed is left as it is written.
+    """Return a top-level key of a config as plain data, in which values that depend on the seed stay unresolved.
 
     Raises:
         LabError: a value cannot be resolved.
@@ -87,18 +82,18 @@ def resolve_but_seed(config: DictConfig, key: str) -> Any:
 
 
 def literal(value: Any) -> Any:
-    """Return plain data which, once it is resolved, is what it was: nothing in it is taken for an interpolation."""
+    """Escape plain data so that OmegaConf resolves no interpolation in it."""
     if isinstance(value, dict):
         return {key: literal(item) for key, item in value.items()}
     if isinstance(value, list):
         return [literal(item) for item in value]
-    if isinstance(value, str):  # backslashes before a brace count, and so each is doubled
-        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
+    if isinstance(value, str):  # each backslash before it is doubled
+        return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
     return value
 
 
 def _require_same_everywhere(key: str, text: str) -> None:
-    """Raise LabError for a value that would differ between a Session that is trained alone and in a sweep."""
+    """Raise LabError for a value that would differ between a Session trained alone and in a sweep."""
     for path in re.findall(r"\$\{hydra:\s*([^}]*)\}", text):
         if not path.startswith(SAME_EVERYWHERE):
             raise LabError(

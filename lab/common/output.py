@@ -1,4 +1,4 @@
-"""What is printed where nobody reads any more: a closed pipe or terminal costs what is shown, and no result."""
+"""Output to a closed pipe or terminal: it is dropped, and the process continues."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ import sys
 
 
 class Lasting(io.TextIOWrapper):
-    """A standard stream that drops all that is written from the first time on that this fails.
-
-    Attributes:
-        lost: whether it did.
-    """
+    """A standard stream that drops everything from the first failed write on; then `lost` is True."""
 
     lost = False
 
     def write(self, text: str) -> int:
-        """Write a text, as far as there is somebody to read it."""
+        """Write a text, if there is a reader."""
         try:
             return super().write(text)
         except OSError:
@@ -25,7 +21,7 @@ class Lasting(io.TextIOWrapper):
             return len(text)
 
     def flush(self) -> None:
-        """Hand on what was written."""
+        """Flush the stream, if there is a reader."""
         try:
             super().flush()
         except OSError:
@@ -34,12 +30,12 @@ class Lasting(io.TextIOWrapper):
     def _lose(self) -> None:
         self.lost = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())  # what is left in buffers goes there too
+        os.dup2(nowhere, self.fileno())  # for the content of buffers too
         os.close(nowhere)
 
 
 def keep_going() -> None:
-    """Let this process outlive the readers of what it prints."""
+    """Let this process continue when its standard streams are closed."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if type(stream) is io.TextIOWrapper:
@@ -51,5 +47,5 @@ def keep_going() -> None:
 
 
 def is_lost() -> bool:
-    """Say whether nobody reads the standard output any more."""
+    """Return whether standard output was closed."""
     return getattr(sys.stdout, "lost", False)

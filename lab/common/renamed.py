@@ -1,10 +1,10 @@
-"""Config keys that have a new name, so that an old command says which."""
+"""Old names of config keys, for errors that tell the new one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-# An old key and what it is called now; the first of several names that the composed config has.
+# Old keys with their new names; of several, the first that the composed config has.
 RENAMED = {
     "algo.lam": ("algo.gae_lambda", "algo.td_lambda"),
     "algo.n": ("algo.n_step",),

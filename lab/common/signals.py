@@ -1,4 +1,4 @@
-"""Ending a Session from outside without losing what it has."""
+"""Signals that ask a Session to stop: it ends without losing what it has."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 ALWAYS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SIGNALS = (*ALWAYS, signal.SIGUSR1, signal.SIGUSR2)
 
-handled: Any = None  # by number, how often a signal was, for a process that supervises this one
-_current: list[Requests] = []  # those whose handlers are set, the last one first asked
+handled: Any = None  # how often each signal arrived, shared with the process that supervises this one
+_current: list[Requests] = []  # those whose handlers are set, the innermost last
 
 
 class Requests:
-    """Requests to stop that come as signals. Called, it says whether there was one.
+    """Requests to stop that arrive as signals; calling it returns whether there was one.
 
     Attributes:
-        at_once: whether the first one raises KeyboardInterrupt, as where there is nothing to lose yet.
+        at_once: whether the first one raises KeyboardInterrupt, because there is nothing to lose yet.
         held: whether none raises it.
     """
 
@@ -29,7 +29,7 @@ class Requests:
         self._previous: dict[Any, Any] = {}
 
     def __call__(self) -> bool:
-        """Say whether this process was asked to stop."""
+        """Return whether this process was asked to stop."""
         return bool(self._received)
 
     def set(self) -> None:
@@ -43,19 +43,19 @@ class Requests:
             _current.append(self)
 
     def reset(self) -> None:
-        """Leave the signals to whom they were left before, who is handed those that came."""
+        """Restore the previous handlers, and send them the signals that arrived."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         if self._previous:
             _current.remove(self)
-        for taken in dict.fromkeys(self._received):
-            handler = self._previous[taken]
+        for number in dict.fromkeys(self._received):
+            handler = self._previous[number]
             ours = isinstance(getattr(handler, "__self__", None), Requests)
             if callable(handler) and not ours and handler is not signal.default_int_handler:
-                signal.raise_signal(signal.Signals(taken))
+                signal.raise_signal(signal.Signals(number))
 
     def keep(self) -> bool:
-        """Handle the signals again if somebody else does by now; say whether that was so."""
+        """Handle the signals again if other handlers replaced these; return whether that was so."""
         changed = [number for number in self._previous if signal.getsignal(number) != self._handle]
         for number in changed:
             signal.signal(number, self._handle)
@@ -65,7 +65,7 @@ class Requests:
         self._received.append(number)
         if handled is not None:
             handled[number] = (handled[number] + 1) % 256
-        first = len(self._received) == 1  # others may come together, or twice, without being more urgent
+        first = len(self._received) == 1  # several at the same time are no more urgent than one
         if self.held:
             return
         if (self.at_once and first) or (number == signal.SIGINT and self._received.count(number) > 1):
@@ -74,10 +74,9 @@ class Requests:
 
 @contextmanager
 def stop_signals() -> Iterator[Requests]:
-    """Let Ctrl-C and other requests to stop end training after the horizon in progress; a second one ends it at once.
+    """Let Ctrl-C and other requests to stop end training after the current interval, and a second one immediately.
 
-    Once all is written, a signal is handed on to whoever had asked for it before, as one by which SLURM says that a
-    task is to make room.
+    Afterwards the signals are passed on to the previous handlers, such as submitit's for preemption by SLURM.
     """
     requests = Requests()
     requests.set()
@@ -89,7 +88,7 @@ def stop_signals() -> Iterator[Requests]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let no request to stop interrupt what is written meanwhile."""
+    """Keep requests to stop from interrupting what is written meanwhile."""
     requests = list(_current)
     for one in requests:
         one.held = True
@@ -101,24 +100,24 @@ def uninterrupted() -> Iterator[None]:
 
 
 def ignore_requests() -> None:
-    """Leave requests to stop to the process from which this one was forked, which is sent them as well."""
+    """Ignore requests to stop in a forked process: its parent receives them too."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    _current[:] = [Requests()]  # which none reaches
+    _current[:] = [Requests()]  # that never receives one
 
 
 def requested() -> bool:
-    """Say whether a KeyboardInterrupt may come from outside: a request to stop came, or nobody would know of one."""
+    """Return whether a KeyboardInterrupt may come from outside: a request arrived, or no handler would know of it."""
     return not _current or any(requests() for requests in _current)
 
 
 def was_asked_to_stop() -> bool:
-    """Say whether a request to stop came that was to end this process at once."""
+    """Return whether a request to stop arrived that ends this process at once."""
     return any(requests() and requests.at_once for requests in _current)
 
 
 def keep_handlers() -> bool:
-    """Set the handlers of requests to stop again if they were changed; say whether that was so."""
+    """Set the handlers of requests to stop again if they were replaced; return whether that was so."""
     try:
         return bool(_current) and _current[-1].keep()
     except ValueError:  # not in the main thread

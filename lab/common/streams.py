@@ -1,4 +1,4 @@
-"""The random streams that a Session owns, one for each purpose."""
+"""The random streams of a Session, one for each purpose."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +8,9 @@ import numpy as np
 
 @dataclass
 class Streams:
-    """Independent random generators, all spawned from one seed (law 2: nothing else is ever drawn from).
+    """Independent random generators, spawned from one seed (law 2: a Session uses no others).
 
-    A purpose that draws more or less than before leaves the draws of all others as they were.
+    How much one purpose draws never changes the draws of another.
     """
 
     initialization: np.random.Generator
@@ -30,6 +30,6 @@ class Streams:
         return {name: getattr(self, name).bit_generator.state for name in self.__dataclass_fields__}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state` returned."""
+        """Restore a state that `state` returned."""
         for name, value in state.items():
             getattr(self, name).bit_generator.state = value

@@ -1,4 +1,4 @@
-"""The terminal: tables, trees and live lines that show what files hold as it is, and never obey it."""
+"""The terminal: tables, trees and live lines that show the content of files literally."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lab.errors import visible
 
 
 class Terminal(Console):
-    """A console for which every text is data: no markup, no emoji, and control characters are made visible."""
+    """A console without markup and emoji, which makes control characters visible."""
 
     def __init__(self, **options: Any) -> None:
-        """Make it; options are those of rich's console."""
+        """Create it with the options of rich's Console."""
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """Render something, as rich does for all that it shows."""
+        """Render anything that rich shows."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))

@@ -108,9 +108,9 @@ def _require_files(directory: RunDir, state: dict[str, Any]) -> None:
 
 
 def roll_back(directory: RunDir, state: dict[str, Any]) -> None:
-    """Make the checkpoint that a Session resumes from the last one, in place of one that is damaged or too new.
+    """Make the checkpoint that a Session resumes from the last one, in place of a damaged or newer one.
 
-    Otherwise the next checkpoint would keep the unusable one as the previous one, and replace this one.
+    Otherwise the next checkpoint would keep the damaged one as the previous one, and replace this one.
     """
     if state["generation"] != GENERATIONS[0]:
         last, previous = (directory.checkpoint(which) for which in GENERATIONS)

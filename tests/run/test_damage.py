@@ -127,7 +127,7 @@ def outcome(runs: dict[str, Path], command: str, name: str, mutation: str, folde
     damage(next(file.parent.glob("events.out*")) if name == "events" else file, mutation)
     before = contents(copy)
     terminal.clear()
-    errors._said.clear()
+    errors._warned.clear()
     try:
         found = commands(copy, runs["whole"], terminal)[command]()
     except LabError as error:
@@ -238,7 +238,7 @@ def test_whatever_key_is_missing_it_is_a_sentence(
         values["packages"] = {"torch": "2"}
     for less in each_key_left_out(values):
         path.write_text(yaml.safe_dump(less) if path.suffix == ".yaml" else json.dumps(less))
-        errors._said.clear()
+        errors._warned.clear()
         for main in (status.main, *([] if name == "trial.json" else [report.main])):
             with suppress(LabError):
                 main([str(copy)])
