@@ -223,7 +223,7 @@ class Experiment:
 
         Once one of its Sessions has ended, a Trial is not pruned any more.
         """
-        from lab.analysis.rungs import read_values_at
+        from lab.analysis.objective import read_values_at
 
         rungs = self.plan.settings.rungs
         first = self._last_rung.get(trial.number, 0) + 1
@@ -296,7 +296,7 @@ def wait_for_leftovers(trials: Sequence[Trial]) -> None:
 
 def read_outcome(trial: Trial, plan: SweepPlan) -> Outcome:
     """Read the outcome of a Trial from its files."""
-    from lab.analysis.rungs import values_at_rungs
+    from lab.analysis.objective import values_at_rungs
     from lab.analysis.trial import read_trial
 
     results = read_trial(trial.directory)

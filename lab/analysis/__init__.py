@@ -1,4 +1,4 @@
-"""Analysis: pure functions of the files of a run directory. Nothing of training is imported here."""
+"""Analysis of run directories: pure functions of their files, which import nothing of training."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from lab.run.files import write_atomically, write_json, write_text
 def analyze(path: Path) -> list[Path]:
     """Write the figures and pictures of a run directory of any level, finished or not, and return the files.
 
-    Of an Experiment, the Trials get their figures too, but no new pictures: those of hundreds would take long. A Trial
-    that stands alone gets a card as well; one of an Experiment is described by the page of that.
+    The Trials of an Experiment get their figures too, but no new pictures: those of hundreds would take long. A Trial
+    that stands alone gets a card as well; one of an Experiment is described by its page.
 
     Raises:
         LabError: it is not a run directory, or a file in it cannot be read.
     """
     kind = find_level(path)
     if kind == "session":
-        analyze_session(RunDir(path))
-        return [RunDir(path).results, RunDir(path).plot]
+        session = RunDir(path)
+        analyze_session(session)
+        return [session.results, session.plot]
     if kind == "trial":
         trial = TrialDir(path)
         analyze_trial(trial)
         draw_trial(trial)
         if trial.number is not None:
             return [trial.results, trial.plot]
-        describe_trial(trial)
+        _write_card(trial)
         return [trial.results, trial.plot, trial.card]
     sweep = SweepDir(path)
     analyze_experiment(sweep)
@@ -35,11 +36,7 @@ def analyze(path: Path) -> list[Path]:
 
 
 def analyze_session(directory: RunDir) -> None:
-    """Write session.json and session.png from the tables of a Session, finished or not.
-
-    Raises:
-        LabError: the directory is not that of a Session.
-    """
+    """Write session.json and session.png."""
     from lab.analysis.plot_session import plot_session
     from lab.analysis.session import read_tables, session_results
 
@@ -49,34 +46,21 @@ def analyze_session(directory: RunDir) -> None:
 
 
 def analyze_trial(directory: TrialDir) -> None:
-    """Write trial.json from the tables of its Sessions.
-
-    Raises:
-        LabError: the directory is not that of a Trial, or a file in it cannot be read.
-    """
+    """Write trial.json."""
     from lab.analysis.trial import read_trial, trial_results
 
     write_json(directory.results, trial_results(read_trial(directory)))
 
 
 def draw_trial(directory: TrialDir) -> None:
-    """Draw trial.png.
-
-    Raises:
-        LabError: the directory is not that of a Trial, or a file in it cannot be read.
-    """
+    """Write trial.png."""
     from lab.analysis.plot_trial import plot_trial
     from lab.analysis.trial import read_trial
 
     write_atomically(directory.plot, plot_trial(read_trial(directory)))
 
 
-def describe_trial(directory: TrialDir) -> None:
-    """Write card.md.
-
-    Raises:
-        LabError: the directory is not that of a Trial, or a file in it cannot be read.
-    """
+def _write_card(directory: TrialDir) -> None:
     from lab.analysis.card import write_card
     from lab.analysis.trial import read_trial
 
@@ -84,11 +68,7 @@ def describe_trial(directory: TrialDir) -> None:
 
 
 def analyze_experiment(directory: SweepDir) -> None:
-    """Write trial.json of every Trial, experiment.json, trials.csv, experiment.png and report.html.
-
-    Raises:
-        LabError: the directory is not that of an Experiment, or a file in it cannot be read.
-    """
+    """Write trial.json of every Trial, experiment.json, trials.csv, experiment.png and report.html."""
     from lab.analysis.experiment import experiment_results, read_experiment, trials_table
     from lab.analysis.plot_experiment import plot_experiment
     from lab.analysis.report import write_report

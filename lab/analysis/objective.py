@@ -1,15 +1,19 @@
-"""What an Experiment ranks its Trials by."""
+"""What an Experiment ranks its Trials by, and its value at the rungs at which a pruner compares running Trials."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from lab.analysis.statistics import LEAST, aggregate, interval
-from lab.analysis.trial import Trial, of_seeds, standing
+from lab.analysis.session import Tables, read_tables, session_results
+from lab.analysis.statistics import MIN_VALUES, aggregate, interval
+from lab.analysis.text import format_seeds
+from lab.analysis.trial import Trial, describe_unfinished
 from lab.errors import LabError
+from lab.run.directory import RunDir
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Objective:
         metrics: names of figures.
         directions: `maximize` or `minimize`, for each metric.
         aggregate: over seeds: mean, median, iqm, or lower (the worse end of the mean's 95 % interval: the upper one of
-            what is minimized).
+            a metric that is minimized).
     """
 
     metrics: tuple[str, ...]
@@ -28,9 +32,9 @@ class Objective:
     aggregate: str
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Objective:
-        """Make it from what sweep.json holds."""
-        return cls(tuple(plain["metrics"]), tuple(plain["directions"]), plain["aggregate"])
+    def from_dict(cls, values: dict[str, Any]) -> Objective:
+        """Create an objective from the content of sweep.json."""
+        return cls(tuple(values["metrics"]), tuple(values["directions"]), values["aggregate"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -38,38 +42,73 @@ class Objective:
 
     @property
     def signs(self) -> tuple[int, ...]:
-        """What each metric is multiplied with so that more is better: 1, or -1 if it is minimized."""
+        """Factor of each metric that makes more better: 1, or -1 if it is minimized."""
         return tuple(1 if direction == "maximize" else -1 for direction in self.directions)
 
     def values(self, trial: Trial) -> list[float]:
         """Return the value of each metric of a Trial whose Sessions all completed.
 
         Raises:
-            LabError: a Session did not complete, or has no such figure, or there are too few; the sentence says which.
+            LabError: a Session did not complete or lacks a figure, or there are too few Sessions.
         """
-        self._require_all(trial)
+        reasons = describe_unfinished(trial.sessions)
+        for metric in self.metrics:
+            seeds = [session.seed for session in trial.completed if session.figure(metric) is None]
+            reasons += [f"{format_seeds(seeds)} {'have' if len(seeds) > 1 else 'has'} no {metric}"] if seeds else []
+        if not reasons and self.aggregate == "lower" and len(trial.sessions) < MIN_VALUES:
+            reasons = [f"seed {trial.sessions[0].seed} is the only one, and an interval needs {MIN_VALUES}"]
+        if reasons:
+            raise LabError("; ".join(reasons))
         return [self.over_seeds(trial.values(metric), index) for index, metric in enumerate(self.metrics)]
 
-    def over_seeds(self, values: np.ndarray, index: int) -> float:
-        """Return the aggregate of a metric, by its place, over seeds [n]; a bound is on the side that is worse."""
+    def over_seeds(self, values: np.ndarray, index: int = 0) -> float:
+        """Return the aggregate of the metric with this index over seeds [n]; `lower` is on the worse side."""
         sign = self.signs[index]
         return sign * aggregate(sign * values, self.aggregate)
 
     def intervals(self, trial: Trial) -> list[tuple[float | None, float | None]]:
-        """Return the ends of the interval of each metric's value over seeds (for `lower`, of the mean).
-
-        They are null for one seed, of which there is no interval.
-        """
+        """Return the interval ends of each metric over seeds (for `lower`, of the mean); None for one seed."""
         statistic = "mean" if self.aggregate == "lower" else self.aggregate
-        found = [trial.values(metric) for metric in self.metrics]
-        return [interval(values, statistic) if len(values) >= LEAST else (None, None) for values in found]
+        columns = [trial.values(metric) for metric in self.metrics]
+        return [interval(column, statistic) if len(column) >= MIN_VALUES else (None, None) for column in columns]
 
-    def _require_all(self, trial: Trial) -> None:
-        reasons = standing(trial.sessions)
-        for metric in self.metrics:
-            seeds = [session.seed for session in trial.completed if session.figure(metric) is None]
-            reasons += [f"{of_seeds(seeds)} {'have' if len(seeds) > 1 else 'has'} no {metric}"] if seeds else []
-        if not reasons and self.aggregate == "lower" and len(trial.sessions) < LEAST:
-            reasons = [f"seed {trial.sessions[0].seed} is the only one, and an interval needs {LEAST}"]
-        if reasons:
-            raise LabError("; ".join(reasons))
+    def value_at(self, tables: Sequence[Tables], fraction: float) -> float | None:
+        """Return the first metric over Sessions after a fraction of their frames.
+
+        Returns:
+            None if a Session has not got that far, or has no such figure there.
+        """
+        values = []
+        for table in tables:
+            frame = fraction * table.spec["frames"]
+            if not len(table.metrics) or table.metrics["frame"].max() < frame:
+                return None
+            episodes, metrics = (rows[rows["frame"] <= frame] for rows in (table.episodes, table.metrics))
+            value = session_results(replace(table, episodes=episodes, metrics=metrics))[self.metrics[0]]
+            if value is None:
+                return None
+            values.append(value)
+        enough = len(values) >= (MIN_VALUES if self.aggregate == "lower" else 1)
+        return self.over_seeds(np.array(values, float)) if enough else None
+
+    def values_at_rungs(self, tables: Sequence[Tables], wanted: Iterable[int], rungs: int) -> dict[int, float]:
+        """Return the value at each wanted rung that all Sessions have reached; rung i ends after i / rungs frames."""
+        values = {rung: self.value_at(tables, rung / rungs) for rung in wanted}
+        return {rung: value for rung, value in values.items() if value is not None}
+
+
+def values_at_rungs(trial: Trial, objective: Objective, rungs: int) -> dict[int, float]:
+    """Return the objective of a Trial at each rung that all of its Sessions have reached."""
+    tables = [session.tables for session in trial.sessions if session.tables is not None]
+    return objective.values_at_rungs(tables, range(1, rungs), rungs) if len(tables) == len(trial.sessions) else {}
+
+
+def read_values_at(
+    directories: Sequence[RunDir], objective: Objective, first: int, last: int, rungs: int
+) -> dict[int, float]:
+    """Return the objective of running Sessions at the rungs from first to last; empty while a file is incomplete."""
+    try:
+        tables = [read_tables(directory) for directory in directories]
+    except LabError:
+        return {}
+    return objective.values_at_rungs(tables, range(first, last + 1), rungs)

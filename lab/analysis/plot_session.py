@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -13,9 +12,10 @@ from lab.analysis.plotting import (
     SECOND,
     STRONG,
     THIRD,
-    empty,
     heading,
     legend,
+    log_if_wide,
+    note,
     over_frames,
     png,
     reference_lines,
@@ -23,105 +23,86 @@ from lab.analysis.plotting import (
 )
 from lab.analysis.session import POLICY_LOSSES, VALUE_LOSSES, WINDOW, Tables
 
-MOST_POINTS = 5_000  # episodes drawn one by one; of more, evenly many are left out
+MAX_EPISODES = 5_000  # drawn one by one; more are evenly thinned
 
 
 @style()
 def plot_session(tables: Tables) -> bytes:
-    """Draw a Session's return, evaluation, losses, exploration and speed; return a PNG."""
+    """Draw a Session's return, evaluation, episode length, losses, entropy and speed; return a PNG."""
     figure = Figure(figsize=(15, 7.5), layout="constrained")
-    axes = figure.subplots(2, 3)
     spec = tables.spec
     heading(figure, f"{spec['name']}, seed {spec['seed']}: {spec['env']['id']}, {tables.state}")
-    _returns(axes[0, 0], tables)
-    _evaluation(axes[0, 1], tables)
-    _lengths(axes[0, 2], tables)
-    _losses(axes[1, 0], tables.metrics)
-    _exploration(axes[1, 1], tables.metrics)
-    _speed(axes[1, 2], tables)
-    for ax in axes.flat:
+    panels = (_returns, _evaluation, _lengths, _losses, _entropy, _speed)
+    for panel, ax in zip(panels, figure.subplots(2, 3).flat, strict=True):
+        panel(ax, tables)
+        legend(ax)
         over_frames(ax)
     return png(figure)
 
 
 def _returns(ax: Axes, tables: Tables) -> None:
+    ax.set(title="Return", ylabel="return of an episode")
     episodes = tables.episodes
-    ax.set_title("Return")
-    ax.set_ylabel("return of an episode")
     if not len(episodes):
-        return empty(ax, "no episode has ended")
-    shown = episodes.iloc[:: max(1, len(episodes) // MOST_POINTS)]
-    ax.scatter(shown["frame"], shown["return"], s=8, color=FAINT, alpha=0.6, linewidths=0, label="episodes")
+        return note(ax, "no episode has ended")
+    some = episodes.iloc[:: max(1, len(episodes) // MAX_EPISODES)]
+    ax.scatter(some["frame"], some["return"], s=8, color=FAINT, alpha=0.6, linewidths=0, label="episodes")
     mean = episodes["return"].rolling(WINDOW, min_periods=1).mean()
     ax.plot(episodes["frame"], mean, color=STRONG, linewidth=2, label=f"mean of the last {WINDOW}")
-    reference_lines(ax, tables.reference)
-    legend(ax)
-    return None
+    return reference_lines(ax, tables.reference)
 
 
 def _evaluation(ax: Axes, tables: Tables) -> None:
-    ax.set_title("Evaluation, deterministic policy")
-    ax.set_ylabel("mean return")
+    ax.set(title="Evaluation, deterministic policy", ylabel="mean return")
     rows = tables.metrics.dropna(subset="eval_return")
     if not len(rows):
-        return empty(ax, "not evaluated")
+        return note(ax, "not evaluated")
     ax.plot(rows["frame"], rows["eval_return"], color=THIRD, marker="o", markersize=4)
-    reference_lines(ax, tables.reference)
-    legend(ax)
-    return None
+    return reference_lines(ax, tables.reference)
 
 
 def _lengths(ax: Axes, tables: Tables) -> None:
-    ax.set_title("Episode length")
-    ax.set_ylabel(f"steps, mean of the last {WINDOW}")
+    ax.set(title="Episode length", ylabel=f"steps, mean of the last {WINDOW}")
     if not len(tables.episodes):
-        return empty(ax, "no episode has ended")
+        return note(ax, "no episode has ended")
     ax.plot(tables.episodes["frame"], tables.episodes["length"].rolling(WINDOW, min_periods=1).mean(), color=STRONG)
     return None
 
 
-def _losses(ax: Axes, metrics: pd.DataFrame) -> None:
+def _losses(ax: Axes, tables: Tables) -> None:
     ax.set_title("Losses")
-    policy_loss, value_loss = (
-        next((name for name in names if name in metrics and metrics[name].notna().any()), None)
-        for names in (POLICY_LOSSES, VALUE_LOSSES)
-    )
-    if policy_loss is None and value_loss is None:
-        return empty(ax, "nothing learned yet")
-    if policy_loss is not None:
-        ax.set_ylabel(policy_loss.replace("_", " "), color=STRONG)
-        ax.plot(metrics["frame"], metrics[policy_loss], color=STRONG, linewidth=1)
-    if value_loss is not None:
-        right = ax.twinx()
-        right.plot(metrics["frame"], metrics[value_loss], color=SECOND, linewidth=1)
-        right.set_ylabel(value_loss.replace("_", " "), color=SECOND)
-        positive = metrics[value_loss].dropna()
-        if len(positive) and positive.min() > 0 and positive.max() > 100 * positive.min():
-            right.set_yscale("log")
-            right.minorticks_off()
-        right.set_label(RIGHT)
-    return None
+    right = ax.twinx()
+    right.set_label(RIGHT)
+    for side, names, color in ((ax, POLICY_LOSSES, STRONG), (right, VALUE_LOSSES, SECOND)):
+        for name in names:
+            frames, values = tables.curve(name)
+            if len(frames):
+                side.set_ylabel(name.replace("_", " "), color=color)
+                side.plot(frames, values, color=color, linewidth=1)
+                break
+    right.set_visible(bool(right.lines))
+    log_if_wide(right)
+    if not (ax.lines or right.lines):
+        note(ax, "nothing learned yet")
 
 
-def _exploration(ax: Axes, metrics: pd.DataFrame) -> None:
-    ax.set_title("Entropy")
-    if "entropy" not in metrics or not metrics["entropy"].notna().any():
-        return empty(ax, "nothing learned yet")
-    ax.set_ylabel("entropy, nats")
-    ax.plot(metrics["frame"], metrics["entropy"], color=STRONG)
+def _entropy(ax: Axes, tables: Tables) -> None:
+    ax.set(title="Entropy", ylabel="entropy, nats")
+    frames, values = tables.curve("entropy")
+    if not len(frames):
+        return note(ax, "nothing learned yet")
+    ax.plot(frames, values, color=STRONG)
     return None
 
 
 def _speed(ax: Axes, tables: Tables) -> None:
-    ax.set_title("Speed")
-    ax.set_ylabel("frames per second")
-    if not len(tables.timing):
-        return empty(ax, "nothing timed yet")
-    ax.plot(tables.timing["frame"], tables.timing["frames_per_second"], color=FAINT, linewidth=1)
-    frames = tables.timing["frame"].diff().fillna(tables.timing["frame"])
-    overall = float(frames.sum() / tables.timing["seconds"].sum())
+    ax.set(title="Speed", ylabel="frames per second")
+    timing = tables.timing
+    if not len(timing):
+        return note(ax, "nothing timed yet")
+    ax.plot(timing["frame"], timing["frames_per_second"], color=FAINT, linewidth=1)
+    overall = float(timing["frame"].iloc[-1] / timing["seconds"].sum())
     ax.axhline(overall, color=STRONG, linestyle="--", label=f"{overall:,.0f} overall")
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter(EngFormatter(sep=""))
-    legend(ax)
     return None

@@ -13,29 +13,25 @@ from lab.analysis.plotting import (
     SECOND,
     STRONG,
     band,
-    blank,
-    brief,
     heading,
     legend,
     log_if_wide,
+    note,
     over_frames,
     png,
     reference_lines,
-    reference_of,
-    session_curve,
     style,
-    trial_curve,
-    written,
 )
 from lab.analysis.session import POLICY_LOSSES, VALUE_LOSSES, WINDOW, Session
 from lab.analysis.statistics import STATISTICS, interval
-from lab.analysis.trial import VARIES, Trial, not_completed
+from lab.analysis.text import format_hyperparameter, shorten
+from lab.analysis.trial import VARIES, Trial, unfinished_session
 
-CUT = "0.5"  # color of Sessions that did not complete
-MARKS = {"failed": "X", "pruned": "s", "interrupted": "D", "running": ">"}  # where their curves end
-FEW = 30  # points of a curve, up to which each is marked
-NAMES = {"mean": "mean", "iqm": "IQM", "median": "median"}
-MOST_REASONS = 3  # different ones that the heading gives for Sessions that did not complete
+UNFINISHED = "0.5"  # color of Sessions that did not complete
+MARKERS = {"failed": "X", "pruned": "s", "interrupted": "D", "running": ">"}  # where their curves end
+FEW_POINTS = 30  # of a curve, up to which each is marked
+COLORS = {"mean": STRONG, "iqm": SECOND, "median": "0.3"}
+MAX_REASONS = 3  # that the heading gives for Sessions that did not complete
 
 
 @style()
@@ -58,83 +54,81 @@ def plot_trial(trial: Trial) -> bytes:
 
 def _title(trial: Trial) -> str:
     parts = [trial.spec[key] for key in ("name", "env.id") if trial.spec.get(key, VARIES) != VARIES]
-    what = ": ".join(parts) or trial.directory.path.resolve().name
-    which = "" if trial.number is None else f", trial {trial.number}"
-    return f"{what}{which}, {len(trial.completed)} of {len(trial.sessions)} sessions completed"
+    name = ": ".join(parts) or trial.directory.path.resolve().name
+    number = "" if trial.number is None else f", trial {trial.number}"
+    return f"{name}{number}, {len(trial.completed)} of {len(trial.sessions)} sessions completed"
 
 
 def _notes(trial: Trial) -> list[str]:
-    """Return the lines below the title: hyperparameters, and which Sessions are in no mean, and why."""
-    values = ", ".join(f"{key}={written(value)}" for key, value in trial.hyperparameters.items())
+    """Return the lines below the title: hyperparameters, and which Sessions are excluded and why."""
+    values = ", ".join(f"{key}={format_hyperparameter(value)}" for key, value in trial.hyperparameters.items())
     reasons: dict[str, list[Session]] = {}
     for session in trial.sessions:
         if session.state != "completed":
-            why = not_completed(trial, session)["error"]
-            reasons.setdefault(f"{session.state} ({brief(why, 60)})" if why else session.state, []).append(session)
-    named = [f"{_seeds(sessions)} {why}" for why, sessions in list(reasons.items())[:MOST_REASONS]]
-    left_out = f"in no mean: {'; '.join(named)}{'; ...' if len(reasons) > MOST_REASONS else ''}" if reasons else ""
-    return [line for line in (brief(values, 200), left_out) if line]
+            error = unfinished_session(session)["error"]
+            reason = f"{session.state} ({shorten(error, 60)})" if error else session.state
+            reasons.setdefault(reason, []).append(session)
+    named = [f"{_seeds(sessions)} {reason}" for reason, sessions in list(reasons.items())[:MAX_REASONS]]
+    more = "; ..." if len(reasons) > MAX_REASONS else ""
+    excluded = f"excluded from means: {'; '.join(named)}{more}" if reasons else ""
+    return [line for line in (shorten(values, 200), excluded) if line]
 
 
 def _curves(ax: Axes, trial: Trial, column: str, label: str, title: str = "") -> None:
-    """Draw a column of metrics.csv over frames: each Session faint, statistics over the completed ones above."""
+    """Draw a column of metrics.csv over frames: Sessions faint, statistics over the completed ones on top."""
     ax.set(title=title or column.replace("_", " ").capitalize(), ylabel=label)
     is_return = "return" in column
-    drawn = [_session(ax, trial, session, column) for session in trial.sessions]
+    drawn = [_session_curve(ax, trial, session, column) for session in trial.sessions]
     if not any(drawn):
-        return blank(ax, "nothing logged yet")
-    frames, values = trial_curve(trial, column)
+        return note(ax, "nothing logged yet", hide_axes=True)
+    frames, values = trial.curve(column)
     if len(frames):
-        _statistics(ax, frames, values, is_return)
+        _statistics(ax, frames, values, with_iqm=is_return)
     else:
-        # As an entry of the legend, which keeps clear of the curves.
-        ax.plot([], [], linestyle="none", label=_no_mean(trial))
+        ax.plot([], [], linestyle="none", label=_no_mean(trial))  # in the legend, clear of the curves
     if is_return:
-        reference_lines(ax, reference_of(trial.sessions))
+        reference_lines(ax, trial.reference)
     elif column in VALUE_LOSSES:
         log_if_wide(ax)
     if is_return or not len(frames):
         legend(ax)
-    over_frames(ax)
-    return None
+    return over_frames(ax)
 
 
-def _session(ax: Axes, trial: Trial, session: Session, column: str) -> bool:
-    """Draw one Session; false if it has nothing to draw."""
+def _session_curve(ax: Axes, trial: Trial, session: Session, column: str) -> bool:
+    """Draw one Session; return whether it has anything to draw."""
     if session.tables is None:
         return False
-    frames, values = session_curve(session.tables, column)
-    alike = [other for other in trial.sessions if other.tables and other.state == session.state]
+    frames, values = session.tables.curve(column)
+    same_state = [other for other in trial.sessions if other.tables and other.state == session.state]
     line: dict[str, Any] = {"linewidth": 0.9, "markersize": 5}
     if session.state == "completed":
-        line |= {
-            "color": FAINT,
-            "alpha": max(0.8 - 0.02 * len(alike), 0.3),
-            "marker": "." if len(frames) <= FEW else None,
-        }
+        line |= {"color": FAINT, "alpha": max(0.8 - 0.02 * len(same_state), 0.3)}
+        line["marker"] = "." if len(frames) <= FEW_POINTS else None
     else:
-        line |= {"color": CUT, "linestyle": (0, (4, 2)), "marker": MARKS[session.state], "markevery": [-1]}
-    ax.plot(frames, values, label=f"{session.state}: {_seeds(alike)}" if session is alike[0] else None, **line)
+        line |= {"color": UNFINISHED, "linestyle": (0, (4, 2)), "marker": MARKERS[session.state], "markevery": [-1]}
+    label = f"{session.state}: {_seeds(same_state)}" if session is same_state[0] else None
+    ax.plot(frames, values, label=label, **line)
     return len(frames) > 0
 
 
-def _statistics(ax: Axes, frames: np.ndarray, values: np.ndarray, both: bool) -> None:
-    """Draw the mean over seeds, and the IQM if asked for; below four seeds the IQM trims none, and is the mean."""
+def _statistics(ax: Axes, frames: np.ndarray, values: np.ndarray, with_iqm: bool) -> None:
+    """Draw the mean over seeds, and the IQM if asked for; below four seeds the IQM is the mean."""
     n = len(values)
     over = f"of {n} sessions, 95 % interval" if n > 1 else "of 1 session: no interval"
-    marker = "o" if len(frames) <= FEW else None
+    marker = "o" if len(frames) <= FEW_POINTS else None
     label = f"mean{' and IQM' if 1 < n < 4 else ''} {over}"
-    band(ax, frames, values, "mean", color=STRONG, linewidth=2, label=label, marker=marker, markersize=4)
-    if both and n >= 4:
+    band(ax, frames, values, color=STRONG, linewidth=2, label=label, marker=marker, markersize=4)
+    if with_iqm and n >= 4:
         band(ax, frames, values, "iqm", color=SECOND, linewidth=1.5, linestyle="--", label=f"IQM {over}")
 
 
 def _final_returns(ax: Axes, trial: Trial, height: float) -> None:
-    """Draw each seed's last return, and statistics over those of completed Sessions on top; height in points."""
+    """Draw the last return of each seed, and statistics over the completed Sessions on top; height in points."""
     finals = trial.values("return")
     title = {0: f", {_no_mean(trial)}", 1: ", 1 session: no interval"}.get(len(finals), "")
     ax.set(title=f"Final return by seed{title}", xlabel=f"mean return of the last {WINDOW} episodes")
-    colors = {"mean": STRONG, "iqm": SECOND, "median": "0.3"} if len(finals) else {}
+    colors = COLORS if len(finals) else {}
     size = min(10.0, height / (len(colors) + len(trial.sessions)))
     for y, (name, color) in enumerate(colors.items()):
         ax.hlines(y, *interval(finals, name), color=color, linewidth=2.5, alpha=0.6)
@@ -145,8 +139,9 @@ def _final_returns(ax: Axes, trial: Trial, height: float) -> None:
             ax.plot(value, y, "o", color=FAINT, markersize=min(6, size))
         else:
             why = "no episode ended" if session.state == "completed" else f"{session.state} at {session.frame:,} frames"
-            ax.text(0.02, y, why, transform=ax.get_yaxis_transform(), va="center", color=CUT, fontsize=size * 0.85)
-    names = [NAMES[name] for name in colors] + [f"seed {session.seed}" for session in trial.sessions]
+            place = ax.get_yaxis_transform()
+            ax.text(0.02, y, why, transform=place, va="center", color=UNFINISHED, fontsize=size * 0.85)
+    names = [name.replace("iqm", "IQM") for name in colors] + [f"seed {session.seed}" for session in trial.sessions]
     ax.set_yticks(range(len(names)), names, fontsize=size)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(alpha=0.3, axis="x")
@@ -158,7 +153,7 @@ def _final_returns(ax: Axes, trial: Trial, height: float) -> None:
 
 def _seeds(sessions: list[Session]) -> str:
     numbers = ", ".join(str(session.seed) for session in sessions)
-    return f"seed{'s' if len(sessions) > 1 else ''} {brief(numbers, 30)}"
+    return f"seed{'s' if len(sessions) > 1 else ''} {shorten(numbers, 30)}"
 
 
 def _no_mean(trial: Trial) -> str:

@@ -1,224 +1,254 @@
 """report.html: an Experiment in one page, from its ranking through its Trials down to every Session.
 
-The page holds its data as JSON and is drawn by a script of its own, both in report.html beside this file: no server, no
-network, and links that are relative to the Experiment's directory. What many Trials share (specs, provenance,
-tracebacks, frames of curves) is held once, and curves are thinned and rounded, so that 1,000 Sessions stay a few MB.
+The page holds Plotly, its data and a small script, loads nothing from a network, and links to files relative to the
+Experiment's directory. Jinja2 escapes all text, so a stranger's run directory stays data.
 """
 
 from __future__ import annotations
 
-import html
-import json
-import math
 import os
-import re
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from lab.analysis.card import origins, read_provenance
 from lab.analysis.experiment import Experiment, Ranked
-from lab.analysis.plotting import reference_of, session_curve, trial_curve
-from lab.analysis.session import Session
-from lab.analysis.statistics import STATISTICS, interval
-from lab.analysis.trial import Trial, trial_results
-from lab.common.text import canonical
-from lab.errors import LabError
-from lab.run.files import read_json
-from lab.run.schemas import FIGURES, PROVENANCE
+from lab.analysis.report_figures import figure_data
+from lab.analysis.scale import is_number
+from lab.analysis.session import MEANINGS, Session
+from lab.analysis.statistics import STATISTICS
+from lab.analysis.text import format_hyperparameter, format_seeds, render
+from lab.analysis.trial import VARIES, Trial, common_spec, consistency, count_states, unfinished_session
+from lab.common.text import canonical, format_estimate, format_interval, format_number
+from lab.run.schemas import FIGURES
 
-POINTS = 120  # most points of a curve
-DIGITS = 6  # significant digits of figures; specs keep all of theirs
-CURVES = ("return", "eval_return", "entropy")  # columns of metrics.csv that have curves, besides the losses
-PACKAGES = ("torch", "numpy", "gymnasium")  # those whose versions are shown
-HERE = ("start", "end", "stack", "directory")  # what in provenance.json is of one Session, or of no use elsewhere
+MAIN_FIGURES = ("eval_best", "best", "strength", "sample_efficiency", "stability", "frames_to_solve")  # always shown
+SESSION_FIGURES = ("return", "best", "eval_return", "eval_best")
+AGGREGATES = {"iqm": "interquartile mean", "lower": "lower end of the mean's 95 % interval"}
+MAX_FAILURES = 5  # different ones at the top of the page
 
-Curve = tuple[np.ndarray, np.ndarray]  # frames [T], and lines [k, T] or one [T]
-Pool = dict[str, int]  # values that are held once, as JSON, and the place of each
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of Trials; an `extra` one is shown on demand."""
+
+    key: str
+    label: str = ""
+    title: str | None = None
+    number: bool = False
+    descending: bool = False  # when sorted first
+    extra: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table of Trials: its text, the value to sort and filter by, a smaller note, and a CSS class."""
+
+    text: str
+    value: Any
+    note: str = ""
+    style: str = ""
+    title: str = ""
 
 
 def write_report(experiment: Experiment) -> str:
-    """Return report.html, as text; the same files give the same text.
+    """Return the text of report.html; the same files give the same text, of an unfinished directory too."""
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
 
-    A directory that is half finished has a report too: what is missing is shown as missing.
-    """
-    # "<" is all that could end the element that holds the data, or begin another.
-    data = json.dumps(payload(experiment), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    parts = {"title": html.escape(f"{_name(experiment)}: Experiment"), "payload": data}
-    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(title|payload)\}\}", lambda match: parts[match[1]], template)
+    trials = [(ranked.trial, ranked, "") for ranked in experiment.ranking]
+    everything = [*trials, *((trial, None, reason) for trial, reason in experiment.unranked)]
+    specs = [trial.spec for trial in experiment.trials if trial.spec]
+    aggregate = experiment.objective.aggregate
+    columns = _columns(experiment)
+    return render(
+        "report.html.j2",
+        experiment=experiment,
+        aggregate=AGGREGATES.get(aggregate, aggregate),
+        facts=_facts(experiment),
+        failures=_failures(experiment),
+        columns=columns,
+        rows=[_row(experiment, columns, *each) for each in everything],
+        common={key: value for key, value in common_spec(specs).items() if value != VARIES},
+        meanings=MEANINGS,
+        data=figure_data(experiment),
+        plotly=Markup(get_plotlyjs()),  # noqa: S704 - a library's own code
+    )
 
 
-def payload(experiment: Experiment) -> dict[str, Any]:
-    """Return what the page shows, as plain data that JSON can hold.
-
-    `trials` come in the order of the ranking, and after it those that are not ranked. A figure of a Trial is a list: n,
-    and value, low and high of each of `statistics`. A curve is a list: its place in `axes` (frames), an exponent of 10,
-    and lists of whole numbers to multiply with it: values, then low and high ends if there is an interval. `error` and
-    `provenance` of a Session are places in `texts` and `provenances`. `common` is what all specs share.
-    """
-    tables = [session.tables for trial in experiment.trials for session in trial.sessions if session.tables]
-    found = dict.fromkeys(column for each in tables for column in each.metrics.columns)
-    # The entropy loss is left out: it is the entropy, but for a weight and a sign.
-    losses = [column for column in found if column.endswith("_loss") and column != "entropy_loss"]
-    columns = [column for column in (*CURVES, *losses) if column in found]
-    pools: tuple[Pool, Pool, Pool] = ({}, {}, {})
-    axes, texts, provenances = pools
-    common = _common([trial.spec for trial in experiment.trials if trial.spec])
-
-    def of_trial(trial: Trial, ranked: Ranked | None, reason: str | None) -> dict[str, Any]:
-        results = trial_results(trial)
-        return {
-            "number": trial.number,
-            "state": trial.state,
-            "reason": reason,
-            "rank": ranked and ranked.rank,
-            "values": ranked and [_short(value) for value in ranked.values],
-            "lows": ranked and [_short(value) for value in ranked.lows],
-            "highs": ranked and [_short(value) for value in ranked.highs],
-            "improvement": ranked and ranked.improvement,
-            "hyperparameters": [_plain(trial.value(key)) for key in experiment.hyperparameters],
-            "spec": {key: _plain(value) for key, value in trial.spec.items() if key not in common},
-            "figures": {name: _flat(each) for name, each in results["figures"].items() if each["n"]},
-            "consistency": _short(results["consistency"]),
-            "curves": curves(lambda column: _mean_and_interval(*trial_curve(trial, column))),
-            "sessions": [of_session(session) for session in trial.sessions],
-        }
-
-    def of_session(session: Session) -> dict[str, Any]:
-        facts, tables = _provenance(session), session.tables
-        return {
-            "seed": str(session.seed),  # as text: it may be larger than what a script's numbers hold
-            "state": session.state,
-            "frame": session.frame,
-            "frames": session.frames,
-            "figures": {name: _short(value) for name, value in session.figures.items() if value is not None},
-            "frames_per_second": _frames_per_second(session),
-            "files": _files(session, experiment.directory.path),
-            "error": None if session.error is None else _place(texts, session.error),
-            "start": facts.get("start"),
-            "end": facts.get("end"),
-            "provenance": _place(provenances, _shown(facts)) if facts else None,
-            "curves": curves(lambda column: session_curve(tables, column)) if tables else {},
-        }
-
-    def curves(curve: Callable[[str], Curve]) -> dict[str, list[Any]]:
-        drawn = {column: _thinned(*curve(column)) for column in columns}
-        return {column: _packed(frames, lines, axes) for column, (frames, lines) in drawn.items() if len(frames)}
-
-    sweep = experiment.sweep
+def _facts(experiment: Experiment) -> dict[str, Any]:
+    """Return what the head of the page says: environments, algorithms, and numbers of Trials and Sessions."""
+    trials, sweep = experiment.trials, experiment.sweep
+    sessions = [session for trial in trials for session in trial.sessions]
+    seeds = max([len(sweep.get("seeds") or ()), *(len(trial.sessions) for trial in trials)])
+    states = count_states(trial.state for trial in trials)
+    pending = states.pop("pending", 0) + experiment.planned - len(trials)
+    names = {
+        key: ", ".join(dict.fromkeys(str(trial.spec[f"{key}.{end}"]) for trial in trials if trial.spec))
+        for key, end in (("env", "id"), ("algo", "name"))
+    }
+    states.pop("completed")
+    counts = {"Trials planned": experiment.planned, "ranked": len(experiment.ranking), **states, "not started": pending}
+    completed = sum(session.state == "completed" for session in sessions)
     return {
-        "name": _name(experiment),
-        "search": sweep.get("search"),
+        **names,
+        "seeds": seeds,
         "swept": sweep.get("hyperparameters") or experiment.hyperparameters,
-        "planned": max(sweep.get("trials") or 0, len(experiment.trials)),
-        "seeds": max([len(sweep.get("seeds") or ()), *(len(trial.sessions) for trial in experiment.trials)]),
-        "objective": experiment.objective.to_dict(),
-        "reference": reference_of([session for trial in experiment.trials for session in trial.sessions]),
-        "hyperparameters": experiment.hyperparameters,
-        "importance": {key: _short(share) for key, share in experiment.importance.items()},
-        "common": {key: _plain(value) for key, value in common.items()},
-        "figures": list(FIGURES),
-        "statistics": list(STATISTICS),
-        "columns": columns,
-        "trials": [
-            *(of_trial(ranked.trial, ranked, None) for ranked in experiment.ranking),
-            *(of_trial(trial, None, reason) for trial, reason in experiment.unranked),
-        ],
-        "axes": _held(axes),
-        "texts": _held(texts),
-        "provenances": _held(provenances),
+        "counts": {name: count for name, count in counts.items() if count or name == "ranked"},
+        "completed": completed,
+        "sessions": max(experiment.planned * seeds, len(sessions)),
     }
 
 
-def _place(pool: Pool, value: Any) -> int:
-    return pool.setdefault(json.dumps(value), len(pool))
+def _failures(experiment: Experiment) -> list[tuple[str, int, list[int | None]]]:
+    """Return the reasons of failed Sessions, their counts and the numbers of their Trials, most frequent first."""
+    reasons: dict[str, list[int | None]] = {}
+    for trial in experiment.trials:
+        for session in trial.sessions:
+            if session.state == "failed":
+                reason = unfinished_session(session)["error"] or "no traceback"
+                reasons.setdefault(reason, []).append(trial.number)
+    failures = [(reason, len(numbers), list(dict.fromkeys(numbers))) for reason, numbers in reasons.items()]
+    return sorted(failures, key=lambda failure: -failure[1])
 
 
-def _held(pool: Pool) -> list[Any]:
-    return [json.loads(text) for text in pool]
+def _columns(experiment: Experiment) -> list[Column]:
+    objective, trials = experiment.objective, experiment.trials
+    aggregate = AGGREGATES.get(objective.aggregate, objective.aggregate)
+    columns = [Column("rank", number=True), Column("trial", "Trial"), Column("state")]
+    columns.append(Column("sessions", "Sessions", "completed, of those planned", descending=True))
+    for metric in objective.metrics:
+        columns.append(Column(metric, f"{metric}, {aggregate}", MEANINGS.get(metric), number=True, descending=True))
+    for key in experiment.hyperparameters:
+        numbers = all(trial.value(key) is None or is_number(trial.value(key)) for trial in trials)
+        columns.append(Column(key, number=numbers))
+    for name in dict.fromkeys([*MAIN_FIGURES, "consistency", *FIGURES]):
+        if name not in objective.metrics and any(_mean(trial, name) is not None for trial in trials):
+            extra = name not in MAIN_FIGURES
+            columns.append(Column(name, "", MEANINGS.get(name), number=True, descending=True, extra=extra))
+    return columns
 
 
-def _name(experiment: Experiment) -> str:
-    name = str(experiment.sweep.get("name") or experiment.directory.path.resolve().name)
-    return name.encode(errors="replace").decode()  # a name on disk need not be text
+def _mean(trial: Trial, name: str) -> float | None:
+    if name == "consistency":
+        return consistency(trial)
+    value: float | None = trial.summaries[name]["mean"]["value"] if name in trial.summaries else None
+    return value
 
 
-def _common(specs: list[dict[str, Any]]) -> dict[str, Any]:
-    first, *others = specs or [{}]
+def _row(
+    experiment: Experiment, columns: Sequence[Column], trial: Trial, ranked: Ranked | None, reason: str
+) -> dict[str, Any]:
+    """Return a Trial's cells in the table, and what opens below them."""
+    others = [each.trial for each in experiment.ranking[:2] if each.trial is not trial]
     return {
-        key: value
-        for key, value in first.items()
-        if all(key in spec and canonical(spec[key]) == canonical(value) for spec in others)
+        "trial": trial,
+        "ranked": ranked,
+        "reason": reason,
+        "cells": [_cell(experiment, column.key, trial, ranked) for column in columns],
+        "sessions": _sessions(experiment, trial),
+        "figures": _figures(trial),
+        "spec": _spec(trial, others[0] if others else None),
+        "errors": _errors(trial.sessions),
+        "origins": origins(trial.sessions, private=True),
     }
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: what it has no word for becomes text, `NaN` and `Infinity` too."""
-    return json.loads(json.dumps(value, default=str), parse_constant=str)
+def _cell(experiment: Experiment, key: str, trial: Trial, ranked: Ranked | None) -> Cell:
+    n, metrics = len(trial.completed), experiment.objective.metrics
+    if key == "rank":
+        front = " ◆" if len(metrics) > 1 and ranked in experiment.front else ""
+        return Cell(f"{ranked.rank}{front}", ranked.rank) if ranked else Cell("-", None)
+    if key == "trial":
+        return Cell(str(trial.number), trial.number)
+    if key == "state":
+        return Cell(trial.state, trial.state, style="worse" if trial.state == "failed" else "")
+    if key == "sessions":
+        failed = any(session.state == "failed" for session in trial.sessions)
+        return Cell(f"{n} of {len(trial.sessions)}", n, style="worse" if failed else "")
+    if key in metrics:
+        if not ranked:
+            return Cell("-", None)
+        estimate = ranked.estimates[metrics.index(key)]
+        note = "one seed: no interval" if estimate["low"] is None else format_interval(estimate, key)
+        return Cell(format_number(estimate["value"], key), estimate["value"], note)
+    if key in experiment.hyperparameters:
+        value = trial.value(key)
+        text = format_hyperparameter(value)
+        return Cell(text, value if is_number(value) else text, title=str(value))
+    mean, count = _mean(trial, key), trial.summaries.get(key, {"n": n})["n"]
+    return Cell(format_number(mean, key), mean, f"({count} of {n})" if mean is not None and count < n else "")
 
 
-def _short(value: float | None) -> float | int | None:
-    """Return a number with DIGITS digits, or whole if it is; null if it is not finite."""
-    if value is None or not math.isfinite(value):
-        return None
-    return int(value) if float(value).is_integer() else float(f"{value:.{DIGITS}g}")
+def _sessions(experiment: Experiment, trial: Trial) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns of the table of Sessions, and a row for each with links to its files."""
+    names = [
+        name
+        for name in dict.fromkeys([*SESSION_FIGURES, *experiment.objective.metrics])
+        if any(session.figures.get(name) is not None for session in trial.sessions)
+    ]
+    rows = []
+    for session in trial.sessions:
+        facts, of = read_provenance(session), "" if session.state == "completed" else f" of {session.frames:,}"
+        times = (str(facts.get(key) or "").replace("T", " ").replace("+00:00", " UTC") for key in ("start", "end"))
+        figures = [format_number(session.figure(name), name) for name in names]
+        frames = f"{session.frame:,}{of}" if session.frames else "-"
+        cells = [frames, *figures, _frames_per_second(session), *times]
+        rows.append({"session": session, "cells": cells, "files": _files(session, experiment.directory.path)})
+    return ["seed", "state", "frames", *names, "frames/s", "start", "end", "files"], rows
 
 
-def _flat(summary: dict[str, Any]) -> list[float | int | None]:
-    return [summary["n"], *(_short(summary[name][end]) for name in STATISTICS for end in ("value", "low", "high"))]
-
-
-def _frames_per_second(session: Session) -> float | int | None:
+def _frames_per_second(session: Session) -> str:
     if session.tables is None or not len(session.tables.timing):
-        return None
-    frames, seconds = (session.tables.timing[column].to_numpy() for column in ("frame", "seconds"))
-    return _short(frames[-1] / seconds.sum()) if seconds.sum() > 0 else None
+        return "-"
+    seconds = float(session.tables.timing["seconds"].sum())
+    return f"{session.tables.timing['frame'].iloc[-1] / seconds:,.0f}" if seconds > 0 else "-"
 
 
-def _mean_and_interval(frames: np.ndarray, values: np.ndarray) -> Curve:
-    """Return the mean, low and high [3, T] of values over Sessions [n, T]; of one Session its values alone."""
-    frames, values = _thinned(frames, values)  # first, as an interval costs more for each frame
-    if len(values) < 2 or not len(frames):
-        return frames, values
-    return frames, np.stack([values.mean(axis=0), *interval(values, "mean")])
-
-
-def _thinned(frames: np.ndarray, lines: np.ndarray) -> Curve:
-    if len(frames) <= POINTS:
-        return frames, lines
-    places = np.linspace(0, len(frames) - 1, POINTS).round().astype(int)  # the first and the last stay
-    return frames[places], lines[..., places]
-
-
-def _packed(frames: np.ndarray, lines: np.ndarray, axes: Pool) -> list[Any]:
-    peak = np.abs(lines).max()
-    exponent = max(math.floor(math.log10(peak)) - 3, -300) if peak else 0
-    whole = np.rint(np.atleast_2d(lines) / 10.0**exponent).astype(int).tolist()
-    return [_place(axes, frames.astype(int).tolist()), exponent, *whole]
-
-
-def _files(session: Session, above: Path) -> dict[str, str]:
-    """Return addresses, relative to the Experiment, of the directory of a Session and of what is in it to be read."""
+def _files(session: Session, root: Path) -> dict[str, str]:
+    """Return links, relative to the Experiment, to the directory of a Session and its readable files."""
     directory = session.directory
-    named = {"directory": directory.path, "log": directory.log, "plot": directory.plot, "spec": directory.spec}
+    paths = {"directory": directory.path, "log": directory.log, "plot": directory.plot, "spec": directory.spec}
     return {
-        name: urllib.parse.quote(os.fsencode(path.relative_to(above))) + "/" * (path == directory.path)
-        for name, path in named.items()
+        name: urllib.parse.quote(os.fsencode(path.relative_to(root))) + "/" * (path == directory.path)
+        for name, path in paths.items()
         if path.exists()
     }
 
 
-def _provenance(session: Session) -> dict[str, Any]:
-    try:
-        known = session.directory.provenance
-        return read_json(known, PROVENANCE) if known.exists() else {}
-    except LabError:
-        return {"git": {"note": "provenance.json cannot be read"}}
+def _figures(trial: Trial) -> list[list[str]]:
+    """Return a row for each figure: its name, n, and each statistic with its interval."""
+    rows = []
+    for name in dict.fromkeys([*MAIN_FIGURES, *FIGURES]):
+        summary = trial.summaries.get(name)
+        if summary and summary["n"]:
+            estimates = [format_estimate(summary[statistic], name) for statistic in STATISTICS]
+            rows.append([name, str(summary["n"]), *estimates])
+    return rows
 
 
-def _shown(facts: dict[str, Any]) -> dict[str, Any]:
-    packages = {name: version for name, version in facts.get("packages", {}).items() if name in PACKAGES}
-    return {**{key: value for key, value in facts.items() if key not in HERE}, "packages": packages}
+def _spec(trial: Trial, other: Trial | None) -> tuple[list[str], list[list[str]]]:
+    """Return where the spec differs from that of the best Trial (of the best Trial: from the runner-up)."""
+    trials = [trial, other] if other else [trial]
+    keys = sorted({key for each in trials for key in each.spec})
+    rows = [
+        [key, *(format_hyperparameter(each.spec[key]) if key in each.spec else "-" for each in trials)] for key in keys
+    ]
+    differ = [canonical(trial.spec.get(key)) != canonical(other.spec.get(key)) for key in keys] if other else []
+    columns = ["key", *(f"Trial {each.number}" for each in trials)]
+    return columns, [row for row, differs in zip(rows, differ, strict=True) if differs] if other else []
+
+
+def _errors(sessions: Sequence[Session]) -> list[tuple[str, str]]:
+    """Return the different errors of Sessions, each with a title that names the seeds."""
+    groups: dict[tuple[str, str], list[Session]] = {}
+    for session in sessions:
+        if session.error is not None:
+            groups.setdefault((session.state, session.error), []).append(session)
+    errors = []
+    for (state, error), group in groups.items():
+        frames = ", ".join(dict.fromkeys(f"{session.frame:,}" for session in group))
+        errors.append((f"{format_seeds([session.seed for session in group])} {state} at frame {frames}", error))
+    return errors

@@ -1,4 +1,4 @@
-"""The figures of a Session, as DESIGN names them: how much better than random actions, how soon, how steadily."""
+"""A Session read from its files, and its figures: how good, how early and how steady its returns were."""
 
 from __future__ import annotations
 
@@ -18,29 +18,36 @@ from lab.run.directory import RunDir
 from lab.run.files import read_yaml
 from lab.run.schemas import ENDED, SPEC
 
+WINDOW = 100  # episodes over which returns are averaged
+MAX_POINTS = 500  # of a curve
+MEANINGS = {
+    "return": f"mean return of the last {WINDOW} episodes of training",
+    "best": f"highest mean return of {WINDOW} episodes",
+    "eval_return": "mean return of the last evaluation, by the deterministic policy",
+    "eval_best": "highest mean return of an evaluation",
+    "length": f"mean length of the last {WINDOW} episodes",
+    "strength": "mean over training of the return minus that of random actions",
+    "max_strength": "highest return minus that of random actions",
+    "final_strength": "last return minus that of random actions",
+    "sample_efficiency": "strength weighted by 1 / frames: high if it comes early",
+    "training_efficiency": "strength weighted by 1 / optimizer steps: high if it comes early",
+    "stability": "1 minus the fraction of strength that is lost again during training",
+    "consistency": "1 minus twice the deviation between seeds, relative to strength",
+    "frames_to_solve": "first frame at which the return counts as solved, over the Sessions that reach it",
+}
 POLICY_LOSSES = ("policy_loss", "actor_loss")  # columns of metrics.csv, as algorithms name them
 VALUE_LOSSES = ("value_loss", "critic_loss", "q_loss")
-WINDOW = 100  # episodes in what is called the return
-NO_SESSION = "{} is not the run directory of a Session: {} is missing."
-NEEDED = ("name", "seed", "frames", "threads", "mode", "algo.name", "env.name", "env.id")  # keys that every spec has
+REQUIRED = ("name", "seed", "frames", "threads", "mode", "algo.name", "env.name", "env.id")  # keys of every spec
 COLUMNS = {
     "episodes": ("frame", "return", "length"),
     "metrics": ("frame", "optimizer_steps", "episodes", "return", "length", "eval_return"),
     "timing": ("frame", "seconds"),
-}  # that every table of that name has
+}  # required in each table
 
 
 @dataclass
 class Tables:
-    """What a Session wrote.
-
-    Attributes:
-        spec: its spec, as plain data.
-        episodes: a row for each finished episode: frame, return, length.
-        metrics: a row for each log interval.
-        timing: a row for each log interval: seconds in all and by phase.
-        state: how it stands.
-    """
+    """The spec and tables of a Session; `metrics` and `timing` have a row for each log interval."""
 
     spec: dict[str, Any]
     episodes: pd.DataFrame
@@ -50,25 +57,38 @@ class Tables:
 
     @property
     def reference(self) -> dict[str, Any]:
-        """What is known of the environment: random_return and solved, null where unknown or of another one."""
+        """Reference returns of the environment: random_return and solved, None if unknown for this environment."""
         env = self.spec["env"]
         known = env["reference"]["id"] == env["id"] and not env["kwargs"]
         return env["reference"] if known else {"random_return": None, "solved": None}
 
+    def curve(self, column: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return frames [T] and values [T] of a column of metrics.csv where it is finite, at most MAX_POINTS."""
+        if column not in self.metrics:
+            return np.empty(0), np.empty(0)
+        return thin(self.metrics["frame"].to_numpy(float), self.metrics[column].to_numpy(float))
+
+
+def thin(frames: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the frames [T] at which all values [..., T] are finite, and these values; evenly thinned to MAX_POINTS."""
+    places = np.flatnonzero(np.isfinite(np.atleast_2d(values)).all(axis=0))
+    places = places[::-1][:: -(-max(len(places), 1) // MAX_POINTS)][::-1]  # from the end, to keep the last value
+    return frames[places], values[..., places]
+
 
 @dataclass
 class Session:
-    """What is known of a Session, finished or not.
+    """A Session, finished or not.
 
     Attributes:
-        directory: where it is.
+        directory: its run directory.
         seed: its seed.
-        state: one of lab.run.directory.STATES, or `pending` if it never began.
+        state: one of lab.run.schemas.STATES, or `pending` if it has not started.
         frame: frames done.
-        frames: frames asked for; 0 if it never began.
-        error: why it failed (a traceback, or a sentence) or was pruned.
-        tables: what it wrote; null if it never came to write.
-        figures: what session.json holds; empty without tables.
+        frames: frames planned; 0 if it has not started.
+        error: why it failed (a traceback or a sentence) or was pruned.
+        tables: its tables; None if it has not written any.
+        figures: the content of session.json; empty without tables.
     """
 
     directory: RunDir
@@ -81,19 +101,20 @@ class Session:
     figures: dict[str, Any]
 
     def figure(self, name: str) -> float | None:
-        """Return a figure as it counts over seeds; null if the Session has none, or one that is not finite."""
+        """Return a figure; None if the Session has none, or one that is not finite."""
         value = self.figures.get(name)
         return float(value) if value is not None and np.isfinite(value) else None
 
 
 def read_session(directory: RunDir, seed: int) -> Session:
-    """Read a Session that may not have begun; one that completed, but whose files are damaged, counts as failed."""
+    """Read a Session that may not have started; a completed one whose files are damaged counts as failed."""
     status = directory.find_status()
     if status is None:
         return Session(directory, seed, "pending", 0, 0, None, None, {})
     state, error, tables = status["state"], status["error"], None
     figures: dict[str, Any] = {}
-    if state == "completed" or _has_tables(directory):
+    has_tables = all(file.exists() and file.stat().st_size for file in (directory.episodes, directory.metrics))
+    if state == "completed" or has_tables:
         try:
             tables = read_tables(directory, status)
             figures = session_results(tables)
@@ -101,59 +122,37 @@ def read_session(directory: RunDir, seed: int) -> Session:
             if state == "completed":
                 warn_once(f"{problem} The Session of seed {seed} counts as failed.")
                 state = "failed"
-            reason = str(problem).replace(f"{directory.path}/", "")  # as figures are the same wherever they are made
-            error = error or reason
+            error = error or str(problem).replace(f"{directory.path}/", "")  # the same wherever the directory is
     return Session(directory, seed, state, status["frame"], status["frames"], error, tables, figures)
 
 
-def _has_tables(directory: RunDir) -> bool:
-    files = (directory.episodes, directory.metrics)
-    return all(file.exists() and file.stat().st_size for file in files)
-
-
 def read_tables(directory: RunDir, status: dict[str, Any] | None = None) -> Tables:
-    """Read the tables of a Session, finished or not.
-
-    Args:
-        directory: of the Session.
-        status: what its status.json holds, if that is read already.
+    """Read the spec and tables of a Session, finished or not; `status` is the content of status.json if known.
 
     Raises:
-        LabError: the directory is not that of a Session, or a file is damaged: a table of a Session that ended is not
-            the one that it wrote.
+        LabError: the directory holds no Session, or a file is damaged: its table does not match its checksum.
     """
     spec = read_spec(directory)
     status = status or directory.read_status()
-    sizes = status.get("tables", {}) if status["state"] in ENDED else {}
-
-    def rows(name: str) -> pd.DataFrame:
-        return _read_rows(directory.tables[name], COLUMNS[name], sizes.get(name))
-
-    try:
-        episodes, metrics = rows("episodes"), rows("metrics")
-    except FileNotFoundError as error:
-        raise LabError(f"{error.filename} is missing.") from error
-    try:
-        timing = rows("timing")
-    except (LabError, FileNotFoundError) as error:
-        missing = f"{directory.timing} is missing." if isinstance(error, FileNotFoundError) else str(error)
-        warn_once(f"{missing} How long the Session took is not known.")
-        timing = pd.DataFrame({column: pd.Series(dtype=float) for column in COLUMNS["timing"]})
-    return Tables(spec, episodes, metrics, timing, status["state"])
+    checksums = status.get("tables", {}) if status["state"] in ENDED else {}
+    tables: dict[str, pd.DataFrame] = {}
+    for name, path in directory.tables.items():
+        try:
+            tables[name] = _read_table(path, COLUMNS[name], checksums.get(name))
+        except (LabError, FileNotFoundError) as error:
+            missing = LabError(f"{path} is missing.") if isinstance(error, FileNotFoundError) else error
+            if name != "timing":
+                raise missing from error
+            warn_once(f"{missing} How long the Session took is not known.")
+            tables[name] = pd.DataFrame({column: pd.Series(dtype=float) for column in COLUMNS[name]})
+    return Tables(spec, **tables, state=status["state"])
 
 
-def _read_rows(path: Path, columns: Sequence[str], written: dict[str, int] | None) -> pd.DataFrame:
-    """Read a table.
-
-    Args:
-        path: its file.
-        columns: some that it has.
-        written: size and CRC-32 that it had when its Session ended; null where that is not known.
-    """
+def _read_table(path: Path, columns: Sequence[str], checksum: dict[str, int] | None) -> pd.DataFrame:
     content = path.read_bytes()
-    if written and (len(content), zlib.crc32(content)) != (written["size"], written["crc32"]):
+    if checksum and (len(content), zlib.crc32(content)) != (checksum["size"], checksum["crc32"]):
         raise LabError(f"{path} is damaged: its checksum does not fit.")
-    # A Session that runs, or was killed, may have written half of a last row.
+    # A running or killed Session may have written half of the last row.
     try:
         rows = pd.read_csv(io.BytesIO(content[: content.rfind(b"\n") + 1]), low_memory=False)
     except ValueError as error:
@@ -171,20 +170,22 @@ def read_spec(directory: RunDir) -> dict[str, Any]:
     """Read the spec of a Session as plain data.
 
     Raises:
-        LabError: the directory is not that of a Session, or the spec cannot be read.
+        LabError: the directory holds no Session, or the spec cannot be read.
     """
     try:
         spec = read_yaml(directory.spec, SPEC)
-        for key in NEEDED:
+        for key in REQUIRED:
             flatten(spec)[key]
         spec["env"]["kwargs"], spec["env"]["reference"]["id"]
         return spec
     except FileNotFoundError as error:
-        raise LabError(NO_SESSION.format(directory.path, error.filename)) from error
+        raise LabError(
+            f"{directory.path} is not the run directory of a Session: {error.filename} is missing."
+        ) from error
 
 
 def session_results(tables: Tables) -> dict[str, Any]:
-    """Return the deterministic figures of a Session; null where it is too short for one, or one has no meaning."""
+    """Return the content of session.json: deterministic figures, None where one is undefined."""
     log = {key: tables.metrics[key].to_numpy(float) for key in ("frame", "optimizer_steps", "return", "eval_return")}
     means = tables.episodes["return"].rolling(WINDOW, min_periods=1).mean().to_numpy()
     full = means[WINDOW - 1 :]
@@ -201,45 +202,40 @@ def session_results(tables: Tables) -> dict[str, Any]:
     }
     random_return, solved = tables.reference["random_return"], tables.reference["solved"]
     names = ("strength", "max_strength", "final_strength", "sample_efficiency", "training_efficiency", "stability")
-    figures: dict[str, float | None] = dict.fromkeys(names)
-    begun = ~np.isnan(log["return"])
-    if random_return is not None and begun.any():
-        strengths = log["return"][begun] - random_return
-        figures = {
+    results |= dict.fromkeys(names)
+    logged = ~np.isnan(log["return"])
+    if random_return is not None and logged.any():
+        strengths = log["return"][logged] - random_return
+        results |= {
             "strength": float(strengths.mean()),
             "max_strength": float(strengths.max()),
             "final_strength": float(strengths[-1]),
-            "sample_efficiency": efficiency(strengths, log["frame"][begun]),
-            "training_efficiency": efficiency(strengths, log["optimizer_steps"][begun]),
+            "sample_efficiency": efficiency(strengths, log["frame"][logged]),
+            "training_efficiency": efficiency(strengths, log["optimizer_steps"][logged]),
             "stability": stability(strengths),
         }
-    return results | figures | {"frames_to_solve": frames_to_solve(tables.episodes, solved)}
+    return results | {"frames_to_solve": frames_to_solve(tables.episodes, solved)}
 
 
 def efficiency(strengths: np.ndarray, times: np.ndarray) -> float | None:
-    """Return the mean of strengths weighted by 1 / time: high if they came early. Null if nothing took any time."""
-    counted = times > 0
-    if not counted.any():
-        return None
-    weights = 1 / times[counted]
-    return float((strengths[counted] * weights).sum() / weights.sum())
+    """Return the mean of strengths weighted by 1 / time; None if all times are 0."""
+    positive = times > 0
+    return float(np.average(strengths[positive], weights=1 / times[positive])) if positive.any() else None
 
 
 def stability(strengths: np.ndarray) -> float | None:
-    """Return 1 less the share of strength that was lost again from one log point to the next; 1 is no loss at all."""
+    """Return 1 minus the fraction of strength lost from one log point to the next; 1 means no loss."""
     total = strengths[:-1].sum()
     if len(strengths) < 2 or total == 0 or not np.isfinite(strengths).all():
         return None
-    losses = np.minimum(np.diff(strengths), 0).sum()
-    return float(1 - abs(losses / total))
+    return float(1 - abs(np.minimum(np.diff(strengths), 0).sum() / total))
 
 
 def frames_to_solve(episodes: pd.DataFrame, solved: float | None) -> int | None:
-    """Return the first frame at which the mean return of 100 episodes reached what counts as solved, if it did."""
+    """Return the first frame at which the mean return of WINDOW episodes reaches `solved`, if it does."""
     if solved is None:
         return None
-    means = episodes["return"].rolling(WINDOW).mean()
-    reached = episodes["frame"][means >= solved]
+    reached = episodes["frame"][episodes["return"].rolling(WINDOW).mean() >= solved]
     return int(reached.iloc[0]) if len(reached) else None
 
 

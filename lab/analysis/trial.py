@@ -1,4 +1,4 @@
-"""A Trial as its files tell it: Sessions that differ in nothing but the seed, and figures over them."""
+"""A Trial read from its files: Sessions that differ only in the seed, and figures over them."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Any
 
 import numpy as np
 
-from lab.analysis.session import Session, Tables, read_session, read_spec
+from lab.analysis.session import Session, Tables, read_session, read_spec, thin
 from lab.analysis.statistics import std, summarize_columns
+from lab.analysis.text import format_hyperparameter, format_seeds
 from lab.common.text import canonical, flatten
 from lab.errors import LabError
 from lab.run.directory import TrialDir
 from lab.run.status import combined_state
 
-VARIES = "varies with the seed"  # in place of a value of a spec
-# What is said of one seed that did not complete, and of several.
-STANDING = {
-    "pending": ("has not begun", "have not begun"),
+VARIES = "varies with the seed"  # replaces a value of a spec
+STATES = {
+    "pending": ("has not started", "have not started"),
     "running": ("is running", "are running"),
     "failed": ("failed", "failed"),
     "pruned": ("was pruned", "were pruned"),
     "interrupted": ("was interrupted", "were interrupted"),
-}
+}  # of one seed and of several, in sentences
 
 
 @dataclass
 class Trial:
-    """What is known of a Trial, finished or not.
+    """A Trial, finished or not.
 
     Attributes:
-        directory: where it is.
-        number: in its Experiment; null if it stands alone.
-        hyperparameters: what the sweep set, by key.
-        sessions: one for each seed asked for, in order; those that never began are `pending`.
+        directory: its run directory.
+        number: in its Experiment; None if it stands alone.
+        hyperparameters: values that the sweep set, by key.
+        sessions: one for each planned seed, in order; `pending` if it has not started.
     """
 
     directory: TrialDir
@@ -46,78 +46,103 @@ class Trial:
 
     @property
     def completed(self) -> list[Session]:
-        """Sessions that completed: the only ones that any figure stands on."""
+        """Completed Sessions: figures are over these alone."""
         return [session for session in self.sessions if session.state == "completed"]
 
     @property
+    def progress(self) -> str:
+        """How many Sessions completed, as in `3 of 4 Sessions`."""
+        return f"{len(self.completed)} of {len(self.sessions)} Session{'s' if len(self.sessions) > 1 else ''}"
+
+    @property
     def state(self) -> str:
-        """How the Trial stands: completed only if every Session is, failed as soon as one is."""
+        """State of the Trial: completed only if every Session is, failed as soon as one is."""
         return combined_state(session.state for session in self.sessions)
 
     @cached_property
     def common(self) -> dict[str, Any]:
-        """The spec that its Sessions share, without the seed; empty if none has written it.
-
-        VARIES stands for what is not the same in all of them, as a value that is interpolated from the seed. Specs
-        that cannot be read are left out.
-        """
-        specs = [spec for session in self.sessions if (spec := _spec_if_any(session))]
+        """The common spec of its Sessions without the seed, VARIES for values that differ; empty if unreadable."""
+        specs = [spec for session in self.sessions if (spec := _read_spec_if_any(session))]
         return common_spec([{key: value for key, value in spec.items() if key != "seed"} for spec in specs])
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """The same by dotted key."""
+        """The common spec by dotted key."""
         return flatten(self.common)
 
+    @cached_property
+    def summaries(self) -> dict[str, dict[str, Any]]:
+        """lab.analysis.statistics.summarize of every figure over the completed Sessions."""
+        values = {figure: self.values(figure) for session in self.completed for figure in session.figures}
+        summaries: dict[str, dict[str, Any]] = {figure: {} for figure in values}
+        for n in {len(column) for column in values.values()}:
+            group = [figure for figure, column in values.items() if len(column) == n]
+            columns = summarize_columns(np.stack([values[figure] for figure in group], 1))
+            summaries.update(zip(group, columns, strict=True))
+        return summaries
+
+    @cached_property
+    def reference(self) -> dict[str, Any]:
+        """Reference returns of the environment; empty if the Sessions do not agree."""
+        return common_reference(self.sessions)
+
+    @property
+    def environment(self) -> str:
+        """The id of the environment and the arguments that it is created with."""
+        prefix = "env.kwargs."
+        kwargs = [
+            f"{k.removeprefix(prefix)}={format_hyperparameter(v)}" for k, v in self.spec.items() if k.startswith(prefix)
+        ]
+        return " ".join([str(self.spec.get("env.id", "unknown")), *kwargs])
+
+    @property
+    def title(self) -> str:
+        """What was trained on what."""
+        return f"{self.spec['algo.name']} on {self.environment}" if self.spec else self.directory.path.resolve().name
+
     def value(self, key: str) -> Any:
-        """Return the value of a hyperparameter by its dotted key: what the sweep set, or else what the spec has."""
+        """Return a hyperparameter by its dotted key: from the sweep if it set it, otherwise from the spec."""
         return self.hyperparameters[key] if key in self.hyperparameters else self.spec.get(key)
 
     def values(self, figure: str) -> np.ndarray:
         """Return a figure of each completed Session that has it [n]."""
-        found = [session.figure(figure) for session in self.completed]
-        return np.array([value for value in found if value is not None], float)
+        values = [session.figure(figure) for session in self.completed]
+        return np.array([value for value in values if value is not None], float)
 
-    def curve(self, column: str = "return") -> tuple[np.ndarray, np.ndarray]:
+    def log(self, column: str = "return") -> tuple[np.ndarray, np.ndarray]:
         """Return frames [T] and a column of metrics.csv by completed Session [n, T], up to the shortest of them.
 
-        Where Sessions log at other frames than the first, as their horizons depend on the seed, what they logged last
-        by each of its frames is taken.
+        Where Sessions log at other frames than the first, their last value by each of its frames is used.
         """
         tables = [session.tables for session in self.completed if session.tables is not None]
         if not tables or any(column not in table.metrics for table in tables):
             return np.empty(0), np.empty((len(tables), 0))
-        length = min(len(table.metrics) for table in tables)
-        frames = tables[0].metrics["frame"].to_numpy()[:length]
-        if any((table.metrics["frame"].to_numpy()[:length] != frames).any() for table in tables):
-            return _curve_by_frame(tables, column)
-        return frames, np.stack([table.metrics[column].to_numpy(float)[:length] for table in tables])
+        logged = [table.metrics["frame"].to_numpy() for table in tables]
+        frames = logged[0][logged[0] <= min(each[-1] for each in logged)] if all(map(len, logged)) else np.empty(0)
+        rows = []
+        for table, each in zip(tables, logged, strict=True):
+            places = np.searchsorted(each, frames, side="right") - 1
+            values = np.append(table.metrics[column].to_numpy(float), np.nan)
+            rows.append(values[places])  # place -1, before the first log, is the NaN at the end
+        return frames, np.stack(rows)
+
+    def curve(self, column: str = "return") -> tuple[np.ndarray, np.ndarray]:
+        """Return the frames [T] at which every completed Session has a finite value, and the values [n, T], thinned.
+
+        So a mean is over the same Sessions at each frame.
+        """
+        return thin(*self.log(column))
 
 
-def _curve_by_frame(tables: Sequence[Tables], column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the frames [T] of the first Session, and what each had logged last by then [n, T], as long as all log."""
-    logged = [table.metrics["frame"].to_numpy() for table in tables]
-    frames = logged[0][logged[0] <= min(each[-1] for each in logged)] if all(map(len, logged)) else np.empty(0)
-    rows = []
-    for table, each in zip(tables, logged, strict=True):
-        places = np.searchsorted(each, frames, side="right") - 1
-        values = np.append(table.metrics[column].to_numpy(float), np.nan)
-        rows.append(values[places])  # of -1, where nothing is logged yet, the NaN at the end
-    return frames, np.stack(rows)
-
-
-def _spec_if_any(session: Session) -> dict[str, Any]:
-    """Return the spec of a Session; empty if it has written none, or none that can be read."""
-    if session.tables is not None:
-        return session.tables.spec
+def _read_spec_if_any(session: Session) -> dict[str, Any]:
     try:
-        return read_spec(session.directory)
+        return session.tables.spec if session.tables is not None else read_spec(session.directory)
     except LabError:
         return {}
 
 
 def common_spec(specs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what specs share, with VARIES for the values that differ between them; empty if there are none."""
+    """Return what specs have in common, VARIES for the values that differ; empty if there are none."""
     if not specs or all(canonical(spec) == canonical(specs[0]) for spec in specs):
         return specs[0] if specs else {}
     common: dict[str, Any] = {}
@@ -128,6 +153,12 @@ def common_spec(specs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         else:
             common[key] = values[0] if all(canonical(value) == canonical(values[0]) for value in values) else VARIES
     return common
+
+
+def common_reference(sessions: Iterable[Session]) -> dict[str, Any]:
+    """Return the reference returns of the environment of Sessions; empty if they do not agree."""
+    references = [session.tables.reference for session in sessions if session.tables]
+    return references[0] if references and all(each == references[0] for each in references) else {}
 
 
 def read_trial(directory: TrialDir) -> Trial:
@@ -145,39 +176,26 @@ def read_trial(directory: TrialDir) -> Trial:
 
 
 def trial_results(trial: Trial) -> dict[str, Any]:
-    """Return what trial.json holds: figures over the completed Sessions of a Trial, and how the others stand.
-
-    It is deterministic: no time, host or absolute path is in it.
-    """
+    """Return the content of trial.json; deterministic, without times, hosts or absolute paths."""
     return {
-        "sessions": {"planned": len(trial.sessions), **counts(session.state for session in trial.sessions)},
+        "sessions": {"planned": len(trial.sessions), **count_states(session.state for session in trial.sessions)},
         "seeds": [session.seed for session in trial.completed],
-        "figures": summaries(trial),
+        "figures": trial.summaries,
         "consistency": consistency(trial),
-        "not_completed": [not_completed(trial, session) for session in trial.sessions if session.state != "completed"],
+        "not_completed": [unfinished_session(session) for session in trial.sessions if session.state != "completed"],
     }
 
 
-def summaries(trial: Trial) -> dict[str, dict[str, Any]]:
-    """Return lab.analysis.statistics.summarize of every figure over the completed Sessions of a Trial."""
-    values = {figure: trial.values(figure) for session in trial.completed for figure in session.figures}
-    made: dict[str, dict[str, Any]] = {figure: {} for figure in values}
-    for n in {len(found) for found in values.values()}:
-        together = [figure for figure, found in values.items() if len(found) == n]
-        made.update(zip(together, summarize_columns(np.stack([values[figure] for figure in together], 1)), strict=True))
-    return made
+def count_states(states: Iterable[str]) -> dict[str, int]:
+    """Return how many are completed, even if 0, and how many are in each other state that occurs."""
+    counts = Counter(states)
+    return {"completed": counts.pop("completed", 0), **{state: counts[state] for state in sorted(counts)}}
 
 
-def counts(states: Iterable[str]) -> dict[str, int]:
-    """Return how many are completed, even if none is, and how many are in each other state that occurs."""
-    found = Counter(states)
-    return {"completed": found.pop("completed", 0), **{state: found[state] for state in sorted(found)}}
-
-
-def not_completed(trial: Trial, session: Session) -> dict[str, Any]:
-    """Return how a Session without a result stands, why in one line, and where its log is, seen from the Trial."""
+def unfinished_session(session: Session, parent: str = "") -> dict[str, Any]:
+    """Return the state of a Session without a result, the last line of its error, and its log relative to `parent`."""
     lines = (session.error or "").strip().splitlines()
-    log = f"{session.directory.path.name}/{session.directory.log.name}"
+    log = f"{parent}{session.directory.path.name}/{session.directory.log.name}"
     return {
         "seed": session.seed,
         "state": session.state,
@@ -186,37 +204,31 @@ def not_completed(trial: Trial, session: Session) -> dict[str, Any]:
     }
 
 
-def standing(sessions: Sequence[Session]) -> list[str]:
-    """Say how those of some Sessions stand that did not complete: `seeds 0 and 2 failed`, `seed 3 has not begun`."""
-    said = []
-    for state, words in STANDING.items():
+def describe_unfinished(sessions: Sequence[Session]) -> list[str]:
+    """Return phrases on the Sessions that did not complete: `seeds 0 and 2 failed`, `seed 3 has not started`."""
+    phrases = []
+    for state, (one, several) in STATES.items():
         seeds = [session.seed for session in sessions if session.state == state]
-        said += [f"{of_seeds(seeds)} {words[len(seeds) > 1]}"] if seeds else []
-    return said
-
-
-def of_seeds(seeds: Sequence[int]) -> str:
-    """Name one seed or several, in words."""
-    words = [str(seed) for seed in seeds]
-    return f"seed {words[0]}" if len(words) == 1 else f"seeds {', '.join(words[:-1])} and {words[-1]}"
+        if seeds:
+            phrases.append(f"{format_seeds(seeds)} {several if len(seeds) > 1 else one}")
+    return phrases
 
 
 def consistency(trial: Trial) -> float | None:
-    """Return how alike the curves of the completed Sessions of a Trial are; 1 if they are the same.
+    """Return how alike the curves of the completed Sessions are; 1 if they are equal.
 
-    With s_ij the strength of Session j at log point i, it is 1 - sum_i 2 std_j(s_ij) / sum_i mean_j(s_ij), over the log
-    points at which every Session had finished an episode. The deviation is that of a sample (ddof=1), as everywhere
-    over seeds: that of the values themselves (ddof=0) grows with their number, so that two seeds would look more alike
-    than ten.
+    With s_ij the strength of Session j at log point i, this is 1 - sum_i 2 std_j(s_ij) / sum_i mean_j(s_ij), over the
+    log points at which every Session has finished an episode. The deviation is that of a sample (ddof=1), which unlike
+    that of the values (ddof=0) does not grow with the number of seeds.
 
     Returns:
-        Null with fewer than two Sessions, if the return of random actions is unknown, or if the mean strength is 0.
+        None with fewer than two Sessions, if the return of random actions is unknown, or if the mean strength is 0.
     """
-    tables = [session.tables for session in trial.completed if session.tables is not None]
-    known = {table.reference["random_return"] for table in tables}
-    if len(tables) < 2 or len(known) > 1 or None in known:
+    tables: list[Tables] = [session.tables for session in trial.completed if session.tables is not None]
+    random_returns = {table.reference["random_return"] for table in tables}
+    if len(tables) < 2 or len(random_returns) > 1 or None in random_returns:
         return None
-    strengths = trial.curve("return")[1] - tables[0].reference["random_return"]
+    strengths = trial.log("return")[1] - random_returns.pop()
     strengths = strengths[:, np.isfinite(strengths).all(axis=0)]
     total = strengths.mean(axis=0).sum()
     return float(1 - 2 * std(strengths, axis=0).sum() / total) if total else None

@@ -1,4 +1,4 @@
-"""`python -m lab publish DIR`: build what is published of Trials, held against what somebody else published."""
+"""`python -m lab publish DIR`: write tables, pages and pictures of Trials, compared with a peer's published figures."""
 
 from __future__ import annotations
 
@@ -7,129 +7,121 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import spec as specs
+from lab.command.options import command, option
 from lab.common.terminal import Terminal
+from lab.common.text import format_estimate, format_number
 from lab.errors import LabError
-from lab.run.files import read_json, write_atomically, write_json, write_text
+from lab.run.files import read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from lab.analysis.published import Publication
 
-USAGE = """Usage: python -m lab publish DIR [key=value ...]
-
-  DIR            a directory that holds Trials and Experiments, each in a sub-directory
-  out=results    the directory to write results.json, results.csv, results.md, report.html and a picture for each
-                 environment and each Experiment into
-  against=FILE   a CSV of figures to be held against, with the columns algo, env, frames and return"""
-
-RESULTS = {"*": {"*": {"frames": int}}}  # what results.json holds, by environment and algorithm
+RESULTS = {"*": {"*": {"frames": int}}}  # shape of results.json, by environment and algorithm
 STYLES = {"better": "green", "worse": "red"}
-WIDTH = 1000  # columns that the table may take
+WIDTH = 1000  # columns of the table at most
 
 
 @dataclass
 class Options:
-    """What can follow the directory, as key=value."""
+    """Options of the command."""
 
-    out: str = "results"
-    against: str = ""
+    out: str = option(
+        "results",
+        "the directory to write results.json, results.csv, results.md, report.html and a picture for each environment"
+        " and each Experiment into",
+    )
+    against: str = option(
+        "", "a CSV of a peer's figures to compare with, with the columns algo, env, frames and return", "against=FILE"
+    )
 
 
-def main(words: list[str]) -> None:
-    """Run the command with the words that follow its name.
+@command("a directory that holds Trials and Experiments, each in a sub-directory", Options)
+def main(path: Path, options: Options) -> None:
+    """Publish the Trials in a directory.
 
     Raises:
-        LabError: the words are not understood, there is no Trial, or a file cannot be read.
+        LabError: there is no Trial, or a file cannot be read.
     """
-    if not words or words[0] in ("-h", "--help"):
-        print(USAGE)
-        return
-    options = specs.arguments(Options, words[1:], "publish")
+    from lab.analysis.published import list_notes, list_shortfalls, read_benchmark, read_publication
 
-    from lab.analysis.published import notes, read_benchmark, read_publication, shortfalls
-
-    against = read_benchmark(Path(options.against)) if options.against else None
-    publication = read_publication(Path(words[0]), against)
-    made = write(publication, Path(options.out))
-    # A result is meant to be copied and searched for: it is never cut to the width of a terminal.
+    benchmark = read_benchmark(Path(options.against)) if options.against else None
+    publication = read_publication(path, benchmark)
+    paths = write_publication(publication, Path(options.out))
+    # Results are copied and searched for: lines are never cut to the width of a terminal.
     console = Terminal(soft_wrap=True, width=WIDTH)
     console.print()
-    console.print(table(publication))
+    console.print(publication_table(publication))
     console.print()
-    for sentence in shortfalls(publication):
+    for sentence in list_shortfalls(publication):
         console.print(sentence)
-    for note in notes(publication):
+    for note in list_notes(publication):
         console.print(f"Note: {note}", style="yellow")
-    console.print(f"\nMade {', '.join(map(str, made))}")
+    console.print(f"\nMade {', '.join(map(str, paths))}")
 
 
-def require_own(results: Path, others: list[Path]) -> None:
-    """Raise LabError if a file is there that would be written over, and `publish` did not write it.
+def write_publication(publication: Publication, out: Path) -> list[Path]:
+    """Write all files of a publication into a directory, and return them.
 
-    Args:
-        results: results.json, by which an earlier publication is known.
-        others: the other files.
+    Raises:
+        LabError: a file exists that an earlier publication did not write.
     """
-    there = [path for path in (results, *others) if os.path.lexists(path)]
-    try:
-        own = all("frames" in figures for env in read_json(results, RESULTS).values() for figures in env.values())
-    except LabError:
-        own = False
-    if there and not own:
-        raise LabError(
-            f"{there[0]} is there already, and not by an earlier `publish` into {results.parent}:"
-            " choose another out=DIR, or move it away."
-        )
-
-
-def write(publication: Publication, out: Path) -> list[Path]:
-    """Write all files of a publication into a directory, and return them."""
-    from lab.analysis.page_published import picture_name, write_markdown, write_page
+    from lab.analysis.pages import picture_name, write_markdown, write_page
     from lab.analysis.plot_experiment import plot_experiment
     from lab.analysis.plot_published import plot_environment
     from lab.analysis.published import results_csv, results_json
 
     pictures = {env: plot_environment(publication, env) for env in publication.environments}
     pictures |= {name: plot_experiment(experiment) for name, experiment in publication.experiments.items()}
-    names = ("results.json", "results.csv", "results.md", "report.html")
-    results, rows, markdown, page = (out / name for name in names)
-    require_own(results, [rows, markdown, page, *(out / picture_name(shown) for shown in pictures)])
+    files = {
+        "results.csv": results_csv(publication).encode(errors="backslashreplace"),
+        "results.md": write_markdown(publication).encode(errors="backslashreplace"),
+        "report.html": write_page(publication, pictures).encode(errors="backslashreplace"),
+        **{picture_name(name): picture for name, picture in pictures.items()},
+    }
+    results = out / "results.json"
+    _refuse_foreign(results, [out / name for name in files])
     write_json(results, results_json(publication))
-    write_text(rows, results_csv(publication))
-    write_text(markdown, write_markdown(publication))
-    write_text(page, write_page(publication, pictures))
-    for shown, picture in pictures.items():
-        write_atomically(out / picture_name(shown), picture)
-    return [results, rows, markdown, page, *(out / picture_name(shown) for shown in pictures)]
+    for name, content in files.items():
+        write_atomically(out / name, content)
+    return [results, *(out / name for name in files)]
 
 
-def table(publication: Publication) -> Table:
-    """Return a row for each Trial: its mean return, and what it is held against."""
+def _refuse_foreign(results: Path, others: list[Path]) -> None:
+    """Raise LabError if a file would be overwritten that does not belong to an earlier publication."""
+    existing = [path for path in (results, *others) if os.path.lexists(path)]
+    try:
+        own = all("frames" in figures for env in read_json(results, RESULTS).values() for figures in env.values())
+    except LabError:
+        own = False
+    if existing and not own:
+        raise LabError(
+            f"{existing[0]} exists, and no earlier `publish` into {results.parent} wrote it:"
+            " choose another out=DIR, or move it away."
+        )
+
+
+def publication_table(publication: Publication) -> Table:
+    """Return a table with a row for each Trial: its mean return, and the peer's."""
     from rich.table import Table
     from rich.text import Text
 
-    from lab.analysis.card import environment
-    from lab.analysis.wording import estimated, number, of_sessions
-
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    made.add_column("environment", no_wrap=True)
-    made.add_column("algorithm", no_wrap=True)
-    for column in ("frames", "completed", "return", "frames to solve"):
-        made.add_column(column, justify="right", no_wrap=True)
-    against = publication.against
-    if against:
-        made.add_column(Text(against.name), justify="right", no_wrap=True)
-        made.add_column("difference", justify="right", no_wrap=True)
-        made.add_column("", no_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("environment", "algorithm"):
+        table.add_column(column, no_wrap=True)
+    benchmark = publication.benchmark
+    peer = [benchmark.name, "difference"] if benchmark else []
+    for column in ("frames", "completed", "return", "frames to solve", *peer):
+        table.add_column(Text(column), justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for result in publication.ordered():
         trial, solved = result.trial, result.figures.get("frames_to_solve")
-        cells = [environment(trial.spec), result.algo, f"{result.frames:,}", of_sessions(trial), estimated(result.mean)]
+        cells = [trial.environment, result.algo, f"{result.frames:,}", trial.progress, format_estimate(result.mean)]
         some = f" ({solved['n']} of {len(trial.completed)})" if solved and solved["n"] < len(trial.completed) else ""
-        cells.append(number(solved["mean"]["value"], "frames_to_solve") + some if solved else "-")
-        if against:
-            cells += [number(result.peer.value) if result.peer else "-", number(result.difference)]
-        style = STYLES.get(result.verdict or "", "")
-        made.add_row(*map(Text, cells), *([Text(result.verdict or "", style=style)] if against else []))
-    return made
+        cells.append(format_number(solved["mean"]["value"], "frames_to_solve") + some if solved else "-")
+        if benchmark:
+            cells += [format_number(result.peer.value) if result.peer else "-", format_number(result.difference)]
+        verdict = result.verdict or ""
+        table.add_row(*map(Text, cells), Text(verdict, style=STYLES.get(verdict, "")))
+    return table

@@ -119,8 +119,8 @@ def test_what_did_not_complete_is_said_and_in_no_figure(tmp_path: Path) -> None:
     assert "9,999" not in text
     assert "| 1 | failed at frame 99,996 | - | - |" in text
     assert "| 3 | pending | - | - |" in text
-    assert "- Seed 3 has not begun: it is in no figure." in text
-    assert "- Seed 1 failed: it is in no figure." in text
+    assert "- Seed 3 has not started: excluded from all figures." in text
+    assert "- Seed 1 failed: excluded from all figures." in text
     assert "the environment broke" not in text, "an error may hold a path"
 
 
@@ -130,7 +130,7 @@ def test_a_card_of_nothing_says_so(tmp_path: Path) -> None:
     assert "enjoy" not in failed and "## Figures" not in failed
     pending = card(alone(tmp_path / "pending", [1.0, 2.0], states={0: "pending", 1: "pending"}))
     assert pending.startswith("# pending\n\nThere is no result yet.\n")
-    assert "Seeds 0 and 1 have not begun" in pending
+    assert "Seeds 0 and 1 have not started" in pending
 
 
 def test_what_is_missing_in_the_provenance_is_said(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_what_is_missing_in_the_provenance_is_said(tmp_path: Path) -> None:
     assert "- code: unknown: it had no git SHA\n- uncommitted changes: unknown\n" in text
     for seed in (0, 1):
         directory.session(seed).provenance.unlink()
-    assert "Nothing is known of where it came from" in card(directory)
+    assert "Unknown: provenance.json is missing" in card(directory)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_the_limits_speak_of_the_seeds(count: int, words: str) -> None:
     spec = {"mode": "dev", "env": {"id": "E-v0", "kwargs": {"slippery": False}}}
     said = limits(trial(*(session(seed, spec=spec) for seed in range(count))))
     assert any(words in sentence for sentence in said)
-    assert said[0] == "Trained and measured on E-v0 slippery=false alone: nothing is known of any other."
+    assert said[0] == "Trained and measured on E-v0 slippery=false only."
     assert "mode=dev" in said[1]
 
 

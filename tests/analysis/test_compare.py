@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 
 from lab.analysis.compare import (
-    FEWEST_SEEDS,
     Entry,
     compare,
-    differing,
-    names,
-    notes,
+    differing_keys,
+    list_notes,
     plot_compare,
     read_entries,
     require_metric,
+    short_entry_names,
 )
-from lab.analysis.statistics import difference, probability_of_improvement
+from lab.analysis.statistics import MIN_SEEDS, difference, probability_of_improvement
 from lab.analysis.trial import Trial
 from lab.errors import LabError
 from lab.run.directory import SweepDir
@@ -58,19 +57,19 @@ def test_of_frames_to_solve_less_is_better() -> None:
 
 def test_a_comparison_seen_from_the_other_side() -> None:
     found = compare(entry("a", (1.0, 2, 3, 9)), entry("b", (2.0, 3, 4, 5)), "return")
-    turned = found.turned()
+    turned = found.reversed()
     assert (turned.entry.name, turned.other.name) == ("b", "a")
     assert turned.improvement == {
         "value": 1 - found.improvement["value"], "low": 1 - found.improvement["high"],
         "high": 1 - found.improvement["low"],
     }  # fmt: skip
     assert turned.difference["low"] == -found.difference["high"]
-    assert turned.turned() == found
+    assert turned.reversed() == found
 
 
 def test_intervals_that_hold_chance_leave_doubt() -> None:
     found = compare(entry("a", (1.0, 2, 3, 9)), entry("b", (2.0, 3, 4, 5)), "return")
-    assert found.doubts == ["the intervals hold 0.5 and 0"]
+    assert found.doubts == ["the intervals contain 0.5 and 0"]
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -84,7 +83,7 @@ def test_a_figure_that_some_sessions_lack_leaves_doubt() -> None:
     found = compare(
         entry("a", (1.0, 2, 3, 4, None), "frames_to_solve"), entry("b", HIGH, "frames_to_solve"), "frames_to_solve"
     )
-    assert found.doubts == ["a has frames_to_solve of 4 in 5 Sessions, and these alone would flatter it"]
+    assert found.doubts == ["only 4 of 5 Sessions of a have frames_to_solve, which flatters it"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +113,9 @@ def test_other_arguments_make_another_environment() -> None:
 
 def test_a_different_number_of_frames_is_noted() -> None:
     one, other = entry("a", HIGH, spec={"frames": 1000}), entry("b", LOW, spec={"frames": 20_000})
-    assert notes([one, other]) == ["a was trained for 1,000 frames and b for 20,000: that alone can make a difference."]
+    assert list_notes([one, other]) == [
+        "a was trained for 1,000 frames and b for 20,000: that alone can make a difference."
+    ]
     assert compare(one, other, "return").doubts == []
 
 
@@ -125,7 +126,7 @@ def test_sessions_that_did_not_complete_are_noted_and_count_for_nothing() -> Non
     assert found == compare(one, found.other, "return")
     assert found.difference["value"] == 10.0
     assert one.n == "4 of 6"
-    assert notes([one]) == ["In a, seed 7 failed; seed 8 was pruned: what did not complete counts for nothing."]
+    assert list_notes([one]) == ["In a, seed 7 failed; seed 8 was pruned: Sessions that did not complete are excluded."]
 
 
 def test_equal_agents_are_seldom_called_different() -> None:
@@ -139,19 +140,19 @@ def test_equal_agents_are_seldom_called_different() -> None:
     for n, m in ((4, 4), (5, 5), (10, 10)):
         # 5 % of 200 are 10, with a standard deviation of 3.1: four of them are 12.3.
         assert sum(called_different(n, m) for _ in range(comparisons)) <= 22, (n, m)
-    fewer = FEWEST_SEEDS - 1
+    fewer = MIN_SEEDS - 1
     assert sum(called_different(fewer, fewer) for _ in range(comparisons)) > 22, "why it takes four"
 
 
 def test_names_are_those_of_the_specs_if_they_differ() -> None:
     trials = [trial(session(0, spec={"name": name})) for name in ("a2c_cartpole", "ppo_cartpole")]
-    assert names(trials, [Path("/x/1"), Path("/x/2")]) == ["a2c_cartpole", "ppo_cartpole"]
+    assert short_entry_names(trials, [Path("/x/1"), Path("/x/2")]) == ["a2c_cartpole", "ppo_cartpole"]
 
 
 def test_names_are_the_one_hyperparameter_that_differs() -> None:
     trials = [trial(session(0, spec={"algo": {"lr": lr, "gamma": 0.9}})) for lr in (1e-2, 1e-4)]
-    assert names(trials, [Path("/x/1"), Path("/x/2")]) == ["lr=0.01", "lr=1e-4"]
-    assert differing(trials) == ["algo.lr"]
+    assert short_entry_names(trials, [Path("/x/1"), Path("/x/2")]) == ["lr=0.01", "lr=1e-4"]
+    assert differing_keys(trials) == ["algo.lr"]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_names_are_the_one_hyperparameter_that_differs() -> None:
     ],
 )
 def test_names_are_as_much_of_the_path_as_it_takes(paths: list[str], expected: list[str]) -> None:
-    assert names([trial(session(0, spec={})) for _ in paths], list(map(Path, paths))) == expected
+    assert short_entry_names([trial(session(0, spec={})) for _ in paths], list(map(Path, paths))) == expected
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +210,7 @@ def test_an_experiment_of_several_objectives_has_no_best_trial(sweep: SweepDir, 
 
 def test_an_experiment_of_which_no_trial_is_ranked_stands_for_nothing(sweep: SweepDir, tmp_path: Path) -> None:
     made = synthetic.experiment(tmp_path, trials=1, seeds=2, rows=4, states={(0, 0): "failed"})
-    with pytest.raises(LabError, match=r"has no ranked Trial to stand for it \(trial-000: seed 0 failed\)"):
+    with pytest.raises(LabError, match=r"has no ranked Trial to compare \(trial-000: seed 0 failed\)"):
         read_entries([made.path, sweep.path])
 
 

@@ -21,7 +21,7 @@ from lab.analysis.experiment import (
     distribution,
     experiment_results,
     ped_anova,
-    places,
+    rank_rows,
     read_experiment,
     trials_table,
 )
@@ -56,7 +56,7 @@ def test_the_ranking_by_hand() -> None:
     ]  # fmt: skip
     assert made.best is made.ranking[0]
     low, high = interval(np.array([1.0, 3]), "mean")
-    assert (made.ranking[2].lows, made.ranking[2].highs) == ([low], [high])
+    assert made.ranking[2].estimates == [{"value": 2.0, "low": low, "high": high}]
     assert made.ranking[0].improvement == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert made.ranking[2].improvement is None, "no Trial comes after the last"
 
@@ -85,7 +85,7 @@ def test_ties_share_a_rank_and_keep_the_order_of_numbers() -> None:
 
 def test_a_trial_of_one_seed_has_no_interval() -> None:
     made = experiment(of_values(0, 2), of_values(1, 5))
-    assert made.ranking[0].lows == made.ranking[0].highs == [None]
+    assert made.ranking[0].estimates == [{"value": 5.0, "low": None, "high": None}]
     assert made.ranking[0].improvement == {"value": 1.0, "low": None, "high": None}
 
 
@@ -122,7 +122,7 @@ def test_a_front_is_what_nothing_left_dominates(values: np.ndarray) -> None:
     def dominated(row: np.ndarray, rows: np.ndarray) -> bool:
         return any((other >= row).all() and (other > row).any() for other in rows)
 
-    ranks = places(values)
+    ranks = rank_rows(values)
     for row, rank in zip(values, ranks, strict=True):
         assert not dominated(row, values[ranks >= rank])
         assert rank == 1 or dominated(row, values[ranks == rank - 1])
@@ -130,7 +130,7 @@ def test_a_front_is_what_nothing_left_dominates(values: np.ndarray) -> None:
 
 @given(arrays(float, st.tuples(st.integers(1, 12), st.just(1)), elements=st.integers(0, 4).map(float)))
 def test_a_rank_is_one_more_than_how_many_are_better(values: np.ndarray) -> None:
-    assert places(values).tolist() == [1 + sum(other > row for other in values[:, 0]) for row in values[:, 0]]
+    assert rank_rows(values).tolist() == [1 + sum(other > row for other in values[:, 0]) for row in values[:, 0]]
 
 
 def test_hyperparameters_are_the_swept_ones_that_differ() -> None:
@@ -268,7 +268,7 @@ def test_results_by_hand(tmp_path: Path) -> None:
     results = experiment_results(read_experiment(sweep))
     # One that says it is running, but whose process is gone, was interrupted.
     states = {"completed": 2, "failed": 1, "interrupted": 1, "pending": 1, "pruned": 1}
-    assert results["trials"] == {"planned": 6, "begun": 6, "ranked": 2, **states}
+    assert results["trials"] == {"planned": 6, "started": 6, "ranked": 2, **states}
     assert results["sessions"]["planned"] == 24
     assert results["sessions"]["completed"] == 20
     assert results["best"] == results["ranking"][0]
@@ -287,7 +287,7 @@ def test_results_by_hand(tmp_path: Path) -> None:
 def test_trials_that_are_planned_and_not_begun_are_counted() -> None:
     made = experiment(of_values(0, 1, 1), sweep={"trials": 5, "seeds": [0, 1]})
     results = experiment_results(made)
-    assert results["trials"] == {"planned": 5, "begun": 1, "ranked": 1, "completed": 1}
+    assert results["trials"] == {"planned": 5, "started": 1, "ranked": 1, "completed": 1}
     assert results["sessions"] == {"planned": 10, "completed": 2}
 
 
@@ -320,9 +320,8 @@ def test_the_table_has_a_row_for_each_trial(tmp_path: Path) -> None:
     assert table["planned"].tolist() == [4] * 6
     best = table.set_index("trial").loc[made.ranking[0].trial.number]
     assert best["rank"] == 1
-    assert [best["objective_return"], best["objective_return_low"], best["objective_return_high"]] == [
-        made.ranking[0].values[0], made.ranking[0].lows[0], made.ranking[0].highs[0]
-    ]  # fmt: skip
+    ends = [best["objective_return"], best["objective_return_low"], best["objective_return_high"]]
+    assert ends == list(made.ranking[0].estimates[0].values())
     assert table["algo.lr"].tolist() == [each.hyperparameters["algo.lr"] for each in made.trials]
     # Of a Trial that is not ranked the means stand beside how many Sessions they are of.
     assert table["return_mean"][1] == made.trials[1].values("return").mean()

@@ -56,7 +56,7 @@ def test_of_one_seed_there_is_no_lower_bound() -> None:
     ("state", "sentence"),
     [
         ("failed", "seed 1 failed"), ("pruned", "seed 1 was pruned"), ("running", "seed 1 is running"),
-        ("interrupted", "seed 1 was interrupted"), ("pending", "seed 1 has not begun"),
+        ("interrupted", "seed 1 was interrupted"), ("pending", "seed 1 has not started"),
     ],
 )  # fmt: skip
 def test_a_trial_has_a_value_if_every_session_completed(state: str, sentence: str) -> None:
@@ -74,7 +74,7 @@ def test_a_trial_has_a_value_if_every_session_has_the_figure(value: float | None
 
 def test_all_reasons_are_told() -> None:
     made = trial(session(0, "failed"), session(1), session(2, "pending"))
-    with pytest.raises(LabError, match=r"^seed 2 has not begun; seed 0 failed; seed 1 has no return$"):
+    with pytest.raises(LabError, match=r"^seed 2 has not started; seed 0 failed; seed 1 has no return$"):
         objective().values(made)
 
 

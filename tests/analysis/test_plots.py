@@ -18,10 +18,11 @@ from lab.analysis.experiment import read_experiment
 from lab.analysis.plot_experiment import plot_experiment
 from lab.analysis.plot_session import plot_session
 from lab.analysis.plot_trial import plot_trial
-from lab.analysis.plotting import MOST_POINTS, band, brief, png, session_curve, short_names, trial_curve, written
-from lab.analysis.scale import BELOW, Scale, offsets
-from lab.analysis.session import Tables, read_tables
+from lab.analysis.plotting import band, png
+from lab.analysis.scale import Scale
+from lab.analysis.session import MAX_POINTS, Tables, read_tables
 from lab.analysis.statistics import interval
+from lab.analysis.text import format_hyperparameter, short_names, shorten
 from lab.analysis.trial import read_trial
 from lab.run.directory import RunDir, SweepDir
 from lab.run.files import write_json
@@ -65,7 +66,7 @@ def overwrite(directory: RunDir, column: str, value: float, rows: slice | list[i
 def drawn_bands(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[np.ndarray]:
     found = []
 
-    def listen(ax: Any, frames: np.ndarray, values: np.ndarray, statistic: str, **line: Any) -> None:
+    def listen(ax: Any, frames: np.ndarray, values: np.ndarray, statistic: str = "mean", **line: Any) -> None:
         found.append(values)
         band(ax, frames, values, statistic, **line)
 
@@ -84,7 +85,7 @@ def test_a_mean_is_over_completed_sessions_alone(tmp_path: Path, monkeypatch: py
         for column in ("return", "eval_return", "policy_loss", "value_loss", "entropy"):
             overwrite(directory.session(seed), column, TOO_HIGH)
     trial = read_trial(directory)
-    frames, values = trial_curve(trial, "return")
+    frames, values = trial.curve("return")
     whole = [pd.read_csv(directory.session(seed).metrics) for seed in (0, 2)]
     assert frames.tolist() == whole[0]["frame"].tolist()  # not cut to what the failed one did
     assert values.tolist() == [table["return"].tolist() for table in whole]
@@ -112,17 +113,17 @@ def test_a_mean_is_over_the_same_sessions_at_each_frame(tmp_path: Path) -> None:
     overwrite(directory.session(0), "return", np.nan, [0, 1])
     metrics = overwrite(directory.session(1), "return", np.nan, [7])
     trial = read_trial(directory)
-    frames, values = trial_curve(trial, "return")
+    frames, values = trial.curve("return")
     assert frames.tolist() == metrics["frame"].drop([0, 1, 7]).tolist()
     assert np.isfinite(values).all()
-    assert [len(part) for part in trial_curve(trial, "no_such_column")] == [0, 2]
+    assert [len(part) for part in trial.curve("no_such_column")] == [0, 2]
 
 
 def test_a_long_curve_is_thinned_but_for_its_end() -> None:
-    count = 3 * MOST_POINTS + 1
+    count = 3 * MAX_POINTS + 1
     metrics = pd.DataFrame({"frame": range(count), "return": np.arange(count) / 2})
-    frames, values = session_curve(Tables({}, pd.DataFrame(), metrics, pd.DataFrame(), "completed"), "return")
-    assert len(frames) <= MOST_POINTS
+    frames, values = Tables({}, pd.DataFrame(), metrics, pd.DataFrame(), "completed").curve("return")
+    assert len(frames) <= MAX_POINTS
     assert frames[-1] == count - 1
     assert set(np.diff(frames)) == {4}
     assert (values == frames / 2).all()
@@ -151,39 +152,39 @@ def test_a_band_is_the_interval_and_one_seed_has_none() -> None:
     ],
 )  # fmt: skip
 def test_values_are_written_briefly(value: Any, text: str) -> None:
-    assert written(value) == text
+    assert format_hyperparameter(value) == text
 
 
 def test_names_and_texts_are_short() -> None:
     assert short_names(["algo.lr", "algo.optimizer.beta2", "net.lr", "algo"]) == {
         "algo.lr": "algo.lr", "algo.optimizer.beta2": "beta2", "net.lr": "net.lr", "algo": "algo",
     }  # fmt: skip
-    assert brief("a  b\nc", 9) == "a b c"
-    assert brief("abcdefghij", 7) == "abc…hij"
+    assert shorten("a  b\nc", 9) == "a b c"
+    assert shorten("abcdefghij", 7) == "abc…hij"
 
 
 def test_scales_by_hand() -> None:
     wide = Scale.of([1e-4, 1e-2, 1e-3])
     assert wide.log
-    assert wide.unit(wide.places).tolist() == pytest.approx([0, 1, 0.5])
+    assert wide.to_unit(wide.positions).tolist() == pytest.approx([0, 1, 0.5])
     assert {round(at, 9): label for at, label in wide.ticks().items()} == {0: "1e-4", 0.5: "0.001", 1: "0.01"}
-    narrow = Scale.of([1.0, 2.0, None, 4.0])
+    narrow = Scale.of([1.0, 2.0, 4.0])
     assert not narrow.log
-    assert narrow.unit(narrow.places).tolist() == pytest.approx([0, 1 / 3, BELOW, 1])
-    assert narrow.ticks()[BELOW] == "null"
+    assert narrow.to_unit(narrow.positions).tolist() == pytest.approx([0, 1 / 3, 1])
     grid = Scale.of([0.99, 0.9, 0.99, 0.9])
-    assert (grid.labels, grid.places.tolist()) == (["0.9", "0.99"], [1, 0, 1, 0])
-    words = Scale.of(["ppo", None, "a2c", [64, 64], True])
-    assert words.labels == ["[64,64]", "a2c", "null", "ppo", "true"]
-    same = Scale.of([3.0])
-    assert same.unit(same.places).tolist() == [0.5]
-    assert same.ticks() == {0.5: "3"}
+    assert (grid.labels, grid.positions.tolist()) == (["0.9", "0.99"], [1, 0, 1, 0])
+    categories = Scale.of(["ppo", None, "a2c", [64, 64], True, 0.5])
+    assert categories.labels == ["0.5", "[64,64]", "a2c", "null", "ppo", "true"]
+    one = Scale(np.array([3.0]))
+    assert one.to_unit(one.positions).tolist() == [0.5]
+    assert one.ticks() == {0.5: "3"}
 
 
 def test_trials_of_a_category_lie_side_by_side_the_best_last() -> None:
-    moved = offsets(np.array([0, 1, 0, 0]), np.array([3.0, 0.0, 1.0, 2.0]))
-    assert moved.tolist() == pytest.approx([1 / 8, 0, -1 / 8, 0])
-    assert np.ptp(offsets(np.zeros(100), np.arange(100))) == pytest.approx(0.99)
+    positions = Scale(np.array([0.0, 1, 0, 0]), ["a", "b"]).spread(np.array([3.0, 0.0, 1.0, 2.0]))
+    assert positions.tolist() == pytest.approx([0.7 / 8, 1, -0.7 / 8, 0])
+    assert np.ptp(Scale(np.zeros(100), ["a"]).spread(np.arange(100))) == pytest.approx(0.7 * 0.99)
+    assert Scale(np.array([3.0, 1.0])).spread(np.zeros(2)).tolist() == [3.0, 1.0], "numbers stay in place"
 
 
 TRIALS: dict[str, tuple[int, dict[int, str]]] = {

@@ -15,23 +15,22 @@ import numpy as np
 import pytest
 
 from lab.analysis import plot_published
-from lab.analysis.page_published import grid, picture_name, write_markdown, write_page
+from lab.analysis.pages import grid, picture_name, write_markdown, write_page
 from lab.analysis.plot_published import plot_environment
-from lab.analysis.plotting import band
+from lab.analysis.plotting import PALETTE, band
 from lab.analysis.published import (
     Benchmark,
     Peer,
     Publication,
     Result,
-    notes,
+    list_notes,
+    list_shortfalls,
     read_benchmark,
     read_publication,
     results_csv,
     results_json,
-    said_of,
-    shortfalls,
 )
-from lab.analysis.wording import number
+from lab.common.text import format_number
 from lab.errors import LabError
 from lab.run.directory import TrialDir
 from lab.run.files import write_json
@@ -146,27 +145,29 @@ def test_without_a_ceiling_any_difference_counts() -> None:
 
 
 def test_a_shortfall_is_a_share_of_the_way_from_random_actions() -> None:
-    assert result(440.0, 460.0, peer=475.0).share == pytest.approx(25 / 450)
-    assert result(440.0, peer=475.0, env={"kwargs": {"a": 1}}).share is None, "of another environment nothing is known"
-    assert result(1.0, peer=20.0).share is None, "the peer is below random actions"
-    said = shortfalls(publication(result(440.0, 460.0, peer=475.0), against=benchmark()))
+    assert result(440.0, 460.0, peer=475.0).shortfall == pytest.approx(25 / 450)
+    assert result(440.0, peer=475.0, env={"kwargs": {"a": 1}}).shortfall is None, (
+        "of another environment nothing is known"
+    )
+    assert result(1.0, peer=20.0).shortfall is None, "the peer is below random actions"
+    said = list_shortfalls(publication(result(440.0, 460.0, peer=475.0), against=benchmark()))
     assert said == [
-        "ppo on CartPole-v1 is 25.0 below Peer's 475.0, 5.6 % of the way to it from random actions;"
-        " the 95 % interval [440.0, 460.0] does not hold that figure."
+        "ppo on CartPole-v1 is 25.0 below Peer's 475.0, 5.6 % of its gain over random actions;"
+        " the 95 % interval [440.0, 460.0] does not contain that figure."
     ]
-    assert "[440.0, 480.0] holds that figure." in shortfalls(
+    assert "[440.0, 480.0] contains that figure." in list_shortfalls(
         publication(result(440.0, 480.0, peer=475.0), against=benchmark())
     )[0]  # fmt: skip
-    assert shortfalls(publication(result(480.0, peer=475.0), against=benchmark())) == []
+    assert list_shortfalls(publication(result(480.0, peer=475.0), against=benchmark())) == []
 
 
 def test_what_a_reader_should_know_is_said(published: Publication) -> None:
-    said = notes(published)
-    assert "Of ppo on CartPole-v1, seed 2 failed: what did not complete is in no figure." in said
+    said = list_notes(published)
+    assert "In ppo on CartPole-v1, seed 2 failed: Sessions that did not complete are excluded." in said
     assert (
         "a2c on CartPole-v1 was trained for 100,000 frames and Peer's for 200,000: that alone can make a difference."
     ) in said
-    assert "Peer has figures of which there is no Trial here: on pendulum, sarsa." in said
+    assert "Peer has figures without a Trial here: on pendulum, sarsa." in said
     assert "Peer has no figure of a2c on Acrobot-v1." in said
 
 
@@ -189,18 +190,18 @@ def test_experiments_are_shown_and_sessions_are_left_alone_and_named(tmp_path: P
     (tmp_path / "notes.txt").write_text("a file")
     found = read_publication(tmp_path)
     assert list(found.results) == [("cartpole", "a2c")]
-    assert found.left_out == ["single is a Session, and no Trial"]
+    assert found.ignored == ["single is a Session, not a Trial"]
     (name,) = found.experiments
     best = found.experiments[name].best
     assert name == "search_a2c" and best is not None
-    sentence = said_of(found.experiments[name])
+    sentence = found.experiments[name].describe()
     assert sentence.startswith("2 of 2 Trials ranked, over algo.lr; ")
-    assert f"the best by mean return: {number(best.values[0])} [" in sentence
+    assert f"the best by mean return: {format_number(best.values[0])} [" in sentence
     assert f"algo.lr={best.trial.hyperparameters['algo.lr']:.3g}" in sentence
     assert "![The Experiment search_a2c](search_a2c.png)" in write_markdown(found)
     assert html.escape(sentence) in write_page(found, {"cartpole": b"", "search_a2c": b""})
     (tmp_path / "search_a2c").rename(tmp_path / "cartpole")
-    with pytest.raises(LabError, match="has the name, and so the picture, of an environment"):
+    with pytest.raises(LabError, match=r"with the name, so also the picture, of an environment"):
         read_publication(tmp_path)
 
 
@@ -208,7 +209,7 @@ def test_a_trial_that_has_not_begun_is_left_alone_and_named(tmp_path: Path) -> N
     alone(tmp_path / "a2c_cartpole", [500.0])
     waiting = alone(tmp_path / "waiting", [1.0], states={0: "pending"})
     waiting.session(0).path.mkdir()
-    assert "Left alone: of waiting, no Session has begun." in notes(read_publication(tmp_path))
+    assert "Ignored: no Session of waiting has started." in list_notes(read_publication(tmp_path))
 
 
 def test_the_same_files_give_the_same_bytes_wherever_they_are(
@@ -224,7 +225,7 @@ def test_the_same_files_give_the_same_bytes_wherever_they_are(
         return [*(text.encode() for text in texts), *pictures.values()]
 
     first = made(published, pictures)
-    moved = read_publication(shutil.copytree(folder, tmp_path / "somewhere else" / "published"), published.against)
+    moved = read_publication(shutil.copytree(folder, tmp_path / "somewhere else" / "published"), published.benchmark)
     assert made(moved, {env: plot_environment(moved, env) for env in moved.environments}) == first
     for text in first[:4]:
         for hidden in (b"2026-01-01", b"/somewhere", str(folder.parent).encode(), str(tmp_path).encode()):
@@ -234,7 +235,7 @@ def test_the_same_files_give_the_same_bytes_wherever_they_are(
 def test_the_markdown_has_a_cell_for_each_pair(published: Publication) -> None:
     lines = write_markdown(published).splitlines()
     assert lines[2].startswith("3 Trials of 2 algorithms on 2 environments; 9 of 10 Sessions completed.")
-    assert lines[2].endswith("Of 2 results that Peer has too: 1 better, 0 even, 1 worse.")
+    assert lines[2].endswith("Compared with Peer on 2 results: 1 better, 0 even, 1 worse.")
     table = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
     assert table[0] == ["environment", "frames", "ppo", "a2c"]
     assert table[2][:3] == [
@@ -253,8 +254,8 @@ def test_a_figure_that_only_the_peer_has_is_in_the_table() -> None:
     )  # fmt: skip
     head, rows = grid(made)
     assert head == ["environment", "frames", "dqn", "ppo"], "in the order of the peer"
-    assert rows[0][2] == [["-", "240.0"], ["500.0"]]
-    assert rows[1][2] == [["-80.0"], []]
+    assert rows[0][3] == [["-", "240.0"], ["500.0"]]
+    assert rows[1][3] == [["-80.0"], []]
 
 
 def test_the_page_holds_everything_and_asks_nothing_of_a_network(published: Publication) -> None:
@@ -281,7 +282,7 @@ def test_text_cannot_break_out_of_the_pages(tmp_path: Path) -> None:
     found = read_publication(tmp_path / "x")
     page = write_page(found, {EVIL: b""})
     assert "<script" not in page and page.count("&lt;script&gt;") > 3
-    assert "python -m lab rerun &#x27;x/a b&#x27;" in page
+    assert "python -m lab rerun &#39;x/a b&#39;" in page
     markdown = write_markdown(found)
     assert "<script" not in markdown and r"\|\*bold\*\|" in markdown
     assert picture_name(EVIL) == "-script-alert-1---script---bold-----body---.png"
@@ -305,14 +306,14 @@ def test_a_browser_shows_the_page(published: Publication, pictures: dict[str, by
 def test_curves_are_of_completed_sessions_alone(published: Publication, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
 
-    def listen(ax: Any, frames: np.ndarray, values: np.ndarray, statistic: str, **line: Any) -> None:
+    def listen(ax: Any, frames: np.ndarray, values: np.ndarray, statistic: str = "mean", **line: Any) -> None:
         drawn.append((values.shape, values.max(), line["color"]))
         band(ax, frames, values, statistic, **line)
 
     monkeypatch.setattr(plot_published, "band", listen)
     assert plot_environment(published, "cartpole").startswith(b"\x89PNG")
     assert plot_environment(published, "acrobot").startswith(b"\x89PNG")
-    first, second = plot_published.PALETTE[:2]
+    first, second = PALETTE[:2]
     assert [(shape[0], highest, color) for shape, highest, color in drawn] == [
         (3, 500.0, first), (4, 500.0, second), (2, -80.0, second)
     ], "an algorithm has the same color everywhere"  # fmt: skip
@@ -326,7 +327,7 @@ def test_odd_results_are_drawn_too(tmp_path: Path) -> None:
     assert plot_environment(found, "cartpole").startswith(b"\x89PNG")
     assert results_json(found)["cartpole"]["$failed"]["return"] is None
     assert results_json(found)["cartpole"]["$failed"]["sessions"] == 0
-    assert ["-", "0 of 2 Sessions"] in grid(found)[1][0][2]
+    assert ["-", "0 of 2 Sessions"] in grid(found)[1][0][3]
     shutil.rmtree(tmp_path / "one")
     assert plot_environment(read_publication(tmp_path), "cartpole").startswith(b"\x89PNG")
 
@@ -334,13 +335,13 @@ def test_odd_results_are_drawn_too(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_published_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="nothing cannot be published: there is no such directory"):
         read_publication(tmp_path / "nothing")
-    with pytest.raises(LabError, match=r"holds no Trial: .*as .*/ppo_cartpole\."):
+    with pytest.raises(LabError, match=r"holds no Trial: .*such as .*/ppo_cartpole\."):
         read_publication(tmp_path)
     one = alone(tmp_path / "one", [1.0])
     with pytest.raises(LabError, match="one is itself the directory of a Trial: name the directory that holds"):
         read_publication(one.path)
     shutil.copytree(one.path, tmp_path / "two")
-    with pytest.raises(LabError, match=r"one and .*two are both of a2c on CartPole-v1: there can be one Trial"):
+    with pytest.raises(LabError, match=r"one and .*two are both of a2c on CartPole-v1: only one Trial"):
         read_publication(tmp_path)
     shutil.rmtree(tmp_path / "two")
     base = spec_of()
@@ -358,7 +359,7 @@ def test_a_directory_that_cannot_be_published_is_a_sentence(tmp_path: Path) -> N
 def test_a_trial_with_no_directory_of_a_session_is_left_alone(tmp_path: Path) -> None:
     alone(tmp_path / "a2c_cartpole", [500.0])
     write_json(TrialDir(tmp_path / "planned").path / "sweep.json", {"kind": "trial"})
-    assert read_publication(tmp_path).left_out == ["of planned, no Session has begun"]
+    assert read_publication(tmp_path).ignored == ["no Session of planned has started"]
 
 
 @pytest.mark.parametrize(
@@ -366,11 +367,11 @@ def test_a_trial_with_no_directory_of_a_session_is_left_alone(tmp_path: Path) ->
     [
         ("algo,env,frames\nppo,cartpole,1\n", "no column 'return': its columns must be algo, env, frames and return"),
         ("# nothing\n", "has no column 'algo'"),
-        ("algo,env,frames,return\nppo,cartpole,1,high\n", "line 2: return=high is not allowed: return must be"),
+        ("algo,env,frames,return\nppo,cartpole,1,high\n", "ppo on cartpole: return=high is not allowed: return must"),
         ("algo,env,frames,return\nppo,cartpole,1,nan\n", "return must be a number"),
-        ("algo,env,frames,return\nppo,cartpole,1.5,1\n", "line 2: frames=1.5 is not allowed: frames must be"),
-        ("algo,env,frames,return\n\n# x\nppo,cartpole\n", "line 4: frames= is not allowed"),
-        ("algo,env,frames,return\nppo,cartpole,1,1\nppo,cartpole,2,2\n", "line 3: there is a figure of ppo"),
+        ("algo,env,frames,return\nppo,cartpole,1.5,1\n", "ppo on cartpole: frames=1.5 is not allowed: frames must be"),
+        ("algo,env,frames,return\n\n# x\nppo,cartpole\n", "ppo on cartpole: frames= is not allowed"),
+        ("algo,env,frames,return\nppo,cartpole,1,1\nppo,cartpole,2,2\n", "two figures of ppo on cartpole"),
     ],
     ids=["column", "empty", "number", "not finite", "whole", "short", "twice"],
 )  # fmt: skip

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import mannwhitneyu, trim_mean
 
-from lab.analysis import statistics
 from lab.analysis.statistics import (
     AGGREGATES,
     RESAMPLES,
@@ -25,7 +24,6 @@ from lab.analysis.statistics import (
     interval,
     iqm,
     probability_of_improvement,
-    resample,
     summarize,
     summarize_columns,
 )
@@ -96,14 +94,6 @@ def test_equal_values_have_an_interval_of_no_width() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(several, st.sampled_from(sorted(STATISTICS)))
-def test_an_interval_is_two_quantiles_over_all_resamples(values: np.ndarray, name: str) -> None:
-    drawn = STATISTICS[name](np.sort(values)[resample(len(values))], axis=-1)
-    scale = np.abs(values).max() * 1e-9 + 1e-300
-    np.testing.assert_allclose(interval(values, name), np.quantile(drawn, (0.025, 0.975)), atol=scale)
-
-
-@settings(max_examples=50, deadline=None)
 @given(several, st.randoms(use_true_random=False))
 def test_the_order_of_values_changes_no_bit(values: np.ndarray, random: object) -> None:
     other = values.copy()
@@ -118,13 +108,6 @@ def test_the_order_of_values_changes_no_bit(values: np.ndarray, random: object) 
 @given(arrays(float, st.tuples(st.integers(0, 12), st.integers(1, 5)), elements=numbers))
 def test_columns_have_the_summaries_that_they_have_alone(values: np.ndarray) -> None:
     assert summarize_columns(values) == [summarize(column) for column in values.T]
-
-
-def test_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(0).normal(size=(6, 40))
-    whole = interval(values, "iqm")
-    monkeypatch.setattr(statistics, "CHUNK", 1)
-    np.testing.assert_array_equal(interval(values, "iqm"), whole)
 
 
 def test_a_column_with_a_hole_has_no_interval() -> None:
@@ -152,16 +135,6 @@ def test_intervals_stay_within_the_values(values: np.ndarray) -> None:
         low, high = interval(values, name)
         slack = 1e-9 * np.abs(values).max()
         assert values.min() - slack <= low <= high <= values.max() + slack
-
-
-def test_resamples_are_the_same_every_time_and_cannot_be_written_to() -> None:
-    first = resample(5).copy()
-    resample.cache_clear()
-    np.testing.assert_array_equal(resample(5), first)
-    assert first.shape == (RESAMPLES, 5)
-    assert set(np.unique(first)) == set(range(5))
-    with pytest.raises(ValueError, match="read-only"):
-        resample(5)[0, 0] = 1
 
 
 def test_aggregates_by_hand() -> None:

@@ -11,7 +11,16 @@ import pytest
 
 from lab.analysis.session import Session, Tables
 from lab.analysis.statistics import summarize
-from lab.analysis.trial import VARIES, Trial, common_spec, consistency, counts, read_trial, standing, trial_results
+from lab.analysis.trial import (
+    VARIES,
+    Trial,
+    common_spec,
+    consistency,
+    count_states,
+    describe_unfinished,
+    read_trial,
+    trial_results,
+)
 from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, TrialDir
 from lab.run.files import write_json
@@ -142,14 +151,14 @@ def test_consistency_without_a_meaning_is_null(sessions: list[Session]) -> None:
 
 
 def test_counts_name_completed_always_and_other_states_if_they_occur() -> None:
-    assert counts([]) == {"completed": 0}
-    assert counts(["failed", "completed", "failed"]) == {"completed": 1, "failed": 2}
+    assert count_states([]) == {"completed": 0}
+    assert count_states(["failed", "completed", "failed"]) == {"completed": 1, "failed": 2}
 
 
 def test_how_sessions_stand_in_words() -> None:
     states = ["failed", "completed", "failed", "pending", "pruned", "running", "interrupted", "pending", "pending"]
-    assert standing([session(seed, state) for seed, state in enumerate(states)]) == [
-        "seeds 3, 7 and 8 have not begun", "seed 5 is running", "seeds 0 and 2 failed", "seed 4 was pruned",
+    assert describe_unfinished([session(seed, state) for seed, state in enumerate(states)]) == [
+        "seeds 3, 7 and 8 have not started", "seed 5 is running", "seeds 0 and 2 failed", "seed 4 was pruned",
         "seed 6 was interrupted",
     ]  # fmt: skip
 
@@ -159,7 +168,7 @@ def test_a_trial_is_read_from_its_files(tmp_path: Path) -> None:
     made = read_trial(TrialDir(tmp_path / "trial-000"))
     assert [each.state for each in made.sessions] == ["completed", "failed", "pruned", "pending"]
     assert made.state == "failed"
-    assert made.spec["algo.lr"] == made.value("algo.lr") == made.hyperparameters["algo.lr"]
+    assert made.spec["algo.optimizer.lr"] == made.value("algo.lr") == made.hyperparameters["algo.lr"]
     assert "seed" not in made.spec
     results = trial_results(made)
     assert results["figures"]["return"]["n"] == 1
@@ -229,7 +238,7 @@ def test_curves_of_sessions_that_log_at_other_frames() -> None:
     first, second = session(0, returns=[1.0, 2.0, 3.0]), session(1, returns=[10.0, 20.0, 30.0])
     assert second.tables is not None
     second.tables.metrics["frame"] = [150, 200, 280]
-    frames, values = trial(first, second).curve()
+    frames, values = trial(first, second).log()
     assert frames.tolist() == [100, 200]
     assert values[0].tolist() == [1.0, 2.0]
     assert math.isnan(values[1][0])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.analysis.compare import compare
-from lab.command.compare import USAGE, conclusion, main
+from lab.command.compare import describe_comparison, main
 from lab.errors import LabError
 from lab.run.directory import SweepDir
 from tests import synthetic
@@ -35,7 +35,7 @@ def test_it_prints_figures_and_what_they_allow_to_conclude(
     assert first.startswith("trial-000")
     assert " 3 of 4 " in second
     assert sum(line.startswith("With ") for line in lines) == 2, "each against the first"
-    assert "Note: In trial-001, seed 2 failed: what did not complete counts for nothing." in lines
+    assert "Note: In trial-001, seed 2 failed: Sessions that did not complete are excluded." in lines
     assert lines[-1] == f"Made {tmp_path}/new/compare.png"
     assert (tmp_path / "new" / "compare.png").read_bytes().startswith(b"\x89PNG")
 
@@ -65,7 +65,7 @@ def test_names_are_shown_whole_and_as_they_are(tmp_path: Path, capsys: pytest.Ca
 def test_words_that_are_no_comparison(sweep: SweepDir, capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["--help"]):
         main(words)
-        assert capsys.readouterr().out.strip() == USAGE
+        assert capsys.readouterr().out.startswith("Usage: python -m lab compare DIR")
     with pytest.raises(LabError, match="compare has no key 'metrics'"):
         main([str(sweep.path), str(sweep.trial(0).path), "metrics=return"])
     with pytest.raises(LabError, match="metric=retrun is not allowed"):
@@ -76,25 +76,25 @@ def test_words_that_are_no_comparison(sweep: SweepDir, capsys: pytest.CaptureFix
 
 def test_one_side_is_better() -> None:
     expected = "With 4 and 4 seeds, a is better than b on return: P(a > b) = 1.00 [1.00, 1.00], IQM higher by 10.0 ["
-    assert conclusion(compare(entry("a", HIGH), entry("b", LOW), "return")).startswith(expected)
-    assert conclusion(compare(entry("b", LOW), entry("a", HIGH), "return")).startswith(expected)
+    assert describe_comparison(compare(entry("a", HIGH), entry("b", LOW), "return")).startswith(expected)
+    assert describe_comparison(compare(entry("b", LOW), entry("a", HIGH), "return")).startswith(expected)
 
 
 def test_one_side_is_better_in_being_lower() -> None:
     one, other = entry("a", HIGH, "frames_to_solve"), entry("b", LOW, "frames_to_solve")
-    assert conclusion(compare(one, other, "frames_to_solve")).startswith(
+    assert describe_comparison(compare(one, other, "frames_to_solve")).startswith(
         "With 4 and 4 seeds, b is better than a on frames_to_solve, of which less is better:"
         " P(b < a) = 1.00 [1.00, 1.00], IQM lower by 10.0 ["
     )
 
 
 def test_no_side_is_shown_to_be_better() -> None:
-    told = conclusion(compare(entry("a", (1.0, 2, 3, 9)), entry("b", (2.0, 3, 4, 5)), "return"))
+    told = describe_comparison(compare(entry("a", (1.0, 2, 3, 9)), entry("b", (2.0, 3, 4, 5)), "return"))
     assert told.startswith(
         "With 4 and 4 seeds, no difference between b and a on return can be concluded: P(b > a) = 0.62 ["
     )
-    assert told.endswith("; the intervals hold 0.5 and 0.")
-    few = conclusion(compare(entry("a", HIGH[:3]), entry("b", LOW), "return"))
+    assert told.endswith("; the intervals contain 0.5 and 0.")
+    few = describe_comparison(compare(entry("a", HIGH[:3]), entry("b", LOW), "return"))
     assert few.startswith(
         "With 3 and 4 seeds, no difference between a and b on return can be concluded: P(a > b) = 1.00"
     )
@@ -102,7 +102,7 @@ def test_no_side_is_shown_to_be_better() -> None:
 
 
 def test_sides_that_cannot_be_compared() -> None:
-    assert conclusion(compare(entry("b", LOW[:1]), entry("a", HIGH[:1]), "return")) == (
+    assert describe_comparison(compare(entry("b", LOW[:1]), entry("a", HIGH[:1]), "return")) == (
         "a and b cannot be compared on return: one seed each says nothing about another seed."
     )
 
@@ -112,7 +112,7 @@ def test_a_picture_that_is_there_keeps_another_name(
 ) -> None:
     (tmp_path / "compare.png").write_text("mine")
     words = (sweep.trial(0).path, sweep.trial(1).path, f"out={tmp_path}")
-    assert run(capsys, *words)[-1].endswith("compare.png; the one that was there is " + f"{tmp_path}/compare-1.png now")
+    assert run(capsys, *words)[-1].endswith("compare.png; the earlier one is now " + f"{tmp_path}/compare-1.png")
     assert run(capsys, *words)[-1].endswith("compare.png"), "the same picture is made again"
     assert (tmp_path / "compare-1.png").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"compare.png", "compare-1.png"}

@@ -1,0 +1,223 @@
+"""Plotly figures of report.html, as plain data: learning curves, hyperparameters against objectives, and importance.
+
+The page's script colors chosen Trials. Curves are thinned 32-bit floats, and frames that curves share are stored once,
+so that 1,000 Sessions take a few MB.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from lab.analysis.experiment import Experiment
+from lab.analysis.plotting import PALETTE
+from lab.analysis.scale import Scale, needs_log_scale
+from lab.analysis.session import Session
+from lab.analysis.statistics import interval
+from lab.analysis.trial import Trial, common_reference
+
+MAX_POINTS = 80  # of a curve
+COLUMNS = ("return", "eval_return", "entropy")  # of metrics.csv with curves, besides the losses
+GRAY, FAILED = "#7f8b96", "#d55e00"
+PANELS_ACROSS = 4  # curves of a Trial side by side
+
+Json = dict[str, Any]
+
+
+def figure_data(experiment: Experiment) -> Json:
+    """Return all figures of an Experiment as data that JSON can hold."""
+    return _Figures(experiment).data()
+
+
+class _Figures:
+    """Figures of an Experiment, and the frames that their curves share."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.trials = [each.trial for each in experiment.ranking] + [trial for trial, _ in experiment.unranked]
+        sessions = [session for trial in experiment.trials for session in trial.sessions]
+        tables = [session.tables for session in sessions if session.tables]
+        logged = dict.fromkeys(str(column) for table in tables for column in table.metrics)
+        # The entropy loss is the entropy with another weight and sign.
+        losses = [column for column in logged if column.endswith("_loss") and column != "entropy_loss"]
+        self.columns = [column for column in (*COLUMNS, *losses) if any(len(t.curve(column)[0]) for t in tables)]
+        self.reference = common_reference(sessions)
+        self.frames: dict[str, int] = {}
+
+    def data(self) -> Json:
+        return {
+            "columns": {column: self._curves(column) for column in self.columns},
+            "panels": [self._panels(index) for index in range(len(self.experiment.objective.metrics))],
+            "trials": {str(trial.number): self._trial_curves(trial) for trial in self.trials},
+            "trialLayout": self._trial_layout(),
+            "template": _template(),
+            "palette": PALETTE,
+            "frames": [{"dtype": "i4", "bdata": data} for data in self.frames],  # last, as the figures add to it
+        }
+
+    def _line(self, frames: np.ndarray, values: np.ndarray, trial: Trial, kind: str, **options: Any) -> Json:
+        """Return a trace whose x is an index into `frames`; `meta` tells the script which Trial it belongs to."""
+        x = self.frames.setdefault(_encode(frames, "i4")["bdata"], len(self.frames))
+        meta = {"trial": trial.number, "kind": kind}
+        return {"type": "scatter", "mode": "lines", "meta": meta, "x": x, "y": _encode(values, "f4"), **options}
+
+    def _curves(self, column: str) -> Json:
+        """Return the mean of each Trial with its interval, or the Sessions of a Trial none of which completed."""
+        traces, drawn = [], [np.empty(0)]
+        for trial in self.trials:
+            name = f"Trial {trial.number}"
+            frames, values = _thin(*trial.curve(column))
+            if len(frames):
+                if len(values) > 1:
+                    low, high = interval(values, "mean")
+                    edge, around = np.concatenate([low, high[::-1]]), np.concatenate([frames, frames[::-1]])
+                    style = {"fill": "toself", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+                    traces.append(self._line(around, edge, trial, "band", legendgroup=name, **style))
+                traces.append(self._line(frames, values.mean(axis=0), trial, "mean", name=name, legendgroup=name))
+                drawn.append(values.ravel())
+                continue
+            for session in trial.sessions:
+                frames, values = _session_curve(session, column)
+                if len(frames):
+                    label = f"{name}, seed {session.seed}, {session.state}"
+                    traces.append(self._line(frames, values, trial, "session", name=label, legendgroup=name))
+                    drawn.append(values)
+        everything = np.concatenate(drawn)
+        log = column.endswith("_loss") and len(everything) and needs_log_scale(everything.min(), everything.max())
+        axis = {"title": {"text": escape(column)}, "type": "log" if log else "linear"}
+        figure = go.Figure(layout=go.Layout(xaxis={"title": {"text": "frames"}, "rangemode": "tozero"}, yaxis=axis))
+        if "return" in column:
+            for key, label, dash in (("solved", "solved", "dash"), ("random_return", "random actions", "dot")):
+                value = self.reference.get(key)
+                if value is not None:
+                    text = f"{label} ({value:.4g})"
+                    figure.add_hline(value, line={"color": GRAY, "dash": dash, "width": 1}, annotation={"text": text})
+        return {"data": traces, "layout": _plain(figure)["layout"]}
+
+    def _trial_curves(self, trial: Trial) -> list[Json]:
+        """Return curves of each Session of a Trial and their mean, for the axes of `_trial_layout`."""
+        traces: list[Json] = []
+        for index, column in enumerate(self.columns):
+            axes = {"xaxis": f"x{index + 1}", "yaxis": f"y{index + 1}", "showlegend": not index}
+            for session in trial.sessions:
+                frames, values = _session_curve(session, column)
+                if not len(frames):
+                    continue
+                name, line = f"seed {session.seed}", {"color": "#85a8cb", "width": 1}
+                if session.state != "completed":
+                    color = FAILED if session.state == "failed" else GRAY
+                    name, line = f"{name}, {session.state}", {"color": color, "width": 1, "dash": "dash"}
+                options = {"name": name, "legendgroup": name, "line": line}
+                traces.append(self._line(frames, values, trial, "session", **options, **axes))
+            frames, values = _thin(*trial.curve(column))
+            if len(frames) and len(values) > 1:
+                options = {"name": "mean", "legendgroup": "mean", "line": {"color": PALETTE[0], "width": 2}}
+                traces.append(self._line(frames, values.mean(axis=0), trial, "mean", **options, **axes))
+        return traces
+
+    def _trial_layout(self) -> Json:
+        if not self.columns:
+            return {}
+        rows = -(-len(self.columns) // PANELS_ACROSS)
+        columns = min(PANELS_ACROSS, len(self.columns))
+        figure = make_subplots(rows, columns, subplot_titles=_texts(self.columns), vertical_spacing=0.24 / rows)
+        figure.update_layout(height=60 + 200 * rows, margin={"t": 26})
+        figure.update_annotations(font={"size": 12})
+        layout: Json = _plain(figure)["layout"]
+        return layout
+
+    def _panels(self, index: int) -> list[Json]:
+        """Return the panels of an objective: against its rank or the other objectives, importance, hyperparameters."""
+        experiment, metrics = self.experiment, self.experiment.objective.metrics
+        ranking = experiment.ranking
+        if len(metrics) == 1:
+            panels = [self._panel(index, "rank", Scale(np.array([ranked.rank for ranked in ranking], float)))]
+        else:
+            columns = [(name, [ranked.values[i] for ranked in ranking]) for i, name in enumerate(metrics)]
+            panels = [
+                self._panel(index, name, Scale(np.array(column)))
+                for i, (name, column) in enumerate(columns)
+                if i != index
+            ]
+        if not ranking:
+            return []
+        keys = sorted(experiment.hyperparameters, key=lambda key: -experiment.importance.get(key, 0.0))
+        if experiment.importance:
+            names, values = zip(*reversed(experiment.importance.items()), strict=True)
+            bars = go.Figure(go.Bar(x=values, y=_texts(names), orientation="h", marker={"color": PALETTE[0]}))
+            bars.update_layout(title=f"Importance for {metrics[0]} (PED-ANOVA)", xaxis={"tickformat": ".0%"})
+            panels.append(_plain(bars))
+        scales = {key: Scale.of([trial.value(key) for trial in self.trials]) for key in keys}
+        return panels + [self._panel(index, key, scale) for key, scale in scales.items()]
+
+    def _panel(self, index: int, key: str, scale: Scale) -> Json:
+        """Return the objective with this index against a scale of all Trials, or of the ranked ones only."""
+        experiment = self.experiment
+        values = np.array([ranked.values[index] for ranked in experiment.ranking])
+        ends = np.array([ranked.ends(index) for ranked in experiment.ranking]).reshape(-1, 2)
+        n, metric = len(values), experiment.objective.metrics[index]
+        goodness = np.append(values * experiment.objective.signs[index], np.full(len(scale.positions) - n, -np.inf))
+        x = scale.spread(goodness)
+        numbers = [ranked.trial.number for ranked in experiment.ranking]
+        figure = go.Figure()
+        figure.add_scatter(
+            x=x[:n], y=values, customdata=numbers, mode="markers",
+            error_y={"array": ends[:, 1] - values, "arrayminus": values - ends[:, 0], "thickness": 1, "width": 0},
+            hovertemplate=f"Trial %{{customdata}}: {escape(metric)} %{{y}}<extra></extra>",
+        )  # fmt: skip
+        unranked = [trial for trial, _ in experiment.unranked]
+        if len(x) > n and n:
+            bottom = ends.min() - 0.1 * (np.ptp(ends) or 1.0)
+            reasons = [f"Trial {trial.number} is not ranked: {escape(reason)}" for trial, reason in experiment.unranked]
+            figure.add_scatter(
+                x=x[n:], y=np.full(len(unranked), bottom), customdata=[trial.number for trial in unranked],
+                mode="markers", marker={"symbol": "x-thin-open"}, hovertext=reasons, hoverinfo="text",
+            )  # fmt: skip
+        axis: Json = {"title": {"text": escape(key)}}
+        if scale.labels:
+            axis |= {"tickvals": list(scale.named), "ticktext": _texts(scale.named.values())}
+        figure.update_layout(xaxis=axis, yaxis={"title": {"text": metric}}, showlegend=False, height=240)
+        figure.update_xaxes(type="log" if n and scale.log else "linear")
+        return _plain(figure)
+
+
+def _session_curve(session: Session, column: str) -> tuple[np.ndarray, np.ndarray]:
+    return _thin(*session.tables.curve(column)) if session.tables else (np.empty(0), np.empty(0))
+
+
+def _thin(frames: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if len(frames) > MAX_POINTS:
+        places = np.linspace(0, len(frames) - 1, MAX_POINTS).round().astype(int)  # keeps the first and the last
+        return frames[places], values[..., places]
+    return frames, values
+
+
+def _encode(values: np.ndarray, dtype: str) -> dict[str, str]:
+    """Return an array as Plotly reads it from JSON."""
+    return {"dtype": dtype, "bdata": base64.b64encode(values.astype(f"<{dtype}").tobytes()).decode()}
+
+
+def _texts(values: Iterable[str]) -> list[str]:
+    return [escape(value) for value in values]  # Plotly reads some HTML
+
+
+def _plain(figure: go.Figure) -> Json:
+    figure.layout.template = None
+    return {key: value for key, value in figure.to_dict().items() if key in ("data", "layout")}
+
+
+def _template() -> Json:
+    """Return the style of all figures, legible on a light and on a dark page."""
+    axis = {"gridcolor": "rgba(127,139,150,.25)", "zeroline": False, "automargin": True, "ticks": "outside"}
+    layout = go.Layout(
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": GRAY, "size": 12}, height=380,
+        margin={"l": 50, "r": 10, "t": 34, "b": 40}, hovermode="closest", xaxis=axis, yaxis=axis,
+        title={"font": {"size": 13}}, colorway=PALETTE, modebar={"bgcolor": "rgba(0,0,0,0)", "color": GRAY},
+    )  # fmt: skip
+    return {"layout": layout.to_plotly_json()}

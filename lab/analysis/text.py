@@ -1,0 +1,121 @@
+"""How numbers, values and names are written in pictures, pages and tables, escaped and put into templates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lab.common.text import format_estimate, format_interval, format_number, format_value
+from lab.errors import visible
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def format_hyperparameter(value: Any) -> str:
+    """Return a hyperparameter's value as in a config, floats to three digits.
+
+    A float just below 1, such as a discount, keeps three digits of its distance from 1.
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(format_hyperparameter, value))}]"
+    if not isinstance(value, float):
+        return format_value(value)
+    if not np.isfinite(value) or not value:
+        return f"{value:g}"
+    if not 1e-3 <= abs(value) < 1e5:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    if 0.99 < value < 1:
+        return f"{value:.{1 - int(np.floor(np.log10(1 - value)))}g}"
+    return f"{value:.{max(3, int(np.log10(abs(value))) + 1)}g}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 Trial` or `1,200 Trials`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def format_seeds(seeds: Sequence[int]) -> str:
+    """Return `seed 1` or `seeds 1, 2 and 3`."""
+    *others, last = map(str, seeds)
+    return f"seeds {', '.join(others)} and {last}" if others else f"seed {last}"
+
+
+def capitalize(text: str) -> str:
+    """Return text with its first letter in upper case and the others unchanged."""
+    return text[:1].upper() + text[1:]
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return for each dotted key its shortest ending that no other key has."""
+
+    def name(key: str) -> str:
+        parts = key.split(".")
+        endings = (".".join(parts[place:]) for place in reversed(range(len(parts))))
+        return next((end for end in endings if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), key)
+
+    return {key: name(key) for key in keys}
+
+
+def shorten(text: str, width: int) -> str:
+    """Return text on one line, with its middle replaced by an ellipsis if it is longer than width."""
+    text = " ".join(text.split())
+    half = (width - 1) // 2
+    return text if len(text) <= width else f"{text[: width - 1 - half]}…{text[-half:]}"
+
+
+# An interval in brackets is no link and an underscore within a word no emphasis: both stay as they are.
+_MARKDOWN = re.compile(r"(?P<interval>\[[-\d.,e+ ]*\](?![(\[:]))|[\\|*`~\[\]]|(?<!\w)_|_(?!\w)")
+
+
+def escape_markdown(text: str) -> str:
+    """Return text that Markdown shows literally, on one line and within a table cell."""
+    text = _MARKDOWN.sub(lambda match: match["interval"] or f"\\{match[0]}", visible(text))
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
+
+
+def fence(code: str, language: str = "") -> str:
+    """Return a Markdown code block with a fence longer than any in the code."""
+    longest = max(map(len, re.findall("`+", code)), default=0)
+    ticks = "`" * max(3, longest + 1)
+    return "\n".join([f"{ticks}{language}", *map(visible, code.splitlines()), ticks])
+
+
+@cache
+def _templates() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=select_autoescape(["html.j2"]),  # run directories may be a stranger's
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    functions = (
+        format_number,
+        format_interval,
+        format_estimate,
+        format_hyperparameter,
+        format_seeds,
+        plural,
+        capitalize,
+        fence,
+    )
+    templates.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    templates.filters |= {function.__name__: function for function in (*functions, capitalize, fence)} | {
+        "md": escape_markdown
+    }
+    return templates
+
+
+def render(template: str, **context: Any) -> str:
+    """Return a template of lab/analysis/templates/ filled with values; those ending in .html.j2 escape them."""
+    return _templates().get_template(template).render(**context)
