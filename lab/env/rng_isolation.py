@@ -96,9 +96,9 @@ def _fingerprint(name: str) -> Any:
 def explain_global_draws(name: str, changed: Iterable[str]) -> str:
     """Return the error for an environment that drew from global generators though its dry run did not."""
     return (
-        f"{name} drew from {' and '.join(changed)}, which all of a process share, as it did not in its trial: results"
-        " would depend on what else draws from there. Set env.isolate_rng=always to give each environment states of"
-        " its own."
+        f"{name} drew from {' and '.join(changed)}, which is global to the process, although it did not in its dry run:"
+        " results would depend on what else draws from it. Set env.isolate_rng=always to give each environment its own"
+        " states."
     )
 
 
@@ -153,13 +153,13 @@ class DryRun(NamedTuple):
         texts = []
         if self.global_rngs:
             texts.append(
-                f"{name} draws from {' and '.join(self.global_rngs)}, which all of a process share: each environment"
-                " gets states of its own, seeded by its Session. To draw from self.np_random is faster."
+                f"{name} draws from {' and '.join(self.global_rngs)}, which is global to the process: each environment"
+                " gets its own states, seeded by its Session. Drawing from self.np_random is faster."
             )
         if not self.repeatable:
             texts.append(
-                f"{name} does not do the same again with the same seed and actions: its results cannot be reproduced."
-                " It may draw from a generator that no seed reaches, or depend on the time."
+                f"{name} behaves differently with the same seed and actions: its results cannot be reproduced. It may"
+                " draw from a generator that is not seeded, or depend on the time."
             )
         return texts
 

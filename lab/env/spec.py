@@ -9,9 +9,9 @@ from lab.errors import require
 
 @dataclass
 class Reference:
-    """What is known of an environment, to measure results by; null where it is not known."""
+    """Known returns of an environment that results are compared with; None where unknown."""
 
-    id: str | None  # the environment that the figures are of; they are left out for any other
+    id: str | None  # Gymnasium id that the returns belong to; they are ignored for any other
     random_return: float | None  # mean return of uniformly random actions
     solved: float | None  # 100-episode mean return at which it counts as solved
     random_return_error: float | None = None  # standard error of random_return
@@ -23,7 +23,7 @@ class EnvSpec:
 
     name: str  # short name, used in the name of a run
     id: str  # Gymnasium id
-    num_envs: Count  # environments that a Session steps side by side
+    num_envs: Count  # environments that a Session steps together
     kwargs: dict[str, Any]  # arguments for the environment's constructor
     vectorization_mode: Literal["auto", "native", "sync", "async"]
     restore: Literal["auto", "pickle", "replay", "reset"]

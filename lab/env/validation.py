@@ -113,7 +113,7 @@ class ValidatedVector(VectorWrapper[Any, Any, Any, Any, Any]):
 
 
 def _copy_spaces(env: gym.Env[Any, Any]) -> list[gym.Space[Any]]:
-    """Replace an environment's spaces by copies, as all environments of a class share those of the class."""
+    """Replace an environment's spaces by copies, because a class may give the same ones to all its environments."""
     spaces = []
     for name in ("observation_space", "action_space"):
         with suppress(Exception):  # a missing or read-only attribute

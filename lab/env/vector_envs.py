@@ -106,7 +106,7 @@ class AsyncVector(AsyncVectorEnv):
             try:
                 index, _, error, _ = self.error_queue.get(timeout=EXIT_SECONDS)
             except queue.Empty:  # it could not be pickled
-                raise LabError(f"A worker of {self._name} raised an error that cannot be told.") from None
+                raise LabError(f"A worker of {self._name} raised an error that cannot be pickled.") from None
             errors[index] = error
             self.parent_pipes[index].close()
             self.parent_pipes[index] = None  # type: ignore[call-overload] # marks a worker that ended

@@ -62,7 +62,7 @@ class RecentSteps(Replay):
 
     @property
     def description(self) -> str:
-        """How much a Session stores, in words."""
+        """A sentence on how much a Session stores."""
         size = format_bytes(self.size_bytes / len(self._max_priority))
         return f"the last {self.capacity:,} steps of each environment are kept, in {size}"
 

@@ -107,12 +107,12 @@ class Replay:
 
     @property
     def _size_setting(self) -> tuple[str, str]:
-        """The setting that determines the size, and advice for one that is too large."""
+        """The setting that determines the size, and advice if it is too large."""
         return f"{self.KEY}.size={self.spec.size}", f"try a smaller one, or {self.KEY}.dtype=float16"
 
     @property
     def description(self) -> str:
-        """How much a Session stores, in words."""
+        """A sentence on how much a Session stores."""
         size = format_bytes(self.size_bytes / len(self._max_priority))
         return f"the replay memory holds {self.capacity * self.num_envs:,} transitions in {size}"
 

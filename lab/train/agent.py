@@ -101,16 +101,16 @@ class Agent:
                 raise LabError(f"{now}, and {name} was written with {saved}.")
         change = _find_change(state["parameters"], self.algorithm.state(index)["parameters"])
         if change:
-            raise LabError(f"The agent is another one than that of {name}: {change}. Did its code change?")
+            raise LabError(f"The agent differs from that of {name}: {change}. Did its code change?")
         try:
             self.algorithm.restore(index, state)
             self.streams[index].restore(state["streams"])
             if self.moments:
                 self.moments[index].restore(state["observations"])
                 self._update_statistics()
-        except Exception as error:  # of any type, if the optimizer or a schedule is another one now
+        except Exception as error:  # of any type, if the optimizer or a schedule changed
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            raise LabError(f"The agent is another one than that of {name} ({text}). Did its code change?") from error
+            raise LabError(f"The agent differs from that of {name} ({text}). Did its code change?") from error
 
 
 def _find_change(before: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) -> str | None:

@@ -52,7 +52,7 @@ class Averages:
         self._sums[names] = self._sums[names] + rows if names in self._sums else rows
 
     def pop(self) -> dict[str, list[float | None]]:
-        """Return each metric's average by Session, None for one that took no step, and start again."""
+        """Return each metric's average by Session (None for a Session without a step), and start again."""
         sums: dict[str, torch.Tensor] = {}
         counts: dict[str, torch.Tensor] = {}
         for names, rows in self._sums.items():

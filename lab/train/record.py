@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lab.train.agent import Agent
 
 STATUS_SECONDS = 0.5  # least time between two writes of the status: each waits for the disk
-HEARTBEAT_SECONDS = 5.0  # most time between two writes while steps are taken
+HEARTBEAT_SECONDS = 5.0  # most time between two writes during training
 WINDOW = 100  # episodes in the mean return
 TABLES = {
     "episodes": ("frame", "return", "length"),

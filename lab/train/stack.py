@@ -197,7 +197,7 @@ class Stack:
             self.finish_requested()
 
     def heartbeat(self) -> None:
-        """Show in the status files, now and then, that steps are taken."""
+        """Update the status files now and then, to show that training continues."""
         if perf_counter() - self.heartbeat_time >= HEARTBEAT_SECONDS:
             for s in self.collector.alive:
                 self.records[s].heartbeat(self.frame)
@@ -308,7 +308,7 @@ class Stack:
 
     def save_at_end(self, s: int) -> None:
         """Save one Session that ends."""
-        # Environments that are reset at each checkpoint can only be restored from one that was due.
+        # Environments that are reset at each checkpoint can be restored only from a checkpoint that was due.
         if self.restore_method != "reset" or self.frame >= self.spec.frames:
             self.save([s])
         if self.records[s].best == float("-inf"):

@@ -109,7 +109,7 @@ def test_a_session_warns_once_of_where_random_numbers_come_from(
 ) -> None:
     directory = train(tmp_path / "dice", specs(*DICE, *FEW))[0]
     (warning,) = directory.read_status()["warnings"]
-    assert warning.startswith("env.id=tests.rogue:Dice-v0 draws from numpy.random, which all of a process share")
+    assert warning.startswith("env.id=tests.rogue:Dice-v0 draws from numpy.random, which is global to the process")
     assert directory.log.read_text().count("draws from numpy.random") == 1
     unseeded = ("env=gymnasium", "env.id=tests.rogue:Unseeded-v0", "name=unseeded")
     (warning,) = train(tmp_path / "unseeded", specs(*unseeded, *FEW))[0].read_status()["warnings"]

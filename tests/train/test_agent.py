@@ -61,7 +61,7 @@ def test_other_parameters_are_a_sentence(interrupted: RunDir) -> None:
         checkpoint.write(interrupted.checkpoint(which), state)
     before = files(interrupted)
     for command, words in ((enjoy, ["checkpoint=last"]), (resume, [])):
-        with pytest.raises(LabError, match=r"The agent is another one than that of .*: .* is \[1\] there and"):
+        with pytest.raises(LabError, match=r"The agent differs from that of .*: .* is \[1\] there and"):
             command([str(interrupted.path), *words])
     state["parameters"] = {}
     checkpoint.write(interrupted.checkpoint("last"), state)
@@ -74,5 +74,5 @@ def test_another_optimizer_is_a_sentence(interrupted: RunDir) -> None:
     state = plain(checkpoint.read(interrupted.checkpoint("last")))
     state["optimizers"] = {}
     checkpoint.write(interrupted.checkpoint("last"), state)
-    with pytest.raises(LabError, match=r"The agent is another one than that of .*KeyError"):
+    with pytest.raises(LabError, match=r"The agent differs from that of .*KeyError"):
         resume([str(interrupted.path)])
