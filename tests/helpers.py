@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,22 @@ def lab(
         check=False,
         env={**os.environ, **(env or {})},
     )
+
+
+def start_lab(*words: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
+    """Start the command line in a session of its own, so that a signal reaches this process alone."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "lab", *words]
+    return subprocess.Popen(command, cwd=cwd, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def wait_for(holds: Callable[[], Any], process: subprocess.Popen[str] | None = None, seconds: float = 90.0) -> None:
+    """Wait until something holds, while a process runs."""
+    patience = time.monotonic() + seconds
+    while not holds():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < patience, "it took too long"
+        time.sleep(0.05)
 
 
 def clone(folder: Path) -> dict[str, Any]:

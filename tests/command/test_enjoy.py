@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from lab.command.enjoy import main
 from lab.command.film import film
 from lab.errors import LabError
 from lab.run.directory import RunDir
-from tests.helpers import ROOT, lab, train
+from tests.helpers import ROOT, lab, start_lab, train, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +98,8 @@ def test_a_signal_ends_it_after_a_step_with_whole_films(
     import imageio.v3 as imageio
 
     words = ["enjoy", str(endless.path), "checkpoint=last", "max_steps=100000", f"video={tmp_path}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lab", *words],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    patience = time.monotonic() + 60
-    while not any(path.stat().st_size for path in tmp_path.glob(".episode-0.*")):
-        assert process.poll() is None and time.monotonic() < patience
-        time.sleep(0.1)
+    process = start_lab(*words)
+    wait_for(lambda: any(path.stat().st_size for path in tmp_path.glob(".episode-0.*")), process)
     os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors

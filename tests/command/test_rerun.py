@@ -6,9 +6,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ from lab.run.code import snapshot
 from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir, find_sessions
 from lab.run.files import read_json, write_json
-from tests.helpers import clone, git, lab, result, train
+from tests.helpers import clone, git, lab, result, start_lab, train, wait_for
 
 SMALL = ("algo=a2c", "frames=1000", "log.every=250", "eval.every=500", "eval.episodes=2", "log.tensorboard=false",
          "algo.horizon=16")  # fmt: skip
@@ -226,13 +223,9 @@ def test_ctrl_c_ends_it_and_leaves_no_worktree(tmp_path: Path) -> None:
     assert lab(*SMALL, *slow, "hydra.run.dir=session", **there).returncode == 0
     status = tmp_path / "clone" / "session" / "spec.yaml"
     status.write_text(status.read_text().replace("frames: 1000", "frames: 100000"))
-    words = [sys.executable, "-m", "lab", "rerun", "session", "out=again"]
-    process = subprocess.Popen(words, cwd=tmp_path / "clone", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start_lab("rerun", "session", "out=again", cwd=tmp_path / "clone")
     again = RunDir(tmp_path / "clone" / "again")
-    patience = time.monotonic() + 60
-    while not again.metrics.exists() or again.metrics.read_text().count("\n") < 2:
-        assert time.monotonic() < patience and process.poll() is None
-        time.sleep(0.1)
+    wait_for(lambda: again.metrics.exists() and again.metrics.read_text().count("\n") > 1, process)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, output + errors

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from omegaconf import DictConfig
 from lab.launch.launcher import AnyLauncher, JobLauncher
 from lab.sweep import register
 from lab.trial import Job
-from tests.helpers import CONF
+from tests.helpers import CONF, wait_for
 
 SECONDS = 60.0  # for a job that does nothing to end
 
@@ -56,7 +55,7 @@ class LauncherContract:
         launcher.warm_up()
         jobs = [job(number, name) for number, name in enumerate(("fine", "raises", "fine"))]
         futures = launcher.submit(jobs)
-        wait_for(futures)
+        wait_for(lambda: all(future.done() for future in futures), seconds=SECONDS)
         assert [launcher.error(future) for future in futures] == [None, "ValueError: this is broken", None]
         assert [future.result().overrides for future in futures] == [[each.overrides[0]] for each in jobs]
 
@@ -67,14 +66,15 @@ class LauncherContract:
             pytest.skip("it cannot kill jobs")
         jobs = [job(number, "hangs") for number in range(launcher.slots + 1)]
         futures = launcher.submit(jobs)
-        wait_for_start(tmp_path, launcher.slots)
+        started = [tmp_path / str(number) / "started" for number in range(launcher.slots + 1)]
+        wait_for(lambda: all(path.exists() for path in started[:-1]), seconds=SECONDS)
         launcher.stop()
         launcher.kill(jobs[0])
-        wait_for([futures[0]])
+        wait_for(futures[0].done, seconds=SECONDS)
         assert "The job has no result: " in str(launcher.error(futures[0]))
         launcher.kill()
-        wait_for(futures)
-        assert not (tmp_path / str(launcher.slots) / "started").exists()
+        wait_for(lambda: all(future.done() for future in futures), seconds=SECONDS)
+        assert not started[-1].exists()
 
     def test_jobs_are_numbered_on_and_none_is_adopted_that_is_over(self, launcher: JobLauncher, tmp_path: Path) -> None:
         assert launcher.adopt() == []
@@ -82,25 +82,10 @@ class LauncherContract:
         (tmp_path / ".jobs" / "6.log").touch()
         for number in (7, 8):
             (future,) = launcher.submit([job(number, "fine")])
-            wait_for([future])
+            wait_for(future.done, seconds=SECONDS)
             assert future.result().hydra_cfg.hydra.job.num == number
         assert launcher.adopt() == []
 
 
 def job(number: int, name: str) -> Job:
     return Job(0, [f"name={name}", f"hydra.sweep.subdir='{number}'"], {})
-
-
-def wait_for(futures: Sequence[Future[Any]]) -> None:
-    wait_until(lambda: all(future.done() for future in futures))
-
-
-def wait_for_start(folder: Path, count: int) -> None:
-    wait_until(lambda: sum((folder / str(number) / "started").exists() for number in range(count)) == count)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    patience = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < patience
-        time.sleep(0.05)

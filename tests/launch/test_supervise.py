@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lab.run.directory import RunDir, find_sessions
 from lab.run.files import read_json
-from tests.helpers import ROOT, lab
+from tests.helpers import lab, start_lab, wait_for
 
 SLOW = (pytest.mark.slow, pytest.mark.law)
 ENDS = (
@@ -25,7 +22,7 @@ ENDS = (
 ENDED = "The process ended with exit code {} before its work was done"
 
 
-def way(name: str, where: str = "step") -> tuple[str, str]:
+def ends(name: str, where: str = "step") -> tuple[str, str]:
     return f"+env.kwargs.way='{name}'", f"+env.kwargs.where={where}"
 
 
@@ -53,7 +50,7 @@ def way(name: str, where: str = "step") -> tuple[str, str]:
 def test_law_4_however_an_environment_ends_its_process_the_session_failed(
     tmp_path: Path, name: str, seed: str, sentence: str
 ) -> None:
-    done = lab(*ENDS, *way(name), f"seed={seed}", f"hydra.run.dir={tmp_path}")
+    done = lab(*ENDS, *ends(name), f"seed={seed}", f"hydra.run.dir={tmp_path}")
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "Failed: " in done.stdout
@@ -83,7 +80,7 @@ def test_law_4_however_an_environment_ends_its_process_the_session_failed(
 def test_before_a_session_began_there_is_a_sentence_and_no_directory(
     tmp_path: Path, where: str, name: str, sentence: str, code: int
 ) -> None:
-    done = lab(*ENDS, *way(name, where), f"hydra.run.dir={tmp_path}/a/b")
+    done = lab(*ENDS, *ends(name, where), f"hydra.run.dir={tmp_path}/a/b")
     assert done.returncode == code, done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
@@ -95,7 +92,7 @@ def test_before_a_session_began_there_is_a_sentence_and_no_directory(
 @pytest.mark.parametrize("launcher", ["local", "basic"])
 def test_law_4_in_a_sweep(tmp_path: Path, launcher: str) -> None:
     seeds = ("seed=0,1", "stack=1", f"hydra/launcher={launcher}")
-    done = lab("-m", *ENDS, *way("os._exit(0)"), *seeds, f"hydra.sweep.dir={tmp_path}")
+    done = lab("-m", *ENDS, *ends("os._exit(0)"), *seeds, f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     states = [read_json(session.status)["state"] for session in find_sessions(tmp_path)]
@@ -105,32 +102,18 @@ def test_law_4_in_a_sweep(tmp_path: Path, launcher: str) -> None:
         assert f"python -m lab resume {tmp_path}" in done.stderr
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "lab", *words],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 LONG = ("frames=10_000_000", "log.every=500", "log.tensorboard=false", "eval.every=0")
 
 
 def test_the_process_that_trains_ends_with_the_one_that_watches_it(tmp_path: Path) -> None:
-    process = start(*LONG, f"hydra.run.dir={tmp_path}")
+    process = start_lab(*LONG, f"hydra.run.dir={tmp_path}")
     directory = RunDir(tmp_path)
     wait_for(directory.metrics.exists, process)
     trainer = read_json(directory.status)["pid"]
     assert trainer != process.pid
     process.kill()
     process.communicate(timeout=30)
-    patience = time.monotonic() + 10
-    while directory.lock.is_held():
-        assert time.monotonic() < patience
-        time.sleep(0.05)
+    wait_for(lambda: not directory.lock.is_held(), seconds=10)
     assert directory.read_status()["state"] == "interrupted"
 
 
@@ -143,7 +126,7 @@ def test_a_ctrl_c_that_the_watching_process_alone_is_sent_counts_once(
 ) -> None:
     endless = ("env=gymnasium", "env.id=tests.envs:Fated-v0", "+env.kwargs.fate=hangs", "env.restore=pickle")
     chosen = (*endless, "algo.horizon=400", "name=x") if at_once else ()
-    process = start(*LONG, *chosen, f"hydra.run.dir={tmp_path}")
+    process = start_lab(*LONG, *chosen, f"hydra.run.dir={tmp_path}")
     directory = RunDir(tmp_path)
     wait_for(directory.log.exists if at_once else directory.metrics.exists, process)
     for _ in range(count):
@@ -170,14 +153,14 @@ STARTS: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("kind", STARTS)
 def test_law_4_a_signal_at_any_moment_of_the_start(tmp_path: Path, kind: str, number: signal.Signals) -> None:
     before = time.monotonic()
-    process = start(*(word.format(tmp_path / "whole") for word in STARTS[kind]))
+    process = start_lab(*(word.format(tmp_path / "whole") for word in STARTS[kind]))
     wait_for(lambda: bool(find_sessions(tmp_path / "whole")), process)
     seconds = time.monotonic() - before
     process.kill()
     process.communicate()
     for moment in range(MOMENTS):
         folder = tmp_path / f"moment-{moment}"
-        process = start(*(word.format(folder) for word in STARTS[kind]))
+        process = start_lab(*(word.format(folder) for word in STARTS[kind]))
         time.sleep(0.5 + 1.3 * seconds * moment / MOMENTS)
         os.killpg(process.pid, number)
         output, errors = process.communicate(timeout=60)
@@ -188,11 +171,3 @@ def test_law_4_a_signal_at_any_moment_of_the_start(tmp_path: Path, kind: str, nu
         assert all(read_json(session.status)["state"] == "interrupted" for session in find_sessions(folder))
         if kind == "session":
             assert not folder.exists() or find_sessions(folder), "no half directory"
-
-
-def wait_for(holds: Any, process: subprocess.Popen[str], seconds: float = 90.0) -> None:
-    patience = time.monotonic() + seconds
-    while not holds():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < patience
-        time.sleep(0.05)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers import ROOT
+from tests.helpers import ROOT, start_lab
 from tests.slurm.helpers import NAME, Start, slurm
 
 SCRIPT = "tests/slurm/cluster.py"
@@ -34,18 +34,14 @@ def calls_off(cluster: None) -> Iterator[None]:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Give a function that begins the command line as a process, to be sent signals; leave none behind."""
-    begun: list[subprocess.Popen[str]] = []
+    """Give `start_lab`, and leave none of its processes behind."""
+    started: list[subprocess.Popen[str]] = []
 
-    def begin(*words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "lab", *words]
-        pipe = subprocess.PIPE
-        # A session of its own, so that a signal reaches this process alone.
-        process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-        begun.append(process)
-        return process
+    def start(*words: str) -> subprocess.Popen[str]:
+        started.append(start_lab(*words))
+        return started[-1]
 
-    yield begin
-    for process in begun:
+    yield start
+    for process in started:
         process.kill()
         process.communicate()

@@ -9,10 +9,8 @@ from __future__ import annotations
 import csv
 import re
 import signal
-import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from lab.common.text import quote
 from lab.run.directory import RunDir, SweepDir, find_sessions
 from lab.run.files import read_json
 from tests.helpers import clone, lab, result, train
+from tests.helpers import wait_for as wait_seconds
 from tests.slurm.helpers import NAME, Start, slurm
 from tests.sweep.test_sweep import states
 
@@ -33,6 +32,7 @@ SLURM = ("hydra/launcher=slurm", f"hydra.launcher.name={NAME}", "hydra.launcher.
 TWO = ("hydra.launcher.array_parallelism=2", "parallel=2", "stack=1")  # at the same time
 AWKWARD = "a sweep, of 'two' \"seeds\" [on] {n=1}; é$HOME"
 SECONDS = 240.0  # that something may take which SLURM does
+wait_for = partial(wait_seconds, seconds=SECONDS)
 
 
 def queued(*options: str) -> list[str]:
@@ -58,14 +58,6 @@ def runs(folder: Path) -> list[tuple[str, str]]:
     options = ("--duplicates", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,Start")
     rows = [row.split("|") for row in slurm("sacct", f"--jobs={','.join(arrays(folder))}", *options).splitlines()]
     return [(task, state.split()[0]) for task, state, start in rows if start not in ("Unknown", "None")]
-
-
-def wait_for(holds: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
-    patience = time.monotonic() + SECONDS
-    while not holds():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < patience, "it took too long"
-        time.sleep(0.2)
 
 
 def saved(folder: Path) -> list[RunDir]:
