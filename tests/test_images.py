@@ -30,14 +30,14 @@ SLOW = pytest.mark.slow
 NETS = {"plain": (), "residual": ("net=impala", "net.filters=[3]", "net.blocks=1", "net.hidden=[5]")}
 
 
-def words(algo: str, net: str = "plain") -> list[str]:
+def overrides(algo: str, net: str = "plain") -> list[str]:
     plain = [word for word in PICTURE if net == "plain" or not word.startswith("net")]
     return [*plain, *NETS[net], *ALGOS[algo]]
 
 
 @pytest.mark.parametrize("algo", ALGOS)
 def test_it_learns_to_look(tmp_path: Path, algo: str) -> None:
-    directory = train(tmp_path, *words(algo), "frames=3000", "eval.every=3000", "eval.episodes=20")[0]
+    directory = train(tmp_path, *overrides(algo), "frames=3000", "eval.every=3000", "eval.episodes=20")[0]
     with directory.metrics.open() as file:
         row = list(csv.DictReader(file))[-1]
     assert float(row["eval_return"]) >= 0.95 * float(row["eval_length"]), "the reward of a step is 1 at best"
@@ -48,8 +48,8 @@ def test_it_learns_to_look(tmp_path: Path, algo: str) -> None:
     ("algo", "net"), [("ppo", "plain"), pytest.param("ppo", "residual", marks=SLOW), ("dqn", "plain")]
 )
 def test_law_1_alone_is_as_in_a_stack(tmp_path: Path, algo: str, net: str) -> None:
-    alone = train(tmp_path / "alone", *words(algo, net), "frames=768", "seed=2")
-    stacked = train(tmp_path / "stacked", *words(algo, net), "frames=768", "seed=[0,1,2,3]")
+    alone = train(tmp_path / "alone", *overrides(algo, net), "frames=768", "seed=2")
+    stacked = train(tmp_path / "stacked", *overrides(algo, net), "frames=768", "seed=[0,1,2,3]")
     assert result(stacked[2]) == result(alone[0])
     assert len({result(directory)["weights"] for directory in stacked}) == 4
 
@@ -61,7 +61,7 @@ def killed() -> None:
 @pytest.mark.law
 @pytest.mark.parametrize("algo", ["dqn", pytest.param("ppo", marks=SLOW)])
 def test_law_1_killed_and_resumed(tmp_path: Path, algo: str) -> None:
-    made = specs(*QUIET, *words(algo), "frames=1024", "checkpoint.every=256", "seed=1")
+    made = specs(*QUIET, *overrides(algo), "frames=1024", "checkpoint.every=256", "seed=1")
     whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
     assert go_on(made, [whole]) == ["completed"]
     horizons = made[0].frames // (8 * made[0].algo.horizon)
@@ -71,7 +71,7 @@ def test_law_1_killed_and_resumed(tmp_path: Path, algo: str) -> None:
 
 
 def test_bytes_stay_bytes_in_rollouts_replay_and_checkpoints(tmp_path: Path) -> None:
-    spec = specs(*QUIET, *words("dqn"), "frames=512", "eval.every=0")[0]
+    spec = specs(*QUIET, *overrides("dqn"), "frames=512", "eval.every=0")[0]
     spaces = probe(spec.env)
     stack = Stack([spec], [RunDir(tmp_path / "unused")], spaces)
     rollout = stack.collector.collect()
@@ -112,13 +112,13 @@ def test_images_are_kept_as_bytes_and_normalized_when_they_are_learned_from(
 
 
 def test_a_trained_agent_can_be_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    directory = train(tmp_path, *words("ppo"), "frames=512", "eval.every=0")[0]
+    directory = train(tmp_path, *overrides("ppo"), "frames=512", "eval.every=0")[0]
     enjoy([str(directory.path), "episodes=2", "checkpoint=last"])
     assert "episode   1" in capsys.readouterr().out
 
 
 def test_images_can_be_normalized(tmp_path: Path) -> None:
-    made = specs(*words("ppo"), "env.normalize_observations=true")
+    made = specs(*overrides("ppo"), "env.normalize_observations=true")
     agent = Agent(made, probe(made[0].env), torch.device("cpu"))
     collector = Collector(agent, [Environments(made[0].env, 8, agent.streams[0].environments)])
     assert collector.collect().observation.dtype == torch.float32

@@ -24,10 +24,10 @@ CASES = [("ppo", "gru"), ("a2c", "lstm")]
 SLOW = pytest.mark.slow
 
 
-def learned(folder: Path, *words: str) -> float:
+def learned(folder: Path, *overrides: str) -> float:
     """Train for a few thousand frames and return the mean return of 40 episodes of evaluation."""
-    words = (*RECALL, *words, "frames=5120", "eval.every=5120", "eval.episodes=40")
-    with train(folder, *words)[0].metrics.open() as file:
+    overrides = (*RECALL, *overrides, "frames=5120", "eval.every=5120", "eval.episodes=40")
+    with train(folder, *overrides)[0].metrics.open() as file:
         return float(list(csv.DictReader(file))[-1]["eval_return"])
 
 
@@ -41,7 +41,7 @@ def test_without_a_memory_it_is_a_guess(tmp_path: Path) -> None:
     assert 0.2 <= learned(tmp_path, *ALGOS["ppo"]) <= 0.8
 
 
-def words(algo: str, net: str, *more: str) -> list[str]:
+def overrides(algo: str, net: str, *more: str) -> list[str]:
     # Episodes of CartPole end anywhere in a horizon; the widths fit no vector register.
     chosen = [*ALGOS[algo], "env=cartpole", f"net={net}", "net.hidden=[7]", "net.size=5", "frames=768"]
     return [*(word for word in chosen if word != "~tuned"), "~tuned", *more]
@@ -59,7 +59,7 @@ def words(algo: str, net: str, *more: str) -> list[str]:
     ],
 )
 def test_law_1_alone_is_as_in_a_stack(tmp_path: Path, algo: str, net: str, more: tuple[str, ...]) -> None:
-    chosen = words(algo, net, *more)
+    chosen = overrides(algo, net, *more)
     if "env.num_envs=1" not in more:
         chosen.append("env.num_envs=8")
     alone = train(tmp_path / "alone", *chosen, "seed=2")
@@ -77,7 +77,7 @@ def killed() -> None:
 @pytest.mark.parametrize(("algo", "net"), [("ppo", "gru"), pytest.param("a2c", "lstm", marks=SLOW)])
 def test_law_1_killed_and_resumed(tmp_path: Path, algo: str, net: str) -> None:
     often = ("checkpoint.every=256", "eval.every=300", "frames=1280")
-    made = specs(*QUIET, *words(algo, net), "env.num_envs=8", *often)
+    made = specs(*QUIET, *overrides(algo, net), "env.num_envs=8", *often)
     whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
     assert go_on(made, [whole]) == ["completed"]
     moments = ((OnPolicy, "descend", 5), (Collector, "_step", 50), (Evaluation, "step", 5))
@@ -92,7 +92,7 @@ def test_law_1_killed_and_resumed(tmp_path: Path, algo: str, net: str) -> None:
 @pytest.mark.parametrize(("algo", "net"), [*CASES, ("reinforce", "gru")])
 def test_every_check_of_a_learning_step_passes(tmp_path: Path, algo: str, net: str, env: str) -> None:
     chosen = ["mode=dev", "frames=512", "env.num_envs=8", "eval.every=0"]
-    directory = train(tmp_path, *words(algo, net), env, *chosen)[0]
+    directory = train(tmp_path, *overrides(algo, net), env, *chosen)[0]
     assert directory.read_status()["error"] is None
     assert directory.read_status()["state"] == "completed"
 

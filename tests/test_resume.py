@@ -57,7 +57,7 @@ SEEDS = ("3", "[3,4,5]")  # alone, and in a stack
 KILLED = [(*pair, seed) for index, pair in enumerate(PAIRS) for seed in (SEEDS if KILLS > 1 else [SEEDS[index % 2]])]
 
 
-def words(algo: str, case: str, seed: str) -> list[str]:
+def overrides(algo: str, case: str, seed: str) -> list[str]:
     small = {"ppo": ("algo.horizon=32", "algo.batch_size=128"), "reinforce": ("algo.horizon=32", "~tuned")}
     small |= dict.fromkeys(OFF_POLICY, MEMORY)
     return [f"algo={algo}", *CASES[case], *small.get(algo, ("algo.horizon=16", "~tuned")), *OFTEN, f"seed={seed}"]
@@ -112,7 +112,7 @@ def check_kills(tmp_path: Path, chosen: list[str], kills: int) -> None:
 @pytest.mark.parametrize(("algo", "case", "seed"), KILLED)
 def test_law_1_killed_at_any_moment_and_resumed(tmp_path: Path, algo: str, case: str, seed: str) -> None:
     frames = 4_000 if algo in OFF_POLICY else 12_000  # of which the former take as long
-    check_kills(tmp_path, [*words(algo, case, seed), f"frames={frames}"], KILLS)
+    check_kills(tmp_path, [*overrides(algo, case, seed), f"frames={frames}"], KILLS)
 
 
 QUICK = (*OFTEN, "~tuned", "algo.horizon=16", "frames=2500", "seed=3")
@@ -421,7 +421,7 @@ def test_where_a_session_was_resumed_is_recorded_and_its_log_goes_on(tmp_path: P
     assert [part["frame"] for part in facts["resumed"]] == [640, 1152]
     assert all(part["start"] >= begun and part["git"] == facts["git"] for part in facts["resumed"])
     log = directory.log.read_text()
-    places = [log.index(words) for words in ("started", "interrupted at frame 640", "resumed at frame 640",
+    places = [log.index(overrides) for overrides in ("started", "interrupted at frame 640", "resumed at frame 640",
               "interrupted at frame 1152", "resumed at frame 1152", "completed at frame 2560")]  # fmt: skip
     assert places == sorted(places)
     assert log.count("started") == log.count("completed") == 1

@@ -79,8 +79,8 @@ def test_frames_and_lengths_of_episodes_leave_no_gap(tmp_path: Path) -> None:
 def test_tensorboard_holds_curves_histograms_and_hyperparameters(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    words = ("algo=ppo", "algo.horizon=32", "frames=1024", "log.tensorboard=true", "log.histograms=1")
-    directory = train(tmp_path, *words)[0]
+    overrides = ("algo=ppo", "algo.horizon=32", "frames=1024", "log.tensorboard=true", "log.histograms=1")
+    directory = train(tmp_path, *overrides)[0]
     events = EventAccumulator(str(directory.path), size_guidance={"histograms": 0}).Reload()
     tags = events.Tags()
     for tag in ("progress/return", "learning/entropy", "evaluation/return", "timing/frames_per_second"):
@@ -138,8 +138,8 @@ def test_a_full_disk_fails_the_session_with_a_sentence(tmp_path: Path, monkeypat
 )
 def test_an_interrupted_session_has_everything_written(tmp_path: Path, number: signal.Signals, vectorize: str) -> None:
     output = tmp_path / "run"
-    words = ["frames=10_000_000", "log.every=500", f"hydra.run.dir={output}", f"env.vectorization_mode={vectorize}"]
-    command = [sys.executable, "-m", "lab", *words, "env.num_envs=2"]
+    overrides = ["frames=10_000_000", "log.every=500", f"hydra.run.dir={output}", f"env.vectorization_mode={vectorize}"]
+    command = [sys.executable, "-m", "lab", *overrides, "env.num_envs=2"]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -264,9 +264,9 @@ def test_training_on_a_gpu(tmp_path: Path, env: str) -> None:
 
 
 def test_a_session_that_is_asked_to_stop_ends_pruned_and_those_beside_it_go_on(tmp_path: Path) -> None:
-    words = ("frames=3000", "algo.horizon=16", "eval.every=0", "log.every=500", "log.tensorboard=false")
-    alone = train_specs(tmp_path / "alone", specs(*words, "seed=1"))[0]
-    made = specs(*words, "seed=[0,1]")
+    overrides = ("frames=3000", "algo.horizon=16", "eval.every=0", "log.every=500", "log.tensorboard=false")
+    alone = train_specs(tmp_path / "alone", specs(*overrides, "seed=1"))[0]
+    made = specs(*overrides, "seed=[0,1]")
     directories = [RunDir(tmp_path / f"seed-{seed}") for seed in (0, 1)]
     stack = Stack(made, directories, probe(made[0].env))
     learn = stack.agent.algorithm.learn

@@ -19,7 +19,7 @@ from tests.helpers import lab, result, train
 from tests.rogue_process import CHANGES
 
 SLOW = (pytest.mark.slow, pytest.mark.law)
-WORDS = (
+OVERRIDES = (
     "env=gymnasium", "env.id=tests.rogue_process:Changes-v0", "name=changes", "env.num_envs=2", "frames=600",
     "algo.horizon=16", "eval.every=300", "checkpoint.every=300", "env.normalize_observations=true",
 )  # fmt: skip
@@ -44,7 +44,7 @@ def kept() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return result(train(tmp_path_factory.mktemp("nothing"), *WORDS, "+env.kwargs.what=nothing")[0])
+    return result(train(tmp_path_factory.mktemp("nothing"), *OVERRIDES, "+env.kwargs.what=nothing")[0])
 
 
 @pytest.mark.law
@@ -55,7 +55,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_law_1_an_environment_that_changes_settings_changes_no_result(
     tmp_path: Path, what: str, expected: dict[str, str]
 ) -> None:
-    directory = train(tmp_path, *WORDS, f"+env.kwargs.what={what}")[0]
+    directory = train(tmp_path, *OVERRIDES, f"+env.kwargs.what={what}")[0]
     assert directory.read_status()["state"] == "completed", directory.read_status()["error"]
     if what != "rounding":  # by which the environment beside it comes to other numbers, in the same step
         assert result(directory) == expected

@@ -24,8 +24,8 @@ FORGETFUL = ("env=gymnasium", "env.id=tests.envs:Forgetful-v0")
 STEPS = 70
 
 
-def env_spec(*words: str) -> EnvSpec:
-    return specs(*words)[0].env
+def env_spec(*overrides: str) -> EnvSpec:
+    return specs(*overrides)[0].env
 
 
 def way_of_class(name: str) -> str:
@@ -42,18 +42,18 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("way", ["pickle", "replay"])
-@pytest.mark.parametrize("words", [PENDULUM, CARTPOLE], ids=["pendulum", "cartpole"])
-def test_an_environment_goes_on_from_any_step(words: tuple[str, ...], way: str) -> None:
-    check_every_step(env_spec(*words), way)
+@pytest.mark.parametrize("overrides", [PENDULUM, CARTPOLE], ids=["pendulum", "cartpole"])
+def test_an_environment_goes_on_from_any_step(overrides: tuple[str, ...], way: str) -> None:
+    check_every_step(env_spec(*overrides), way)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [LANDER, FORGETFUL],
     ids=["lander", "forgetful"],
 )
-def test_an_environment_whose_pickle_forgets_goes_on_by_replay(words: tuple[str, ...]) -> None:
-    spec = env_spec(*words)
+def test_an_environment_whose_pickle_forgets_goes_on_by_replay(overrides: tuple[str, ...]) -> None:
+    spec = env_spec(*overrides)
     assert detect_restore_method(spec) == "replay"
     check_every_step(spec, "replay", every=7)
 
@@ -88,7 +88,7 @@ def check_every_step(spec: EnvSpec, way: str, every: int = 1) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "way"),
+    ("overrides", "way"),
     [
         (PENDULUM, "pickle"),
         (CARTPOLE, "pickle"),
@@ -100,8 +100,8 @@ def check_every_step(spec: EnvSpec, way: str, every: int = 1) -> None:
     ],
     ids=["pendulum", "cartpole", "native", "lander", "replayed", "async", "async lander"],
 )
-def test_environments_side_by_side_go_on_from_their_state(words: tuple[str, ...], way: str) -> None:
-    spec = env_spec(*words)
+def test_environments_side_by_side_go_on_from_their_state(overrides: tuple[str, ...], way: str) -> None:
+    spec = env_spec(*overrides)
     assert detect_restore_method(spec) == way
     original = Environments(spec, 3, np.random.default_rng(1), way)
     original.reset()
@@ -130,9 +130,9 @@ def test_environments_side_by_side_go_on_from_their_state(words: tuple[str, ...]
         twin.close()
 
 
-@pytest.mark.parametrize("words", [PENDULUM, ("env=cartpole",)], ids=["sync", "native"])
-def test_environments_that_are_reset_at_a_checkpoint_go_on_from_the_reset(words: tuple[str, ...]) -> None:
-    spec = env_spec(*words, "env.restore=reset")
+@pytest.mark.parametrize("overrides", [PENDULUM, ("env=cartpole",)], ids=["sync", "native"])
+def test_environments_that_are_reset_at_a_checkpoint_go_on_from_the_reset(overrides: tuple[str, ...]) -> None:
+    spec = env_spec(*overrides, "env.restore=reset")
     rng, other = np.random.default_rng(1), np.random.default_rng(9)
     original, twin = (Environments(spec, 2, stream, detect_restore_method(spec)) for stream in (rng, other))
     original.reset()

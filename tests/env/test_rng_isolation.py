@@ -48,15 +48,15 @@ def killed() -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_law_1_holds_for_draws_from_shared_generators(tmp_path: Path, case: str) -> None:
-    words = (*CASES[case], *FEW)
+    overrides = (*CASES[case], *FEW)
     before = RngWatch()
-    stacked = train(tmp_path / "stacked", specs(*words, "seed=[0,1]"))
+    stacked = train(tmp_path / "stacked", specs(*overrides, "seed=[0,1]"))
     assert before.changed() == [], "what the process shares is left as it was"
-    (alone,) = train(tmp_path / "alone", specs(*words, "seed=1"))
+    (alone,) = train(tmp_path / "alone", specs(*overrides, "seed=1"))
     assert result(stacked[1]) == result(alone), "alone as in a stack, and so again as before"
     assert stacked[0].episodes.read_text() != alone.episodes.read_text(), "seeds are independent"
     parts = [RunDir(tmp_path / "parts" / "1")]
-    made = specs(*words, "seed=1")
+    made = specs(*overrides, "seed=1")
     random.seed(5)
     np.random.seed(5)  # noqa: NPY002
     torch.manual_seed(5)  # as another process would be in another state
@@ -77,8 +77,8 @@ def test_workers_have_states_of_their_own_as_environments_of_one_process_have() 
 
 
 def test_a_trial_shows_which_generators_an_environment_draws_from() -> None:
-    def shared(*words: str) -> tuple[str, ...]:
-        return cached_dry_run(specs(*words)[0].env).global_rngs
+    def shared(*overrides: str) -> tuple[str, ...]:
+        return cached_dry_run(specs(*overrides)[0].env).global_rngs
 
     assert [shared(*DICE, f"+env.kwargs.kind={kind}") for kind in ("numpy", "random", "torch")] == [
         ("numpy.random",), ("random",), ("torch",),
@@ -94,9 +94,9 @@ def test_a_draw_that_the_trial_missed_fails_the_session(tmp_path: Path, kind: st
     late = ("frames=480", "eval.every=0") if not evaluated else ("frames=32", "eval.every=32", "eval.episodes=1")
     # An environment for evaluation draws at its 150th step: its episodes are made that long.
     long = ("+env.kwargs.length=200",) if evaluated else ()
-    words = (*DICE, f"+env.kwargs.kind={kind}", "+env.kwargs.at=rare", *FEW, *late, *long)
+    overrides = (*DICE, f"+env.kwargs.kind={kind}", "+env.kwargs.at=rare", *FEW, *late, *long)
     directory = RunDir(tmp_path)
-    assert go_on(specs(*words), [directory]) == ["failed"]
+    assert go_on(specs(*overrides), [directory]) == ["failed"]
     status = directory.read_status()
     name = {"numpy": "numpy.random"}.get(kind, kind)
     assert f"env.id=tests.rogue:Dice-v0 drew from {name}" in status["error"]
@@ -142,8 +142,8 @@ def test_states_are_swapped_and_swapped_back() -> None:
 @pytest.mark.slow
 @pytest.mark.law
 def test_seeds_differ_in_a_sweep_of_forked_workers(tmp_path: Path) -> None:
-    words = ("env=gymnasium", "env.id=tests.rogue:Dice-v0", "name=dice", "frames=400", "log.tensorboard=false")
-    seeds = ("-m", *words, "stack=1", "eval.every=0", "seed=0,1,2,3", f"hydra.sweep.dir={tmp_path}")
+    overrides = ("env=gymnasium", "env.id=tests.rogue:Dice-v0", "name=dice", "frames=400", "log.tensorboard=false")
+    seeds = ("-m", *overrides, "stack=1", "eval.every=0", "seed=0,1,2,3", f"hydra.sweep.dir={tmp_path}")
     done = lab(*seeds)
     assert done.returncode == 0, done.stderr
     assert len({(tmp_path / f"seed-{seed}" / "episodes.csv").read_text() for seed in range(4)}) == 4

@@ -20,8 +20,8 @@ def number(low: float, high: float) -> st.SearchStrategy[float]:
     return st.floats(low, high, allow_subnormal=False)
 
 
-def env_spec(*words: str):
-    return specs(*words)[0].env
+def env_spec(*overrides: str):
+    return specs(*overrides)[0].env
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
@@ -114,7 +114,7 @@ def test_an_id_without_a_version_is_the_newest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         (("env.id=CartPole-v9",), "v9.*doesn't exist"),
         (("env.id=Nothing-v0",), "does not exist"),
@@ -125,9 +125,9 @@ def test_an_id_without_a_version_is_the_newest() -> None:
         (("env=gymnasium", "env.id=tests.envs:Text-v0"), "Discrete, MultiDiscrete, MultiBinary or Box"),
     ],
 )
-def test_environments_that_cannot_be_made(words: tuple[str, ...], sentence: str) -> None:
+def test_environments_that_cannot_be_made(overrides: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(LabError, match=sentence):
-        probe(env_spec(*words))
+        probe(env_spec(*overrides))
 
 
 def test_an_environment_can_be_made_to_be_watched() -> None:

@@ -167,8 +167,8 @@ def test_transitions_are_normalized_by_the_statistics_of_the_draw(n: int, priori
 
 
 def test_a_reward_is_drawn_as_one_value_whenever_it_was_seen(tmp_path: Path) -> None:
-    words = ("algo=dqn", "env=acrobot", "~tuned", "algo.horizon=1", "env.num_envs=8", "env.normalize_rewards=true")
-    spec = specs(*words, "algo.learning_starts=0")[0]
+    overrides = ("algo=dqn", "env=acrobot", "~tuned", "algo.horizon=1", "env.num_envs=8", "env.normalize_rewards=true")
+    spec = specs(*overrides, "algo.learning_starts=0")[0]
     made = Stack([spec], [RunDir(tmp_path)], probe(spec.env))
     replay, collector = made.agent.algorithm.replay, made.collector
     assert replay

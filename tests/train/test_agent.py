@@ -15,12 +15,12 @@ from lab.run.directory import RunDir
 from lab.run.files import plain, read_json, write_json
 from tests.helpers import train
 
-WORDS = ("env=gymnasium", "env.id=tests.rogue_process:Counted-v0", "name=counted", "frames=500", "eval.every=0")
+OVERRIDES = ("env=gymnasium", "env.id=tests.rogue_process:Counted-v0", "name=counted", "frames=500", "eval.every=0")
 
 
 @pytest.fixture
 def interrupted(tmp_path: Path) -> RunDir:
-    directory = train(tmp_path, *WORDS, "checkpoint.every=200")[0]
+    directory = train(tmp_path, *OVERRIDES, "checkpoint.every=200")[0]
     write_json(directory.status, {**read_json(directory.status), "state": "interrupted", "frame": 400})
     return directory
 
@@ -60,9 +60,9 @@ def test_other_parameters_are_a_sentence(interrupted: RunDir) -> None:
         state["parameters"][name] = torch.zeros(1)  # which would fill any parameter without a word
         checkpoint.write(interrupted.checkpoint(which), state)
     before = files(interrupted)
-    for command, words in ((enjoy, ["checkpoint=last"]), (resume, [])):
+    for command, overrides in ((enjoy, ["checkpoint=last"]), (resume, [])):
         with pytest.raises(LabError, match=r"The agent differs from that of .*: .* is \[1\] there and"):
-            command([str(interrupted.path), *words])
+            command([str(interrupted.path), *overrides])
     state["parameters"] = {}
     checkpoint.write(interrupted.checkpoint("last"), state)
     with pytest.raises(LabError, match="is absent there"):
@@ -72,7 +72,7 @@ def test_other_parameters_are_a_sentence(interrupted: RunDir) -> None:
 
 def test_another_optimizer_is_a_sentence(interrupted: RunDir) -> None:
     state = plain(checkpoint.read(interrupted.checkpoint("last")))
-    state["optimizers"] = {}
+    state["learners"] = {}
     checkpoint.write(interrupted.checkpoint("last"), state)
     with pytest.raises(LabError, match=r"The agent differs from that of .*KeyError"):
         resume([str(interrupted.path)])

@@ -14,7 +14,7 @@ OWN = ("algo=a2c", "env=gymnasium", "env.id=tests.envs:Level-v0", "~tuned", "see
 
 
 @pytest.mark.parametrize(
-    ("words", "groups"),
+    ("overrides", "groups"),
     [
         ([], [[0, 1, 2]]),
         (["algo.lr=${seed}", "name=x_${seed}", "+env.kwargs.level=${seed}"], [[0, 1, 2]]),
@@ -25,8 +25,8 @@ OWN = ("algo=a2c", "env=gymnasium", "env.id=tests.envs:Level-v0", "~tuned", "see
         (["+net.odd=1", "~net.odd", "log.every=${seed}"], [[0], [1], [2]]),
     ],
 )
-def test_groups(words: list[str], groups: list[list[int]]) -> None:
-    made = specs(*OWN, *words)
+def test_groups(overrides: list[str], groups: list[list[int]]) -> None:
+    made = specs(*OWN, *overrides)
     assert [members for members, _ in group_in_lockstep(made, probe(made[0].env))] == groups
 
 
