@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from annotated_types import Ge
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lab.algo.algorithm import Algorithm
 from lab.common.imports import import_named
@@ -243,27 +243,9 @@ def load(path: Path) -> Spec:
     return spec
 
 
-def arguments(cls: type[T], words: list[str], command: str) -> T:
-    """Read the key=value words that follow a command into a dataclass whose fields all have defaults.
-
-    Raises:
-        LabError: an unknown key, or a value of the wrong type.
-    """
-    pairs = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise LabError(f"{command}: {word!r} is not understood: options are written key=value.")
-        try:
-            pairs[key] = OmegaConf.create(f"v: {value}").v if value else ""
-        except Exception:  # not YAML, so a plain word
-            pairs[key] = value
-    return _build(cls, pairs, "", command)
-
-
-def _build(cls: type[T], values: Any, prefix: str, where: str = "the spec") -> T:
+def _build(cls: type[T], values: Any, prefix: str) -> T:
     """Merge plain data into a dataclass, field by field, so that an error can name the key, the value and the type."""
-    group = prefix.rstrip(".") or where
+    group = prefix.rstrip(".") or "the spec"
     if not isinstance(values, dict):
         raise LabError(f"{group}={format_value(values)} is not allowed: {group} must be a group of keys.")
     if "_target_" in values:

@@ -59,8 +59,8 @@ def command(
             if overrides:
                 function(Path(arguments[0]), list(arguments[1:]))
                 return
-            pairs = [_as_pair(word) for word in arguments if _is_option(word)]
-            paths = [Path(word) for word in arguments if not _is_option(word)]
+            pairs = [_as_pair(argument) for argument in arguments if _is_option(argument)]
+            paths = [Path(argument) for argument in arguments if not _is_option(argument)]
             if not paths:
                 raise LabError(f"{name}: the run directory is missing: python -m lab {name} DIR {' '.join(arguments)}")
             extra = [] if several else list(map(str, paths[1:]))
@@ -72,23 +72,23 @@ def command(
     return decorate
 
 
-def _is_option(word: str) -> bool:
+def _is_option(argument: str) -> bool:
     """Return whether an argument is an option; Hydra's names for directories hold equals signs too."""
-    return word.startswith("--") or (re.match(r"\w+=", word) is not None and not Path(word).exists())
+    return argument.startswith("--") or (re.match(r"\w+=", argument) is not None and not Path(argument).exists())
 
 
-def _as_pair(word: str) -> str:
-    return f"{word[2:]}=true" if word.startswith("--") else word
+def _as_pair(argument: str) -> str:
+    return f"{argument[2:]}=true" if argument.startswith("--") else argument
 
 
-def _read(options: type[Any], words: Sequence[str], command: str) -> dict[str, Any]:
+def _read(options: type[Any], pairs: Sequence[str], command: str) -> dict[str, Any]:
     """Return the values of options that are written key=value."""
     kinds = get_type_hints(options, include_extras=True)
     values: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
+    for argument in pairs:
+        key, equals, value = argument.partition("=")
         if not equals:
-            raise LabError(f"{command}: {word!r} is not understood: options are written key=value.")
+            raise LabError(f"{command}: {argument!r} is not understood: options are written key=value.")
         if key not in kinds:
             hint = f"{did_you_mean(key, kinds)} Its keys are: {', '.join(kinds)}." if kinds else ""
             raise LabError(f"{key} cannot be set: {command} has no key {key!r}.{hint}")

@@ -48,7 +48,7 @@ class Verdict:
 
     @property
     def difference(self) -> float | None:
-        """The return now less that before; 0 if neither exists, None if only one does."""
+        """The return now less that before; 0 if neither exists, None if the other is missing."""
         if self.then is None or self.now is None:
             return 0.0 if self.then is self.now and self.error is None else None
         return self.now - self.then

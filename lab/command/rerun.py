@@ -68,8 +68,8 @@ def main(path: Path, options: Options) -> None:
         LabError: the directory, its code or its packages do not allow it; nothing was written then.
     """
     find_level(path)  # raises
-    found = find_sessions(path)
-    completed = [session for session in found if session.read_status()["state"] == "completed"]
+    sessions = find_sessions(path)
+    completed = [session for session in sessions if session.read_status()["state"] == "completed"]
     if not completed:
         raise LabError(f"No Session in {path} has completed, so there is nothing to compare a run with.")
     out = Path(options.out) if options.out else default_out(completed[0])
@@ -80,8 +80,8 @@ def main(path: Path, options: Options) -> None:
     with ExitStack() as stack:
         codes = restore_code(stack, completed, here=options.code == "here")
         differences = print_differences(console, completed)
-        print_doubts(console, path, found, completed)
-        console.print(f"Running {len(completed)} of {len(found)} Sessions of {path} again in {out}")
+        print_doubts(console, path, sessions, completed)
+        console.print(f"Running {len(completed)} of {len(sessions)} Sessions of {path} again in {out}")
         slots = options.slots or max(1, len(os.sched_getaffinity(0)) // read_spec(completed[0])["threads"])
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-rerun-")))
         jobs = plan(path, out, completed, codes, slots, folder)
@@ -93,8 +93,8 @@ def main(path: Path, options: Options) -> None:
     content |= {"tolerance": options.tolerance, "differs": differences}
     write_json(rerun_path(out), {**content, "sessions": [verdict.to_dict() for verdict in verdicts]})
     print_verdicts(console, path, out, verdicts, options.tolerance)
-    if len(verdicts) < len(found):
-        console.print(f"{len(found) - len(verdicts)} of {len(found)} were not run again.", style="yellow")
+    if len(verdicts) < len(sessions):
+        console.print(f"{len(sessions) - len(verdicts)} of {len(sessions)} were not run again.", style="yellow")
     if not all(verdict.is_within(options.tolerance) for verdict in verdicts):
         sys.exit(1)
 
@@ -175,7 +175,7 @@ def print_differences(console: Terminal, completed: Sequence[RunDir]) -> dict[st
     return {name: list(pair) for name, pair in differences.items()}
 
 
-def print_doubts(console: Terminal, path: Path, found: Sequence[RunDir], completed: Sequence[RunDir]) -> None:
+def print_doubts(console: Terminal, path: Path, sessions: Sequence[RunDir], completed: Sequence[RunDir]) -> None:
     """Print what else may change the numbers, and which Sessions are not run again."""
     from lab.run.code.packages import resumed_with_other_code
     from lab.run.code.snapshot import CodeSnapshot, list_omitted
@@ -187,7 +187,7 @@ def print_doubts(console: Terminal, path: Path, found: Sequence[RunDir], complet
         for entry in resumed_with_other_code(session):
             frame, sha = entry["frame"], entry["git"]["sha"]
             doubts.append(f"{session.path} was resumed with other code at frame {frame:,}: {sha}")
-    for session in found:
+    for session in sessions:
         if session not in completed:
             status, name = session.read_status(), session.path.relative_to(path)
             doubts.append(f"{name} is not run again: it is {status['state']} at {status['frame']:,} frames")

@@ -20,7 +20,7 @@ class GpuPool:
 
     Attributes:
         names: the GPUs, as CUDA_VISIBLE_DEVICES names them.
-        per_gpu: number of jobs that share a GPU.
+        per_gpu: number of jobs on a GPU at the same time.
         memory: MiB that must be free on a GPU before a job gets it; None for no such condition.
     """
 

@@ -122,7 +122,7 @@ class AnyLauncher(JobLauncher):
 
 
 def failed(overrides: Sequence[str], reason: str) -> JobReturn:
-    """Return the result of a job that left none itself."""
+    """Return the result of a job that ended without one."""
     result = JobReturn()
     result.overrides, result.status = list(overrides), JobStatus.FAILED
     result.return_value = LabError(f"The job has no result: {reason}.")

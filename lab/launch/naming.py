@@ -35,7 +35,7 @@ def select_for_all(config: DictConfig, key: str, seeds: Sequence[int]) -> str | 
 
 
 def name_directory(config: DictConfig, key: str, seeds: Sequence[int]) -> None:
-    """Set the key of a directory, such as hydra.sweep.dir, to one that all seeds share."""
+    """Set the key of a directory, such as hydra.sweep.dir, to the same one for all seeds."""
     directory = select_for_all(config, key, seeds)
     if directory is not None:
         with flag_override(config.hydra, ["readonly", "struct"], False):

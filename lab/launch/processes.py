@@ -77,7 +77,7 @@ class ProcessPool(Generic[T]):
             try:
                 return process.wait()
             finally:
-                kill_group(process.pid)  # processes that a killed job has left running
+                kill_group(process.pid)  # a killed job may have running children
                 with self._lock:
                     del self._running[key]
 

@@ -114,16 +114,16 @@ class SlurmLauncher(JobLauncher):
         return [self.monitor.watch(self._tasks[job]) for job in jobs]
 
     def adopt(self) -> list[tuple[Job, Future[JobReturn]]]:
-        found: dict[Job, Task] = {}
+        tasks: dict[Job, Task] = {}
         for path in sorted(self.directory.jobs.glob("*.json"), key=lambda path: int(path.stem)):
             record = read_json(path, JOB)
             trial = TrialDir(self.directory.path / Path(next(iter(record["sessions"].values()))).parent)
             job = Job(record["trial"], record["overrides"], {int(s): trial.session(int(s)) for s in record["sessions"]})
             if not job.ended:
-                found[job] = Task(record["task"], Path(record["folder"]))
-        queued = tasks_in_queue(found.values())
-        self._tasks |= {job: task for job, task in found.items() if task.id in queued}
-        return [(job, self.monitor.watch(task)) for job, task in found.items() if task.id in queued]
+                tasks[job] = Task(record["task"], Path(record["folder"]))
+        queued = tasks_in_queue(tasks.values())
+        self._tasks |= {job: task for job, task in tasks.items() if task.id in queued}
+        return [(job, self.monitor.watch(task)) for job, task in tasks.items() if task.id in queued]
 
     def kill(self, job: Job | None = None) -> None:
         self._cancel([job] if job else list(self._tasks))
@@ -152,7 +152,7 @@ class SlurmLauncher(JobLauncher):
             write_sealed_json(self.directory.jobs / f"{number}.json", {**content, "sessions": sessions})
 
     def _write_shared(self, code: CodeCopy) -> Path:
-        """Write what all tasks share to one file, instead of pickling it with each of them."""
+        """Write what all tasks need to one file, instead of pickling it with each of them."""
         context = with_config_groups_of(code, self.hydra_context)
         content = cloudpickle.dumps((context, self.config, self.task_function, Singleton.get_state(), command_line()))
         path = (self.directory.jobs / f"{hashlib.sha256(content).hexdigest()[:12]}.pkl").absolute()
@@ -212,8 +212,8 @@ def with_config_groups_of(code: CodeCopy, context: HydraContext) -> HydraContext
     """Return a Hydra context that reads config groups from a copy of the code."""
     loader: Any = copy.deepcopy(context.config_loader)
     for element in loader.config_search_path.get_path():
-        scheme, found, path = str(element.path).rpartition("file://")
-        if scheme == "" and element.path is not None:
-            element.path = f"{found}{code.translate(path)}"
+        before, scheme, path = str(element.path).rpartition("file://")
+        if before == "" and element.path is not None:
+            element.path = f"{scheme}{code.translate(path)}"
     loader.repository = ConfigRepository(config_search_path=loader.config_search_path)
     return HydraContext(config_loader=loader, callbacks=context.callbacks)
