@@ -45,7 +45,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_what_a_session_leaves(tmp_path: Path) -> None:
+def test_the_files_of_a_session(tmp_path: Path) -> None:
     directory = train(tmp_path, "algo=ppo", "algo.horizon=32", "frames=2048", "log.tensorboard=true", "seed=3")[0]
     assert yaml.safe_load(directory.spec.read_text())["seed"] == 3
     assert directory.read_status()["state"] == "completed"
@@ -161,7 +161,7 @@ def test_an_interrupted_session_has_everything_written(tmp_path: Path, number: s
     assert directory.plot.exists()
 
 
-def test_dev_mode_notices_a_parameter_that_does_not_learn(tmp_path: Path) -> None:
+def test_dev_mode_detects_a_parameter_that_does_not_learn(tmp_path: Path) -> None:
     directory = train(tmp_path, "mode=dev", "algo.value_coef=0")[0]
     status = directory.read_status()
     assert status["state"] == "failed"
@@ -232,7 +232,7 @@ def test_a_session_whose_last_evaluation_was_cut_is_not_complete(
     assert [record.state for record in records] == ["interrupted"]
 
 
-def test_directories_are_claimed_all_or_none(tmp_path: Path) -> None:
+def test_directories_are_acquired_all_or_none(tmp_path: Path) -> None:
     made = specs("frames=300", "log.tensorboard=false", "eval.every=0", "seed=[0,1]")
     train_specs(tmp_path, made[1:])
     (tmp_path / "0-seed-1").rename(tmp_path / "1-seed-1")
@@ -249,7 +249,7 @@ def test_averages_are_over_the_calls_that_gave_a_metric() -> None:
     assert averages.pop() == {}
 
 
-def test_a_device_that_is_not_there() -> None:
+def test_a_missing_device() -> None:
     assert find_device("cpu").type == "cpu"
     assert find_device("auto").type in ("cpu", "cuda")
     with pytest.raises(LabError, match="device=cuda:99 is not there"):
@@ -263,7 +263,7 @@ def test_training_on_a_gpu(tmp_path: Path, env: str) -> None:
     assert directory.read_status()["state"] == "completed"
 
 
-def test_a_session_that_is_asked_to_stop_ends_pruned_and_those_beside_it_go_on(tmp_path: Path) -> None:
+def test_a_session_asked_to_stop_ends_pruned_and_the_others_continue(tmp_path: Path) -> None:
     overrides = ("frames=3000", "algo.horizon=16", "eval.every=0", "log.every=500", "log.tensorboard=false")
     alone = train_specs(tmp_path / "alone", specs(*overrides, "seed=1"))[0]
     made = specs(*overrides, "seed=[0,1]")
@@ -300,9 +300,7 @@ def test_an_interrupted_session_of_another_spec_is_kept(tmp_path: Path) -> None:
     assert directory.read_status()["state"] == "completed"
 
 
-def test_what_is_not_known_of_the_code_and_other_code_are_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_code_and_other_code_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (directory,) = train(tmp_path, "frames=200", "algo.horizon=100", "eval.every=0")
     facts = read_json(directory.provenance)
     code = CodeSnapshot(Repository("lab", ROOT, note="git is not installed"), (), facts["code"])

@@ -37,13 +37,13 @@ def test_a_seed_is_that_of_each_session() -> None:
     "written",
     ["${seed}", "${.other}", "${oc.select:seed}", "${oc.select:seed,7}", "${${which}}", "${seed_of_root:}"],
 )
-def test_a_seed_is_found_however_it_is_interpolated(written: str) -> None:
+def test_a_seed_is_detected_in_any_interpolation(written: str) -> None:
     OmegaConf.register_resolver("seed_of_root", lambda *, _root_: _root_.seed, replace=True)
     config = OmegaConf.create({"seed": [3, 5], "other": "${seed}", "which": "seed", "level": written})
     assert [values["level"] for _, values in resolve_by_seed(config, ["level"], [3, 5])] == [3, 5]
 
 
-def test_what_no_seed_changes_is_made_once() -> None:
+def test_values_without_a_seed_are_resolved_once() -> None:
     first, second = specs("seed=[0,1]")
     assert first.algo is second.algo
 

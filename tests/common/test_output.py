@@ -34,11 +34,11 @@ def read_nothing(first: str, *command: str) -> tuple[int, str]:
         return process.wait(60), errors
 
 
-def test_what_is_printed_into_a_closed_pipe_is_dropped() -> None:
+def test_output_to_a_closed_pipe_is_dropped() -> None:
     assert read_nothing("", "-c", CODE) == (0, "lost True")
 
 
-def test_a_session_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+def test_a_session_continues_without_readers_of_its_output(tmp_path: Path) -> None:
     words = ("frames=3000", "log.every=200", "eval.every=0", "log.tensorboard=false", f"hydra.run.dir={tmp_path}")
     assert read_nothing("3,000 frames", "-m", "lab", *words) == (0, "")
     assert RunDir(tmp_path).read_status()["state"] == "completed"

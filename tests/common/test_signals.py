@@ -10,15 +10,15 @@ from lab.common.signals import stop_signals
 
 
 def test_a_signal_asks_to_stop_and_is_handed_on_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[int] = []
-    before = signal.signal(signal.SIGUSR2, lambda number, frame: taken.append(number))
+    received: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: received.append(number))
     try:
         with stop_signals() as stop:
             assert not stop()
             signal.raise_signal(signal.SIGUSR2)
             assert stop()
-            assert taken == [], "first everything is written"
-        assert taken == [signal.SIGUSR2]
+            assert received == [], "first everything is written"
+        assert received == [signal.SIGUSR2]
     finally:
         signal.signal(signal.SIGUSR2, before)
 
@@ -34,7 +34,7 @@ def test_several_signals_are_one_request_but_a_second_ctrl_c_is_another() -> Non
             signal.raise_signal(signal.SIGINT)
 
 
-def test_who_asks_not_to_hang_up_is_heard() -> None:
+def test_nohup_is_respected() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_signals() as stop:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from lab.common.text import canonical, dump_yaml, format_value
+from lab.common.text import canonical, dump_yaml, flatten, format_value
 
 APART = [
     *(1, 1.0, True, "1", "1.0", "true", None, "null", "", 7, "007"),
@@ -41,5 +41,9 @@ def test_a_text_comes_back_as_a_text_from_every_reader(text: str) -> None:
         (1e-5, "1e-05"),
     ],
 )
-def test_values_are_shown_as_they_are_typed(value: object, text: str) -> None:
+def test_values_are_formatted_as_they_are_typed(value: object, text: str) -> None:
     assert format_value(value) == text
+
+
+def test_the_leaves_of_a_spec() -> None:
+    assert flatten({"a": 1, "b": {"c": [1], "d": {}}}) == {"a": 1, "b.c": [1], "b.d": {}}

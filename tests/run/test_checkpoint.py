@@ -1,4 +1,4 @@
-"""Checkpoints in two generations: damage is noticed, and what is whole is gone on from."""
+"""Checkpoints in two generations: damage is noticed, and the undamaged one is resumed from."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ def generations(directory: RunDir) -> list[dict[str, Any]]:
     return load_generations(directory)[0]
 
 
-def begin(directory: RunDir, interruption: Interruption | None = None) -> str:
-    """Begin the Session of these tests in a directory, or go on with it; return how it ended."""
+def train(directory: RunDir, interruption: Interruption | None = None) -> str:
+    """Train or resume the Session of these tests in a directory; return how it ended."""
     return go_on(specs(*WORDS), [directory], interruption)[0]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A Session that was not interrupted."""
     directory = RunDir(tmp_path_factory.mktemp("whole"))
-    assert begin(directory) == "completed"
+    assert train(directory) == "completed"
     return directory
 
 
 @pytest.fixture(scope="module")
-def part(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """The same Session, interrupted between two checkpoints, and so with two generations."""
     directory = RunDir(tmp_path_factory.mktemp("part"))
     interruption = (Stack, "collect_and_learn", 21, lambda: signal.raise_signal(signal.SIGTERM))
-    assert begin(directory, interruption) == "interrupted"
+    assert train(directory, interruption) == "interrupted"
     assert [state["frame"] for state in generations(directory)] == [2688, 2048]
     return directory
 
 
 @pytest.fixture
-def copied(part: RunDir, tmp_path: Path) -> RunDir:
-    return RunDir(shutil.copytree(part.path, tmp_path / "copy"))
+def copied(interrupted: RunDir, tmp_path: Path) -> RunDir:
+    return RunDir(shutil.copytree(interrupted.path, tmp_path / "copy"))
 
 
 def cut(path: Path) -> None:
@@ -75,12 +75,12 @@ def alter(path: Path) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def same(directory: RunDir, whole: RunDir) -> bool:
-    return result(directory) == result(whole) and weights(directory, "best") == weights(whole, "best")
+def same(directory: RunDir, uninterrupted: RunDir) -> bool:
+    return result(directory) == result(uninterrupted) and weights(directory, "best") == weights(uninterrupted, "best")
 
 
 def resumed_at(directory: RunDir) -> list[int]:
@@ -89,25 +89,25 @@ def resumed_at(directory: RunDir) -> list[int]:
 
 @pytest.mark.law
 @pytest.mark.parametrize("damage", [cut, empty, alter, Path.unlink])
-def test_law_1_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(
-    copied: RunDir, whole: RunDir, damage: Callable[[Path], None]
+def test_law_1_a_damaged_checkpoint_is_detected_and_the_previous_one_used(
+    copied: RunDir, uninterrupted: RunDir, damage: Callable[[Path], None]
 ) -> None:
     damage(copied.checkpoint("last"))
-    assert begin(copied) == "completed"
+    assert train(copied) == "completed"
     assert resumed_at(copied) == [2048]
-    assert same(copied, whole)
+    assert same(copied, uninterrupted)
 
 
 @pytest.mark.law
-def test_law_1_with_both_checkpoints_damaged_a_session_begins_anew_and_nothing_is_lost(
-    copied: RunDir, whole: RunDir
+def test_law_1_with_both_checkpoints_damaged_a_session_starts_over_and_nothing_is_lost(
+    copied: RunDir, uninterrupted: RunDir
 ) -> None:
     cut(copied.checkpoint("last"))
     alter(copied.checkpoint("previous"))
     before = files(copied.path)
-    assert begin(copied) == "completed"
+    assert train(copied) == "completed"
     assert resumed_at(copied) == []
-    assert same(copied, whole)
+    assert same(copied, uninterrupted)
     after = files(copied.path / "replaced-1")
     assert {name: content for name, content in before.items() if name not in (".lock", "status.json")} == {
         name: content for name, content in after.items() if name != "status.json"
@@ -122,8 +122,8 @@ def test_law_1_with_both_checkpoints_damaged_a_session_begins_anew_and_nothing_i
 @pytest.mark.parametrize(("which", "frames"), [("last", [2048]), ("previous", [])])
 @pytest.mark.parametrize("table", ["episodes", "metrics"])
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
-def test_law_1_a_checkpoint_that_knows_of_rows_that_are_not_there_is_not_used(
-    copied: RunDir, whole: RunDir, table: str, which: str, frames: list[int], damage: str
+def test_law_1_a_checkpoint_whose_rows_are_missing_is_not_used(
+    copied: RunDir, uninterrupted: RunDir, table: str, which: str, frames: list[int], damage: str
 ) -> None:
     size = checkpoint.read(copied.checkpoint(which))["record"]["tables"][table]["size"]
     path = copied.tables[table]
@@ -132,38 +132,38 @@ def test_law_1_a_checkpoint_that_knows_of_rows_that_are_not_there_is_not_used(
     path.write_bytes(content if damage == "flipped" else content[: size - 1])
     assert [state["frame"] for state in generations(copied)] == frames
     if table == "episodes":
-        assert begin(copied) == "completed"
+        assert train(copied) == "completed"
         assert resumed_at(copied) == frames
-        assert same(copied, whole)
+        assert same(copied, uninterrupted)
 
 
 @pytest.mark.law
 @pytest.mark.parametrize("damage", [cut, alter, Path.unlink])
 def test_law_1_a_damaged_table_of_timings_stops_nothing(
-    copied: RunDir, whole: RunDir, damage: Callable[[Path], None]
+    copied: RunDir, uninterrupted: RunDir, damage: Callable[[Path], None]
 ) -> None:
     damage(copied.timing)
-    assert begin(copied) == "completed"
+    assert train(copied) == "completed"
     assert resumed_at(copied) == [2688]
-    assert same(copied, whole)
+    assert same(copied, uninterrupted)
     assert (copied.path / "replaced-1" / "timing.csv").exists() == (damage is not Path.unlink)
     assert copied.timing.read_text().startswith("frame,seconds,")
     assert "timing.csv is damaged" in read_json(copied.status)["warnings"][0]
 
 
 @pytest.mark.law
-def test_law_1_what_was_written_after_the_last_checkpoint_is_cut_off(copied: RunDir, whole: RunDir) -> None:
+def test_law_1_rows_after_the_last_checkpoint_are_removed(copied: RunDir, uninterrupted: RunDir) -> None:
     for path in copied.tables.values():
         with path.open("a") as file:
             file.write("999999,1.0,1.0\n9999")
     copied.checkpoint("best").write_bytes(copied.checkpoint("last").read_bytes())
-    assert begin(copied) == "completed"
-    assert same(copied, whole)
+    assert train(copied) == "completed"
+    assert same(copied, uninterrupted)
     frames = [line.split(",")[0] for line in copied.timing.read_text().splitlines()]
     assert frames == [line.split(",")[0] for line in copied.metrics.read_text().splitlines()]
 
 
-def test_going_on_from_the_one_before_leaves_it_whole_until_the_next_is_written(
+def test_the_checkpoint_resumed_from_survives_until_the_next_is_written(
     copied: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alter(copied.checkpoint("last"))
@@ -176,11 +176,11 @@ def test_going_on_from_the_one_before_leaves_it_whole_until_the_next_is_written(
         write(path, state)
 
     monkeypatch.setattr(checkpoint, "write", killed)
-    assert begin(copied) == "interrupted"
+    assert train(copied) == "interrupted"
     assert [state["frame"] for state in generations(copied)] == [2048]
 
 
-def hand_made(directory: RunDir, frame: int, content: bytes = b"") -> None:
+def write_empty_checkpoint(directory: RunDir, frame: int, content: bytes = b"") -> None:
     size = {"size": len(content), "crc32": zlib.crc32(content)}
     tables = dict.fromkeys(("episodes", "metrics", "timing"), size)
     state: dict[str, Any] = {
@@ -199,22 +199,22 @@ def test_two_generations_are_kept_newest_first(tmp_path: Path) -> None:
         path.write_text("12345")
     assert generations(directory) == []
     for frame in (100, 200, 300):
-        hand_made(directory, frame)
+        write_empty_checkpoint(directory, frame)
     assert [state["frame"] for state in generations(directory)] == [300, 200]
     assert {path.name for path in (tmp_path / "checkpoint").iterdir()} == {"last.pt", "previous.pt"}
-    hand_made(directory, 400, b"12345")
-    hand_made(directory, 500, b"123456")
+    write_empty_checkpoint(directory, 400, b"12345")
+    write_empty_checkpoint(directory, 500, b"123456")
     assert [state["frame"] for state in generations(directory)] == [400]
     directory.metrics.unlink()
     assert generations(directory) == []
 
 
-def test_a_checkpoint_that_is_gone_on_from_is_the_last_one(tmp_path: Path) -> None:
+def test_roll_back_makes_the_checkpoint_resumed_from_the_last_one(tmp_path: Path) -> None:
     directory = RunDir(tmp_path)
     for path in directory.tables.values():
         path.write_text("")
     for frame in (100, 200):
-        hand_made(directory, frame)
+        write_empty_checkpoint(directory, frame)
     last, previous = generations(directory)
     roll_back(directory, last)
     assert [state["frame"] for state in generations(directory)] == [200, 100]
@@ -222,18 +222,18 @@ def test_a_checkpoint_that_is_gone_on_from_is_the_last_one(tmp_path: Path) -> No
     assert [state["frame"] for state in generations(directory)] == [100]
 
 
-def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_at_a_checkpoint_keeps_the_previous_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = RunDir(tmp_path)
     for path in directory.tables.values():
         path.write_text("")
-    hand_made(directory, 100)
+    write_empty_checkpoint(directory, 100)
 
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "write_atomically", full)
     with pytest.raises(OSError, match="No space"):
-        hand_made(directory, 200)
+        write_empty_checkpoint(directory, 200)
     assert [state["frame"] for state in generations(directory)] == [100]
 
 
@@ -241,11 +241,11 @@ def state(frame: int, pending: int | None = None) -> dict[str, Any]:
     return {"frame": frame, "unfinished_interval": pending}
 
 
-def frames_of(found: list[list[dict[str, Any]]]) -> list[tuple[list[int], list[int] | None]]:
-    return [(group, states and [state["frame"] for state in states]) for group, states in group_by_frame(found)]
+def frames_of(stack: list[list[dict[str, Any]]]) -> list[tuple[list[int], list[int] | None]]:
+    return [(group, states and [state["frame"] for state in states]) for group, states in group_by_frame(stack)]
 
 
-def test_sessions_of_a_stack_go_on_together_from_the_newest_frame_that_all_have() -> None:
+def test_a_stack_resumes_from_the_newest_frame_that_all_sessions_have() -> None:
     both, ahead, behind = [state(300), state(200)], [state(400), state(300)], [state(200), state(100)]
     assert frames_of([both, both]) == [([0, 1], [300, 300])]
     assert frames_of([both, ahead]) == [([0, 1], [300, 300])]
@@ -253,7 +253,7 @@ def test_sessions_of_a_stack_go_on_together_from_the_newest_frame_that_all_have(
     assert frames_of([[state(300)], ahead]) == [([0, 1], [300, 300])]
 
 
-def test_sessions_of_a_stack_that_share_no_frame_go_on_in_groups() -> None:
+def test_sessions_without_a_common_frame_resume_in_groups() -> None:
     ahead, behind = [state(400), state(300)], [state(200), state(100)]
     assert frames_of([ahead, behind, ahead]) == [([1], [200]), ([0, 2], [400, 400])]
     assert frames_of([ahead, [], behind, []]) == [([1, 3], None), ([2], [200]), ([0], [400])]
@@ -261,7 +261,7 @@ def test_sessions_of_a_stack_that_share_no_frame_go_on_in_groups() -> None:
     assert frames_of([[], ahead]) == [([0], None), ([1], [400])]
 
 
-def test_sessions_at_one_frame_with_and_without_its_evaluation_are_not_at_one_point() -> None:
+def test_a_frame_before_and_after_its_evaluation_is_not_the_same() -> None:
     cut, done = state(200, pending=100), state(200)
     assert group_by_frame([[done, cut], [cut, state(100)]]) == [([0, 1], [cut, cut])]
     assert group_by_frame([[cut], [done]]) == [([0], [cut]), ([1], [done])]
@@ -277,31 +277,31 @@ histories = st.lists(points, max_size=2, unique_by=repr).map(
 
 
 @given(st.lists(histories, min_size=1, max_size=5))
-def test_every_session_goes_on_once_from_a_state_of_its_own(found: list[list[dict[str, Any]]]) -> None:
-    groups = group_by_frame(found)
-    assert sorted(index for group, _ in groups for index in group) == list(range(len(found)))
+def test_every_session_resumes_once_from_its_own_state(stack: list[list[dict[str, Any]]]) -> None:
+    groups = group_by_frame(stack)
+    assert sorted(index for group, _ in groups for index in group) == list(range(len(stack)))
     for group, states in groups:
         assert group
         if states is None:
-            assert all(not found[index] for index in group)
+            assert all(not stack[index] for index in group)
             continue
-        assert all(state in found[index] for index, state in zip(group, states, strict=True))
+        assert all(state in stack[index] for index, state in zip(group, states, strict=True))
         assert all(state == states[0] for state in states)
-    begun = [states for states in found if states]
-    shared = [state for state in begun[0] if all(state in states for states in begun)] if begun else []
-    if shared:
-        assert [states for _, states in groups if states] == [[shared[0]] * len(begun)]
+    started = [states for states in stack if states]
+    common = [state for state in started[0] if all(state in states for states in started)] if started else []
+    if common:
+        assert [states for _, states in groups if states] == [[common[0]] * len(started)]
 
 
-def test_a_session_of_another_spec_is_not_gone_on_with(copied: RunDir) -> None:
-    found = yaml.safe_load(copied.spec.read_text())
-    copied.spec.write_text(yaml.safe_dump({**found, "frames": 4000}))
+def test_a_session_of_another_spec_is_not_resumed(copied: RunDir) -> None:
+    spec = yaml.safe_load(copied.spec.read_text())
+    copied.spec.write_text(yaml.safe_dump({**spec, "frames": 4000}))
     with pytest.raises(Exception, match="frames is 4000 there and 3000 here"):
-        begin(copied)
+        train(copied)
     assert resumed_at(copied) == []
 
 
-def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(
+def test_a_file_that_cannot_be_read_now_does_not_count_as_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = RunDir(tmp_path)
@@ -317,7 +317,7 @@ def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[1:], lambda b: b"", lambda b: b"X" + b[1:]])
-def test_a_damaged_file_is_known_by_its_checksum(damage) -> None:
+def test_a_checksum_detects_damage(damage) -> None:
     content = seal(b"some content")
     assert unseal(content, Path("x")) == b"some content"
     with pytest.raises(LabError, match="x is damaged"):

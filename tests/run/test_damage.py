@@ -1,4 +1,4 @@
-"""Damaged files: no command shows a traceback, and none changes a figure without a word."""
+"""Damaged files: no command shows a traceback, and none changes a figure silently."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def terminal(capsys: pytest.CaptureFixture[str]) -> Iterator[Terminal]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lab.session.collect", lambda *arguments: same_provenance())
         for name in ("plot_session.plot_session", "plot_trial.plot_trial", "plot_experiment.plot_experiment"):
-            patch.setattr(f"lab.analysis.{name}", lambda found: b"")
+            patch.setattr(f"lab.analysis.{name}", lambda results: b"")
         patch.setattr("lab.analysis.compare.plot_compare", lambda *arguments: b"")
         yield Terminal(capsys)
 
@@ -82,11 +82,11 @@ def commands(path: Path, other: Path, terminal: Terminal) -> dict[str, Callable[
     session = RunDir(path / "seed-0")
     results = TrialDir(path).results if session.path.exists() else SweepDir(path).results
 
-    def printed(main: Callable[[list[str]], None], *words: str) -> list[str]:
+    def run(main: Callable[[list[str]], None], *words: str) -> list[str]:
         main(list(words))
         return [" ".join(line.split()) for line in terminal.take().replace(str(path.parent), "").splitlines()]
 
-    def written(where: Path, file: Path) -> object:
+    def write_again(where: Path, file: Path) -> object:
         file.unlink(missing_ok=True)
         report.main([str(where)])
         return read_json(file)
@@ -97,11 +97,11 @@ def commands(path: Path, other: Path, terminal: Terminal) -> dict[str, Callable[
         return result(session)
 
     return {
-        "report": lambda: written(session.path, session.results),
-        "report of all": lambda: written(path, results),
-        "status": lambda: printed(status.main, str(path)),
-        "compare": lambda: printed(compare.main, str(path), str(other), f"out={path.parent}"),
-        "enjoy": lambda: printed(enjoy.main, str(session.path), "episodes=1"),
+        "report": lambda: write_again(session.path, session.results),
+        "report of all": lambda: write_again(path, results),
+        "status": lambda: run(status.main, str(path)),
+        "compare": lambda: run(compare.main, str(path), str(other), f"out={path.parent}"),
+        "enjoy": lambda: run(enjoy.main, str(session.path), "episodes=1"),
         "resume": resumed,
     }
 
@@ -113,8 +113,8 @@ def outcome(runs: dict[str, Path], command: str, name: str, mutation: str, folde
     """Damage a file of a copy and run a command on it.
 
     Returns:
-        What came of it: the `same` figures, `refused` in a sentence, or other figures, which was `told`. An error that
-        is no sentence, or other figures without a word, fail the test.
+        The outcome: the `same` figures, `refused` in a sentence, or other figures, `reported` as such. An error that is
+        no sentence, or other figures without a report, fail the test.
     """
     kind = "sweep" if name in OF_SWEEP else "part" if command == "resume" else "whole"
     if (command, kind) not in INTACT:
@@ -129,9 +129,9 @@ def outcome(runs: dict[str, Path], command: str, name: str, mutation: str, folde
     terminal.clear()
     errors._warned.clear()
     try:
-        found = commands(copy, runs["whole"], terminal)[command]()
+        figures = commands(copy, runs["whole"], terminal)[command]()
     except LabError as error:
-        assert told(str(error), folder, runs[kind].parent), error
+        assert names_damage(str(error), folder, runs[kind].parent), error
         if command == "resume":
             assert contents(copy) == before
         return "refused"
@@ -139,14 +139,14 @@ def outcome(runs: dict[str, Path], command: str, name: str, mutation: str, folde
     if command == "resume":  # whatever was there before is there still
         kept = {value for key, value in contents(copy).items()}
         assert before.get("seed-0/checkpoint/best.pt") in {None, *kept}
-    if found == INTACT[command, kind]:
+    if figures == INTACT[command, kind]:
         return "same"
-    text = terminal.text + json.dumps(found, default=str)
-    assert told(text, folder, runs[kind].parent), f"{found} without a word:\n{text}"
-    return "told"
+    text = terminal.text + json.dumps(figures, default=str)
+    assert names_damage(text, folder, runs[kind].parent), f"{figures} without a report:\n{text}"
+    return "reported"
 
 
-def told(text: str, *paths: Path) -> bool:
+def names_damage(text: str, *paths: Path) -> bool:
     """Say whether a text speaks of damage, apart from paths in it."""
     for path in paths:
         text = text.replace(str(path), "")
@@ -173,10 +173,10 @@ def slow_unless(fast: bool, *values: str) -> Any:
 def test_a_damaged_file_of_a_session(
     runs: dict[str, Path], command: str, name: str, tmp_path: Path, terminal: Terminal
 ) -> None:
-    found = {mutation: outcome(runs, command, name, mutation, tmp_path, terminal) for mutation in MUTATIONS}
-    print(f"damaged: {command}: {name}: {found}")
+    outcomes = {mutation: outcome(runs, command, name, mutation, tmp_path, terminal) for mutation in MUTATIONS}
+    print(f"damaged: {command}: {name}: {outcomes}")
     if name in ("session.json", "session.png", "uncommitted.patch", "session.log", "events", "timing.csv"):
-        assert {value for mutation, value in found.items() if mutation != "link"} <= {"same", "told"}
+        assert {value for mutation, value in outcomes.items() if mutation != "link"} <= {"same", "reported"}
 
 
 @pytest.mark.law
@@ -191,15 +191,15 @@ def test_a_damaged_file_of_a_session(
 def test_a_damaged_file_of_a_sweep(
     runs: dict[str, Path], command: str, name: str, tmp_path: Path, terminal: Terminal
 ) -> None:
-    found = {mutation: outcome(runs, command, name, mutation, tmp_path, terminal) for mutation in MUTATIONS}
-    print(f"damaged: {command}: {name}: {found}")
+    outcomes = {mutation: outcome(runs, command, name, mutation, tmp_path, terminal) for mutation in MUTATIONS}
+    print(f"damaged: {command}: {name}: {outcomes}")
     if name != "sweep.json":
-        assert "refused" not in found.values()
+        assert "refused" not in outcomes.values()
 
 
 @pytest.mark.law
 @pytest.mark.parametrize("name", ["spec.yaml", "status.json", "episodes.csv", "metrics.csv"])
-def test_whatever_bit_is_flipped_no_figure_changes_in_silence(
+def test_no_flipped_bit_changes_a_figure_silently(
     runs: dict[str, Path], name: str, tmp_path: Path, terminal: Terminal
 ) -> None:
     copy = shutil.copytree(runs["whole"], tmp_path / "copy")
@@ -209,9 +209,9 @@ def test_whatever_bit_is_flipped_no_figure_changes_in_silence(
     random_bits = random.Random(name)
     for bit in random_bits.sample(range(8 * len(content)), 60):
         path.write_bytes(flip(content, bit))
-        found = trial_results(read_trial(TrialDir(copy)))
-        damaged = found["sessions"] == {"planned": 2, "completed": 1, "failed": 1}
-        assert found == intact or (damaged and f"{name} " in str(found["not_completed"])), bit
+        figures = trial_results(read_trial(TrialDir(copy)))
+        damaged = figures["sessions"] == {"planned": 2, "completed": 1, "failed": 1}
+        assert figures == intact or (damaged and f"{name} " in str(figures["not_completed"])), bit
 
 
 def each_key_left_out(values: Any) -> Iterator[Any]:
@@ -226,7 +226,7 @@ def each_key_left_out(values: Any) -> Iterator[Any]:
 @pytest.mark.parametrize(
     "name", ["status.json", "provenance.json", "spec.yaml", "point.json", "sweep.json", "trial.json"]
 )
-def test_whatever_key_is_missing_it_is_a_sentence(
+def test_any_missing_key_is_reported_in_a_sentence(
     runs: dict[str, Path], name: str, tmp_path: Path, terminal: Terminal
 ) -> None:
     of_sweep = name in ("point.json", "sweep.json", "trial.json")
@@ -245,7 +245,7 @@ def test_whatever_key_is_missing_it_is_a_sentence(
 
 
 @pytest.mark.parametrize("mutation", [mutation for mutation in MUTATIONS if mutation != "link"])
-def test_a_damaged_record_of_how_a_sweep_was_begun(tmp_path: Path, mutation: str) -> None:
+def test_a_damaged_record_of_how_a_sweep_was_started(tmp_path: Path, mutation: str) -> None:
     sweep = SweepDir(tmp_path)
     hydra = {"overrides": {"hydra": [], "task": ["seed=0,1"]}, "job": {"config_name": "config"}}
     text = yaml.safe_dump({"hydra": {**hydra, "runtime": {"config_sources": []}}, "frames": 1000})

@@ -39,7 +39,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "POLL_SECONDS", 0.005)
 
 
-def test_a_full_disk_is_known_by_any_error_behind_another() -> None:
+def test_a_full_disk_is_recognized_behind_other_errors() -> None:
     assert is_disk_full(FULL)
     assert is_disk_full(OSError(errno.EDQUOT, "quota"))
     assert not is_disk_full(OSError(errno.EACCES, "no"))
@@ -52,9 +52,9 @@ def test_a_full_disk_is_known_by_any_error_behind_another() -> None:
         assert is_disk_full(error)
 
 
-def test_what_failed_for_a_full_disk_is_made_good_and_done_again(tmp_path: Path) -> None:
+def test_what_failed_on_a_full_disk_is_repaired_and_repeated(tmp_path: Path) -> None:
     calls: list[str] = []
-    said: list[str] = []
+    messages: list[str] = []
 
     def action() -> None:
         calls.append("action")
@@ -66,13 +66,13 @@ def test_what_failed_for_a_full_disk_is_made_good_and_done_again(tmp_path: Path)
         if len(calls) == 2:
             raise FULL
 
-    assert DiskSpace(tmp_path, said.append).attempt(action, recover, lambda: False)
+    assert DiskSpace(tmp_path, messages.append).attempt(action, recover, lambda: False)
     assert calls == ["action", "recover", "recover", "action"]
-    assert [text.split(":")[0] for text in said[::2]] == [f"The disk of {tmp_path} is full"] * 2
+    assert [text.split(":")[0] for text in messages[::2]] == [f"The disk of {tmp_path} is full"] * 2
     assert not list(tmp_path.iterdir())
 
 
-def test_who_waits_for_room_can_be_asked_to_stop(tmp_path: Path) -> None:
+def test_waiting_for_space_can_be_stopped(tmp_path: Path) -> None:
     def full() -> None:
         raise FULL
 
@@ -139,7 +139,7 @@ def searched(folder: Path, launcher: Launcher) -> list[tuple[dict[str, float], l
     return [(trial.params, trial.values) for trial in trials]
 
 
-def test_a_search_goes_on_as_if_the_disk_had_not_been_full(
+def test_a_search_continues_as_if_the_disk_had_not_been_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Always(Launcher):

@@ -14,7 +14,7 @@ from lab.run.status import combined_state
 from tests import synthetic
 
 
-def test_an_experiment_is_read_with_what_never_began(tmp_path: Path) -> None:
+def test_the_progress_of_an_experiment_includes_what_never_started(tmp_path: Path) -> None:
     states = {(0, 1): "failed", (1, 0): "pruned", (1, 1): "pruned", (2, 1): "pending", (3, 0): "interrupted"}
     synthetic.experiment(tmp_path, trials=4, seeds=2, rows=4, states=states)
     trials = read_progress(tmp_path)

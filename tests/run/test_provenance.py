@@ -5,7 +5,7 @@ from pathlib import Path
 from lab.run.provenance import collect, config_dirs
 
 
-def test_what_is_known_of_code_packages_machine_and_command(tmp_path: Path) -> None:
+def test_provenance_of_code_packages_machine_and_command(tmp_path: Path) -> None:
     found = collect(["python", "-m", "lab", "a b"], "cpu", 1, [0, 1], tmp_path / "run")
     assert found.facts["command"] == "python -m lab 'a b'"
     assert found.facts["packages"]["torch"]

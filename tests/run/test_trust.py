@@ -98,7 +98,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=lambda given: "" if isinstance(given, list) else given.__name__.rpartition(".")[2],
 )
-def test_what_files_hold_does_not_steer_the_terminal(
+def test_the_content_of_files_does_not_control_the_terminal(
     hostile: Path, command: Any, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
@@ -194,7 +194,7 @@ CASES += [("env.id", NAMED["env.id"], where) for where in ("relative", "run dire
 
 
 @pytest.mark.parametrize(("key", "value", "where"), CASES)
-def test_enjoy_imports_nothing_from_here_unless_asked(
+def test_enjoy_imports_nothing_from_here_unless_told_to(
     played: RunDir, planted: Path, key: str, value: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = planted / "planted.py"
@@ -223,13 +223,13 @@ def test_enjoy_imports_nothing_from_here_unless_asked(
 @pytest.mark.parametrize(
     "name", ["antigravity", "unittest.__main__", "os", "torch.distributed.__main__", "..planted", ""]
 )
-def test_what_belongs_to_python_or_is_a_program_is_not_imported(name: str) -> None:
+def test_modules_of_python_and_programs_are_not_imported(name: str) -> None:
     with installed_only(), pytest.raises(ImportError):
         import_named(name)
 
 
 @pytest.mark.parametrize("place", [Path(sys.prefix).parent, ROOT], ids=["environment", "checkout"])
-def test_what_is_installed_is_found_also_below_the_working_directory(
+def test_installed_packages_are_imported_also_below_the_working_directory(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
@@ -248,9 +248,7 @@ ALL = ["status", "enjoy", *(pytest.param(name, marks=pytest.mark.slow) for name 
 
 @pytest.mark.law
 @pytest.mark.parametrize("command", ALL)
-def test_no_module_in_the_working_directory_runs_under_whatever_name(
-    played: RunDir, tmp_path: Path, command: str
-) -> None:
+def test_no_module_in_the_working_directory_runs_under_any_name(played: RunDir, tmp_path: Path, command: str) -> None:
     made(tmp_path / "runs", "")
     sides = {
         "compare": [tmp_path / "runs/trial", tmp_path / "runs/sweep"],
@@ -275,7 +273,7 @@ def test_no_module_in_the_working_directory_runs_under_whatever_name(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_saved_spec_is_read_as_it_is(played: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_saved_spec_is_read_literally(played: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "leaked")
     secret = "${oc.env:SECRET} \\${oc.env:SECRET} ${"
     change(played, "env.kwargs", {"level": secret, "more": [{"deep": secret}]})
@@ -325,7 +323,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.parametrize("command", [resume, rerun], ids=["resume", "rerun"])
-def test_resume_and_rerun_say_whose_code_they_run(
+def test_resume_and_rerun_print_whose_code_they_run(
     tmp_path: Path, command: Any, facts: Any, who: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     session = RunDir(tmp_path / "run")
@@ -344,7 +342,7 @@ def test_resume_and_rerun_say_whose_code_they_run(
 
 
 @pytest.mark.usefixtures("told")
-def test_files_of_another_user_are_not_ones_own(
+def test_files_of_another_user_are_foreign(
     played: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_json(played.provenance, {**read_json(played.provenance), **MINE})
@@ -357,7 +355,7 @@ def test_files_of_another_user_are_not_ones_own(
 
 
 @pytest.mark.usefixtures("told")
-def test_resume_says_whose_a_sweep_is_before_its_command_is_given_again(
+def test_resume_prints_whose_sweep_it_is_before_running_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = SweepDir(made(tmp_path, "") / "sweep")
@@ -374,7 +372,7 @@ def test_resume_says_whose_a_sweep_is_before_its_command_is_given_again(
 
 @pytest.mark.slow
 @pytest.mark.law
-def test_a_sweep_says_whose_it_is_before_its_code_runs(tmp_path: Path) -> None:
+def test_a_sweep_prints_whose_it_is_before_its_code_runs(tmp_path: Path) -> None:
     (tmp_path / "custom.py").write_text("print('CUSTOM RAN', flush=True)\ndef space(config, trial):\n    pass\n")
     words = ("-m", "algo=a2c", "env=cartpole", "search=command_line", "algo.lr=interval(0.001,0.002)", "frames=100")
     words = (

@@ -94,7 +94,7 @@ def test_the_working_tree_is_copied(checkout: Path, monkeypatch: pytest.MonkeyPa
     assert int(copy.path.name, 16) >= 0
 
 
-def test_tracked_code_is_copied_although_the_run_directory_holds_it(checkout: Path) -> None:
+def test_tracked_code_inside_the_run_directory_is_copied(checkout: Path) -> None:
     assert names(CodeSnapshot.take(checkout).freeze(checkout / ".jobs")) == CODE - {"probe.py"} | LAB
 
 
@@ -177,7 +177,7 @@ def test_a_job_runs_the_code_of_submission(checkout: Path) -> None:
     assert python(["-m", "probe"], copy, checkout) == expected
 
 
-def test_the_code_beats_what_an_editable_install_finds(checkout: Path, tmp_path: Path) -> None:
+def test_the_copy_has_precedence_over_an_editable_install(checkout: Path, tmp_path: Path) -> None:
     copy = frozen_in(checkout)
     write(checkout, {"lab/__init__.py": "__version__ = 'new'\n"})
     # One kind of editable install is a line in a .pth file, the other a finder after all others.
@@ -190,9 +190,7 @@ def test_the_code_beats_what_an_editable_install_finds(checkout: Path, tmp_path:
     assert python(["-c", code, str(checkout)], copy, tmp_path) == ["old"]
 
 
-def test_the_order_in_which_modules_are_looked_for(
-    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_order_of_import_folders(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = frozen_in(checkout)
     top, below = str(copy.path), str(copy.path / "tests")
     write(checkout, {"ignored/x": ""})
@@ -208,7 +206,7 @@ def test_the_order_in_which_modules_are_looked_for(
         assert copy.env() == {"PYTHONSAFEPATH": "1", "PYTHONPATH": ":".join(expected)}
 
 
-def test_paths_that_are_moved(checkout: Path, tmp_path: Path) -> None:
+def test_paths_are_translated(checkout: Path, tmp_path: Path) -> None:
     write(checkout, {"ignored/x": ""})
     (tmp_path / "link").symlink_to(checkout)
     copy = frozen_in(checkout)
@@ -254,7 +252,7 @@ def test_a_package_that_git_does_not_track(tmp_path: Path, monkeypatch: pytest.M
     assert copy.env()["PYTHONPATH"] == f"{copy.path}:{root}"
 
 
-def test_a_path_that_python_cannot_be_told(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_pythonpath_cannot_hold(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LabError, match=r"a:b.* has a ':' in it"):
         CodeSnapshot.take(tmp_path).freeze(tmp_path / "a:b")
     assert not (tmp_path / "a:b").exists()

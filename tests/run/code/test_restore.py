@@ -39,7 +39,7 @@ def session(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return directory
 
 
-def test_all_repositories_are_brought_back(session: RunDir, checkout: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_all_repositories_are_restored(session: RunDir, checkout: Path, tmp_path: Path) -> None:  # noqa: F811
     code = CodeSnapshot.of_session(session)
     assert code.differences() == []
     git(checkout, "commit", "-qm", "moved on", "--", "a.py")
@@ -68,7 +68,7 @@ def test_all_repositories_are_brought_back(session: RunDir, checkout: Path, tmp_
         assert len(git(folder, "worktree", "list").splitlines()) == 1
 
 
-def test_a_repository_that_is_gone_is_named(session: RunDir, tmp_path: Path) -> None:
+def test_a_missing_repository_is_named(session: RunDir, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "project" / ".git")
     with (
         pytest.raises(LabError, match=r"of project cannot be restored: .*project is no checkout of it; code=here"),
@@ -77,7 +77,7 @@ def test_a_repository_that_is_gone_is_named(session: RunDir, tmp_path: Path) -> 
         pass
 
 
-def test_a_commit_that_is_gone_is_named(session: RunDir, tmp_path: Path) -> None:
+def test_a_missing_commit_is_named(session: RunDir, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "project" / ".git")
     git(tmp_path / "project", "init", "-q")
     with (
@@ -87,7 +87,7 @@ def test_a_commit_that_is_gone_is_named(session: RunDir, tmp_path: Path) -> None
         pass
 
 
-def test_a_patch_that_is_gone_is_named(session: RunDir) -> None:
+def test_a_missing_patch_is_named(session: RunDir) -> None:
     (session.path / "uncommitted.project.patch").unlink()
     with pytest.raises(LabError, match=r"uncommitted.project.patch is missing: it held .* of project; code=here"):
         CodeSnapshot.of_session(session)

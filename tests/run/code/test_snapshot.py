@@ -70,7 +70,7 @@ def test_a_clean_checkout(checkout: Path) -> None:
     assert list(found.digests) == ["lab"]
 
 
-def test_the_patch_brings_back_the_working_tree(checkout: Path, tmp_path: Path) -> None:
+def test_the_patch_restores_the_working_tree(checkout: Path, tmp_path: Path) -> None:
     commit(checkout)
     (checkout / "a.py").write_text("changed\n")
     (checkout / "gone.py").unlink()
@@ -144,7 +144,7 @@ def test_results_that_git_does_not_ignore_are_no_code(checkout: Path) -> None:
     assert b"b/status.json" in patch_of(found), "what lies at the top of a checkout is code"
 
 
-def test_what_a_hook_of_git_is_told_is_not_heeded(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_a_git_hook_are_ignored(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sha = commit(checkout)
     monkeypatch.setenv("GIT_INDEX_FILE", str(checkout / "none"))
     monkeypatch.setenv("GIT_DIR", str(checkout / "none"))
@@ -152,7 +152,7 @@ def test_what_a_hook_of_git_is_told_is_not_heeded(checkout: Path, monkeypatch: p
     assert (found.lab.sha, patch_of(found)) == (sha, b"")
 
 
-def test_a_file_changed_in_the_second_of_its_commit_is_seen(checkout: Path) -> None:
+def test_a_file_changed_in_the_second_of_its_commit_is_detected(checkout: Path) -> None:
     for _ in range(3):  # git knows by its index's time that it must look into it
         commit(checkout)
         (checkout / "a.py").write_text("two\n")
@@ -261,7 +261,7 @@ def test_files_that_others_may_not_read_are_left_out(checkout: Path, monkeypatch
     assert collect(checkout).lab.left_out == {}
 
 
-def test_a_repository_around_that_does_not_track_the_code_is_not_looked_at(
+def test_a_surrounding_repository_that_does_not_track_the_code_is_ignored(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(checkout)
@@ -326,9 +326,7 @@ def hanging(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (hanging, "git did not answer within 0 seconds"),
     ],
 )
-def test_why_there_is_no_sha_is_said(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any, sentence: str
-) -> None:
+def test_a_missing_sha_is_explained(checkout: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any, sentence: str) -> None:
     commit(checkout)
     spoil(checkout, monkeypatch)
     found = collect(checkout)
