@@ -1,13 +1,13 @@
 """A real SLURM cluster of simulated nodes on one machine, for the tests that submit jobs.
 
-    python tests/slurm/cluster.py up [--nodes 2] [--cpus 8] [--memory 8000] [--force]
+    python tests/slurm/cluster.py up [--force]
     python tests/slurm/cluster.py status
     python tests/slurm/cluster.py down [--purge]
 
 `up` installs the packages that are missing, writes /etc/slurm, starts every daemon and returns once all nodes take
-jobs. On a healthy cluster of the same shape it returns at once; on a damaged one it starts what died and resumes what
-is down. `status` exits with 0 if the cluster is healthy. `down` cancels all jobs and leaves no process; `--purge` also
-removes the configuration, the accounting data and the logs. It takes root, but no systemd or cgroups.
+jobs. On a healthy cluster it returns at once; on a damaged one it starts what died and resumes what is down. `status`
+exits with 0 if the cluster is healthy. `down` cancels all jobs and leaves no process; `--purge` also removes the
+configuration, the accounting data and the logs. It takes root, but no systemd or cgroups.
 
 The controller, the accounting (slurmdbd on MariaDB, so `sacct` tells the truth) and one slurmd a node are the genuine
 daemons; only the sizes of the nodes and their two GPUs are made up. What a job can meet there:
@@ -40,6 +40,7 @@ ETC = Path("/etc/slurm")
 MARKER = "# Written by tests/slurm/cluster.py; changes are lost at its next `up`.\n"
 PACKAGES = ["slurmctld", "slurmd", "slurm-client", "munge", "slurmdbd", "mariadb-server"]
 PARTITIONS = ["main", "low", "high"]
+NODES, CPUS, MEMORY = 2, 8, 8000  # nodes n1 and n2, with CPUs and MB each
 # Unusual ports, so that a cluster or database which the machine already runs is left in peace.
 CONTROL_PORT, ACCOUNTING_PORT, DATABASE_PORT, NODE_PORT = 17817, 17819, 17820, 17900
 
@@ -242,7 +243,7 @@ def node_states() -> dict[str, str]:
     return dict(line.split() for line in lines)
 
 
-def usable(state: str) -> bool:
+def takes_jobs(state: str) -> bool:
     return state in ("idle", "mixed", "allocated", "completing")  # an asterisk after it means: does not respond
 
 
@@ -257,7 +258,7 @@ def trouble() -> str:
         for node, state in node_states().items():
             if not alive(f"slurmd.{node}"):
                 return f"slurmd.{node} does not run."
-            if not usable(state):
+            if not takes_jobs(state):
                 return f"Node {node} is {state}."
         run("sacct", "--noheader", "--allocations", seconds=5)
     except ClusterError as error:
@@ -289,20 +290,20 @@ def install() -> None:
             policy.unlink()
 
 
-def slurm_conf(nodes: int, cpus: int, memory: int) -> str:
+def slurm_conf() -> str:
     return MARKER + SLURM_CONF.format(
         host=socket.gethostname().split(".")[0], state=STATE, control=CONTROL_PORT, accounting=ACCOUNTING_PORT,
-        nodes=nodes, cpus=cpus, memory=memory, first=NODE_PORT + 1, last=NODE_PORT + nodes,
+        nodes=NODES, cpus=CPUS, memory=MEMORY, first=NODE_PORT + 1, last=NODE_PORT + NODES,
     )  # fmt: skip
 
 
-def write_configuration(text: str, nodes: int) -> None:
-    for folder in (ETC, STATE / "slurmctld", *(STATE / f"slurmd.n{i}" for i in range(1, nodes + 1))):
+def write_configuration(text: str) -> None:
+    for folder in (ETC, STATE / "slurmctld", *(STATE / f"slurmd.n{i}" for i in range(1, NODES + 1))):
         folder.mkdir(parents=True, exist_ok=True)
     for gpu in (STATE / "gpu0", STATE / "gpu1"):
         gpu.unlink(missing_ok=True)
         gpu.symlink_to("/dev/null")  # slurmd only wants a GPU's file to be some device
-    (ETC / "gres.conf").write_text(f"{MARKER}NodeName=n[1-{nodes}] Name=gpu File={STATE}/gpu[0-1]\n")
+    (ETC / "gres.conf").write_text(f"{MARKER}NodeName=n[1-{NODES}] Name=gpu File={STATE}/gpu[0-1]\n")
     (ETC / "slurm.conf").write_text(text)
 
 
@@ -359,18 +360,18 @@ def start_accounting() -> None:
 
 
 def repaired() -> bool:
-    """Whether the cluster is healthy; resumes the nodes which are not usable if it is not."""
+    """Whether the cluster is healthy; resumes the nodes that take no jobs if it is not."""
     if not trouble():
         return True
     with contextlib.suppress(ClusterError):
         for node, state in node_states().items():
-            if not usable(state):
+            if not takes_jobs(state):
                 run("scontrol", "update", f"nodename={node}", "state=resume", seconds=5)
     return False
 
 
-def up(nodes: int, cpus: int, memory: int, force: bool) -> None:
-    text, conf = slurm_conf(nodes, cpus, memory), ETC / "slurm.conf"
+def up(force: bool) -> None:
+    text, conf = slurm_conf(), ETC / "slurm.conf"
     written = conf.read_text() if conf.exists() else ""
     if written and not written.startswith(MARKER) and not force:
         raise RefusalError(f"{conf} is not this script's, so it is left alone; --force overwrites it.")
@@ -380,15 +381,15 @@ def up(nodes: int, cpus: int, memory: int, force: bool) -> None:
     install()
     if written != text:
         stop_all()
-    write_configuration(text, nodes)
+    write_configuration(text)
     start_munge()
     start_accounting()
     start("slurmctld", "slurmctld", "-D")
-    for i in range(1, nodes + 1):
+    for i in range(1, NODES + 1):
         start(f"slurmd.n{i}", "slurmd", "-D", "-N", f"n{i}")
     if not wait(repaired, seconds=60):
         raise ClusterError(f"The cluster did not come up. {trouble()}")
-    say(f"The cluster is up: {nodes} nodes with {cpus} CPUs, {memory} MB and 2 GPUs each.")
+    say(f"The cluster is up: {NODES} nodes with {CPUS} CPUs, {MEMORY} MB and 2 GPUs each.")
 
 
 def down(purge: bool) -> None:
@@ -408,13 +409,13 @@ def lock() -> Iterator[None]:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     with (STATE / "lock").open("w") as file:
 
-        def taken() -> bool:
+        def acquire() -> bool:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return True
             return False
 
-        if not wait(taken, seconds=300):
+        if not wait(acquire, seconds=300):
             raise RefusalError("Another command has been working on the cluster for more than 300 s.")
         yield
 
@@ -423,9 +424,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     raising = commands.add_parser("up", help="install, configure and start the cluster")
-    raising.add_argument("--nodes", type=int, default=2, help="how many nodes: n1, n2, ...")
-    raising.add_argument("--cpus", type=int, default=8, help="CPUs of a node")
-    raising.add_argument("--memory", type=int, default=8000, help="memory of a node, in MB")
     raising.add_argument("--force", action="store_true", help="overwrite a slurm.conf that is not this script's")
     commands.add_parser("status", help="say whether the cluster is healthy")
     ending = commands.add_parser("down", help="cancel all jobs and stop the cluster")
@@ -441,7 +439,7 @@ def main() -> int:
             return int(bool(problem))
         with lock():
             if args.command == "up":
-                up(args.nodes, args.cpus, args.memory, args.force)
+                up(args.force)
             else:
                 down(args.purge)
     except RefusalError as refusal:

@@ -21,8 +21,8 @@ def cluster() -> None:
         [sys.executable, str(ROOT / SCRIPT), "status"], capture_output=True, text=True, timeout=60, check=False
     )
     if asked.returncode:
-        said = " ".join((asked.stdout + asked.stderr).split()).partition(" s ")[2] or asked.stderr.strip()
-        pytest.skip(f"no SLURM cluster: {said} To start one: sudo python3 {SCRIPT} up")
+        problem = " ".join((asked.stdout + asked.stderr).split()).partition(" s ")[2] or asked.stderr.strip()
+        pytest.skip(f"no SLURM cluster: {problem} To start one: sudo python3 {SCRIPT} up")
 
 
 @pytest.fixture(autouse=True)
