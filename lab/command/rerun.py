@@ -124,12 +124,7 @@ def acquire(out: Path) -> None:
 
 
 def restore_code(stack: ExitStack, completed: Sequence[RunDir], here: bool) -> dict[RunDir, tuple[CodeCopy, Path]]:
-    """Return the code of each Session, and the directory to run it from.
-
-    Args:
-        stack: removes the restored code when it is closed.
-        completed: the Sessions.
-        here: whether to run the code as it is now.
+    """Return the code of each Session, or the current one, and the directory to run it in, until the stack is closed.
 
     Raises:
         LabError: the code of a Session cannot be restored.
@@ -203,15 +198,9 @@ def plan(
     slots: int,
     folder: Path,
 ) -> list[SpecJob]:
-    """Return the jobs: Sessions that differ only in the seed are stacked, as far as that leaves no core idle.
+    """Return the jobs: Sessions that differ only in the seed are stacked, as far as that leaves no slot idle.
 
-    Args:
-        path: the run directory.
-        out: the new one.
-        completed: the Sessions.
-        codes: the code of each Session, and where to run it.
-        slots: number of jobs at the same time.
-        folder: gets the specs that jobs read.
+    Each Session runs its code in a directory, as `codes` has them. Jobs read their specs from `folder`.
     """
     from lab.launch.spec_job import SpecJob
     from lab.sweep.plan import pack

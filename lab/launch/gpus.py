@@ -16,13 +16,7 @@ POLL_SECONDS = 5.0  # between two readings of the memory of GPUs that had too li
 
 
 class GpuPool:
-    """Leases GPUs to jobs, evenly.
-
-    Attributes:
-        names: the GPUs, as CUDA_VISIBLE_DEVICES names them.
-        per_gpu: number of jobs on a GPU at the same time.
-        memory: MiB that must be free on a GPU before a job gets it; None for no such condition.
-    """
+    """Leases GPUs, named as in CUDA_VISIBLE_DEVICES, to `per_gpu` jobs each, once `memory` MiB of them are free."""
 
     def __init__(self, names: Sequence[str], per_gpu: int = 1, memory: int | None = None) -> None:
         self.names, self.per_gpu, self.memory = list(names), per_gpu, memory

@@ -160,12 +160,7 @@ def finish(records: Sequence[Record | Outcome]) -> int:
 
 
 def check_tuned(overrides: Iterable[str], sources: Iterable[Any]) -> None:
-    """Raise LabError if overrides name a tuned file that does not exist: Hydra takes this group as optional.
-
-    Args:
-        overrides: of the command line.
-        sources: where Hydra looks for config files.
-    """
+    """Raise LabError if overrides name a tuned file that is in none of Hydra's sources: the group is optional to it."""
     folders = [Path(source.path) for source in sources if source.schema == "file"]
     options = sorted(path.stem for folder in folders for path in (folder / "tuned").glob("*.yaml"))
     for option in [override.partition("=")[2] for override in overrides if override.startswith("tuned=")]:

@@ -43,12 +43,7 @@ def name_directory(config: DictConfig, key: str, seeds: Sequence[int]) -> None:
 
 
 def run_directory(config: DictConfig, hydra: Any) -> Path:
-    """Return hydra.run.dir for a single job, with ${seed} replaced by the name of all seeds of a stack.
-
-    Args:
-        config: the config of the job.
-        hydra: Hydra's own part of it.
-    """
+    """Return hydra.run.dir for a single job, with ${seed} replaced by the name of all seeds of a stack."""
     given = Path(hydra.runtime.output_dir)
     try:
         seeds = OmegaConf.select(config, "seed")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,8 @@ class SpecJob:
     """Sessions that differ only in the seed, trained as one stack by `python -m lab`.
 
     Attributes:
-        seeds: the seeds of the Sessions.
         spec: the spec of the Sessions without the seed, as plain data.
         out: the directory of the only Session, or the one that gets seed-0, seed-1, ...
-        code: what to run.
-        cwd: where to run it.
         folder: gets spec.yaml, which the process reads.
         log: gets what the process prints; None for this terminal.
         status: the exit status, once the process has ended.
@@ -48,7 +46,7 @@ class SpecJob:
         """Return the directories of the Sessions."""
         return [RunDir(self.out)] if len(self.seeds) == 1 else [RunDir(self.out / f"seed-{s}") for s in self.seeds]
 
-    def start(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    def start(self, environment: dict[str, str]) -> subprocess.Popen[str]:
         """Start the process in a session of its own, as Ctrl-C is for this process to handle."""
         seed = self.seeds[0] if len(self.seeds) == 1 else list(self.seeds)
         self.folder.mkdir(parents=True)
@@ -57,13 +55,12 @@ class SpecJob:
         out = f"hydra.run.dir={quote(literal(str(self.out.absolute())))}"
         command = [sys.executable, "-m", "lab", *config, out, *QUIET]
         env = {**clean_environment(), **self.code.env(str(self.cwd)), **environment}
+        start = partial(subprocess.Popen, command, cwd=self.cwd, env=env, start_new_session=True, text=True)
         if self.log is None:
-            return subprocess.Popen(command, cwd=self.cwd, env=env, start_new_session=True)
+            return start()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
-            return subprocess.Popen(
-                command, cwd=self.cwd, env=env, start_new_session=True, stdout=log, stderr=subprocess.STDOUT
-            )
+            return start(stdout=log, stderr=subprocess.STDOUT)
 
     def last_line(self) -> str:
         """Return the last line in the log; an empty string without a log."""

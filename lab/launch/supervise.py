@@ -155,7 +155,7 @@ class _Supervisor:
                 listening = [wake]
             for received in os.read(wake, 4096) if wake in ready else b"":
                 self._receive(received)
-            self._act_on_deadlines(time.monotonic())
+            self._forward_or_kill(time.monotonic())
         while self._read():
             pass
         signal.set_wakeup_fd(-1)
@@ -186,7 +186,7 @@ class _Supervisor:
         elif number != signal.SIGCHLD:
             os.kill(self.child, number)
 
-    def _act_on_deadlines(self, now: float) -> None:
+    def _forward_or_kill(self, now: float) -> None:
         if now >= self.forward_at:
             self.forward_at = float("inf")
             if max(self.handled[signal.SIGINT], self.forwarded) < self.interrupts:
