@@ -12,15 +12,19 @@ import numpy as np
 
 
 class Base(gym.Env[np.ndarray, Any]):
-    """Observes a random row of numbers; subclasses say what acting on it does."""
+    """Observes three random numbers; episodes end with probability 0.1; subclasses define the reward."""
 
     observation_space: gym.Space[np.ndarray] = gym.spaces.Box(-1, 1, (3,), np.float32)
     action_space: gym.Space[Any] = gym.spaces.Discrete(2)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
+        self.start()
         self.observation = self.observe()
         return self.observation, {}
+
+    def start(self) -> None:
+        """Prepare an episode."""
 
     def observe(self) -> np.ndarray:
         return self.np_random.uniform(-1, 1, self.observation_space.shape).astype(np.float32)
@@ -36,7 +40,7 @@ class Base(gym.Env[np.ndarray, Any]):
 
 
 class Target(Base):
-    """Continuous: the reward is nearness to the first two numbers shown."""
+    """Continuous: the reward is the nearness to the first two numbers of the observation."""
 
     action_space = gym.spaces.Box(-2, 2, (2,), np.float32)
 
@@ -46,7 +50,7 @@ class Target(Base):
 
 
 class Shown(Base):
-    """Shows which of four choices is rewarded."""
+    """Shows which of four actions is rewarded."""
 
     observation_space = gym.spaces.Box(0, 1, (4,), np.float32)
     action_space = gym.spaces.Discrete(4)
@@ -59,7 +63,7 @@ class Shown(Base):
 
 
 class Single(Base):
-    """Continuous, with one number to see and one to give: the widths that batched products treat apart."""
+    """Continuous, with observations and actions of width 1, which batched products treat differently."""
 
     observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
     action_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
@@ -69,9 +73,15 @@ class Single(Base):
 
 
 class Highest(Base):
-    """One choice: that of the number shown as the highest; episodes are of 8 steps, each worth 1 if it is right."""
+    """Rewards the action that is the index of the highest number; episodes have 8 steps."""
 
     action_space = gym.spaces.Discrete(3)
+
+    def start(self) -> None:
+        self.steps = 0
+
+    def observe(self) -> np.ndarray:
+        return np.eye(3, dtype=np.float32)[self.np_random.integers(3)]
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         reward = float(action == self.observation.argmax())
@@ -79,16 +89,9 @@ class Highest(Base):
         self.steps += 1
         return self.observation, reward, self.steps == 8, False, {}
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        self.steps = 0
-        return super().reset(seed=seed, options=options)
-
-    def observe(self) -> np.ndarray:
-        return np.eye(3, dtype=np.float32)[self.np_random.integers(3)]
-
 
 class Pair(Base):
-    """Two choices at once: each is to match the sign of a number shown; choices are counted from 3."""
+    """Two choices at once, counted from 3; each must match the sign of a number."""
 
     action_space = gym.spaces.MultiDiscrete([2, 3], start=[3, 3])
 
@@ -98,7 +101,7 @@ class Pair(Base):
 
 
 class Buttons(Base):
-    """Several choices of yes or no, in two rows: each is to say whether the number shown first is above 0."""
+    """Binary choices in two rows; each must say whether the first number is above 0."""
 
     action_space = gym.spaces.MultiBinary([2, 2])
 
@@ -117,24 +120,24 @@ class Raises(Base):
 
 
 class NotANumber(Base):
-    """Gives NaN for a reward at a random step."""
+    """Returns NaN as a reward at a random step."""
 
     def reward(self, action: Any) -> float:
         return float("nan") if self.np_random.random() < 1 / 2000 else 1.0
 
 
 class RaisesInReset(Base):
-    """Raises when it is reset, for some seeds."""
+    """Raises in a reset with some seeds, but not with 0, which the probe before training uses."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         result = super().reset(seed=seed, options=options)
-        if seed and self.np_random.random() < 0.05:  # not for 0, with which it is tried before training
+        if seed and self.np_random.random() < 0.05:
             raise RuntimeError("the environment cannot start")
         return result
 
 
 class Killed(Base):
-    """Is killed by the system, as when memory runs out."""
+    """Kills its process at a random step, as the system does when memory runs out."""
 
     def reward(self, action: Any) -> float:
         if self.np_random.random() < 1 / 500:
@@ -143,66 +146,54 @@ class Killed(Base):
 
 
 class Endless(Base):
-    """Has episodes without an end."""
+    """Has episodes that never end."""
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.observation = self.observe()
         return self.observation, 1.0, False, False, {}
 
 
-class Brittle(Base):
-    """Gives a reward of another kind in all but the first episode."""
+class Remembering(Base):
+    """Returns as a reward how many episodes it has had."""
 
     episodes = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def start(self) -> None:
         self.episodes += 1
-        return super().reset(seed=seed, options=options)
+
+    def reward(self, action: Any) -> float:
+        return float(self.episodes)
+
+
+class Brittle(Remembering):
+    """Returns 1 in its first episode, and -1000 in later ones."""
 
     def reward(self, action: Any) -> float:
         return 1.0 if self.episodes == 1 else -1000.0
 
 
 class Unrepeatable(Base):
-    """Shows numbers of the system's own randomness, of which no seed knows."""
+    """Observes numbers of a generator that is seeded by the system."""
 
     def observe(self) -> np.ndarray:
         return np.random.default_rng().uniform(-1, 1, 3).astype(np.float32)
 
 
 class Unpicklable(Base):
-    """Holds what no pickle takes."""
+    """Holds an object that cannot be pickled."""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        self.lasting = (number for number in range(1000))
-        return super().reset(seed=seed, options=options)
-
-    def reward(self, action: Any) -> float:
-        return float(next(self.lasting))
-
-
-class Forgetful(Base, gym.utils.EzPickle):
-    """Has a pickle that says how it was made, and no more; it takes actions by a dictionary, as tutorials do."""
-
-    def __init__(self) -> None:
-        gym.utils.EzPickle.__init__(self)
-        self.place = 0
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        self.place = 0
-        return super().reset(seed=seed, options=options)
+    def start(self) -> None:
+        self.rewards = (number for number in range(1000))
 
     def reward(self, action: Any) -> float:
-        self.place += {0: -1, 1: 1}[action]
-        return float(self.place)
+        return float(next(self.rewards))
 
 
 class HalfForgetful(Base):
-    """Has a pickle that forgets the state, except after one seed."""
+    """Has a pickle without its state, except after one seed."""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def start(self) -> None:
         self.place = 0
-        return super().reset(seed=seed, options=options)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | ({"place": 0} if self.np_random_seed != 1 else {})
@@ -212,8 +203,23 @@ class HalfForgetful(Base):
         return float(self.place)
 
 
+class Forgetful(Base, gym.utils.EzPickle):
+    """Has a pickle of its constructor's arguments only; it looks actions up in a dictionary, as tutorials do."""
+
+    def __init__(self) -> None:
+        gym.utils.EzPickle.__init__(self)
+        self.place = 0
+
+    def start(self) -> None:
+        self.place = 0
+
+    def reward(self, action: Any) -> float:
+        self.place += {0: -1, 1: 1}[action]
+        return float(self.place)
+
+
 class Fated(Base):
-    """Meets its fate at the 200th step: `killed` kills the process that trains, as when memory runs out; `hangs`."""
+    """At its 200th step, kills the training process (`killed`) or never returns (`hangs`)."""
 
     def __init__(self, fate: Any = None) -> None:
         self.fate, self.steps = fate, 0
@@ -228,7 +234,7 @@ class Fated(Base):
 
 
 class Slow(Base):
-    """Takes its time in a task of SLURM, without working, so that there is time to do something to the task."""
+    """Sleeps in a SLURM task, so that there is time to do something to the task."""
 
     seconds = 0.001 if "SLURM_JOB_ID" in os.environ else 0.0
 
@@ -238,43 +244,29 @@ class Slow(Base):
 
 
 class SlowAtFirst(Slow):
-    """Takes much longer, until its task is queued again: then it takes no time."""
+    """Sleeps longer, until its task is requeued; then it does not sleep."""
 
     seconds = 0.005 if "SLURM_JOB_ID" in os.environ and "SLURM_RESTART_COUNT" not in os.environ else 0.0
 
 
 class Hungry(Base):
-    """Takes 50 MB more at every step, and never gives them back."""
+    """Allocates 50 MB at every step and never frees them."""
 
     eaten: list[np.ndarray] = []
 
     def reward(self, action: Any) -> float:
         self.eaten.append(np.ones(50 * 2**20, np.uint8))
-        time.sleep(0.05)  # for SLURM, which looks only once a second
+        time.sleep(0.05)  # SLURM measures memory only once a second
         return 0.0
 
 
-class Remembering(Base):
-    """Gives a reward that grows with the episodes that it has seen."""
-
-    episodes = 0
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        self.episodes += 1
-        return super().reset(seed=seed, options=options)
-
-    def reward(self, action: Any) -> float:
-        return float(self.episodes)
-
-
 class Corridor(Base):
-    """Rewards nothing but its end, eight steps on; any step back leads to its beginning."""
+    """Rewards only its end, eight steps away; any step back returns to the start."""
 
     observation_space = gym.spaces.Box(0, 1, (9,), np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def start(self) -> None:
         self.place = 0
-        return super().reset(seed=seed, options=options)
 
     def observe(self) -> np.ndarray:
         return np.eye(9, dtype=np.float32)[self.place]
@@ -286,7 +278,7 @@ class Corridor(Base):
 
 
 class Picture(Base):
-    """Shows an image in bytes, of which the bright half (left or right) is the action to choose."""
+    """Shows an image in bytes, whose bright half (left or right) is the rewarded action."""
 
     observation_space = gym.spaces.Box(0, 255, (16, 16, 1), np.uint8)
 
@@ -301,7 +293,7 @@ class Picture(Base):
 
 
 class Recall(Base):
-    """Shows a number in the first of four observations alone; a reward is for its sign, chosen in the last step."""
+    """Shows a number only in the first of four observations; the last action must be its sign."""
 
     observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
 
@@ -313,12 +305,11 @@ class Recall(Base):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.steps += 1
         last = self.steps == 4
-        asked = np.array([0, self.steps == 3], np.float32)
-        return asked, float(last and action == self.shown), last, False, {}
+        return np.array([0, self.steps == 3], np.float32), float(last and action == self.shown), last, False, {}
 
 
 class Level(Base):
-    """Is given a level, which adds to its rewards, a table that it leaves alone, and how many numbers it shows."""
+    """Takes a level, which adds to its rewards, an unused table, and the size of its observations."""
 
     def __init__(self, level: int = 0, table: Any = None, size: int = 3) -> None:
         assert isinstance(level, int), f"a level must be a whole number, not {level}"
@@ -330,7 +321,7 @@ class Level(Base):
 
 
 class Text(Base):
-    """Has actions that nothing here can give."""
+    """Has an action space that no policy serves."""
 
     action_space = gym.spaces.Text(5)
 

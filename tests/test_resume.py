@@ -172,7 +172,7 @@ def check(tmp_path: Path, chosen: tuple[str, ...], *interruptions: Interruption)
         *(pytest.param(case, seed, marks=SLOW) for case, seed in product(CASES, ("3", "[3,4,5]"))),
     ],
 )
-def test_law_1_asked_to_end_at_any_point_and_resumed(tmp_path: Path, case: str, seed: str) -> None:
+def test_law_1_signalled_at_any_point_and_resumed(tmp_path: Path, case: str, seed: str) -> None:
     resumed = check(
         tmp_path,
         (*CASES[case], f"seed={seed}"),
@@ -244,7 +244,7 @@ def test_law_1_with_a_replay_memory_interrupted_and_resumed(tmp_path: Path, algo
 
 
 @pytest.mark.law
-def test_law_1_goes_back_where_a_file_of_the_memory_is_damaged(tmp_path: Path) -> None:
+def test_law_1_rolls_back_if_a_file_of_the_memory_is_damaged(tmp_path: Path) -> None:
     made = specs(*QUICK, "algo=dqn", *CASES["discrete"], *MEMORY, "checkpoint.every=400")
     begin(made, tmp_path / "whole")
     begin(made, tmp_path / "parts", (Stack, "collect_and_learn", 100, killed))
@@ -296,7 +296,7 @@ def test_law_1_with_environments_that_are_reset_at_checkpoints(tmp_path: Path, v
 
 
 @pytest.mark.law
-def test_law_1_with_an_environment_that_nothing_but_its_reset_brings_back(tmp_path: Path) -> None:
+def test_law_1_with_an_environment_that_only_a_reset_restores(tmp_path: Path) -> None:
     made = specs(*QUICK, "env=gymnasium", "env.id=tests.envs:Unrepeatable-v0")
     assert begin(made, tmp_path, (Stack, "collect_and_learn", 10, signalled)) == ["interrupted"]
     assert begin(made, tmp_path) == ["completed"]
@@ -318,7 +318,7 @@ def test_law_1_sessions_of_a_stack_at_different_checkpoints(tmp_path: Path, lost
 
 @pytest.mark.law
 @pytest.mark.parametrize("evaluated", ["3", pytest.param("4", marks=SLOW)])
-def test_law_1_sessions_of_a_stack_of_which_one_was_evaluated_at_its_last_frame(tmp_path: Path, evaluated: str) -> None:
+def test_law_1_sessions_of_a_stack_where_one_finished_its_last_evaluation(tmp_path: Path, evaluated: str) -> None:
     made = specs(*QUICK, "seed=[3,4]", "checkpoint.every=900")
     parts = tmp_path / "parts"
     other = "4" if evaluated == "3" else "3"
@@ -334,7 +334,7 @@ def test_law_1_sessions_of_a_stack_of_which_one_was_evaluated_at_its_last_frame(
 
 @pytest.mark.law
 @pytest.mark.slow
-def test_law_1_a_stack_that_is_resumed_one_session_after_the_other(tmp_path: Path) -> None:
+def test_law_1_a_stack_resumed_one_session_after_the_other(tmp_path: Path) -> None:
     made = specs(*QUICK, "seed=[3,4]")
     begin(made, tmp_path / "parts", (Stack, "collect_and_learn", 10, signalled))
     assert begin(made[1:], tmp_path / "parts", (Stack, "collect_and_learn", 3, signalled)) == ["interrupted"]
@@ -391,7 +391,7 @@ def test_law_1_without_evaluation(tmp_path: Path) -> None:
     [RESET, ("env=pendulum",), *(pytest.param(env, marks=SLOW) for env in (("env=cartpole",), LANDER))],
     ids=["reset", "sync", "native", "replayed"],
 )
-def test_law_1_checkpoints_by_time_change_nothing(tmp_path: Path, chosen: tuple[str, ...]) -> None:
+def test_law_1_checkpoints_by_time_change_no_result(tmp_path: Path, chosen: tuple[str, ...]) -> None:
     made = specs(*QUICK, *chosen, "frames=1000")
     often = specs(*QUICK, *chosen, "frames=1000", "checkpoint.minutes=1e-6")
     begin(made, tmp_path / "whole")
@@ -409,7 +409,7 @@ def test_law_1_checkpoints_by_time_change_nothing(tmp_path: Path, chosen: tuple[
     assert (saves[0] > 5) == (chosen != RESET), "between two resets there is nothing to go on from"
 
 
-def test_where_a_session_was_resumed_is_recorded_and_its_log_goes_on(tmp_path: Path) -> None:
+def test_a_resume_is_recorded_and_the_log_continues(tmp_path: Path) -> None:
     made = specs(*QUICK)
     directory = RunDir(tmp_path / "3")
     for moment in (5, 4):

@@ -59,12 +59,12 @@ def test_law_1_an_environment_that_changes_settings_changes_no_result(
     assert directory.read_status()["state"] == "completed", directory.read_status()["error"]
     if what != "rounding":  # by which the environment beside it comes to other numbers, in the same step
         assert result(directory) == expected
-    told = [line for line in directory.log.read_text().splitlines() if "put back" in line]
+    lines = [line for line in directory.log.read_text().splitlines() if "put back" in line]
     quiet = what in ("nothing", "chdir", "denormal", "warnings")  # warnings are errors in tests anyway
-    assert len(told) == (0 if quiet else 1), "said once"
+    assert len(lines) == (0 if quiet else 1), "said once"
 
 
-def test_what_is_put_back() -> None:
+def test_changed_settings_are_restored_with_a_notice() -> None:
     settings, small = ProcessSettings(flush_denormal=True), 1e-16
     for what in ("threads", "dtype", "grad", "deterministic", "seterr", "rounding", "warnings", "umask", "recursion"):
         CHANGES[what]()
@@ -74,13 +74,13 @@ def test_what_is_put_back() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
     assert sys.getrecursionlimit() > 150
     assert small + 1.0 == 1.0, "rounded to the nearest"
-    told = pop_notices()
-    assert any("torch.set_default_dtype from torch.float32 to torch.float64" in text for text in told)
+    lines = pop_notices()
+    assert any("torch.set_default_dtype from torch.float32 to torch.float64" in text for text in lines)
     settings.restore()
     assert pop_notices() == []
 
 
-def test_what_an_environment_raises_to_end_python_is_an_error() -> None:
+def test_exits_become_errors() -> None:
     for error, sentence in (
         (SystemExit(3), r"env.id=x called sys.exit\(3\)"),
         (SystemExit(), r"env.id=x called sys.exit\(\)"),
@@ -92,7 +92,7 @@ def test_what_an_environment_raises_to_end_python_is_an_error() -> None:
         raise KeyboardInterrupt  # of which nobody here knows whether it came from outside
 
 
-def test_a_ctrl_c_is_told_from_a_keyboard_interrupt_of_the_environments_own() -> None:
+def test_only_the_users_ctrl_c_passes() -> None:
     from lab.common.signals import stop_signals
 
     with stop_signals():
@@ -103,7 +103,7 @@ def test_a_ctrl_c_is_told_from_a_keyboard_interrupt_of_the_environments_own() ->
             signal.raise_signal(signal.SIGINT)
 
 
-def test_handlers_of_signals_are_put_back() -> None:
+def test_signal_handlers_are_restored() -> None:
     from lab.common.signals import stop_signals
 
     with stop_signals() as stop:
@@ -114,7 +114,7 @@ def test_handlers_of_signals_are_put_back() -> None:
     assert any("handled the signals" in text for text in pop_notices())
 
 
-def test_what_is_wrong_is_noted_and_what_hangs_is_not_closed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_problems_of_close_are_notices_and_one_that_hangs_is_not_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
     def hang() -> None:
@@ -139,7 +139,7 @@ def test_what_is_wrong_is_noted_and_what_hangs_is_not_closed_again(monkeypatch: 
 
 @pytest.mark.parametrize("vectorize", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", ["hangs", "raises", "exits"])
-def test_a_session_completes_whatever_close_does(
+def test_a_session_completes_although_close_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, vectorize: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(close, "__kwdefaults__", {"seconds": 0.2})
@@ -147,16 +147,16 @@ def test_a_session_completes_whatever_close_does(
     directory = train(tmp_path, *CLOSES, f"+env.kwargs.way={way}", f"env.vectorization_mode={vectorize}")[0]
     assert time.monotonic() - start < 20
     assert directory.read_status()["state"] == "completed", directory.read_status()["error"]
-    told = [line for line in directory.log.read_text().splitlines() if "close()" in line]
-    assert len(told) == 1, told
+    lines = [line for line in directory.log.read_text().splitlines() if "close()" in line]
+    assert len(lines) == 1, lines
     sentence = {"hangs": "did not return", "raises": "raised RuntimeError: it will not close", "exits": "SystemExit"}
-    assert sentence[way] in told[0]
+    assert sentence[way] in lines[0]
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["destructor raises", "atexit raises", "atexit hangs", "thread stays"])
-def test_the_end_of_a_process_is_none_of_an_environments_business(tmp_path: Path, way: str) -> None:
+def test_the_process_ends_although_an_environment_hinders_it(tmp_path: Path, way: str) -> None:
     done = lab(*CLOSES, f"+env.kwargs.way='{way}'", f"hydra.run.dir={tmp_path}/run", timeout=60)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

@@ -10,7 +10,7 @@ from lab.env.normalize import RewardScale, RunningMoments
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=5))
 @settings(max_examples=50, deadline=None)
-def test_moments_of_batches_are_those_of_the_whole(sizes: list[int]) -> None:
+def test_moments_of_batches_equal_those_of_all_data(sizes: list[int]) -> None:
     data = np.random.default_rng(0).normal(3, 2, (sum(sizes), 2))
     moments = RunningMoments(2)
     for batch in np.split(data, np.cumsum(sizes)[:-1]):
@@ -43,7 +43,7 @@ def test_reward_scale_by_hand() -> None:
     assert np.abs(RewardScale(1, 0.5, 0.1).scale(reward, done, valid)).max() == 0.1
 
 
-def test_state_can_be_carried_over() -> None:
+def test_a_restored_scale_continues_equally() -> None:
     first, second = RewardScale(2, 0.9, 10), RewardScale(2, 0.9, 10)
     rng = np.random.default_rng(0)
     horizon = rng.normal(size=(5, 2)), np.zeros((5, 2), bool), np.ones((5, 2), bool)

@@ -28,7 +28,7 @@ def env_spec(*overrides: str) -> EnvSpec:
     return specs(*overrides)[0].env
 
 
-def way_of_class(name: str) -> str:
+def method_of_class(name: str) -> str:
     return detect_restore_method(env_spec("env=gymnasium", f"env.id=tests.envs:{name}-v0"))
 
 
@@ -41,10 +41,10 @@ def same(one: Any, other: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("way", ["pickle", "replay"])
+@pytest.mark.parametrize("method", ["pickle", "replay"])
 @pytest.mark.parametrize("overrides", [PENDULUM, CARTPOLE], ids=["pendulum", "cartpole"])
-def test_an_environment_goes_on_from_any_step(overrides: tuple[str, ...], way: str) -> None:
-    check_every_step(env_spec(*overrides), way)
+def test_an_environment_is_restored_at_any_step(overrides: tuple[str, ...], method: str) -> None:
+    check_every_step(env_spec(*overrides), method)
 
 
 @pytest.mark.parametrize(
@@ -52,20 +52,20 @@ def test_an_environment_goes_on_from_any_step(overrides: tuple[str, ...], way: s
     [LANDER, FORGETFUL],
     ids=["lander", "forgetful"],
 )
-def test_an_environment_whose_pickle_forgets_goes_on_by_replay(overrides: tuple[str, ...]) -> None:
+def test_an_environment_with_an_incomplete_pickle_is_replayed(overrides: tuple[str, ...]) -> None:
     spec = env_spec(*overrides)
     assert detect_restore_method(spec) == "replay"
     check_every_step(spec, "replay", every=7)
 
 
-def test_an_environment_whose_episodes_depend_on_earlier_ones_is_made_anew() -> None:
+def test_an_environment_that_remembers_earlier_episodes_is_reset() -> None:
     assert detect_restore_method(env_spec(*WALKER)) == "reset"
 
 
-def check_every_step(spec: EnvSpec, way: str, every: int = 1) -> None:
+def check_every_step(spec: EnvSpec, method: str, every: int = 1) -> None:
     """Compare environments brought back at steps, also the last of an episode, with the one that went on."""
-    original = Restorable(make_single(spec), way)
-    twin = Restorable(make_single(spec), way)
+    original = Restorable(make_single(spec), method)
+    twin = Restorable(make_single(spec), method)
     original.reset(seed=5)
     trace, moments, ended = [], [(0, original.snapshot)], False
     actions = actions_of(original.action_space, STEPS)
@@ -88,7 +88,7 @@ def check_every_step(spec: EnvSpec, way: str, every: int = 1) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "way"),
+    ("overrides", "method"),
     [
         (PENDULUM, "pickle"),
         (CARTPOLE, "pickle"),
@@ -100,10 +100,10 @@ def check_every_step(spec: EnvSpec, way: str, every: int = 1) -> None:
     ],
     ids=["pendulum", "cartpole", "native", "lander", "replayed", "async", "async lander"],
 )
-def test_environments_side_by_side_go_on_from_their_state(overrides: tuple[str, ...], way: str) -> None:
+def test_vector_environments_are_restored(overrides: tuple[str, ...], method: str) -> None:
     spec = env_spec(*overrides)
-    assert detect_restore_method(spec) == way
-    original = Environments(spec, 3, np.random.default_rng(1), way)
+    assert detect_restore_method(spec) == method
+    original = Environments(spec, 3, np.random.default_rng(1), method)
     original.reset()
     rng = np.random.default_rng(2)
     space = original._envs.single_action_space
@@ -122,7 +122,7 @@ def test_environments_side_by_side_go_on_from_their_state(overrides: tuple[str, 
     original.close()
     assert len(moments) == 4
     for moment, (start, state) in moments.items():
-        twin = Environments(spec, 3, np.random.default_rng(9), way)
+        twin = Environments(spec, 3, np.random.default_rng(9), method)
         twin.reset()
         twin.restore(state)
         for action, expected in list(zip(actions, trace, strict=True))[start : start + 30]:
@@ -131,7 +131,7 @@ def test_environments_side_by_side_go_on_from_their_state(overrides: tuple[str, 
 
 
 @pytest.mark.parametrize("overrides", [PENDULUM, ("env=cartpole",)], ids=["sync", "native"])
-def test_environments_that_are_reset_at_a_checkpoint_go_on_from_the_reset(overrides: tuple[str, ...]) -> None:
+def test_environments_reset_at_a_checkpoint_are_restored_from_the_reset(overrides: tuple[str, ...]) -> None:
     spec = env_spec(*overrides, "env.restore=reset")
     rng, other = np.random.default_rng(1), np.random.default_rng(9)
     original, twin = (Environments(spec, 2, stream, detect_restore_method(spec)) for stream in (rng, other))
@@ -147,21 +147,21 @@ def test_environments_that_are_reset_at_a_checkpoint_go_on_from_the_reset(overri
     assert same(original.reset(), twin.reset())
 
 
-def test_how_each_kind_of_environment_is_brought_back() -> None:
-    assert way_of_class("Target") == "pickle"
-    assert way_of_class("Unpicklable") == "replay"
-    assert way_of_class("Forgetful") == "replay"
-    assert way_of_class("HalfForgetful") == "replay"
-    assert way_of_class("Unrepeatable") == "reset"
-    assert way_of_class("RaisesInReset") == "pickle"
+def test_the_restore_method_of_each_kind_of_environment() -> None:
+    assert method_of_class("Target") == "pickle"
+    assert method_of_class("Unpicklable") == "replay"
+    assert method_of_class("Forgetful") == "replay"
+    assert method_of_class("HalfForgetful") == "replay"
+    assert method_of_class("Unrepeatable") == "reset"
+    assert method_of_class("RaisesInReset") == "pickle"
 
 
-def test_what_cannot_be_made_is_brought_back_by_nothing() -> None:
+def test_an_environment_that_cannot_be_made_has_no_restore_method() -> None:
     def broken() -> Any:
         raise RuntimeError("no")
 
     makers: tuple[Callable[[Any], str], ...] = (detect_single_method, detect_vector_method)
-    assert [way(broken) for way in makers] == ["reset", "reset"]
+    assert [method(broken) for method in makers] == ["reset", "reset"]
 
 
 def test_native_vector_environments_cannot_be_replayed() -> None:

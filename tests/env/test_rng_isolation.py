@@ -47,11 +47,11 @@ def killed() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_law_1_holds_for_draws_from_shared_generators(tmp_path: Path, case: str) -> None:
+def test_law_1_holds_for_draws_from_global_generators(tmp_path: Path, case: str) -> None:
     overrides = (*CASES[case], *FEW)
     before = RngWatch()
     stacked = train(tmp_path / "stacked", specs(*overrides, "seed=[0,1]"))
-    assert before.changed() == [], "what the process shares is left as it was"
+    assert before.changed() == [], "what the process uniforms is left as it was"
     (alone,) = train(tmp_path / "alone", specs(*overrides, "seed=1"))
     assert result(stacked[1]) == result(alone), "alone as in a stack, and so again as before"
     assert stacked[0].episodes.read_text() != alone.episodes.read_text(), "seeds are independent"
@@ -65,7 +65,7 @@ def test_law_1_holds_for_draws_from_shared_generators(tmp_path: Path, case: str)
     assert result(parts[0]) == result(alone), "resumed as uninterrupted"
 
 
-def test_workers_have_states_of_their_own_as_environments_of_one_process_have() -> None:
+def test_environments_in_workers_draw_as_in_one_process() -> None:
     seen = []
     for vectorize in ("sync", "async"):
         spec = specs(*DICE, f"env.vectorization_mode={vectorize}")[0].env
@@ -76,7 +76,7 @@ def test_workers_have_states_of_their_own_as_environments_of_one_process_have() 
     assert len({float(row[0]) for row in seen[1][0]}) == 3
 
 
-def test_a_trial_shows_which_generators_an_environment_draws_from() -> None:
+def test_a_dry_run_detects_the_generators() -> None:
     def shared(*overrides: str) -> tuple[str, ...]:
         return cached_dry_run(specs(*overrides)[0].env).global_rngs
 
@@ -90,7 +90,7 @@ def test_a_trial_shows_which_generators_an_environment_draws_from() -> None:
 
 @pytest.mark.parametrize("kind", ["numpy", "random", "torch"])
 @pytest.mark.parametrize("evaluated", [False, True])
-def test_a_draw_that_the_trial_missed_fails_the_session(tmp_path: Path, kind: str, evaluated: bool) -> None:
+def test_a_draw_that_the_dry_run_missed_fails_the_session(tmp_path: Path, kind: str, evaluated: bool) -> None:
     late = ("frames=480", "eval.every=0") if not evaluated else ("frames=32", "eval.every=32", "eval.episodes=1")
     # An environment for evaluation draws at its 150th step: its episodes are made that long.
     long = ("+env.kwargs.length=200",) if evaluated else ()
@@ -104,9 +104,7 @@ def test_a_draw_that_the_trial_missed_fails_the_session(tmp_path: Path, kind: st
     assert "Traceback" not in status["error"]
 
 
-def test_a_session_warns_once_of_where_random_numbers_come_from(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_session_warns_once_about_random_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = train(tmp_path / "dice", specs(*DICE, *FEW))[0]
     (warning,) = directory.read_status()["warnings"]
     assert warning.startswith("env.id=tests.rogue:Dice-v0 draws from numpy.random, which is global to the process")
@@ -117,7 +115,7 @@ def test_a_session_warns_once_of_where_random_numbers_come_from(
     assert train(tmp_path / "cartpole", specs(*FEW))[0].read_status()["warnings"] == []
 
 
-def test_states_are_swapped_and_swapped_back() -> None:
+def test_states_are_swapped_in_and_out() -> None:
     def draw() -> list[float]:
         return [np.random.rand(), random.random(), float(torch.rand(()))]  # noqa: NPY002
 

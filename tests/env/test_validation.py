@@ -1,4 +1,4 @@
-"""Environments that do not return what Gymnasium asks for are refused by a sentence, others taken as they are."""
+"""Values that break Gymnasium's interface are rejected, equivalent ones accepted."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.helpers import go_on, lab, specs
 WRONG = ("env=gymnasium", "env.id=tests.rogue:Wrong-v0", "name=wrong")
 ID = re.escape("env.id=tests.rogue:Wrong-v0")
 FIVE = "it must return five: an observation, a reward, terminated, truncated and a dict"
-# Of what kind the observations are, which part is wrong, by which value of tests.rogue.VALUES, in which call.
-REFUSED: dict[tuple[str, str, str, int], str] = {
+# By the observation space, the invalid part, its value in tests.rogue.VALUES, and the call: 0 is reset, 1 is step.
+REJECTED: dict[tuple[str, str, str, int], str] = {
     ("box", "observation", "none", 0): "the observation that reset returned is None",
     ("box", "observation", "none", 1): "the observation that step returned is None",
     ("box", "observation", "text", 0): r"is 'up' \(str\); its space holds numbers",
@@ -80,7 +80,7 @@ REFUSED: dict[tuple[str, str, str, int], str] = {
     ("box", "raises", "none", 0): "raised ValueError in reset: the battery is empty",
     ("box", "raises", "none", 1): "raised ValueError in step: the battery is empty",
 }
-TAKEN = [
+ACCEPTED = [
     *(("box", "observation", value) for value in ("doubles", "list", "integers", "out of bounds")),
     ("image", "observation", "wide image"),
     *(("discrete", "observation", value) for value in ("1", "2", "true")),
@@ -94,14 +94,14 @@ def wrong(space: str, part: str, value: str, at: int) -> EnvSpec:
     return dataclasses.replace(specs(*WRONG)[0].env, kwargs=kwargs)
 
 
-@pytest.mark.parametrize(("space", "part", "value", "at"), REFUSED)
-def test_what_is_wrong_is_refused_before_the_first_frame(space: str, part: str, value: str, at: int) -> None:
-    with pytest.raises(LabError, match=f"{ID}.*{REFUSED[space, part, value, at]}"):
+@pytest.mark.parametrize(("space", "part", "value", "at"), REJECTED)
+def test_invalid_values_are_rejected_before_training(space: str, part: str, value: str, at: int) -> None:
+    with pytest.raises(LabError, match=f"{ID}.*{REJECTED[space, part, value, at]}"):
         probe(wrong(space, part, value, at))
 
 
-@pytest.mark.parametrize(("space", "part", "value"), TAKEN)
-def test_what_can_be_taken_for_what_is_asked_for_is_taken(space: str, part: str, value: str) -> None:
+@pytest.mark.parametrize(("space", "part", "value"), ACCEPTED)
+def test_equivalent_values_are_accepted(space: str, part: str, value: str) -> None:
     spec = wrong(space, part, value, 1)
     probe(spec)
     envs = Environments(spec, 2, np.random.default_rng(0))
@@ -113,7 +113,7 @@ def test_what_can_be_taken_for_what_is_asked_for_is_taken(space: str, part: str,
 
 
 @pytest.mark.parametrize("wrong", ["rewards", "one reward", "observations"])
-def test_vector_environments_of_one_object_are_checked_as_arrays(wrong: str) -> None:
+def test_native_vector_environments_are_validated(wrong: str) -> None:
     sentences = {
         "rewards": r"the reward is an array of shape \(1,\); it must be an array of shape \(2,\)",
         "one reward": "the reward that step returned is NaN",
@@ -133,7 +133,7 @@ def test_vector_environments_of_one_object_are_checked_as_arrays(wrong: str) -> 
         ("old", "none", "step returned 4 values"),
     ],
 )
-def test_a_session_fails_at_the_frame_at_which_its_environment_goes_wrong(
+def test_a_session_fails_at_the_frame_of_an_invalid_value(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], vectorize: str, part: str, value: str, sentence: str
 ) -> None:
     kwargs = (f"+env.kwargs.part={part}", f"+env.kwargs.value={value}", "+env.kwargs.at=7")
@@ -154,9 +154,7 @@ def test_a_session_fails_at_the_frame_at_which_its_environment_goes_wrong(
     assert directory.episodes.read_text().count("\n") == 1
 
 
-def test_an_error_of_an_environment_in_a_worker_is_told_as_it_was_raised(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_in_a_worker_keeps_its_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     few = ("env.num_envs=2", "frames=400", "log.tensorboard=false", "eval.every=0", "env.vectorization_mode=async")
     directory = RunDir(tmp_path)
     assert go_on(specs(*WRONG, "+env.kwargs.part=raises", "+env.kwargs.at=7", *few), [directory]) == ["failed"]
@@ -166,7 +164,7 @@ def test_an_error_of_an_environment_in_a_worker_is_told_as_it_was_raised(
     assert capfd.readouterr().err == ""
 
 
-def test_a_mistake_in_an_environment_ends_the_command_with_nothing_written(tmp_path: Path) -> None:
+def test_an_invalid_environment_ends_the_command_before_anything_is_written(tmp_path: Path) -> None:
     done = lab(*WRONG, "+env.kwargs.part=alone", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 2
     assert done.stderr.startswith("Error: env.id=tests.rogue:Wrong-v0: reset returned an array of shape (4,)")
@@ -174,7 +172,7 @@ def test_a_mistake_in_an_environment_ends_the_command_with_nothing_written(tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_checks_are_within_what_gymnasium_puts_around_an_environment() -> None:
+def test_validation_is_inside_the_wrappers_of_gymnasium() -> None:
     env = make_single(specs("env=cartpole")[0].env)
     layers = [type(env).__name__]
     while isinstance(env, gym.Wrapper):
@@ -183,7 +181,7 @@ def test_checks_are_within_what_gymnasium_puts_around_an_environment() -> None:
     assert layers == ["TimeLimit", "OrderEnforcing", "Validated", "CartPoleEnv"]
 
 
-def test_what_is_right_is_returned_as_it_is() -> None:
+def test_valid_values_are_returned_unchanged() -> None:
     class Right(gym.Env[Any, Any]):
         observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
         action_space = gym.spaces.Discrete(2)
@@ -200,17 +198,17 @@ def test_what_is_right_is_returned_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("chosen", ["env=cartpole", "env=acrobot", "env=pendulum", "env=mountaincar"])
-def test_what_is_as_usual_is_checked_fast(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_valid_values_pass_the_fast_test(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = specs(chosen)[0]
     envs = Environments(spec.env, 2, np.random.default_rng(0))
     envs.reset()
 
-    def refuse(*arguments: Any) -> None:
-        raise AssertionError("checked at leisure")
+    def fail(*arguments: Any) -> None:
+        raise AssertionError("not on the fast path")
 
     actions = np.zeros((2, 1), np.float32) if chosen == "env=pendulum" else np.zeros(2, np.int64)
     for name in ("check_step", "check_vector_step"):
-        monkeypatch.setattr(f"lab.env.validation.{name}", refuse)
+        monkeypatch.setattr(f"lab.env.validation.{name}", fail)
     for _ in range(5):
         envs.step(actions)
     envs.close()

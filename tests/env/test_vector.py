@@ -25,7 +25,7 @@ def env_spec(*overrides: str):
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
-def test_every_environment_steps_and_is_reset_by_itself(env: str) -> None:
+def test_every_environment_steps_and_resets_itself(env: str) -> None:
     spec = env_spec(f"env={env}")
     spaces = probe(spec)
     envs = Environments(spec, 3, np.random.default_rng(0))
@@ -39,7 +39,7 @@ def test_every_environment_steps_and_is_reset_by_itself(env: str) -> None:
     envs.close()
 
 
-def test_native_vector_class_where_there_is_one() -> None:
+def test_the_native_vector_class_is_used_if_there_is_one() -> None:
     for vectorize, native in (("auto", True), ("native", True), ("sync", False)):
         envs = Environments(env_spec(f"env.vectorization_mode={vectorize}"), 2, np.random.default_rng(0))
         assert (type(envs._envs.unwrapped).__name__ == "CartPoleVectorEnv") == native
@@ -60,7 +60,7 @@ def test_async_steps_as_sync_does() -> None:
     assert runs[0] == runs[1]
 
 
-def test_observations_of_any_shape_are_made_flat() -> None:
+def test_observations_of_any_shape_are_flattened() -> None:
     for env_id, size in (("FrozenLake-v1", 16), ("Blackjack-v1", 32 + 11 + 2)):
         spec = env_spec("env=gymnasium", f"env.id={env_id}")
         assert probe(spec).observation.shape == (size,)
@@ -69,7 +69,7 @@ def test_observations_of_any_shape_are_made_flat() -> None:
         envs.close()
 
 
-def test_the_step_after_the_last_is_a_reset_without_reward() -> None:
+def test_the_autoreset_step_has_no_reward() -> None:
     spec = env_spec("env.vectorization_mode=sync")
     for vectorize in ("sync", "native"):
         envs = Environments(dataclasses.replace(spec, vectorization_mode=vectorize), 1, np.random.default_rng(0))
@@ -85,7 +85,7 @@ def test_the_step_after_the_last_is_a_reset_without_reward() -> None:
         envs.close()
 
 
-def test_action_units() -> None:
+def test_actions_are_converted() -> None:
     box = ActionConverter(gym.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32)))
     assert box.convert(np.array([[-1.0, -1.0], [0.0, 0.0], [5.0, 1.0]])).tolist() == [[-2, 0], [0, 0.5], [2, 1]]
     half = ActionConverter(gym.spaces.Box(0.0, np.inf, (1,), np.float32))
@@ -107,7 +107,7 @@ def test_actions_never_leave_the_bounds(low: float, width: float, numbers: list[
 
 
 @pytest.mark.filterwarnings("ignore:.*latest versioned environment")
-def test_an_id_without_a_version_is_the_newest() -> None:
+def test_an_id_without_a_version_is_the_newest_version() -> None:
     envs = Environments(env_spec("env.id=CartPole"), 2, np.random.default_rng(0))
     assert envs.reset().shape == (2, 4)
     envs.close()
@@ -130,14 +130,14 @@ def test_environments_that_cannot_be_made(overrides: tuple[str, ...], sentence: 
         probe(env_spec(*overrides))
 
 
-def test_an_environment_can_be_made_to_be_watched() -> None:
+def test_an_environment_can_be_rendered() -> None:
     env = make_single(env_spec(), "rgb_array")
     env.reset(seed=0)
     assert env.render().shape[2] == 3
     env.close()
 
 
-def test_asynchronous_environments_are_closed_in_the_midst_of_a_step() -> None:
+def test_async_environments_are_closed_during_a_step() -> None:
     envs = Environments(env_spec("env=pendulum", "env.vectorization_mode=async"), 2, np.random.default_rng(0))
     envs.reset()
     workers = envs._base.processes

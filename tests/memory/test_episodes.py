@@ -19,14 +19,14 @@ GAMMA = torch.tensor([[0.9], [0.5]])
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
 
-def made(size: int, prioritized: bool = True, stack: int = S) -> EpisodeReplay:
+def make(size: int, prioritized: bool = True, stack: int = S) -> EpisodeReplay:
     column = torch.ones(stack, 1)
     spec = ReplaySpec(size, "float32", False, prioritized, 0.6 * column, 0.4 * column, column, 1e-3 * column)
     return EpisodeReplay(spec, OBSERVATIONS, torch.zeros((), dtype=torch.int64), stack, E, T)
 
 
 class Episodes:
-    """Random steps whose observation is a number of their own, and a list of what is to be known of them."""
+    """Makes random steps with numbered observations, and keeps the returns that should be stored."""
 
     def __init__(self, ends: float = 0.25) -> None:
         self.rng, self.ends, self.steps = np.random.default_rng(1), ends, 0
@@ -59,12 +59,12 @@ class Episodes:
         return Rollout(observation, action, *facts, torch.zeros(S, E, 0)), torch.from_numpy(value)
 
     def kept(self, s: int, steps: int) -> dict[int, float]:
-        """Return what is known of the newest steps of a Session."""
+        """Return the returns of a Session's newest steps."""
         return {name: value for name, value in self.returns[s].items() if name // (S * E) >= self.steps - steps}
 
 
 def contents(replay: EpisodeReplay, s: int) -> dict[int, float]:
-    """Return the returns of all that can be drawn in a Session, by the numbers of the observations."""
+    """Return the returns that can be drawn in a Session, by the number of the observation."""
     places = np.flatnonzero(replay._tree.leaves[s])
     batch = replay._gather(replay._observation[s : s + 1], torch.from_numpy(places[None]))[0, :, 0].long().tolist()
     return dict(zip(batch, replay._scalars[s].flatten(0, 1)[places, 0].tolist(), strict=True))
@@ -72,8 +72,8 @@ def contents(replay: EpisodeReplay, s: int) -> dict[int, float]:
 
 @pytest.mark.parametrize("prioritized", [True, False])
 @pytest.mark.parametrize(("size", "ends"), [(60, 0.25), (1000, 0.25), (30, 0.05), (12, 0.02)])
-def test_every_step_of_a_finished_episode_is_known_by_its_return(size: int, ends: float, prioritized: bool) -> None:
-    replay, episodes = made(size, prioritized), Episodes(ends)
+def test_every_step_of_a_finished_episode_has_its_return(size: int, ends: float, prioritized: bool) -> None:
+    replay, episodes = make(size, prioritized), Episodes(ends)
     for _ in range(40):
         replay.add_episodes(*episodes.horizon(), GAMMA)
         for s in range(S):
@@ -84,8 +84,8 @@ def test_every_step_of_a_finished_episode_is_known_by_its_return(size: int, ends
 
 
 @pytest.mark.parametrize("prioritized", [True, False])
-def test_what_is_drawn_are_steps_of_finished_episodes_and_their_returns(prioritized: bool) -> None:
-    replay, episodes = made(60, prioritized), Episodes()
+def test_steps_of_finished_episodes_are_drawn_with_their_returns(prioritized: bool) -> None:
+    replay, episodes = make(60, prioritized), Episodes()
     rng = np.random.default_rng(0)
     for _ in range(9):
         replay.add_episodes(*episodes.horizon(), GAMMA)
@@ -104,8 +104,8 @@ def test_what_is_drawn_are_steps_of_finished_episodes_and_their_returns(prioriti
     assert seen == [set(episodes.kept(s, replay.capacity)) for s in range(S)]
 
 
-def test_returns_are_scaled_by_the_statistics_of_the_draw_whenever_they_were_completed() -> None:
-    replay, episodes = made(1000), Episodes()
+def test_returns_are_scaled_by_the_statistics_of_the_draw() -> None:
+    replay, episodes = make(1000), Episodes()
     for horizon in range(9):
         rollout, value = episodes.horizon()
         then = Statistics(10.0, reward_deviation=torch.tensor([[0.1], [0.3]]) * (1 + horizon))
@@ -121,8 +121,8 @@ def test_returns_are_scaled_by_the_statistics_of_the_draw_whenever_they_were_com
             assert batch.reward[s].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-4 / deviation[s][0])
 
 
-def test_steps_are_drawn_in_proportion_to_what_they_were_better_than_expected_by() -> None:
-    replay, episodes = made(1000), Episodes(0.5)
+def test_steps_are_drawn_in_proportion_to_their_priority() -> None:
+    replay, episodes = make(1000), Episodes(0.5)
     replay.add_episodes(*episodes.horizon(), GAMMA)
     everything = replay.sample((np.arange(600) / 600)[None].repeat(S, 0), GAMMA, 0.0)
     replay.update_priorities(everything, everything.reward.clamp(min=0))
@@ -135,8 +135,8 @@ def test_steps_are_drawn_in_proportion_to_what_they_were_better_than_expected_by
             assert count / 100_000 == pytest.approx(priority[int(name)] / sum(priority.values()), abs=1e-3)
 
 
-def test_a_session_without_a_finished_episode_has_no_weight() -> None:
-    replay, episodes = made(100), Episodes(0.3)
+def test_weights_are_zero_without_a_finished_episode() -> None:
+    replay, episodes = make(100), Episodes(0.3)
     rollout, value = episodes.horizon()
     rollout.terminated[:, 1] = rollout.truncated[:, 1] = 0.0
     rollout.terminated[0, 0, 0] = 1.0
@@ -147,8 +147,8 @@ def test_a_session_without_a_finished_episode_has_no_weight() -> None:
     assert replay.has_episodes.tolist() == [True, False]
 
 
-def test_episodes_that_are_cut_are_never_known() -> None:
-    replay, episodes = made(1000), Episodes(0.0)
+def test_cut_episodes_are_never_drawn() -> None:
+    replay, episodes = make(1000), Episodes(0.0)
     replay.add_episodes(*episodes.horizon(), GAMMA)
     replay.cut_episodes(0)
     rollout, value = episodes.horizon()
@@ -159,12 +159,12 @@ def test_episodes_that_are_cut_are_never_known() -> None:
 
 
 @pytest.mark.parametrize("size", [60, 1000])
-def test_what_was_saved_is_restored_by_parts_and_goes_on_the_same(tmp_path: Path, size: int) -> None:
-    replay, episodes = made(size), Episodes(0.1)
+def test_a_restored_memory_continues_equally(tmp_path: Path, size: int) -> None:
+    replay, episodes = make(size), Episodes(0.1)
     rng = np.random.default_rng(0)
 
-    def on(memory: EpisodeReplay, shares: np.ndarray) -> list[list[float]]:
-        batch = memory.sample(shares, GAMMA, 0.5)
+    def on(memory: EpisodeReplay, uniforms: np.ndarray) -> list[list[float]]:
+        batch = memory.sample(uniforms, GAMMA, 0.5)
         memory.update_priorities(batch, batch.reward.clamp(min=0))
         return [batch.observation.flatten().tolist(), batch.reward.flatten().tolist(), batch.weight.flatten().tolist()]
 
@@ -176,7 +176,7 @@ def test_what_was_saved_is_restored_by_parts_and_goes_on_the_same(tmp_path: Path
         states = [replay.save(s, tmp_path / str(s), checkpoint.write) for s in range(S)]
         for s in range(S):
             replay.remove_unused_files(s, tmp_path / str(s))
-    copy = made(size)
+    copy = make(size)
     for s in range(S):
         copy.restore(s, states[s], tmp_path / str(s), checkpoint.read)
     for s in range(S):
@@ -185,13 +185,13 @@ def test_what_was_saved_is_restored_by_parts_and_goes_on_the_same(tmp_path: Path
         rollout, value = episodes.horizon()
         for memory in (copy, replay):
             memory.add_episodes(rollout, value, GAMMA)
-        shares = rng.random((S, 8))
-        assert on(copy, shares) == on(replay, shares)
+        uniforms = rng.random((S, 8))
+        assert on(copy, uniforms) == on(replay, uniforms)
     assert all(len(list((tmp_path / str(s)).iterdir())) <= len(states[s]["segments"]) + 3 for s in range(S))
 
 
-def test_a_checkpoint_costs_what_is_new_and_not_what_is_remembered(tmp_path: Path) -> None:
-    replay, episodes = made(100_000), Episodes(0.25)
+def test_the_size_of_a_checkpoint_does_not_grow(tmp_path: Path) -> None:
+    replay, episodes = make(100_000), Episodes(0.25)
     sizes = []
     for number in range(60):
         replay.add_episodes(*episodes.horizon(), GAMMA)
@@ -201,9 +201,9 @@ def test_a_checkpoint_costs_what_is_new_and_not_what_is_remembered(tmp_path: Pat
     assert max(sizes) < 1.3 * sizes[0]
 
 
-def test_a_stack_remembers_what_its_sessions_would_alone() -> None:
-    stacked, episodes = made(60), Episodes(0.2)
-    alone = made(60, stack=1)
+def test_a_stack_stores_what_its_sessions_store_alone() -> None:
+    stacked, episodes = make(60), Episodes(0.2)
+    alone = make(60, stack=1)
     rng = np.random.default_rng(0)
     for _ in range(30):
         rollout, value = episodes.horizon()
@@ -211,8 +211,8 @@ def test_a_stack_remembers_what_its_sessions_would_alone() -> None:
         parts = {name: getattr(rollout, name)[:, 1:] for name in ("observation", "action", "reward", "terminated",
                  "truncated", "valid")}  # fmt: skip
         alone.add_episodes(Rollout(**parts, carry=rollout.carry[1:]), value[:, 1:], GAMMA[1:])
-        shares = rng.random((S, 8))
-        ours, theirs = stacked.sample(shares, GAMMA, 0.5), alone.sample(shares[1:], GAMMA[1:], 0.5)
+        uniforms = rng.random((S, 8))
+        ours, theirs = stacked.sample(uniforms, GAMMA, 0.5), alone.sample(uniforms[1:], GAMMA[1:], 0.5)
         for name in ("observation", "action", "reward", "weight"):
             assert torch.equal(getattr(ours, name)[1:], getattr(theirs, name))
         stacked.update_priorities(ours, ours.reward.clamp(min=0))

@@ -1,4 +1,4 @@
-"""The newest steps against a list of all that happened."""
+"""The newest steps against a list of all steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.memory.test_replay import E, S, T, World
 NAMES = ("observation", "action", "reward", "valid", "carry")
 
 
-def made(steps: int = 130, carry: int = 0) -> RecentSteps:
+def make(steps: int = 130, carry: int = 0) -> RecentSteps:
     return RecentSteps(steps, Box(0, 255, (1,)), torch.zeros((), dtype=torch.int64), S, E, T, carry)
 
 
@@ -27,20 +27,16 @@ def horizon(world: World, carry: int = 0) -> Rollout:
     return rollout
 
 
-def test_whole_horizons_are_kept_in_blocks() -> None:
-    assert [(made(steps).block, made(steps).blocks) for steps in (1, 64, 65, 130)] == [
-        (64, 1),
-        (64, 1),
-        (64, 2),
-        (64, 3),
-    ]
-    assert (made(1_000_000).block, made(1_000_000).blocks) == (3908, 256)
-    assert made().description.startswith("the last 192 steps of each environment are kept, in ")
+def test_blocks_hold_whole_horizons() -> None:
+    sizes = [(make(steps).block, make(steps).blocks) for steps in (1, 64, 65, 130)]
+    assert sizes == [(64, 1), (64, 1), (64, 2), (64, 3)]
+    assert (make(1_000_000).block, make(1_000_000).blocks) == (3908, 256)
+    assert make().description.startswith("the last 192 steps of each environment are kept, in ")
 
 
 @pytest.mark.parametrize("horizons", [1, 16, 17, 40, 48, 61])
-def test_blocks_are_what_happened(horizons: int) -> None:
-    recent, world = made(carry=2), World()
+def test_blocks_hold_the_steps_that_were_added(horizons: int) -> None:
+    recent, world = make(carry=2), World()
     rollouts = []
     for _ in range(horizons):
         rollouts.append(horizon(world, 2))
@@ -53,19 +49,19 @@ def test_blocks_are_what_happened(horizons: int) -> None:
             step = first + number * recent.block + t
             if step < 0:
                 assert not block.valid[t].any() and not block.terminated[t].any()
-                assert torch.equal(block.observation[t], rollouts[0].observation[0]), "no state that could not be"
+                assert torch.equal(block.observation[t], rollouts[0].observation[0]), "only real observations"
                 continue
             for name, steps in ever.items():
                 assert torch.equal(getattr(block, name)[t], steps[step])
             assert torch.equal(block.terminated[t], rollouts[step // T].done[step % T])
             assert torch.equal(block.observation[t], rollouts[step // T].observation[step % T])
             assert torch.equal(block.observation[t + 1], rollouts[step // T].observation[step % T + 1])
-        begun = max(first + number * recent.block, 0)
-        assert torch.equal(block.carry, torch.full((S, E, 2), float(begun)))
+        start = max(first + number * recent.block, 0)
+        assert torch.equal(block.carry, torch.full((S, E, 2), float(start)))
 
 
-def test_blocks_are_normalized_by_the_statistics_of_now() -> None:
-    recent, world = made(60), World()
+def test_blocks_are_normalized_by_the_current_statistics() -> None:
+    recent, world = make(60), World()
     for _ in range(20):
         recent.add(horizon(world))
     now = Statistics(
@@ -78,8 +74,8 @@ def test_blocks_are_normalized_by_the_statistics_of_now() -> None:
 
 
 @pytest.mark.parametrize("horizons", [3, 40, 70])
-def test_what_was_saved_is_restored_and_goes_on_the_same(tmp_path: Path, horizons: int) -> None:
-    recent, world = made(carry=1), World()
+def test_restored_steps_continue_equally(tmp_path: Path, horizons: int) -> None:
+    recent, world = make(carry=1), World()
     state = {}
     for number in range(horizons):
         recent.add(horizon(world, 1))
@@ -88,7 +84,7 @@ def test_what_was_saved_is_restored_and_goes_on_the_same(tmp_path: Path, horizon
                 recent.cut_episodes(1)
             state = recent.save(1, tmp_path, checkpoint.write)
             recent.remove_unused_files(1, tmp_path)
-    other = made(carry=1)
+    other = make(carry=1)
     other.restore(1, state, tmp_path, checkpoint.read)
     for _ in range(3):
         for number in range(recent.blocks):
@@ -101,8 +97,8 @@ def test_what_was_saved_is_restored_and_goes_on_the_same(tmp_path: Path, horizon
         other.add(rollout)
 
 
-def test_what_cannot_fit_is_refused_before_it_is_made() -> None:
+def test_too_many_steps_are_rejected_before_they_are_allocated() -> None:
     with pytest.raises(
         LabError, match=r"algo.episode_steps=1000000000000 needs .* TB .* are free on this machine: try fewer"
     ):
-        made(10**12)
+        make(10**12)

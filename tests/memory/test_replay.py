@@ -1,4 +1,4 @@
-"""The replay memory against a list of everything that happened."""
+"""The replay memory against a list of all steps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def memory(n: int = 1, **changed: Any) -> Replay:
 
 
 class World:
-    """Numbers the steps of every environment, and remembers them all."""
+    """Makes random steps, numbered by environment, and keeps them all."""
 
     def __init__(self, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
@@ -98,10 +98,10 @@ def filled(n: int, horizons: int, **changed: Any) -> tuple[Replay, World]:
 
 
 @pytest.mark.parametrize(("n", "horizons", "prioritized"), itertools.product([1, 3], [1, 3, 11], [False, True]))
-def test_transitions_are_what_happened(n: int, horizons: int, prioritized: bool) -> None:
+def test_transitions_are_those_of_the_steps_that_were_added(n: int, horizons: int, prioritized: bool) -> None:
     replay, world = filled(n, horizons, prioritized=prioritized)
-    shares = np.random.default_rng(1).random((S, 400))
-    batch = replay.sample(shares, torch.tensor([[GAMMA], [GAMMA]]), 0.5)
+    uniforms = np.random.default_rng(1).random((S, 400))
+    batch = replay.sample(uniforms, torch.tensor([[GAMMA], [GAMMA]]), 0.5)
     newest = horizons * T - n
     oldest = max(horizons * T - 20, 0)  # 60 transitions of 3 environments
     seen = set()
@@ -124,7 +124,7 @@ def test_transitions_are_what_happened(n: int, horizons: int, prioritized: bool)
         for s, e, t in itertools.product(range(S), range(E), range(oldest, newest + 1))
         if world.steps[t]["valid"][s, e]
     }
-    assert len(seen) > 0.9 * len(valid), "whatever can be drawn is"
+    assert len(seen) > 0.9 * len(valid), "almost all are drawn"
     if not prioritized:
         assert batch.weight.sum(1).tolist() == pytest.approx([1.0, 1.0])
 
@@ -145,11 +145,11 @@ def test_transitions_are_normalized_by_the_statistics_of_the_draw(n: int, priori
         rollout.raw = Raw(rollout.observation, rollout.reward, then)
         rollout.observation, rollout.reward = then.normalize_observations(rollout.observation), rollout.reward - 5
         replay.add(rollout)
-    shares, gamma = np.random.default_rng(1).random((S, 300)), torch.full((S, 1), GAMMA)
-    raw = replay.sample(shares, gamma, 0.5)
+    uniforms, gamma = np.random.default_rng(1).random((S, 300)), torch.full((S, 1), GAMMA)
+    raw = replay.sample(uniforms, gamma, 0.5)
     clipped = 0
     for now in (statistics(7), statistics(8)):
-        batch = replay.sample(shares, gamma, 0.5, now)
+        batch = replay.sample(uniforms, gamma, 0.5, now)
         for name in ("observation", "next_observation"):
             expected = (getattr(raw, name) - now.mean) / now.deviation
             assert torch.equal(getattr(batch, name), expected.clamp(-1.5, 1.5))
@@ -166,7 +166,7 @@ def test_transitions_are_normalized_by_the_statistics_of_the_draw(n: int, priori
     assert n > 1 or 20 < clipped < 550
 
 
-def test_a_reward_is_drawn_as_one_value_whenever_it_was_seen(tmp_path: Path) -> None:
+def test_equal_rewards_are_normalized_equally_whenever_they_were_added(tmp_path: Path) -> None:
     overrides = ("algo=dqn", "env=acrobot", "~tuned", "algo.horizon=1", "env.num_envs=8", "env.normalize_rewards=true")
     spec = specs(*overrides, "algo.learning_starts=0")[0]
     made = Stack([spec], [RunDir(tmp_path)], probe(spec.env))
@@ -185,21 +185,21 @@ def test_a_reward_is_drawn_as_one_value_whenever_it_was_seen(tmp_path: Path) -> 
     assert set(replay._scalars[0, : collector.horizon * 60, :, 0].flatten().tolist()) == {-1.0}
 
 
-def test_images_are_kept_as_bytes_and_normalized_when_they_are_drawn() -> None:
+def test_images_are_stored_as_bytes_and_normalized_when_drawn() -> None:
     replay = Replay(spec(), Box(0, 255, (2, 2, 1), np.uint8), torch.zeros((), dtype=torch.int64), S, E, T)
     rollout = World().rollout()
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (T + 1, S, E, 2, 2, 1), np.uint8))
     now = Statistics(10.0, torch.full((S, 1, 2, 2, 1), 100.0), torch.full((S, 1, 2, 2, 1), 50.0))
     rollout.raw = Raw(image, rollout.reward, now)
     replay.add(rollout)
-    shares = np.random.default_rng(1).random((S, 5))
-    raw, batch = replay.sample(shares, GAMMA, 0.0), replay.sample(shares, GAMMA, 0.0, now)
+    uniforms = np.random.default_rng(1).random((S, 5))
+    raw, batch = replay.sample(uniforms, GAMMA, 0.0), replay.sample(uniforms, GAMMA, 0.0, now)
     assert raw.observation.dtype == torch.uint8
     assert torch.equal(batch.observation, (raw.observation.float() - 100) / 50)
     assert torch.equal(batch.reward, raw.reward)
 
 
-def test_the_newest_transition_is_in_every_minibatch_if_asked_for() -> None:
+def test_combined_minibatches_hold_the_newest_transition() -> None:
     for prioritized in (False, True):
         replay, _ = filled(1, 9, combined=True, prioritized=prioritized)
         for seed in range(5):
@@ -207,7 +207,7 @@ def test_the_newest_transition_is_in_every_minibatch_if_asked_for() -> None:
             assert (batch.observation[:, -1, 0] % 1000).tolist() == [9 * T - 1] * S
 
 
-def test_a_newest_transition_of_no_use_takes_no_weight_from_the_others() -> None:
+def test_an_invalid_newest_transition_does_not_reduce_other_weights() -> None:
     replay, _ = filled(1, 9, combined=True, prioritized=True)
     newest = (replay.count - 1) % replay.ring_length
     assert replay._tree
@@ -217,7 +217,7 @@ def test_a_newest_transition_of_no_use_takes_no_weight_from_the_others() -> None
     assert (weight[:, :-1] > 0.01).all()
 
 
-def test_priorities_decide_what_is_drawn_and_weights_correct_it() -> None:
+def test_draws_follow_priorities_and_weights_correct_for_them() -> None:
     replay, _ = filled(1, 3, prioritized=True, alpha=1.0, eps=1e-9)
     everything = np.arange(3 * T * E)
     batch = replay.sample(np.zeros((S, 3 * T * E)), GAMMA, 0.0)
@@ -238,7 +238,7 @@ def test_priorities_decide_what_is_drawn_and_weights_correct_it() -> None:
         assert weight.max() == pytest.approx(1.0)
 
 
-def test_what_was_never_drawn_has_the_highest_priority_and_a_reset_step_none() -> None:
+def test_new_transitions_have_the_highest_priority_and_autoreset_steps_none() -> None:
     replay, world = filled(1, 1, prioritized=True)
     assert replay._tree
     assert sorted(set(replay._tree.leaves.ravel().tolist())) == [0.0, 1.0]
@@ -250,7 +250,7 @@ def test_what_was_never_drawn_has_the_highest_priority_and_a_reset_step_none() -
     assert new == pytest.approx(valid * (9.0 + 1e-3) ** 0.6)
 
 
-def test_the_last_step_before_environments_are_made_anew_is_left_out() -> None:
+def test_the_last_step_of_cut_episodes_is_excluded() -> None:
     for n, prioritized in itertools.product((1, 3), (False, True)):
         replay, world = filled(n, 2, prioritized=prioritized)
         replay.cut_episodes(1)
@@ -284,38 +284,30 @@ def test_a_memory_is_restored_from_its_files(tmp_path: Path, prioritized: bool) 
     replay.remove_unused_files(1, tmp_path)
     other = memory(3, prioritized=prioritized)
     other.restore(1, states[-1], tmp_path, checkpoint.read)
-    shares = rng.random((S, 500))
-    one, two = replay.sample(shares, GAMMA, 0.7), other.sample(shares, GAMMA, 0.7)
+    uniforms = rng.random((S, 500))
+    one, two = replay.sample(uniforms, GAMMA, 0.7), other.sample(uniforms, GAMMA, 0.7)
     for name in ("observation", "action", "reward", "discount", "next_observation", "weight"):
         assert torch.equal(getattr(one, name)[1], getattr(two, name)[1]), name
     kept = {part["name"] for state in states[-2:] for part in state["segments"]}
     assert {path.name for path in tmp_path.iterdir()} == kept, "files of older checkpoints are gone"
 
 
-def test_what_a_checkpoint_costs_does_not_grow_with_the_memory(tmp_path: Path) -> None:
-    written = []
-    replay, world = memory(size=100_000), World()
+def test_files_do_not_grow_with_the_memory_nor_outlive_it(tmp_path: Path) -> None:
+    large, small = tmp_path / "large", tmp_path / "small"
+    replays, world, sizes = {large: memory(size=100_000), small: memory()}, World(), []
     for horizon in range(60):
-        replay.add(world.rollout())
-        replay.save(0, tmp_path, checkpoint.write)
-        replay.remove_unused_files(0, tmp_path)
-        written.append(
-            max(path.stat().st_size for path in tmp_path.iterdir() if path.name.endswith(f"-{(horizon + 1) * T}.pt"))
-        )
-    assert len(set(written[5:])) <= 3
-    assert max(written) < 1.1 * min(written)
+        rollout = world.rollout()
+        for folder, replay in replays.items():
+            replay.add(rollout)
+            replay.save(0, folder, checkpoint.write)
+            replay.remove_unused_files(0, folder)
+        sizes += [path.stat().st_size for path in large.glob(f"*-{(horizon + 1) * T}.pt")]
+    assert len(set(sizes[5:])) <= 3
+    assert max(sizes) < 1.1 * min(sizes)
+    assert len(list(small.iterdir())) <= 60 // (E * T) + 2
 
 
-def test_files_are_no_more_than_the_memory_needs(tmp_path: Path) -> None:
-    replay, world = memory(), World()
-    for _ in range(60):
-        replay.add(world.rollout())
-        replay.save(0, tmp_path, checkpoint.write)
-        replay.remove_unused_files(0, tmp_path)
-    assert len(list(tmp_path.iterdir())) <= 60 // (E * T) + 2
-
-
-def test_numbers_are_kept_as_asked_for() -> None:
+def test_observations_are_stored_in_the_dtype_of_the_spec() -> None:
     images = Box(0, 255, (8, 8, 1), np.uint8)
     action = torch.zeros((), dtype=torch.int64)
     assert Replay(spec(), images, action, S, E, T).size_bytes == S * 24 * E * (64 + 8 + 16)
@@ -327,7 +319,7 @@ def test_numbers_are_kept_as_asked_for() -> None:
     assert batch.observation.dtype == torch.float32
 
 
-def test_half_precision_ends_where_it_ends() -> None:
+def test_observations_are_clamped_to_half_precision() -> None:
     half, rollout = memory(dtype="float16"), World().rollout()
     rollout.observation[1:, 0], rollout.observation[1:, 1] = 1e6, -float("inf")
     half.add(rollout)
@@ -339,11 +331,8 @@ def test_half_precision_ends_where_it_ends() -> None:
     spec().check_observations("algo.memory", Box(-1e5, 1, (2,)), "E")
 
 
-def test_a_memory_says_how_large_it_is() -> None:
+def test_a_memory_that_is_too_large_is_rejected_before_it_is_allocated() -> None:
     assert memory().description == "the replay memory holds 60 transitions in 2.02 KB"
-
-
-def test_a_memory_that_cannot_fit_is_refused_before_it_is_made() -> None:
     with pytest.raises(LabError, match=r"algo\.memory\.size=1000000000000 needs .* TB .* are free on this machine"):
         memory(size=10**12)
     assert [format_bytes(size) for size in (999, 1500, 2.5e9, 7e13)] == ["999 bytes", "1.5 KB", "2.5 GB", "70 TB"]

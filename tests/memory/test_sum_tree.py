@@ -26,10 +26,10 @@ def test_draws_are_in_proportion_to_the_leaves(numbers: list[int], seed: int) ->
     assert tree.totals.tolist() == leaves.sum(1).tolist()
     if leaves.sum() == 0:
         return
-    shares = rng.random((2, 50))
-    found = tree.find(shares)
+    uniforms = rng.random((2, 50))
+    found = tree.find(uniforms)
     for s in range(2):
-        assert found[s].tolist() == [reference(leaves[s], share) for share in shares[s]]
+        assert found[s].tolist() == [reference(leaves[s], share) for share in uniforms[s]]
 
 
 def test_a_leaf_of_zero_is_never_found_at_the_ends() -> None:

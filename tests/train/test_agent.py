@@ -40,7 +40,7 @@ def files(directory: RunDir) -> dict[Path, bytes]:
         ("3,2,9", r"has observations Box\(-1.0, 9.0, \(3,\), float32\) now, .* with Box\(-1.0, 1.0, "),
     ],
 )
-def test_an_environment_with_other_spaces_is_refused_before_anything_is_written(
+def test_other_spaces_are_rejected_before_anything_is_written(
     interrupted: RunDir, monkeypatch: pytest.MonkeyPatch, counted: str, sentence: str
 ) -> None:
     before = files(interrupted)
@@ -53,7 +53,7 @@ def test_an_environment_with_other_spaces_is_refused_before_anything_is_written(
     assert not interrupted.lock.is_held()
 
 
-def test_other_parameters_are_a_sentence(interrupted: RunDir) -> None:
+def test_other_parameters_are_rejected(interrupted: RunDir) -> None:
     for which in ("last", "previous"):
         state = plain(checkpoint.read(interrupted.checkpoint(which)))
         name = next(iter(state["parameters"]))
@@ -70,7 +70,7 @@ def test_other_parameters_are_a_sentence(interrupted: RunDir) -> None:
     assert set(before) == set(files(interrupted))
 
 
-def test_another_optimizer_is_a_sentence(interrupted: RunDir) -> None:
+def test_another_optimizer_is_rejected(interrupted: RunDir) -> None:
     state = plain(checkpoint.read(interrupted.checkpoint("last")))
     state["learners"] = {}
     checkpoint.write(interrupted.checkpoint("last"), state)

@@ -37,7 +37,7 @@ def test_each_group_has_its_own_spaces() -> None:
     assert [spaces.observation.shape for spaces in check_spaces(made)] == [(3,), (4,), (5,)]
 
 
-def test_others_are_refused_as_one_stack() -> None:
+def test_sessions_that_differ_are_rejected_as_one_stack() -> None:
     made = specs(*OWN, "algo.horizon=${seed}")
     assert shared_settings(made[0])["algo.horizon"] == "3"
     with pytest.raises(LabError, match=r"algo\.horizon differs between Sessions of one stack: 3 and 4"):
