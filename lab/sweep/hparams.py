@@ -11,6 +11,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from lab.sweep.plan import ALIASES
+
 METRICS = ("progress/return", "evaluation/return")  # tags that every Session writes
 
 
@@ -41,7 +43,7 @@ def write_hparams(folder: Path, keys: Sequence[str], spec: dict[str, Any]) -> No
 
 def _leaves(key: str, spec: dict[str, Any]) -> list[str]:
     """Return the keys of a flat spec for a swept key: itself, the name of a config group, or all keys below it."""
-    exact = [name for name in (key, f"{key}.name") if name in spec][:1]
+    exact = [name for name in (key, ALIASES.get(key), f"{key}.name") if name in spec][:1]
     return exact or [leaf for leaf in spec if leaf.startswith(f"{key}.")]
 
 

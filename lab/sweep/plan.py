@@ -18,6 +18,7 @@ from lab.trial import Point, Trial
 if TYPE_CHECKING:
     from lab.sweep.composer import Composer
 
+ALIASES = {"algo.lr": "algo.optimizer.lr"}  # keys of specs by their short forms
 MISSING = object()
 MAX_NAMED = 3  # groups of equal points that are named
 
@@ -194,7 +195,7 @@ def select(spec: dict[str, Any], key: str) -> Any:
     value: Any = spec
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
-            return MISSING
+            return select(spec, ALIASES[key]) if key in ALIASES else MISSING
         value = value[part]
     return value
 

@@ -22,21 +22,13 @@ def objective(*metrics: str) -> Objective:
 
 
 @pytest.mark.parametrize(
-    ("metric", "words", "sentence"),
+    ("metric", "overrides", "sentence"),
     [
-        (
-            "eval_return",
-            "eval.every=0",
-            r"objective\.metric=eval_return is not possible with eval\.every=0, .* Set eval",
-        ),
+        ("eval_return", "eval.every=0", r"metric=eval_return is not possible with eval\.every=0, .* Set eval"),
         ("eval_best", "eval.every=0", "eval.every=0"),
         ("strength", "env.id=CartPole-v0", f"env.id=CartPole-v0, as it {REFERENCE}, and only that of CartPole-v1 is"),
         ("max_strength", "+env.kwargs.sutton_barto_reward=true", r"env.kwargs=\{sutton_barto_reward:true\}.* Leave"),
-        (
-            "final_strength",
-            "env.reference.random_return=null",
-            "random_return=null, .* set env.reference.random_return",
-        ),
+        ("final_strength", "env.reference.random_return=null", "return=null, .* set env.reference.random_return"),
         ("sample_efficiency", "env.reference.id=null", "and that is not known"),
         ("training_efficiency", "env.reference.random_return=null", REFERENCE),
         ("stability", "env.reference.random_return=null", REFERENCE),
@@ -44,16 +36,16 @@ def objective(*metrics: str) -> Objective:
         ("frames_to_solve", "env.reference.solved=null", "the return that counts as solved"),
     ],
 )
-def test_what_cannot_be_had_is_refused(metric: str, words: str, sentence: str) -> None:
-    made = specs(*A2C, *words.split())[0]
-    for chosen in ((metric,), ("return", metric)):
+def test_an_impossible_objective_is_refused(metric: str, overrides: str, sentence: str) -> None:
+    spec = specs(*A2C, *overrides.split())[0]
+    for metrics in ((metric,), ("return", metric)):
         with pytest.raises(LabError, match=sentence):
-            require_possible(objective(*chosen), made)
-    require_possible(objective("return", "best", "length", "episodes"), made)
+            require_possible(objective(*metrics), spec)
+    require_possible(objective("return", "best", "length", "episodes"), spec)
 
 
 @pytest.mark.parametrize(
-    ("metric", "words", "sentence"),
+    ("metric", "overrides", "sentence"),
     [
         ("eval_return", "eval.every=2000", "no evaluation before the last rung, at frame 1,800"),
         ("eval_return", "eval.every=1850", "no evaluation before the last rung"),
@@ -62,28 +54,27 @@ def test_what_cannot_be_had_is_refused(metric: str, words: str, sentence: str) -
         ("frames_to_solve", "", "no Session has it before it has solved its environment"),
     ],
 )
-def test_what_a_pruner_cannot_look_at_is_refused(metric: str, words: str, sentence: str) -> None:
-    made = specs(*A2C, *words.split())[0]
+def test_an_objective_that_a_pruner_cannot_judge_is_refused(metric: str, overrides: str, sentence: str) -> None:
+    spec = specs(*A2C, *overrides.split())[0]
     with pytest.raises(LabError, match=f"A pruner cannot judge objective.metric={metric}: .*{sentence}"):
-        require_possible(objective(metric), made, 10)
-    require_possible(objective(metric), made)
+        require_possible(objective(metric), spec, 10)
+    require_possible(objective(metric), spec)
 
 
-def test_all_can_be_had_of_a_known_environment() -> None:
-    made = specs(*A2C)[0]
-    require_possible(objective(*FIGURES), made)
+def test_every_objective_is_possible_in_a_known_environment() -> None:
+    spec = specs(*A2C)[0]
+    require_possible(objective(*FIGURES), spec)
     for metric in FIGURES:
         if metric != "frames_to_solve":
-            require_possible(objective(metric), made, 10)
+            require_possible(objective(metric), spec, 10)
 
 
 def test_an_evaluation_at_the_end_is_enough_without_a_pruner(tmp_path: Path) -> None:
-    words = (*A2C, "frames=300", "log.every=100", "eval.every=100000", "eval.episodes=1")
-    made = specs(*words)[0]
-    require_possible(objective("eval_return", "stability"), made)
-    session = train(tmp_path, *words)[0]
-    found = read_session(session, 0)
-    assert found.figure("eval_return") is not None
-    assert found.tables is not None
-    assert found.tables.metrics["frame"].tolist()[:2] == first_rows(made)
-    assert found.frame == last_frame(made)
+    overrides = (*A2C, "frames=300", "log.every=100", "eval.every=100000", "eval.episodes=1")
+    spec = specs(*overrides)[0]
+    require_possible(objective("eval_return", "stability"), spec)
+    results = read_session(train(tmp_path, *overrides)[0], 0)
+    assert results.figure("eval_return") is not None
+    assert results.tables is not None
+    assert results.tables.metrics["frame"].tolist()[:2] == first_rows(spec)
+    assert results.frame == last_frame(spec)

@@ -1,4 +1,4 @@
-"""What a sweep takes from Hydra."""
+"""Composing the specs of a sweep."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lab.sweep.composer import Composer
 from tests.helpers import CONF, specs
 
 
-def context(launcher: Any = None) -> Composer:
+def make_composer(launcher: Any = None) -> Composer:
     loader = GlobalHydra.instance().config_loader()
     config = compose("config", ["algo=ppo", "env=pendulum"], return_hydra_config=True)
     return Composer(config, HydraContext(config_loader=loader, callbacks=None), launcher, None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ["algo.lr=0.5", "frames=1e5"],
         ["mode=dev", "algo.lr=0.5"],
@@ -34,13 +34,13 @@ def context(launcher: Any = None) -> Composer:
         ["+env.kwargs={g:1}", "net.hidden=[4]", "algo.sil={gradient_steps:2}"],
     ],
 )
-def test_a_spec_is_as_if_composed_anew(words: list[str]) -> None:
+def test_a_spec_is_the_same_as_composed_anew(overrides: list[str]) -> None:
     base = ["algo=ppo", "env=pendulum"]
-    chosen = {word.partition("=")[0] for word in words}
-    every = [*(word for word in base if word.partition("=")[0] not in chosen), *words]
+    chosen = {override.partition("=")[0] for override in overrides}
+    every = [*(override for override in base if override.partition("=")[0] not in chosen), *overrides]
     expected, plain = specs(*every)[0].to_dict(), specs(*base)[0].to_dict()
     with initialize_config_dir(str(CONF)):
-        found = context()
+        composer = make_composer()
         for _ in range(2):  # the second time from what was composed before, which the first must not have changed
-            assert found.specs(every, [0])[0].to_dict() == expected
-        assert found.specs(base, [0])[0].to_dict() == plain
+            assert composer.specs(every, [0])[0].to_dict() == expected
+        assert composer.specs(base, [0])[0].to_dict() == plain

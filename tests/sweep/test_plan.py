@@ -1,4 +1,4 @@
-"""Points as what they train: what is recorded is what the spec holds, and the same spec is the same point."""
+"""The plan of a sweep: recorded values are those of the spec, points with equal specs are one, and stacks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lab.sweep.overrides import make_point, parse, quote_exactly
 from lab.sweep.plan import number_points, pack, resolve_point, select
 from lab.trial import Point, Trial
 from tests.helpers import CONF
-from tests.sweep.test_composer import context
+from tests.sweep.test_composer import make_composer
 from tests.sweep.test_overrides import VALUES
 
 FIXED = ["algo=ppo", "env=pendulum", "~tuned"]
@@ -27,31 +27,31 @@ FIXED = ["algo=ppo", "env=pendulum", "~tuned"]
 @pytest.fixture(scope="module")
 def composer() -> Any:
     with initialize_config_dir(str(CONF)):
-        yield context()
+        yield make_composer()
 
 
-def grid(composer: Composer, *words: str) -> tuple[list[Point], str]:
-    sweep = parse([*FIXED, *words], None)
+def grid(composer: Composer, *overrides: str) -> tuple[list[Point], str]:
+    sweep = parse([*FIXED, *overrides], None)
     return number_points(composer, sweep.fixed, sweep.grid(), [], [0])
 
 
-def values(composer: Composer, *words: str) -> list[Any]:
-    return [next(iter(point.hyperparameters.values())) for point in grid(composer, *words)[0]]
+def values(composer: Composer, *overrides: str) -> list[Any]:
+    return [next(iter(point.hyperparameters.values())) for point in grid(composer, *overrides)[0]]
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(VALUES, VALUES)
-def test_what_is_recorded_is_what_the_spec_holds(composer: Composer, one: Any, other: Any) -> None:
+def test_recorded_values_are_those_of_the_spec(composer: Composer, one: Any, other: Any) -> None:
     points, note = grid(composer, f"+env.kwargs.a={quote_exactly(one)},{quote_exactly(other)}")
     assert len(points) == (1 if canonical(one) == canonical(other) else 2) == 2 - bool(note)
-    for found, value in zip(points, (one, other), strict=False):
-        spec = composer.specs([*FIXED, *found.overrides], [0])[0]
+    for point, value in zip(points, (one, other), strict=False):
+        spec = composer.specs([*FIXED, *point.overrides], [0])[0]
         held = yaml.safe_load(dump_yaml(spec.to_dict()))["env"]["kwargs"]
-        assert canonical(json.loads(json.dumps(found.hyperparameters))["env.kwargs.a"]) == canonical(held["a"])
+        assert canonical(json.loads(json.dumps(point.hyperparameters))["env.kwargs.a"]) == canonical(held["a"])
         assert canonical(held) == canonical({"a": value})
 
 
-def test_values_are_those_of_the_spec(composer: Composer) -> None:
+def test_values_are_converted_and_interpolated(composer: Composer) -> None:
     assert values(composer, "frames=1e5,2e5") == [100_000, 200_000]
     assert values(composer, "algo.lr=1,2") == [1.0, 2.0]
     assert isinstance(values(composer, "algo.lr=1,2")[0], float)
@@ -64,9 +64,9 @@ def test_values_are_those_of_the_spec(composer: Composer) -> None:
     assert values(composer, "name='007',7") == ["007", "7"]
 
 
-def test_a_choice_of_a_group_and_a_value_of_the_seed_stay_as_they_are_written(composer: Composer) -> None:
-    found = resolve_point(composer, ["env=pendulum"], make_point(["algo=a2c", "algo.lr=${seed}"]), [1, 2])
-    assert found.hyperparameters == {"algo": "a2c", "algo.lr": "${seed}"}
+def test_a_choice_of_a_group_and_a_value_of_the_seed_stay_as_written(composer: Composer) -> None:
+    point = resolve_point(composer, ["env=pendulum"], make_point(["algo=a2c", "algo.lr=${seed}"]), [1, 2])
+    assert point.hyperparameters == {"algo": "a2c", "algo.lr": "${seed}"}
     assert resolve_point(composer, FIXED, make_point(["algo.lr=${seed}"]), [2]).hyperparameters == {"algo.lr": 2.0}
     impossible = make_point(["algo.lr=fast"])
     assert resolve_point(composer, FIXED, impossible, [0]) == impossible
@@ -82,20 +82,21 @@ def test_points_are_the_same_if_their_specs_are(composer: Composer) -> None:
     assert len(values(composer, "+env.kwargs.a='007',7,7.0,'7',true,1,'true',null,'null',[1],[true]")) == 11
 
 
-def test_trials_that_were_begun_keep_their_numbers(composer: Composer, tmp_path: Path) -> None:
-    begun = [
-        Trial(SweepDir(tmp_path).trial(number), FIXED, make_point([word]), [0])
-        for number, word in enumerate(["algo.lr=0.1", "algo.lr=1e-3"])
+def test_started_trials_keep_their_numbers(composer: Composer, tmp_path: Path) -> None:
+    started = [
+        Trial(SweepDir(tmp_path).trial(number), FIXED, make_point([override]), [0])
+        for number, override in enumerate(["algo.lr=0.1", "algo.lr=1e-3"])
     ]
     sweep = parse([*FIXED, "algo.lr=0.5,0.001,.1"], None)
-    found, note = number_points(composer, sweep.fixed, sweep.grid(), begun, [0])
-    assert [one.hyperparameters["algo.lr"] for one in found] == [0.1, 0.001, 0.5]
+    points, note = number_points(composer, sweep.fixed, sweep.grid(), started, [0])
+    assert [point.hyperparameters["algo.lr"] for point in points] == [0.1, 0.001, 0.5]
     assert not note
 
 
-def test_keys_of_a_spec_are_found() -> None:
+def test_a_key_of_a_spec_is_selected() -> None:
     assert select({"a": {"b": [1]}}, "a.b") == [1]
     assert select({"a": 1}, "a.b") is select({}, "a")
+    assert select({"algo": {"optimizer": {"lr": 0.1}}}, "algo.lr") == 0.1
 
 
 @pytest.mark.parametrize(
