@@ -118,7 +118,7 @@ def make_env(spec: specs.Spec, options: Options) -> gym.Env[Any, Any]:
     from lab.env.make import isolate, make_single
     from lab.env.vector import isolated_rngs
 
-    mode = "rgb_array" if options.video else {"none": None}.get(options.render, options.render)
+    mode = "rgb_array" if options.video else "human" if options.render == "human" else None
     if mode != "human":
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     generators = isolated_rngs(replace(spec.env, vectorization_mode="sync"))

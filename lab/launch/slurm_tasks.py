@@ -41,8 +41,11 @@ class Task:
     def has_result(self) -> bool:
         """Return whether the task ran to its end."""
         path = self.path("result.pkl")
-        # An NFS client may cache that the file was missing; listing the folder renews this.
-        return path.exists() or (path.parent.is_dir() and path.name in os.listdir(path.parent))  # noqa: PTH208
+        try:
+            # An NFS client may cache that the file was missing; listing the folder renews this.
+            return path.exists() or path.name in os.listdir(path.parent)  # noqa: PTH208
+        except FileNotFoundError:
+            return False
 
     def result(self) -> JobReturn:
         """Return the result of a task that ran to its end."""
