@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,34 +73,22 @@ class Objective:
         return [interval(column, statistic) if len(column) >= MIN_VALUES else (None, None) for column in columns]
 
     def value_at(self, tables: Sequence[Tables], fraction: float) -> float | None:
-        """Return the first metric over Sessions after a fraction of their frames.
-
-        Returns:
-            None if a Session has not got that far, or has no such figure there.
-        """
+        """Return the first metric over Sessions after a fraction of their frames; None if a Session lacks it there."""
         values = []
         for table in tables:
             frame = fraction * table.spec["frames"]
             if not len(table.metrics) or table.metrics["frame"].max() < frame:
                 return None
             episodes, metrics = (rows[rows["frame"] <= frame] for rows in (table.episodes, table.metrics))
-            value = session_results(replace(table, episodes=episodes, metrics=metrics))[self.metrics[0]]
-            if value is None:
-                return None
-            values.append(value)
+            values.append(session_results(replace(table, episodes=episodes, metrics=metrics))[self.metrics[0]])
         enough = len(values) >= (MIN_VALUES if self.aggregate == "lower" else 1)
-        return self.over_seeds(np.array(values, float)) if enough else None
-
-    def values_at_rungs(self, tables: Sequence[Tables], wanted: Iterable[int], rungs: int) -> dict[int, float]:
-        """Return the value at each wanted rung that all Sessions have reached; rung i ends after i / rungs frames."""
-        values = {rung: self.value_at(tables, rung / rungs) for rung in wanted}
-        return {rung: value for rung, value in values.items() if value is not None}
+        return self.over_seeds(np.array(values, float)) if enough and None not in values else None
 
 
 def values_at_rungs(trial: Trial, objective: Objective, rungs: int) -> dict[int, float]:
     """Return the objective of a Trial at each rung that all of its Sessions have reached."""
     tables = [session.tables for session in trial.sessions if session.tables is not None]
-    return objective.values_at_rungs(tables, range(1, rungs), rungs) if len(tables) == len(trial.sessions) else {}
+    return _values_at(tables, objective, range(1, rungs), rungs) if len(tables) == len(trial.sessions) else {}
 
 
 def read_values_at(
@@ -111,4 +99,9 @@ def read_values_at(
         tables = [read_tables(directory) for directory in directories]
     except LabError:
         return {}
-    return objective.values_at_rungs(tables, range(first, last + 1), rungs)
+    return _values_at(tables, objective, range(first, last + 1), rungs)
+
+
+def _values_at(tables: Sequence[Tables], objective: Objective, wanted: range, rungs: int) -> dict[int, float]:
+    values = {rung: objective.value_at(tables, rung / rungs) for rung in wanted}  # rung i ends after i / rungs frames
+    return {rung: value for rung, value in values.items() if value is not None}

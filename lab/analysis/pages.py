@@ -61,9 +61,9 @@ def _about(publication: Publication) -> str:
         " completed."
     )
     if publication.benchmark:
-        verdicts = publication.verdicts()
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
-        text += f" Compared with {publication.benchmark.name} on {sum(verdicts.values())} results: {counts}."
+        verdicts = [result.verdict for result in publication.results.values() if result.verdict]
+        counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in SYMBOLS)
+        text += f" Compared with {publication.benchmark.name} on {len(verdicts)} results: {counts}."
     return text
 
 
@@ -101,7 +101,7 @@ def _cell(publication: Publication, env: str, algo: str, frames_differ: bool) ->
     if result.peer:
         verdict = f" {SYMBOLS[result.verdict]} {result.verdict}" if result.verdict else ""
         lines.append(f"{format_number(result.peer.value)}{verdict}")
-    if result.incomplete:
+    if result.trial.state != "completed":
         lines.append(result.trial.progress)
     if frames_differ:
         lines.append(f"{result.frames:,} frames")

@@ -16,20 +16,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from lab.analysis import plotting
 from lab.analysis.experiment import Experiment
-from lab.analysis.plotting import (
-    PALETTE,
-    STRONG,
-    band,
-    heading,
-    legend,
-    literal,
-    note,
-    over_frames,
-    png,
-    reference_lines,
-    style,
-)
 from lab.analysis.scale import Scale
 from lab.analysis.session import WINDOW
 from lab.analysis.text import format_hyperparameter, plural, short_names, shorten
@@ -37,7 +25,7 @@ from lab.analysis.trial import common_reference
 
 Panel = Callable[[Axes, Experiment], None]
 
-RANK_COLORS = [PALETTE[index] for index in (1, 0, 2, 3, 5, 4)]  # of the best Trials in order
+RANK_COLORS = [plotting.PALETTE[index] for index in (1, 0, 2, 3, 5, 4)]  # of the best Trials in order
 HIGHLIGHTED = len(RANK_COLORS)  # Trials with a curve of their own
 BEST, OTHERS = RANK_COLORS[0], "0.6"
 MAX_RANKED = 15  # Trials in the ranking
@@ -47,7 +35,7 @@ MAX_COLUMNS = 5  # panels side by side
 MAX_LABEL = 116  # characters of a Trial in the legend; half as many leave room for two columns
 
 
-@style()
+@plotting.style()
 def plot_experiment(experiment: Experiment) -> bytes:
     """Draw an Experiment's curves, ranking, hyperparameters and their importance; return a PNG."""
     keys = sorted(experiment.hyperparameters, key=lambda key: -experiment.importance.get(key, -1.0))
@@ -71,8 +59,8 @@ def plot_experiment(experiment: Experiment) -> bytes:
             # In a grid of its own, the legend below the curves takes no room from the ranking.
             cell = cells[column].subgridspec(1, 1)[0] if row is top else cells[column]
             panel(figure.add_subplot(cell), experiment)
-    heading(figure, _title(experiment), _notes(experiment))
-    return png(figure)
+    plotting.heading(figure, _title(experiment), _notes(experiment))
+    return plotting.png(figure)
 
 
 def _title(experiment: Experiment) -> str:
@@ -114,7 +102,9 @@ def _trial_labels(experiment: Experiment, keys: list[str]) -> list[str]:
     for ranked in experiment.ranking[:HIGHLIGHTED]:
         values = [f"{names[key]}={shorten(format_hyperparameter(ranked.trial.value(key)), 24)}" for key in keys]
         label = f"{ranked.rank}. trial {ranked.trial.number}{': ' if values else ''}{', '.join(values)}"
-        labels.append(literal(label if len(label) <= MAX_LABEL else f"{label[:MAX_LABEL].rpartition(', ')[0]}, ..."))
+        labels.append(
+            plotting.literal(label if len(label) <= MAX_LABEL else f"{label[:MAX_LABEL].rpartition(', ')[0]}, ...")
+        )
     return labels
 
 
@@ -127,15 +117,17 @@ def _curves(ax: Axes, experiment: Experiment, labels: list[str], columns: int) -
     tables = [session.tables for trial, _ in experiment.unranked for session in trial.sessions if session.tables]
     unranked = [table.curve("return") for table in tables]
     if not any(len(frames) for frames, _ in means + unranked):
-        return note(ax, "no episode has ended", hide_axes=True)
+        return plotting.note(ax, "no episode has ended", hide_axes=True)
     for index, label in enumerate(labels):
         line: dict[str, Any] = {"linestyle": "-" if index < HIGHLIGHTED // 2 else (0, (5, 1))}
-        band(ax, *means[index], color=RANK_COLORS[index], label=label, zorder=3 - index / HIGHLIGHTED, **line)
+        plotting.band(ax, *means[index], color=RANK_COLORS[index], label=label, zorder=3 - index / HIGHLIGHTED, **line)
     _faint_curves(ax, unranked, "trials not ranked: each session", linestyle=(0, (3, 2)))
     _faint_curves(ax, [(frames, values.mean(axis=0)) for frames, values in means[HIGHLIGHTED:]], "other trials")
-    reference_lines(ax, common_reference([session for trial in experiment.trials for session in trial.sessions]))
-    legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns, frameon=False)
-    return over_frames(ax)
+    plotting.reference_lines(
+        ax, common_reference([session for trial in experiment.trials for session in trial.sessions])
+    )
+    plotting.legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns, frameon=False)
+    return plotting.over_frames(ax)
 
 
 def _faint_curves(ax: Axes, curves: list[tuple[np.ndarray, np.ndarray]], label: str, **line: Any) -> None:
@@ -156,7 +148,7 @@ def _ranking(ax: Axes, experiment: Experiment) -> None:
     some = f": best {len(top)} of {len(experiment.ranking)} trials" if len(experiment.ranking) > len(top) else ""
     ax.set_title(f"Ranking{some}\n{_counts(experiment)}")
     if not top:
-        return note(ax, "no trial completed with a value: none is ranked", hide_axes=True)
+        return plotting.note(ax, "no trial completed with a value: none is ranked", hide_axes=True)
     for y, ranked in enumerate(top):
         color = RANK_COLORS[y] if y < HIGHLIGHTED else OTHERS
         ax.hlines(y, *ranked.ends(), color=color, linewidth=2.5, alpha=0.6)
@@ -174,13 +166,13 @@ def _front(ax: Axes, experiment: Experiment) -> None:
     ax.set_title(f"Pareto front{', objectives 1 and 2 of {several}' if several > 2 else ''}\n{_counts(experiment)}")
     front, others = experiment.front, experiment.ranking[len(experiment.front) :]
     if not front:
-        return note(ax, "no trial completed with values: none is ranked", hide_axes=True)
+        return plotting.note(ax, "no trial completed with values: none is ranked", hide_axes=True)
     if others:
         x, y = np.array([ranked.values[:2] for ranked in others]).T
         ax.scatter(x, y, s=18, color=OTHERS, alpha=0.6, linewidths=0, label="other trials")
     ax.plot([], [], "o", color="0.2", label="front, by number of the trial")
     for index, ranked in enumerate(front):
-        color = RANK_COLORS[index] if index < HIGHLIGHTED else STRONG
+        color = RANK_COLORS[index] if index < HIGHLIGHTED else plotting.STRONG
         x, y = ranked.values[:2]
         ax.hlines(y, *ranked.ends(0), color=color, linewidth=1.2, alpha=0.5)
         ax.vlines(x, *ranked.ends(1), color=color, linewidth=1.2, alpha=0.5)
@@ -189,7 +181,7 @@ def _front(ax: Axes, experiment: Experiment) -> None:
             ax.annotate(str(ranked.trial.number), (x, y), (4, 4), textcoords="offset points", fontsize="x-small")
     ax.set(xlabel=_label(experiment, 0), ylabel=_label(experiment, 1))
     ax.grid(alpha=0.3)
-    return legend(ax)
+    return plotting.legend(ax)
 
 
 def _hyperparameter(ax: Axes, experiment: Experiment, key: str) -> None:
@@ -199,8 +191,8 @@ def _hyperparameter(ax: Axes, experiment: Experiment, key: str) -> None:
     scale = Scale.of([trial.value(key) for trial in [*(ranked.trial for ranked in experiment.ranking), *unranked]])
     x = scale.spread(np.append(values * experiment.objective.signs[0], np.full(len(unranked), -np.inf)))
     ends = np.array([ranked.ends() for ranked in experiment.ranking]).reshape(-1, 2)
-    ax.vlines(x[:n], *ends.T, color=STRONG, linewidth=1, alpha=0.45)
-    ax.scatter(x[:n], values, s=14, color=STRONG, alpha=0.7, linewidths=0)
+    ax.vlines(x[:n], *ends.T, color=plotting.STRONG, linewidth=1, alpha=0.45)
+    ax.scatter(x[:n], values, s=14, color=plotting.STRONG, alpha=0.7, linewidths=0)
     best = len(experiment.front)
     ax.plot(x[:best], values[:best], "*", color=BEST, markersize=13, markeredgecolor="white")
     bottom = ax.get_xaxis_transform()
@@ -209,7 +201,7 @@ def _hyperparameter(ax: Axes, experiment: Experiment, key: str) -> None:
     ax.set_title(", ".join(marks), loc="left", fontsize="small")
     ax.margins(y=0.1)
     if scale.labels:
-        labels = list(map(literal, scale.named.values()))
+        labels = list(map(plotting.literal, scale.named.values()))
         crowded = sum(map(len, labels)) > 32
         ax.set_xticks([*scale.named], labels, rotation=30 * crowded, ha="right" if crowded else "center")
         ax.set_xlim(-0.5, len(scale.labels) - 0.5)
@@ -217,10 +209,10 @@ def _hyperparameter(ax: Axes, experiment: Experiment, key: str) -> None:
         ax.set_xscale("log")
     else:
         ax.locator_params(axis="x", nbins=4)
-    ax.set(xlabel=literal(shorten(key, 36)), ylabel=experiment.objective.metrics[0])
+    ax.set(xlabel=plotting.literal(shorten(key, 36)), ylabel=experiment.objective.metrics[0])
     if not n:
         ax.set_yticks([])
-        note(ax, "no trial is ranked")
+        plotting.note(ax, "no trial is ranked")
     ax.grid(alpha=0.3)
 
 
@@ -248,11 +240,13 @@ def _parallel_coordinates(ax: Axes, experiment: Experiment, keys: list[str]) -> 
     ax.vlines(range(len(scales)), 0, 1, color="0.2", linewidth=1, zorder=3)
     for place, scale in enumerate(scales):
         for at, label in scale.ticks().items():
-            text = ax.annotate(literal(label), (place, at), (6, 0), textcoords="offset points", va="center", zorder=4)
+            text = ax.annotate(
+                plotting.literal(label), (place, at), (6, 0), textcoords="offset points", va="center", zorder=4
+            )
             text.set(fontsize="small", path_effects=[withStroke(linewidth=2.5, foreground="white")], in_layout=False)
     short = short_names(experiment.hyperparameters)
     names = [shorten(name, 22) for name in (*(short[key] for key in keys), *experiment.objective.metrics)]
-    ax.set_xticks(range(len(scales)), map(literal, names))
+    ax.set_xticks(range(len(scales)), map(plotting.literal, names))
     ax.set_yticks([])
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
@@ -266,10 +260,10 @@ def _importance(ax: Axes, experiment: Experiment, keys: list[str]) -> None:
     ax.set_title(f"Importance: {MAX_BARS} greatest of {len(keys)}" if len(keys) > MAX_BARS else "Importance")
     bars = {key: experiment.importance[key] for key in keys[:MAX_BARS] if key in experiment.importance}
     if not bars:
-        return note(ax, "no importance: too few trials ranked,\nor none better than another", hide_axes=True)
+        return plotting.note(ax, "no importance: too few trials ranked,\nor none better than another", hide_axes=True)
     names = short_names(experiment.hyperparameters)
-    ax.barh(range(len(bars)), list(bars.values()), color=STRONG, height=0.6)
-    ax.set_yticks(range(len(bars)), [literal(shorten(names[key], 22)) for key in bars])
+    ax.barh(range(len(bars)), list(bars.values()), color=plotting.STRONG, height=0.6)
+    ax.set_yticks(range(len(bars)), [plotting.literal(shorten(names[key], 22)) for key in bars])
     ax.set_ylim(max(len(bars), 3) - 0.5, -0.5)
     ax.set_xlabel("PED-ANOVA importance")
     return ax.grid(alpha=0.3, axis="x")

@@ -10,18 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lab.analysis.plotting import (
-    band,
-    heading,
-    legend,
-    line_style,
-    literal,
-    note,
-    over_frames,
-    png,
-    reference_lines,
-    style,
-)
+from lab.analysis import plotting
 from lab.analysis.published import Publication, Result
 from lab.analysis.session import WINDOW
 from lab.analysis.trial import common_reference
@@ -30,7 +19,7 @@ from lab.common.text import format_number
 Styles = dict[str, dict[str, Any]]  # of the curves, by algorithm
 
 
-@style()
+@plotting.style()
 def plot_environment(publication: Publication, env: str) -> bytes:
     """Draw the curves of all algorithms on an environment, and beside them their final returns; return a PNG."""
     results = publication.on(env)
@@ -43,11 +32,11 @@ def plot_environment(publication: Publication, env: str) -> bytes:
         if result.peer and result.peer.frames != result.frames:
             other_frames.setdefault(result.peer.frames, []).append(result.algo)
     trained = [f"{peer} trained {', '.join(algos)} for {frames:,} frames" for frames, algos in other_frames.items()]
-    heading(figure, results[0].trial.environment, [*lines, *(["; ".join(sorted(trained))] if trained else [])])
-    styles = {result.algo: line_style(publication.algorithms.index(result.algo)) for result in results}
+    plotting.heading(figure, results[0].trial.environment, [*lines, *(["; ".join(sorted(trained))] if trained else [])])
+    styles = {result.algo: plotting.line_style(publication.algorithms.index(result.algo)) for result in results}
     _curves(curves, results, styles)
     _finals(finals, results, styles, peer)
-    return png(figure)
+    return plotting.png(figure)
 
 
 def _curves(ax: Axes, results: Sequence[Result], styles: Styles) -> None:
@@ -57,16 +46,16 @@ def _curves(ax: Axes, results: Sequence[Result], styles: Styles) -> None:
     for result in results:
         frames, values = result.trial.curve("return")
         if len(frames):
-            band(ax, frames, values, linewidth=1.8, **styles[result.algo])
+            plotting.band(ax, frames, values, linewidth=1.8, **styles[result.algo])
             last = max(last, float(frames[-1]))
         if result.peer:
             edge: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "clip_on": False, "zorder": 3}
             ax.plot(1, result.peer.value, **edge, **_diamond(styles[result.algo]["color"]))
     if not last:
-        note(ax, "no Session has completed")
-    reference_lines(ax, common_reference([session for result in results for session in result.trial.sessions]))
-    legend(ax)
-    over_frames(ax)
+        plotting.note(ax, "no Session has completed")
+    plotting.reference_lines(ax, common_reference([session for result in results for session in result.trial.sessions]))
+    plotting.legend(ax)
+    plotting.over_frames(ax)
     if last:
         ax.set_xlim(0, last)
 
@@ -90,12 +79,11 @@ def _finals(ax: Axes, results: Sequence[Result], styles: Styles, peer: str) -> N
     ax.text(1.16, 1.02, "mean", **above)
     if any(result.peer for result in results):
         ax.text(1.33, 1.02, "peer", **above)
-        ax.plot([], [], linestyle="none", label=literal(peer), **_diamond("0.3"))
+        ax.plot([], [], linestyle="none", label=plotting.literal(peer), **_diamond("0.3"))
     ax.plot([], [], "o", color="0.3", alpha=0.35, markersize=5, markeredgewidth=0, label="a seed")
-    legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
-    counts = [f"{len(result.trial.completed)} of {len(result.trial.sessions)}" for result in results]
-    names = [f"{r.algo} ({count})" if r.incomplete else r.algo for r, count in zip(results, counts, strict=True)]
-    ax.set_yticks(range(len(results)), map(literal, names))
+    plotting.legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
+    names = [r.algo + ("" if r.trial.state == "completed" else f" ({r.trial.progress})") for r in results]
+    ax.set_yticks(range(len(results)), map(plotting.literal, names))
     for label, result in zip(ax.get_yticklabels(), results, strict=True):
         label.set(color=styles[result.algo]["color"], fontweight="bold")
     ax.set_ylim(len(results) - 0.5, -0.5)

@@ -8,20 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.analysis.plotting import (
-    FAINT,
-    SECOND,
-    STRONG,
-    band,
-    heading,
-    legend,
-    log_if_wide,
-    note,
-    over_frames,
-    png,
-    reference_lines,
-    style,
-)
+from lab.analysis import plotting
 from lab.analysis.session import POLICY_LOSSES, VALUE_LOSSES, WINDOW, Session
 from lab.analysis.statistics import STATISTICS, interval
 from lab.analysis.text import format_hyperparameter, shorten
@@ -30,17 +17,17 @@ from lab.analysis.trial import VARIES, Trial, unfinished_session
 UNFINISHED = "0.5"  # color of Sessions that did not complete
 MARKERS = {"failed": "X", "pruned": "s", "interrupted": "D", "running": ">"}  # where their curves end
 FEW_POINTS = 30  # of a curve, up to which each is marked
-COLORS = {"mean": STRONG, "iqm": SECOND, "median": "0.3"}
+COLORS = {"mean": plotting.STRONG, "iqm": plotting.SECOND, "median": "0.3"}
 MAX_REASONS = 3  # that the heading gives for Sessions that did not complete
 
 
-@style()
+@plotting.style()
 def plot_trial(trial: Trial) -> bytes:
     """Draw a Trial's return, evaluation, losses, entropy and final returns over its seeds; return a PNG."""
     height = min(7.8 + 0.12 * max(len(trial.sessions) - 16, 0), 16)
     figure = Figure(figsize=(15, height), layout="constrained")
     axes = figure.subplots(2, 3)
-    heading(figure, _title(trial), _notes(trial))
+    plotting.heading(figure, _title(trial), _notes(trial))
     _curves(axes[0, 0], trial, "return", f"mean return of the last {WINDOW} episodes")
     _curves(axes[0, 1], trial, "eval_return", "mean return", "Evaluation, deterministic policy")
     _final_returns(axes[0, 2], trial, 72 * (height - 1.8) / 2)
@@ -49,7 +36,7 @@ def plot_trial(trial: Trial) -> bytes:
         column = next((name for name in names if any(name in columns for columns in logged)), names[0])
         _curves(ax, trial, column, column.replace("_", " "))
     _curves(axes[1, 2], trial, "entropy", "entropy, nats")
-    return png(figure)
+    return plotting.png(figure)
 
 
 def _title(trial: Trial) -> str:
@@ -80,19 +67,19 @@ def _curves(ax: Axes, trial: Trial, column: str, label: str, title: str = "") ->
     is_return = "return" in column
     drawn = [_session_curve(ax, trial, session, column) for session in trial.sessions]
     if not any(drawn):
-        return note(ax, "nothing logged yet", hide_axes=True)
+        return plotting.note(ax, "nothing logged yet", hide_axes=True)
     frames, values = trial.curve(column)
     if len(frames):
         _statistics(ax, frames, values, with_iqm=is_return)
     else:
         ax.plot([], [], linestyle="none", label=_no_mean(trial))  # in the legend, clear of the curves
     if is_return:
-        reference_lines(ax, trial.reference)
+        plotting.reference_lines(ax, trial.reference)
     elif column in VALUE_LOSSES:
-        log_if_wide(ax)
+        plotting.log_if_wide(ax)
     if is_return or not len(frames):
-        legend(ax)
-    return over_frames(ax)
+        plotting.legend(ax)
+    return plotting.over_frames(ax)
 
 
 def _session_curve(ax: Axes, trial: Trial, session: Session, column: str) -> bool:
@@ -103,7 +90,7 @@ def _session_curve(ax: Axes, trial: Trial, session: Session, column: str) -> boo
     same_state = [other for other in trial.sessions if other.tables and other.state == session.state]
     line: dict[str, Any] = {"linewidth": 0.9, "markersize": 5}
     if session.state == "completed":
-        line |= {"color": FAINT, "alpha": max(0.8 - 0.02 * len(same_state), 0.3)}
+        line |= {"color": plotting.FAINT, "alpha": max(0.8 - 0.02 * len(same_state), 0.3)}
         line["marker"] = "." if len(frames) <= FEW_POINTS else None
     else:
         line |= {"color": UNFINISHED, "linestyle": (0, (4, 2)), "marker": MARKERS[session.state], "markevery": [-1]}
@@ -118,9 +105,11 @@ def _statistics(ax: Axes, frames: np.ndarray, values: np.ndarray, with_iqm: bool
     over = f"of {n} sessions, 95 % interval" if n > 1 else "of 1 session: no interval"
     marker = "o" if len(frames) <= FEW_POINTS else None
     label = f"mean{' and IQM' if 1 < n < 4 else ''} {over}"
-    band(ax, frames, values, color=STRONG, linewidth=2, label=label, marker=marker, markersize=4)
+    plotting.band(ax, frames, values, color=plotting.STRONG, linewidth=2, label=label, marker=marker, markersize=4)
     if with_iqm and n >= 4:
-        band(ax, frames, values, "iqm", color=SECOND, linewidth=1.5, linestyle="--", label=f"IQM {over}")
+        plotting.band(
+            ax, frames, values, "iqm", color=plotting.SECOND, linewidth=1.5, linestyle="--", label=f"IQM {over}"
+        )
 
 
 def _final_returns(ax: Axes, trial: Trial, height: float) -> None:
@@ -136,7 +125,7 @@ def _final_returns(ax: Axes, trial: Trial, height: float) -> None:
     for y, session in enumerate(trial.sessions, len(colors)):
         value = session.figure("return")
         if session.state == "completed" and value is not None:
-            ax.plot(value, y, "o", color=FAINT, markersize=min(6, size))
+            ax.plot(value, y, "o", color=plotting.FAINT, markersize=min(6, size))
         else:
             why = "no episode ended" if session.state == "completed" else f"{session.state} at {session.frame:,} frames"
             place = ax.get_yaxis_transform()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ COLUMNS = ("algo", "env", "frames", "return")  # of a peer's CSV
 CEILINGS = {"CartPole-v1": 500.0}  # highest possible mean return, by environment
 EVEN = 0.01  # fraction of a ceiling: near it, a smaller difference counts as even
 MEANS = ("best", "eval_return", "strength", "frames_to_solve")  # figures with only their mean in results.json
-VERDICTS = ("better", "even", "worse")
 NO_ESTIMATE: Estimate = {"value": None, "low": None, "high": None}
 
 
@@ -36,81 +34,54 @@ class Peer:
     value: float
 
 
+Figures = dict[tuple[str, str], Peer]  # by environment and algorithm
+
+
 @dataclass(frozen=True)
 class Benchmark:
-    """Published figures of a peer.
-
-    Attributes:
-        name: of the peer.
-        source: what the figures are and where they come from.
-        figures: by environment and algorithm, in the order of the file.
-    """
+    """Published figures of a peer, in the order of the file; `source` says what they are and where they come from."""
 
     name: str
     source: str
-    figures: dict[tuple[str, str], Peer]
+    figures: Figures
 
 
-@dataclass
 class Result:
-    """A published Trial, and the peer's figure that it is compared with, if there is one for its environment."""
+    """A published Trial compared with a peer's figure.
 
-    trial: Trial
-    peer: Peer | None
+    Attributes:
+        trial: the Trial.
+        peer: the peer's figure, if there is one.
+        algo: the algorithm, as in conf/algo.
+        env: the environment, as in conf/env.
+        frames: planned frames of each Session.
+        figures: summaries of the figures that a completed Session has.
+        mean: the mean return with its interval.
+        difference: the mean return minus the peer's.
+        verdict: better, even or worse.
+        shortfall: how far the mean return is below the peer's, as a fraction of the peer's gain over random actions.
+    """
 
-    @property
-    def algo(self) -> str:
-        """The algorithm, as in conf/algo."""
-        return str(self.trial.spec["algo.name"])
-
-    @property
-    def env(self) -> str:
-        """The environment, as in conf/env."""
-        return str(self.trial.spec["env.name"])
-
-    @property
-    def frames(self) -> int:
-        """Planned frames of each Session."""
-        return int(self.trial.spec["frames"])
-
-    @property
-    def incomplete(self) -> bool:
-        """Whether some Session did not complete."""
-        return len(self.trial.completed) < len(self.trial.sessions)
-
-    @cached_property
-    def figures(self) -> dict[str, dict[str, Any]]:
-        """Summaries of the figures that a completed Session has."""
-        return {name: summary for name, summary in self.trial.summaries.items() if summary["n"]}
-
-    @property
-    def mean(self) -> Estimate:
-        """The mean return with its interval."""
-        estimate: Estimate = self.figures["return"]["mean"] if "return" in self.figures else NO_ESTIMATE
-        return estimate
-
-    @property
-    def difference(self) -> float | None:
-        """The mean return minus the peer's."""
-        value = self.mean["value"]
-        return None if self.peer is None or value is None else value - self.peer.value
-
-    @property
-    def verdict(self) -> str | None:
-        """One of VERDICTS on the mean return against the peer's."""
-        if self.peer is None or self.difference is None:
-            return None
-        ceiling = CEILINGS.get(self.trial.environment)
-        near = ceiling is not None and max(ceiling - self.peer.value, abs(self.difference)) <= EVEN * ceiling
-        return "even" if near or self.difference == 0 else "better" if self.difference > 0 else "worse"
-
-    @property
-    def shortfall(self) -> float | None:
-        """How far the mean return is below the peer's, as a fraction of the peer's gain over random actions."""
-        random_return = self.trial.reference.get("random_return")
-        if self.peer is None or self.difference is None or random_return is None or self.peer.value <= random_return:
-            return None
-        return -self.difference / (self.peer.value - random_return)
+    def __init__(self, trial: Trial, figures: Figures) -> None:
+        self.trial = trial
+        self.algo, self.env = str(trial.spec["algo.name"]), str(trial.spec["env.name"])
+        self.frames = int(trial.spec["frames"])
+        # The peer's figure is for the environment as conf/env defines it.
+        same = trial.spec.get("env.reference.id") == trial.environment
+        self.peer = figures.get((self.env, self.algo)) if same else None
+        self.figures = {name: summary for name, summary in trial.summaries.items() if summary["n"]}
+        self.mean: Estimate = self.figures["return"]["mean"] if "return" in self.figures else NO_ESTIMATE
+        self.difference: float | None = None
+        self.verdict: str | None = None
+        self.shortfall: float | None = None
+        if self.peer and self.mean["value"] is not None:
+            self.difference = difference = self.mean["value"] - self.peer.value
+            ceiling = CEILINGS.get(trial.environment)
+            even = ceiling is not None and max(ceiling - self.peer.value, abs(difference)) <= EVEN * ceiling
+            self.verdict = "even" if even or difference == 0 else "better" if difference > 0 else "worse"
+            random_return = trial.reference.get("random_return")
+            if random_return is not None and self.peer.value > random_return:
+                self.shortfall = -difference / (self.peer.value - random_return)
 
 
 @dataclass
@@ -132,7 +103,7 @@ class Publication:
     ignored: list[str]
 
     @property
-    def peers(self) -> dict[tuple[str, str], Peer]:
+    def peers(self) -> Figures:
         """The peer's figures, by environment and algorithm."""
         return self.benchmark.figures if self.benchmark else {}
 
@@ -153,11 +124,6 @@ class Publication:
     def ordered(self) -> list[Result]:
         """Return all results, by environment and then by algorithm."""
         return [result for env in self.environments for result in self.on(env)]
-
-    def verdicts(self) -> dict[str, int]:
-        """Return how many results are better, even and worse."""
-        verdicts = [result.verdict for result in self.results.values()]
-        return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
 
 
 def _in_order(known: Iterable[str], names: set[str]) -> list[str]:
@@ -202,11 +168,7 @@ def _level(path: Path) -> str | None:
 
 
 def _add_trial(publication: Publication, folder: Path) -> None:
-    """Add the result of a Trial that has started.
-
-    Raises:
-        LabError: its spec lacks what a result needs, or another Trial contradicts it.
-    """
+    """Add the result of a Trial that has started, unless its spec is unreadable or another Trial contradicts it."""
     trial = read_trial(TrialDir(folder)) if TrialDir(folder).seeds() else None
     if trial is None or (trial.state == "pending" and not trial.spec):
         publication.ignored.append(f"no Session of {folder.name} has started")
@@ -216,7 +178,7 @@ def _add_trial(publication: Publication, folder: Path) -> None:
     for key in ("algo.name", "env.name", "env.id", "frames"):
         if trial.spec[key] == VARIES:
             raise LabError(f"{folder} cannot be published: {key} is not the same in all of its Sessions.")
-    result = Result(trial, None)
+    result = Result(trial, publication.peers)
     for other in publication.results.values():
         names = f"{other.trial.directory.path} and {folder}"
         if (other.env, other.algo) == (result.env, result.algo):
@@ -224,9 +186,6 @@ def _add_trial(publication: Publication, folder: Path) -> None:
         if other.env == result.env and other.trial.environment != trial.environment:
             environments = f"{other.trial.environment} and {trial.environment}"
             raise LabError(f"{names} have different environments under the name {result.env}: {environments}.")
-    # The peer's figure is for the environment as conf/env defines it.
-    if trial.spec.get("env.reference.id") == trial.environment:
-        result.peer = publication.peers.get((result.env, result.algo))
     publication.results[result.env, result.algo] = result
 
 
@@ -251,7 +210,7 @@ def read_benchmark(path: Path) -> Benchmark:
             raise LabError(f"{path} has no column {column!r}: its columns must be {needed}.")
         rows[column] = rows[column].str.strip()
     frames, values = (pd.to_numeric(rows[column], errors="coerce").to_numpy(float) for column in COLUMNS[2:])
-    figures: dict[tuple[str, str], Peer] = {}
+    figures: Figures = {}
     for index, (algo, env) in enumerate(zip(rows["algo"], rows["env"], strict=True)):
         for column, valid, allowed in (
             ("frames", frames[index] >= 1 and frames[index].is_integer(), "a positive whole number"),

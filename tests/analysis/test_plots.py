@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from lab.analysis import plot_experiment as experiments
-from lab.analysis import plot_trial as trials
+from lab.analysis import plotting
 from lab.analysis.experiment import read_experiment
 from lab.analysis.plot_experiment import plot_experiment
 from lab.analysis.plot_session import plot_session
@@ -63,14 +62,14 @@ def overwrite(directory: RunDir, column: str, value: float, rows: slice | list[i
     return metrics
 
 
-def drawn_bands(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[np.ndarray]:
+def drawn_bands(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     found = []
 
     def listen(ax: Any, frames: np.ndarray, values: np.ndarray, statistic: str = "mean", **line: Any) -> None:
         found.append(values)
         band(ax, frames, values, statistic, **line)
 
-    monkeypatch.setattr(module, "band", listen)
+    monkeypatch.setattr(plotting, "band", listen)
     return found
 
 
@@ -89,7 +88,7 @@ def test_a_mean_is_over_completed_sessions_alone(tmp_path: Path, monkeypatch: py
     whole = [pd.read_csv(directory.session(seed).metrics) for seed in (0, 2)]
     assert frames.tolist() == whole[0]["frame"].tolist()  # not cut to what the failed one did
     assert values.tolist() == [table["return"].tolist() for table in whole]
-    found = drawn_bands(monkeypatch, trials)
+    found = drawn_bands(monkeypatch)
     assert is_png(plot_trial(trial))
     assert len(found) == 5
     assert {len(values) for values in found} == {2}
@@ -102,7 +101,7 @@ def test_an_experiment_has_means_of_ranked_trials_alone(tmp_path: Path, monkeypa
     for number, _ in states:
         for seed in (0, 1):
             overwrite(directory.trial(number).session(seed), "return", TOO_HIGH)
-    found = drawn_bands(monkeypatch, experiments)
+    found = drawn_bands(monkeypatch)
     assert is_png(plot_experiment(read_experiment(directory)))
     assert [values.shape for values in found] == [(2, ROWS), (2, ROWS)]
     assert max(values.max() for values in found) < TOO_HIGH

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab.analysis import plot_published
+from lab.analysis import plotting
 from lab.analysis.pages import grid, picture_name, write_markdown, write_page
 from lab.analysis.plot_published import plot_environment
 from lab.analysis.plotting import PALETTE, band
@@ -51,7 +51,10 @@ def result(
     env = {"name": "cartpole", "id": "CartPole-v1", "kwargs": {}, "reference": CARTPOLE, **(env or {})}
     whole = {"algo": {"name": "ppo"}, "env": env, "frames": frames, **spec}
     made = trial(*(session(seed, spec=whole, **{"return": value}) for seed, value in enumerate(returns)))
-    return Result(made, None if peer is None else Peer(200_000, peer))
+    if not returns:
+        made = trial(session(0, "failed", spec=whole))
+    figures = {} if peer is None else {(env["name"], whole["algo"]["name"]): Peer(200_000, peer)}
+    return Result(made, figures)
 
 
 def benchmark(**figures: float) -> Benchmark:
@@ -310,7 +313,7 @@ def test_curves_are_of_completed_sessions_alone(published: Publication, monkeypa
         drawn.append((values.shape, values.max(), line["color"]))
         band(ax, frames, values, statistic, **line)
 
-    monkeypatch.setattr(plot_published, "band", listen)
+    monkeypatch.setattr(plotting, "band", listen)
     assert plot_environment(published, "cartpole").startswith(b"\x89PNG")
     assert plot_environment(published, "acrobot").startswith(b"\x89PNG")
     first, second = PALETTE[:2]
