@@ -31,19 +31,12 @@ LABELS = {
 
 @dataclass
 class Entry:
-    """One side of a comparison.
-
-    Attributes:
-        path: the directory that the user named.
-        trial: its Sessions; a Session is a Trial of one.
-        note: a sentence on what stands for an Experiment.
-        name: the shortest that distinguishes it from the other sides.
-    """
+    """One side of a comparison: the directory that the user named, and its Sessions; a Session is a Trial of one."""
 
     path: Path
     trial: Trial
-    note: str = ""
-    name: str = field(default="", init=False)
+    note: str = ""  # a sentence on which Trial stands for an Experiment
+    name: str = field(default="", init=False)  # the shortest that distinguishes it from the other sides
 
     @property
     def n(self) -> str:
@@ -54,25 +47,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of one side with another.
-
-    Attributes:
-        entry: the one.
-        other: the other.
-        metric: a figure of session.json.
-        improvement: probability that a Session of the one does better than one of the other.
-        difference: by how much the one's IQM is better (so less, where less is better).
-        obstacle: why the two cannot be compared; empty if they can.
-        doubts: why nothing can be concluded; empty if one is better.
-    """
+    """Comparison of one side with another by a figure of session.json."""
 
     entry: Entry
     other: Entry
     metric: str
-    improvement: Estimate
-    difference: Estimate
-    obstacle: str
-    doubts: list[str]
+    improvement: Estimate  # probability that a Session of `entry` does better than one of `other`
+    difference: Estimate  # by how much the IQM of `entry` is better (so less, where less is better)
+    obstacle: str  # why the two cannot be compared; empty if they can
+    doubts: list[str]  # why nothing can be concluded; empty if one is better
 
     def reversed(self) -> Comparison:
         """Return the comparison of the other with the one."""
@@ -134,12 +117,7 @@ def _best_of(path: Path, experiment: Experiment) -> Entry:
 
 
 def short_entry_names(trials: Sequence[Trial], paths: Sequence[Path]) -> list[str]:
-    """Return a name for each side: that of its spec, the only hyperparameter that differs, or part of its path.
-
-    Args:
-        trials: of each side.
-        paths: of each side, absolute and all different.
-    """
+    """Return a name for each side: that of its spec, the only hyperparameter that differs, or part of its path."""
     keys = differing_keys(trials)
     candidates = [[str(trial.spec.get("name")) for trial in trials]]
     if len(keys) == 1:

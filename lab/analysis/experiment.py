@@ -35,18 +35,14 @@ MIN_TOP = 5  # good Trials, as the authors of PED-ANOVA advise
 class Ranked:
     """A Trial in the ranking.
 
-    Attributes:
-        rank: from 1; Trials with equal values share one. With several objectives, the number of its front by
-            non-dominated sorting: 1 is the Pareto front.
-        trial: the Trial.
-        estimates: of each metric of the objective, with its interval over seeds.
-        improvement: probability that this Trial does better than the next in the ranking; None for the last one, and
-            with several objectives.
+    Trials with equal values share a rank. With several objectives, the rank is that of its front by non-dominated
+    sorting: 1 is the Pareto front. `improvement` is the probability that the Trial does better than the next in the
+    ranking; None for the last one, and with several objectives.
     """
 
     rank: int
     trial: Trial
-    estimates: list[Estimate]
+    estimates: list[Estimate]  # of each metric of the objective, with its interval over seeds
     improvement: Estimate | None = None
 
     @property

@@ -49,17 +49,8 @@ class Benchmark:
 class Result:
     """A published Trial compared with a peer's figure.
 
-    Attributes:
-        trial: the Trial.
-        peer: the peer's figure, if there is one.
-        algo: the algorithm, as in conf/algo.
-        env: the environment, as in conf/env.
-        frames: planned frames of each Session.
-        figures: summaries of the figures that a completed Session has.
-        mean: the mean return with its interval.
-        difference: the mean return minus the peer's.
-        verdict: better, even or worse.
-        shortfall: how far the mean return is below the peer's, as a fraction of the peer's gain over random actions.
+    `mean` is the mean return with its interval, `difference` that minus the peer's, `verdict` better, even or worse,
+    and `shortfall` how far it is below the peer's, as a fraction of the peer's gain over random actions.
     """
 
     def __init__(self, trial: Trial, figures: Figures) -> None:
@@ -86,21 +77,13 @@ class Result:
 
 @dataclass
 class Publication:
-    """Results published together.
+    """Results published together."""
 
-    Attributes:
-        path: the directory that holds the Trials.
-        results: by environment and algorithm.
-        experiments: those in the directory, by name.
-        benchmark: a peer's figures that the results are compared with.
-        ignored: what else the directory holds, and why it is no result.
-    """
-
-    path: Path
-    results: dict[tuple[str, str], Result]
-    experiments: dict[str, Experiment]
-    benchmark: Benchmark | None
-    ignored: list[str]
+    path: Path  # of the directory that holds the Trials
+    results: dict[tuple[str, str], Result]  # by environment and algorithm
+    experiments: dict[str, Experiment]  # by name
+    benchmark: Benchmark | None  # a peer's figures that the results are compared with
+    ignored: list[str]  # what else the directory holds, and why it is no result
 
     @property
     def peers(self) -> Figures:

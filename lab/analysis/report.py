@@ -27,7 +27,6 @@ from lab.run.schemas import FIGURES
 MAIN_FIGURES = ("eval_best", "best", "strength", "sample_efficiency", "stability", "frames_to_solve")  # always shown
 SESSION_FIGURES = ("return", "best", "eval_return", "eval_best")
 AGGREGATES = {"iqm": "interquartile mean", "lower": "lower end of the mean's 95 % interval"}
-MAX_FAILURES = 5  # different ones at the top of the page
 
 
 @dataclass(frozen=True)

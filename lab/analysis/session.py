@@ -78,27 +78,16 @@ def thin(frames: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 @dataclass
 class Session:
-    """A Session, finished or not.
-
-    Attributes:
-        directory: its run directory.
-        seed: its seed.
-        state: one of lab.run.schemas.STATES, or `pending` if it has not started.
-        frame: frames done.
-        frames: frames planned; 0 if it has not started.
-        error: why it failed (a traceback or a sentence) or was pruned.
-        tables: its tables; None if it has not written any.
-        figures: the content of session.json; empty without tables.
-    """
+    """A Session, finished or not."""
 
     directory: RunDir
     seed: int
-    state: str
-    frame: int
-    frames: int
-    error: str | None
-    tables: Tables | None
-    figures: dict[str, Any]
+    state: str  # one of lab.run.schemas.STATES, or `pending` if it has not started
+    frame: int  # frames done
+    frames: int  # frames planned; 0 if it has not started
+    error: str | None  # why it failed (a traceback or a sentence) or was pruned
+    tables: Tables | None  # None if it has not written any
+    figures: dict[str, Any]  # content of session.json; empty without tables
 
     def figure(self, name: str) -> float | None:
         """Return a figure; None if the Session has none, or one that is not finite."""
@@ -179,9 +168,8 @@ def read_spec(directory: RunDir) -> dict[str, Any]:
         spec["env"]["kwargs"], spec["env"]["reference"]["id"]
         return spec
     except FileNotFoundError as error:
-        raise LabError(
-            f"{directory.path} is not the run directory of a Session: {error.filename} is missing."
-        ) from error
+        message = f"{directory.path} is not the run directory of a Session: {error.filename} is missing."
+        raise LabError(message) from error
 
 
 def session_results(tables: Tables) -> dict[str, Any]:

@@ -30,19 +30,12 @@ STATES = {
 
 @dataclass
 class Trial:
-    """A Trial, finished or not.
-
-    Attributes:
-        directory: its run directory.
-        number: in its Experiment; None if it stands alone.
-        hyperparameters: values that the sweep set, by key.
-        sessions: one for each planned seed, in order; `pending` if it has not started.
-    """
+    """A Trial, finished or not."""
 
     directory: TrialDir
-    number: int | None
-    hyperparameters: dict[str, Any]
-    sessions: list[Session]
+    number: int | None  # in its Experiment; None if it stands alone
+    hyperparameters: dict[str, Any]  # values that the sweep set, by key
+    sessions: list[Session]  # one for each planned seed, in order
 
     @property
     def completed(self) -> list[Session]:
@@ -127,10 +120,7 @@ class Trial:
         return frames, np.stack(rows)
 
     def curve(self, column: str = "return") -> tuple[np.ndarray, np.ndarray]:
-        """Return the frames [T] at which every completed Session has a finite value, and the values [n, T], thinned.
-
-        So a mean is over the same Sessions at each frame.
-        """
+        """Return the frames [T] at which every completed Session has a finite value, and the values [n, T], thinned."""
         return thin(*self.log(column))
 
 

@@ -26,7 +26,7 @@ from lab.analysis.experiment import (
     trials_table,
 )
 from lab.analysis.objective import Objective
-from lab.analysis.statistics import interval, probability_of_improvement
+from lab.analysis.statistics import interval
 from lab.analysis.trial import Trial
 from lab.run.directory import SweepDir
 from lab.run.files import write_json
@@ -70,12 +70,6 @@ def test_less_may_be_better() -> None:
     # Of the pairs (1, 2), (1, 4), (3, 2), (3, 4) three are lower on the left.
     assert made.ranking[0].improvement
     assert made.ranking[0].improvement["value"] == 0.75
-
-
-def test_improvement_is_over_the_next_in_the_ranking() -> None:
-    made = experiment(of_values(0, 1, 2, 3, 4), of_values(1, 2, 3, 4, 5))
-    expected = probability_of_improvement(np.array([2.0, 3, 4, 5]), np.array([1.0, 2, 3, 4]))
-    assert made.ranking[0].improvement == expected
 
 
 def test_ties_share_a_rank_and_keep_the_order_of_numbers() -> None:
@@ -187,27 +181,15 @@ def lines_of_trials(n: int, objective: Objective = RETURN, **figures: float) -> 
     return experiment(*map(of_number, range(n)), objective=objective)
 
 
-def test_importance_of_too_few_trials_is_not_told() -> None:
-    assert lines_of_trials(7).importance == {}
+def test_importance_needs_ranked_trials_that_differ() -> None:
+    assert lines_of_trials(7).importance == {}, "too few"
     assert list(lines_of_trials(8).importance) == ["algo.lr", "algo.n_step"]
-
-
-def test_importance_of_equal_values_is_not_told() -> None:
-    assert lines_of_trials(20, **{"return": 1.0}).importance == {}
-
-
-def test_importance_without_hyperparameters_is_not_told() -> None:
-    assert experiment(*(of_values(number, number) for number in range(10))).importance == {}
-
-
-def test_importance_of_several_objectives_is_that_of_the_first() -> None:
-    assert lines_of_trials(12, BOTH).importance == lines_of_trials(12).importance
-
-
-def test_importance_counts_only_ranked_trials() -> None:
+    assert lines_of_trials(20, **{"return": 1.0}).importance == {}, "equal values"
+    assert experiment(*(of_values(number, number) for number in range(10))).importance == {}, "no hyperparameters"
+    assert lines_of_trials(12, BOTH).importance == lines_of_trials(12).importance, "that of the first objective"
     made = lines_of_trials(8)
     made.trials[3].sessions[0].state = "failed"
-    assert made.importance == {}
+    assert made.importance == {}, "too few ranked"
 
 
 def test_importance_has_a_direction() -> None:

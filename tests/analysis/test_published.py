@@ -36,8 +36,8 @@ from lab.run.directory import TrialDir
 from lab.run.files import write_json
 from tests import synthetic
 from tests.analysis.test_card import alone, spec_of
-from tests.analysis.test_report import Browser, needs_chromium
 from tests.analysis.test_trial import session, trial
+from tests.browser import Browser, needs_chromium
 from tests.helpers import ALGORITHMS, ENVIRONMENTS, ROOT
 
 CARTPOLE = {"id": "CartPole-v1", "random_return": 25.0, "solved": 475.0}

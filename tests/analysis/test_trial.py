@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from lab.analysis.session import Session, Tables
-from lab.analysis.statistics import summarize
 from lab.analysis.trial import (
     VARIES,
     Trial,
@@ -87,13 +86,6 @@ def test_a_figure_that_is_not_finite_enters_no_aggregate(value: float | None) ->
     assert summary["mean"]["value"] == 6.0
 
 
-def test_figures_are_summaries_of_the_values_over_seeds() -> None:
-    made = trial(*(session(seed, **{"return": float(seed**2), "best": 1.0 + seed}) for seed in range(5)))
-    figures = trial_results(made)["figures"]
-    assert list(figures) == ["return", "best"]
-    assert figures["return"] == summarize(made.values("return"))
-
-
 def test_a_session_without_a_result_is_named_with_its_reason() -> None:
     made = trial(
         session(0),
@@ -117,22 +109,12 @@ def test_a_trial_of_which_nothing_completed_has_results() -> None:
 
 def test_consistency_by_hand() -> None:
     # Strengths 10, 30 and 14, 26: at either log point the deviation is 4 / sqrt(2), and the means are 12 and 28.
-    made = trial(session(0, returns=[20, 40]), session(1, returns=[24, 36]))
-    assert consistency(made) == pytest.approx(1 - 2 * (8 / math.sqrt(2)) / 40)
-
-
-def test_consistency_of_equal_curves_is_one() -> None:
-    assert consistency(trial(session(0, returns=[20, 40]), session(1, returns=[20, 40]))) == 1.0
-
-
-def test_consistency_is_over_log_points_that_all_have() -> None:
-    made = trial(session(0, returns=[None, 20, 40, 99]), session(1, returns=[12, 24, 36]))
-    assert consistency(made) == pytest.approx(1 - 2 * (8 / math.sqrt(2)) / 40)
-
-
-def test_consistency_is_of_completed_sessions() -> None:
-    alike = [session(0, returns=[20, 40]), session(1, returns=[20, 40])]
-    assert consistency(trial(*alike, session(2, "pruned", returns=[500, 500]))) == 1.0
+    expected = pytest.approx(1 - 2 * (8 / math.sqrt(2)) / 40)
+    assert consistency(trial(session(0, returns=[20, 40]), session(1, returns=[24, 36]))) == expected
+    shorter = trial(session(0, returns=[None, 20, 40, 99]), session(1, returns=[12, 24, 36]))
+    assert consistency(shorter) == expected, "over log points that all have"
+    equal = [session(0, returns=[20, 40]), session(1, returns=[20, 40])]
+    assert consistency(trial(*equal, session(2, "pruned", returns=[500, 500]))) == 1.0, "of completed Sessions"
 
 
 @pytest.mark.parametrize(
@@ -143,19 +125,17 @@ def test_consistency_is_of_completed_sessions() -> None:
         [session(seed, returns=[20, 40], random_return=None) for seed in range(2)],
         [session(0, returns=[RANDOM - 5, RANDOM]), session(1, returns=[RANDOM + 5, RANDOM])],
         [session(0, returns=[None]), session(1, returns=[None])],
+        [session(0, returns=[20.0]), session(1, returns=[25.0], random_return=5.0)],
     ],
-    ids=["one Session", "one completed", "random return unknown", "mean strength 0", "no episode"],
+    ids=["one Session", "one completed", "random return unknown", "mean strength 0", "no episode", "other reference"],
 )
 def test_consistency_without_a_meaning_is_null(sessions: list[Session]) -> None:
     assert consistency(trial(*sessions)) is None
 
 
-def test_counts_name_completed_always_and_other_states_if_they_occur() -> None:
+def test_states_are_counted_and_described() -> None:
     assert count_states([]) == {"completed": 0}
     assert count_states(["failed", "completed", "failed"]) == {"completed": 1, "failed": 2}
-
-
-def test_how_sessions_stand_in_words() -> None:
     states = ["failed", "completed", "failed", "pending", "pruned", "running", "interrupted", "pending", "pending"]
     assert describe_unfinished([session(seed, state) for seed, state in enumerate(states)]) == [
         "seeds 3, 7 and 8 have not started", "seed 5 is running", "seeds 0 and 2 failed", "seed 4 was pruned",
@@ -243,8 +223,3 @@ def test_curves_of_sessions_that_log_at_other_frames() -> None:
     assert values[0].tolist() == [1.0, 2.0]
     assert math.isnan(values[1][0])
     assert values[1][1] == 20.0
-
-
-def test_consistency_needs_one_reference() -> None:
-    one, other = session(0, returns=[20.0, 30.0]), session(1, returns=[25.0, 35.0], random_return=5.0)
-    assert consistency(trial(one, other)) is None
