@@ -44,14 +44,7 @@ def pop_notices() -> list[str]:
 
 @contextmanager
 def guard(name: str) -> Iterator[None]:
-    """Restore the process's settings after calls into an environment, and turn exits into errors.
-
-    Args:
-        name: of the environment, as "env.id=CartPole-v1".
-
-    Raises:
-        LabError: the environment tried to end the process, for example by `sys.exit`.
-    """
+    """Restore the process's settings after calls into an environment, and raise LabError if it calls `sys.exit`."""
     settings = ProcessSettings()
     try:
         yield
@@ -117,11 +110,7 @@ class ProcessSettings:
     """The current values of the process's settings, which can be restored later."""
 
     def __init__(self, flush_denormal: bool = False) -> None:
-        """Read the settings.
-
-        Args:
-            flush_denormal: whether to set torch's rounding of denormal numbers to zero, which cannot be read.
-        """
+        """Read the settings; `flush_denormal` is set each time they are restored, because it cannot be read."""
         self._flush, self._pid, self._had_torch = flush_denormal, os.getpid(), "torch" in sys.modules
         step, others = (_step_settings(), _torch_settings()) if self._had_torch else ((), ())
         self._step = [(setting.get, setting.get(), setting) for setting in step]

@@ -25,15 +25,9 @@ PACKAGES = {"ALE": "ale_py", "phys2d": "gymnasium.envs.phys2d"}
 
 
 def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None = 0) -> gym.Env[Any, Any]:
-    """Make one environment by `gym.make`, and validate what it returns.
+    """Make one environment by `gym.make` and validate what it returns, or raise LabError if it cannot be made.
 
-    Args:
-        spec: of the environment.
-        render_mode: Gymnasium's render mode.
-        seed: for the process's global generators while the constructor runs; None leaves them alone.
-
-    Raises:
-        LabError: the id does not exist, its package is not installed, or its constructor rejects the arguments.
+    `seed` is that of the process's global generators while the constructor runs; None leaves them alone.
     """
     namespace, module = spec.id.split("/")[0], spec.id.rpartition(":")[0]
     name = f"env.id={spec.id}"
@@ -76,7 +70,7 @@ def vectorize(
     seeds: Sequence[int | None] | None = None,
     isolated: tuple[str, ...] = (),
 ) -> VectorEnv[Any, Any, Any]:
-    """Make a vector environment.
+    """Make a vector environment, or raise LabError if it cannot be made as the spec says.
 
     Args:
         spec: of one environment.
@@ -84,9 +78,6 @@ def vectorize(
         restore_method: how their state is restored; None if it never is.
         seeds: as `make_single` takes it, for each environment; 0 by default.
         isolated: names of the global generators of which each environment gets its own states.
-
-    Raises:
-        LabError: they cannot be made, or not as the spec says.
     """
     seeds, name = [0] * num_envs if seeds is None else seeds, f"env.id={spec.id}"
     single = make_single(spec)

@@ -28,13 +28,7 @@ class Restorable(gym.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, env: gym.Env[Any, Any], method: str, name: str = "the environment") -> None:
-        """Wrap an environment.
-
-        Args:
-            env: the environment.
-            method: `pickle`; or `replay`, from the random state at the reset and the actions since.
-            name: what notices call it.
-        """
+        """Wrap an environment; `method` is `pickle`, or `replay` of the actions since the reset."""
         super().__init__(env)
         self._method, self._name = method, name
         self._origin: Any = None  # the episode's seed or, without one, the random states at its reset
@@ -101,10 +95,6 @@ def detect_single_method(make: Callable[[], gym.Env[Any, Any]], name: str = "the
     """Return the method that restores environments exactly: `pickle`, `replay`, or `reset` if neither does.
 
     Both are tried, because some environments' pickles hold only their constructor's arguments.
-
-    Args:
-        make: makes an environment.
-        name: what notices call it.
     """
     for method in ("pickle", "replay"):
         results = []

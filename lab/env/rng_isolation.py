@@ -138,15 +138,10 @@ class IsolatedVector(_SwapsStates, VectorWrapper[Any, Any, Any, Any, Any]):
 
 
 class DryRun(NamedTuple):
-    """What a short run of an environment showed about its random numbers.
+    """What a short run of an environment showed about its random numbers."""
 
-    Attributes:
-        global_rngs: names of the global generators that it draws from.
-        repeatable: whether its seed and those of the global generators determine all that it does.
-    """
-
-    global_rngs: tuple[str, ...]
-    repeatable: bool
+    global_rngs: tuple[str, ...]  # names of the global generators that it draws from
+    repeatable: bool  # whether its seed and those of the global generators determine all that it does
 
     def warnings(self, name: str) -> list[str]:
         """Return warnings for the user, which call the environment `name`."""

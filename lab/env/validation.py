@@ -153,11 +153,7 @@ def check_reset(name: str, space: gym.Space[Any], result: Any) -> tuple[Any, dic
 
 
 def check_step(name: str, space: gym.Space[Any], result: Any) -> Step:
-    """Return what `step` returned as an observation, a float, two bools and an empty dict.
-
-    Raises:
-        LabError: a value is invalid.
-    """
+    """Return what `step` returned, with a float and two bools, or raise LabError if a value is invalid."""
     observation, reward, terminated, truncated = _unpack(name, result)
     _check_observation(name, "step", space, observation)
     ends = [_to_bool(name, key, value) for key, value in (("terminated", terminated), ("truncated", truncated))]
@@ -165,11 +161,7 @@ def check_step(name: str, space: gym.Space[Any], result: Any) -> Step:
 
 
 def check_vector_step(name: str, space: gym.Space[Any], num_envs: int, result: Any) -> VectorStep:
-    """Return what a vector environment's `step` returned, with arrays [num_envs] of floats and bools.
-
-    Raises:
-        LabError: a value is invalid.
-    """
+    """Return the same for a vector environment, with arrays [num_envs] of floats and bools."""
     observation, *rest = _unpack(name, result)
     _check_observation(name, "step", space, observation)
     columns: list[np.ndarray] = []

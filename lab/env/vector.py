@@ -35,14 +35,7 @@ class Environments:
     def __init__(
         self, spec: EnvSpec, num_envs: int, rng: np.random.Generator, restore_method: str | None = None
     ) -> None:
-        """Make the environments.
-
-        Args:
-            spec: of one of them.
-            num_envs: E.
-            rng: draws their seeds.
-            restore_method: as `detect_restore_method` returns it; None if their state is never restored.
-        """
+        """Make the environments, whose seeds `rng` draws; without a restore method their state cannot be saved."""
         self.num_envs = num_envs
         self._rng, self._method, self._spec, self._name = rng, restore_method, spec, f"env.id={spec.id}"
         self._origin = rng.bit_generator.state  # at the last reset
@@ -152,11 +145,7 @@ def close_vector(name: str, envs: VectorEnv[Any, Any, Any]) -> None:
 
 
 def probe(spec: EnvSpec) -> Spaces:
-    """Make an environment, reset it, take one step, and return its spaces.
-
-    Raises:
-        LabError: it cannot be made, has a space that no policy here can serve, or fails in the reset or the step.
-    """
+    """Make an environment, reset it, take one step, and return its spaces; raise LabError if any of it fails."""
     env, name = make_single(spec), f"env.id={spec.id}"
     try:
         with guard(name):
@@ -190,11 +179,7 @@ def _try_step(name: str, env: Any) -> None:
 
 
 def detect_restore_method(spec: EnvSpec) -> str:
-    """Return how a checkpoint restores the environments of a Session: `pickle`, `replay` or `reset`.
-
-    Raises:
-        LabError: the spec asks for a method that does not work for them.
-    """
+    """Return how a checkpoint restores the environments of a Session: `pickle`, `replay` or `reset`."""
     if spec.restore != "auto":
         if spec.restore == "replay" and is_native(spec):
             raise LabError(

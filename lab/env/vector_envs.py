@@ -77,14 +77,10 @@ class AsyncVector(AsyncVectorEnv):
     """Gymnasium's AsyncVectorEnv, which also says how a worker ended, raises its first error, and prints nothing."""
 
     def __init__(self, name: str, makers: Sequence[Maker]) -> None:
-        """Start a worker for each maker; `name` is that of the environment, as "env.id=CartPole-v1".
-
-        Raises:
-            LabError: a worker ended.
-        """
+        """Start a worker for each maker, or raise LabError if one ends; `name` is as "env.id=CartPole-v1"."""
         self._name = name
         try:
-            # Workers are forked, so that they share this process's group and are killed with it.
+            # Workers are forked, to be in this process's group and killed with it.
             wrapped = [functools.partial(_make, name, maker, os.getpid()) for maker in makers]
             super().__init__(wrapped, context="fork", worker=_work)
         except BaseException:

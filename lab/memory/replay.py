@@ -73,14 +73,14 @@ class Replay:
         horizon: int,
         n: int = 1,
     ) -> None:
-        """Make an empty memory.
+        """Make an empty memory, or raise LabError if it does not fit.
 
         Args:
             spec: the settings; numbers with a decimal point are vectors [S, 1].
             observations: one environment's observations.
-            actions: an example of a policy's action; its shape, dtype and device count.
-            stack: number of Sessions, S.
-            num_envs: environments of each, E.
+            actions: an example of a policy's action, with its shape, dtype and device.
+            stack: S.
+            num_envs: E.
             horizon: steps added at a time, T.
             n: rewards in a transition.
         """
@@ -328,11 +328,7 @@ class Replay:
                 path.unlink()
 
     def restore(self, index: int, state: dict[str, Any], folder: Path, read: Callable[[Path], dict[str, Any]]) -> None:
-        """Restore one Session's memory from what `save` returned.
-
-        Raises:
-            LabError: a file is missing or damaged.
-        """
+        """Restore one Session's memory from what `save` returned, or raise LabError if a file is damaged."""
         self.count = state["count"]
         self._max_priority[index] = state["max_priority"]
         self._segments[index] = list(state["segments"])

@@ -89,11 +89,7 @@ class Agent:
         }
 
     def restore(self, index: int, state: dict[str, Any]) -> None:
-        """Restore one Session's agent from what `state` returned.
-
-        Raises:
-            LabError: the state is that of an agent for other spaces, or with other parameters.
-        """
+        """Restore one Session's agent, or raise LabError if `state` is of other spaces or parameters."""
         name = f"the checkpoint at frame {state['frame']:,}" if "frame" in state else "the checkpoint"
         for kind, saved in state.get("spaces", {}).items():
             if saved != self.spaces[kind]:
@@ -123,11 +119,7 @@ def _find_change(before: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) 
 
 
 def prepare_device(name: str, threads: int) -> torch.device:
-    """Configure torch and numpy for training, and return the device that a spec names.
-
-    Raises:
-        LabError: the device does not exist.
-    """
+    """Configure torch and numpy for training, and return the device as `find_device` does."""
     torch.set_num_threads(threads)
     # Numpy uses one thread everywhere, because the number of a machine's cores is not in the spec.
     ThreadpoolController().select(internal_api="openblas").limit(limits=1)
@@ -136,11 +128,7 @@ def prepare_device(name: str, threads: int) -> torch.device:
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device that a spec names; `auto` is a GPU if there is one.
-
-    Raises:
-        LabError: the device does not exist.
-    """
+    """Return the device that a spec names, or raise LabError if there is none; `auto` is a GPU if possible."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

@@ -20,14 +20,7 @@ from lab.train.metrics import Episode
 
 
 class Collector:
-    """Collects rollouts [T, S, E, ...] and the episodes that ended in them.
-
-    Attributes:
-        frame: frames that each Session has done.
-        alive: indices of the Sessions that are still stepped.
-        failures: by index of the Sessions that failed, the frame and the error.
-        episodes: by Session, those that ended in the last horizon.
-    """
+    """Collects rollouts [T, S, E, ...] and the episodes that ended in them."""
 
     def __init__(self, agent: Agent, envs: list[Environments]) -> None:
         """Reset the environments; a Session whose environments raise fails."""
@@ -35,10 +28,10 @@ class Collector:
         spec, algorithm = agent.spec, agent.algorithm
         self.horizon, self.num_envs, self.stack = algorithm.horizon, spec.env.num_envs, len(envs)
         self.settings = ProcessSettings(flush_denormal=True)
-        self.failures: dict[int, tuple[int, str]] = {}
-        self.alive = list(range(self.stack))
-        self.frame = 0
-        self.episodes: list[list[Episode]] = [[] for _ in envs]
+        self.failures: dict[int, tuple[int, str]] = {}  # frame and error by index of the Session
+        self.alive = list(range(self.stack))  # Sessions that are still stepped
+        self.frame = 0  # of each Session
+        self.episodes: list[list[Episode]] = [[] for _ in envs]  # that ended in the last horizon, by Session
         self.scales = [
             RewardScale(self.num_envs, float(gamma), spec.env.normalize_clip)
             for gamma in torch.as_tensor(algorithm.gamma).flatten()

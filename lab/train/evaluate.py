@@ -15,13 +15,7 @@ from lab.train.agent import Agent
 
 
 class Evaluation:
-    """One episode with the deterministic policy in each of a Session's evaluation environments.
-
-    Attributes:
-        running: by index of the Sessions that are not done, 1 for each episode that still runs.
-        figures: by index of the Session, returns and lengths [2, episodes].
-        failures: by index of the Sessions that failed, the error.
-    """
+    """One episode with the deterministic policy in each of a Session's evaluation environments."""
 
     def __init__(self, agent: Agent, specs: dict[int, EnvSpec], spec: EvalSpec) -> None:
         """Make and reset the environments, whose specs are given by index of the Session."""
@@ -29,9 +23,9 @@ class Evaluation:
         self.settings = ProcessSettings(flush_denormal=True)
         self._streams = [streams.evaluation for streams in agent.streams]
         self._stream_states = [stream.bit_generator.state for stream in self._streams]
-        self.running: dict[int, np.ndarray] = {}
-        self.figures: dict[int, np.ndarray] = {}
-        self.failures: dict[int, str] = {}
+        self.running: dict[int, np.ndarray] = {}  # by index of a Session that is not done, 1 for running episodes
+        self.figures: dict[int, np.ndarray] = {}  # returns and lengths [2, episodes]
+        self.failures: dict[int, str] = {}  # errors
         self._steps = 0
         self._envs: dict[int, Environments] = {}
         for s, env_spec in specs.items():

@@ -34,17 +34,9 @@ def _without_numbers(item: Any) -> dict[str, Any]:
 
 
 def group_in_lockstep(specs: Sequence[Spec], spaces: Spaces) -> list[tuple[list[int], Spaces]]:
-    """Group Sessions that can be trained in lockstep.
+    """Return the indices of Sessions that can be trained in lockstep, by group, and the spaces of each group.
 
-    Args:
-        specs: of the Sessions.
-        spaces: what `lab.env.vector.probe` returned for the first one's environment.
-
-    Returns:
-        The indices of each group's Sessions, and the spaces of their environments.
-
-    Raises:
-        LabError: an environment cannot be made.
+    `spaces` are those of the first Session's environment. LabError is raised if another cannot be made.
     """
     names = [canonical(asdict(spec.env)) for spec in specs]
     environments: dict[str, tuple[Spaces, str]] = {}
@@ -65,14 +57,9 @@ def group_in_lockstep(specs: Sequence[Spec], spaces: Spaces) -> list[tuple[list[
 
 
 def check_spaces(specs: Sequence[Spec], known: dict[str, Spaces] | None = None) -> list[Spaces]:
-    """Check that every Session's algorithm and network suit its environment, and return the spaces of each.
+    """Return the spaces of each Session, or raise LabError if they do not suit its algorithm and network.
 
-    Args:
-        specs: of the Sessions.
-        known: a cache of spaces by environment, which is extended.
-
-    Raises:
-        LabError: one does not, or an environment cannot be made.
+    `known` is a cache of spaces by environment.
     """
     environments = {} if known is None else known
     names = [canonical(asdict(spec.env)) for spec in specs]

@@ -13,17 +13,11 @@ Sums = list[tuple[tuple[str, ...], "torch.Tensor"]]
 
 
 class Episode(NamedTuple):
-    """A finished episode.
+    """A finished episode."""
 
-    Attributes:
-        frame: frames of its Session at its end.
-        episode_return: sum of its rewards, as the environment gave them.
-        length: steps.
-    """
-
-    frame: int
-    episode_return: float
-    length: int
+    frame: int  # of its Session, at its end
+    episode_return: float  # sum of the rewards as the environment gave them
+    length: int  # steps
 
 
 class Averages:

@@ -38,23 +38,14 @@ TABLES = {
 
 @dataclass
 class Outcome:
-    """How a Session ended, from its directory; the Record of a Session in this process has the same attributes.
-
-    Attributes:
-        spec: of the Session.
-        dir: of the Session.
-        state: one of lab.run.schemas.STATES.
-        frame: the frame at which it ended.
-        error: why it failed; None if it did not.
-        lost: whether it failed for a reason outside of it, so that it can be resumed.
-    """
+    """How a Session ended, from its directory; the Record of a Session in this process has the same attributes."""
 
     spec: Spec
     dir: RunDir
-    state: str
+    state: str  # one of lab.run.schemas.STATES
     frame: int
     error: str | None
-    lost: bool
+    lost: bool  # whether it failed for a reason outside of it, so that it can be resumed
 
     @classmethod
     def read(cls, directory: RunDir) -> Outcome:
@@ -89,16 +80,7 @@ def append_to_log(directory: RunDir, level: int, text: str) -> None:
 
 
 class Record:
-    """Writes the files of one Session, and holds the figures that are shown while it trains.
-
-    Attributes:
-        best: the return of the best checkpoint.
-        state: one of lab.run.schemas.STATES.
-        error: why it failed; None if it did not.
-        lost: whether it failed for a reason outside of it, so that it can be resumed.
-        frame: the frame at which it ended.
-        warnings: for the user, each once.
-    """
+    """Writes the files of one Session; its state, frame, error and lost are those of its Outcome."""
 
     def __init__(
         self,
@@ -119,10 +101,10 @@ class Record:
             metrics: names of the algorithm's metrics.
             frame: frames done.
             state: what `sync` returned at that frame, after which rows are removed; None to start.
-            notes: warnings about how it resumes.
+            notes: warnings for the user.
         """
         self.spec, self.dir = spec, directory
-        self.best = float("-inf")
+        self.best = float("-inf")  # return of the best checkpoint
         self.state = "running"
         self.error: str | None = None
         self.lost = False
@@ -242,15 +224,7 @@ class Record:
         evaluation: np.ndarray | None,
         timing: Mapping[str, float],
     ) -> None:
-        """Write a row of metrics and of timings.
-
-        Args:
-            frame: frames done.
-            optimizer_steps: optimizer steps done.
-            metrics: the algorithm's metrics.
-            evaluation: returns and lengths of an evaluation at this frame, [2, episodes]; None if there was none.
-            timing: seconds since the last row, by phase.
-        """
+        """Write a row of the algorithm's metrics, of an evaluation's figures [2, episodes], and of seconds by phase."""
         lengths = [e.length for e in self._window]
         mean_length = sum(lengths) / len(lengths) if lengths else None
         progress = (frame, optimizer_steps, self._episodes, self.mean_return, mean_length)
@@ -282,12 +256,6 @@ class Record:
         """Close every file and write how the Session ended, as far as the disk allows.
 
         If a file cannot be closed, the Session failed, whatever its state was.
-
-        Args:
-            state: one of STATES.
-            frame: frames done.
-            error: why it failed, or was asked to stop.
-            lost: whether it failed for a reason outside of it, so that it can be resumed.
         """
         level = logging.ERROR if state == "failed" else logging.INFO
         self._log.log(level, f"{state} at frame {frame}" + (f"\n{error}" if error else ""))

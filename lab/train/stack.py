@@ -79,15 +79,15 @@ class Stack:
         show: bool = True,
         notes: Sequence[Sequence[str]] = (),
     ) -> list[Record]:
-        """Train, and return the record of each Session.
+        """Train until the frames are done or `stop` returns True, and return the record of each Session.
 
         Args:
             provenance: of this process.
-            stop: whether to stop after the current horizon.
-            states: the checkpoint that each Session was restored from; None if they start.
+            stop: called after each horizon.
+            states: the checkpoints that Sessions were restored from; None if they start.
             compositions: how each spec was composed, as texts by file name.
             show: whether to show progress on the terminal.
-            notes: warnings for the user of each Session.
+            notes: warnings for the user, by Session.
         """
         self.stop = stop
         for directory, state in zip(self.directories, states or [], strict=False):
@@ -272,11 +272,7 @@ class Stack:
         self.saved_time = perf_counter()
 
     def restore(self, states: list[dict[str, Any]]) -> None:
-        """Restore all Sessions from checkpoints at the same frame; nothing is written.
-
-        Raises:
-            LabError: a checkpoint does not fit the Session's spec or code.
-        """
+        """Restore all Sessions from checkpoints at the same frame, or raise LabError if one does not fit."""
         for s, state in enumerate(states):
             self.agent.restore(s, state)
         for s, state in enumerate(states):
