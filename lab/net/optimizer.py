@@ -17,6 +17,7 @@ from lab.errors import LabError, require, require_one_of
 from lab.net.schedule import Scalar, TorchSchedule, check_schedule
 
 NAMES = ("adam", "rmsprop", "sgd")
+TINY = 1e-30  # in place of 0 before the first step
 
 
 @dataclass
@@ -73,12 +74,13 @@ class Optimizer:
         self._step = {"adam": self._adam, "rmsprop": self._rmsprop, "sgd": self._sgd}[spec.name]
         zero = values.new_zeros(len(values), 1)
         self.beta1, self.beta2, self.eps = zero + spec.beta1, zero + spec.beta2, zero + spec.eps
+        self.rates = 1 - torch.cat([self.beta1, self.beta2], 1)
         self._scratch = torch.empty_like(values)
         self.state: dict[str, torch.Tensor] = {"mean": torch.zeros_like(values)}
         if spec.name != "sgd":
             self.state["square"] = torch.zeros_like(values)
-        if spec.name == "adam":  # beta ** count, by which both means are corrected
-            self.state |= {"power1": torch.ones_like(zero), "power2": torch.ones_like(zero)}
+        if spec.name == "adam":  # powers of both betas, by which the means are corrected
+            self.state["powers"] = torch.ones_like(self.rates)
 
     def step(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
         """Take one step.
@@ -92,17 +94,17 @@ class Optimizer:
             self._step(gradients, lr, mask)
 
     def _adam(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
-        mean, square, power1, power2 = self.state.values()
-        rate1, rate2 = mask - self.beta1 * mask, mask - self.beta2 * mask
+        mean, square, powers = self.state.values()
+        rates = self.rates * mask
+        powers.sub_(powers * rates)
+        rate1, rate2 = rates.split(1, 1)
+        correction1, correction2 = (1 - powers).clamp_(min=TINY).split(1, 1)
+        root = correction2.sqrt()
         mean.lerp_(gradients, rate1)
         square.lerp_(torch.mul(gradients, gradients, out=self._scratch), rate2)
-        power1.sub_(power1 * rate1)
-        power2.sub_(power2 * rate2)
-        root = (1 - power2).sqrt_()
-        size = torch.where(mask > 0, lr * root / (1 - power1), 0.0)
-        root = torch.where(mask > 0, self.eps * root, 1.0)
-        update = torch.sqrt(square, out=self._scratch).add_(root)
-        self.values.addcmul_(torch.div(mean, update, out=update), size, value=-1)
+        update = torch.sqrt(square, out=self._scratch).add_(self.eps * root)
+        torch.div(mean, update, out=update)
+        self.values.addcmul_(update, lr * mask * root / correction1, value=-1)
 
     def _rmsprop(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
         square = self.state["square"]
