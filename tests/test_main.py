@@ -28,18 +28,18 @@ print("torch" in sys.modules)
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["algo.lrr=1"], ["+algo.lrr=1"], ["algo=ppo", "algo.batch_size=7"], ["env.id=Nothing-v0"]]
+    "arguments", [["--help"], ["algo.lrr=1"], ["+algo.lrr=1"], ["algo=ppo", "algo.batch_size=7"], ["env.id=Nothing-v0"]]
 )
-def test_help_and_mistakes_do_not_import_torch(words: list[str], tmp_path: Path) -> None:
-    extra = [] if "--help" in words else [f"hydra.run.dir={tmp_path}/run"]
+def test_help_and_mistakes_do_not_import_torch(arguments: list[str], tmp_path: Path) -> None:
+    extra = [] if "--help" in arguments else [f"hydra.run.dir={tmp_path}/run"]
     done = subprocess.run(
-        [sys.executable, "-c", TRACE, *words, *extra], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-c", TRACE, *arguments, *extra], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert done.stdout.splitlines()[-1] == "False", done.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["algo.lrr=1"]])
-def test_help_and_mistakes_take_less_than_importing_torch(words: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["algo.lrr=1"]])
+def test_help_and_mistakes_take_less_than_importing_torch(arguments: list[str]) -> None:
     def seconds(*command: str) -> float:
         best = float("inf")
         for _ in range(3):
@@ -50,7 +50,7 @@ def test_help_and_mistakes_take_less_than_importing_torch(words: list[str]) -> N
         return best
 
     # Measured against something in the same run: machines are noisy, and importing torch takes more than a second.
-    assert seconds("-m", "lab", *words) < seconds("-c", "import torch")
+    assert seconds("-m", "lab", *arguments) < seconds("-c", "import torch")
 
 
 def test_help_shows_groups_and_commands() -> None:
@@ -69,8 +69,8 @@ def test_help_shows_groups_and_commands() -> None:
 def test_a_stack_from_the_command_line(tmp_path: Path) -> None:
     output = tmp_path / "ä 'b' [c]=d, e"
     quoted = str(output).replace("'", "\\'")
-    words = ("algo=ppo", "algo.horizon=32", "frames=2000", "seed=[2,5]", "eval.episodes=2", "log.every=500")
-    done = lab(*words, f"hydra.run.dir='{quoted}'")
+    arguments = ("algo=ppo", "algo.horizon=32", "frames=2000", "seed=[2,5]", "eval.episodes=2", "log.every=500")
+    done = lab(*arguments, f"hydra.run.dir='{quoted}'")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in output.iterdir()) == ["card.md", "seed-2", "seed-5", "trial.json", "trial.png"]
     for seed in (2, 5):
@@ -91,10 +91,10 @@ def test_a_stack_from_the_command_line(tmp_path: Path) -> None:
 
 
 def test_a_session_is_never_written_over(tmp_path: Path) -> None:
-    words = ("mode=dev", "frames=500", "log.tensorboard=false", f"hydra.run.dir={tmp_path}/run")
-    assert lab(*words).returncode == 0
+    arguments = ("mode=dev", "frames=500", "log.tensorboard=false", f"hydra.run.dir={tmp_path}/run")
+    assert lab(*arguments).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    again = lab(*words, "seed=3")
+    again = lab(*arguments, "seed=3")
     assert again.returncode == 2
     assert "already holds a Session (completed at frame 512)" in again.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
@@ -126,8 +126,8 @@ def test_a_report_is_made_again(tmp_path: Path) -> None:
 
 
 def test_a_failed_session_is_told_in_a_sentence(tmp_path: Path) -> None:
-    words = ("env=gymnasium", "env.id=tests.envs:Raises-v0", "name=raises", "frames=50_000")
-    done = lab(*words, f"hydra.run.dir={tmp_path}/run")
+    arguments = ("env=gymnasium", "env.id=tests.envs:Raises-v0", "name=raises", "frames=50_000")
+    done = lab(*arguments, f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr + done.stdout
     assert "Failed: RuntimeError: the environment broke" in done.stdout
@@ -142,7 +142,7 @@ def test_a_directory_that_cannot_be_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         (["enjy", "x"], "Did you mean 'enjoy'"),
         (["env=cartpol"], "Did you mean 'cartpole'"),
@@ -159,8 +159,8 @@ def test_a_directory_that_cannot_be_written() -> None:
         (["algo.horizon=9999999999999"], "not enough memory"),
     ],
 )
-def test_mistakes(words: list[str], sentence: str) -> None:
-    done = lab(*words)
+def test_mistakes(arguments: list[str], sentence: str) -> None:
+    done = lab(*arguments)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert done.stderr.startswith("Error: ")

@@ -19,12 +19,12 @@ from tests.helpers import ROOT, lab, start_lab, train, wait_for
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
     folder = tmp_path_factory.mktemp("runs")
-    words = {
+    arguments = {
         "cartpole": ["algo=ppo", "frames=4096", "algo.horizon=128"],
         "pendulum": ["env=pendulum", "frames=1000", "env.normalize_observations=true"],
         "frozen lake": ["env=gymnasium", "env.id=FrozenLake-v1", "name=lake", "frames=1000"],
     }
-    return {name: train(folder / name, *chosen)[0] for name, chosen in words.items()}
+    return {name: train(folder / name, *chosen)[0] for name, chosen in arguments.items()}
 
 
 def test_episodes_with_their_spread(runs: dict[str, RunDir]) -> None:
@@ -42,8 +42,8 @@ def test_episodes_with_their_spread(runs: dict[str, RunDir]) -> None:
 def test_the_same_seed_plays_the_same(runs: dict[str, RunDir], name: str, capsys: pytest.CaptureFixture[str]) -> None:
     shown = []
     for deterministic in ("true", "true", "false", "false"):
-        words = [str(runs[name].path), "episodes=2", "checkpoint=last", f"deterministic={deterministic}"]
-        main(words)
+        arguments = [str(runs[name].path), "episodes=2", "checkpoint=last", f"deterministic={deterministic}"]
+        main(arguments)
         shown.append(capsys.readouterr().out)
     assert shown[0] == shown[1]
     assert shown[2] == shown[3]
@@ -65,13 +65,20 @@ def test_films(runs: dict[str, RunDir], tmp_path: Path, kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    words = ("env=gymnasium", "env.id=CliffWalking-v1", "name=cliff", "frames=300", "eval.every=0", "eval.max_steps=40")
-    return train(tmp_path_factory.mktemp("endless"), *words)[0]
+    arguments = (
+        "env=gymnasium",
+        "env.id=CliffWalking-v1",
+        "name=cliff",
+        "frames=300",
+        "eval.every=0",
+        "eval.max_steps=40",
+    )
+    return train(tmp_path_factory.mktemp("endless"), *arguments)[0]
 
 
 def test_episodes_without_an_end_are_cut(endless: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    for words, steps in ((), 40), (("max_steps=7",), 7):
-        main([str(endless.path), "checkpoint=last", "episodes=2", *words])
+    for arguments, steps in ((), 40), (("max_steps=7",), 7):
+        main([str(endless.path), "checkpoint=last", "episodes=2", *arguments])
         output = capsys.readouterr().out
         assert output.count(f"cut after max_steps={steps}") == 2
         assert f"length {steps}.0" in output
@@ -81,9 +88,9 @@ def test_episodes_without_an_end_are_cut(endless: RunDir, capsys: pytest.Capture
 def test_the_memory_does_not_grow_with_a_film(endless: RunDir, tmp_path: Path) -> None:
     peaks = []
     for steps in (50, 1500):
-        words = ["enjoy", str(endless.path), "checkpoint=last", "episodes=1", f"max_steps={steps}"]
-        words.append(f"video={tmp_path}/{steps}")
-        code = f"import sys; sys.argv = ['lab', *{words!r}]\nfrom lab.__main__ import run\nassert run() == 0\n"
+        arguments = ["enjoy", str(endless.path), "checkpoint=last", "episodes=1", f"max_steps={steps}"]
+        arguments.append(f"video={tmp_path}/{steps}")
+        code = f"import sys; sys.argv = ['lab', *{arguments!r}]\nfrom lab.__main__ import run\nassert run() == 0\n"
         code += "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout.splitlines()[-1]))
@@ -97,8 +104,8 @@ def test_a_signal_ends_it_after_a_step_with_whole_films(
 ) -> None:
     import imageio.v3 as imageio
 
-    words = ["enjoy", str(endless.path), "checkpoint=last", "max_steps=100000", f"video={tmp_path}"]
-    process = start_lab(*words)
+    arguments = ["enjoy", str(endless.path), "checkpoint=last", "max_steps=100000", f"video={tmp_path}"]
+    process = start_lab(*arguments)
     wait_for(lambda: any(path.stat().st_size for path in tmp_path.glob(".episode-0.*")), process)
     os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=60)
@@ -121,7 +128,7 @@ def test_what_cannot_be_filmed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         (["episods=3"], "Did you mean 'episodes'"),
         (["episodes=x"], "a whole number"),
@@ -133,9 +140,9 @@ def test_what_cannot_be_filmed(tmp_path: Path) -> None:
         (["video=x", "render=human"], "left out"),
     ],
 )
-def test_mistakes(runs: dict[str, RunDir], words: list[str], sentence: str) -> None:
+def test_mistakes(runs: dict[str, RunDir], arguments: list[str], sentence: str) -> None:
     with pytest.raises(LabError, match=sentence):
-        main([str(runs["cartpole"].path), *words])
+        main([str(runs["cartpole"].path), *arguments])
 
 
 def test_directories_that_cannot_be_played(runs: dict[str, RunDir], tmp_path: Path) -> None:

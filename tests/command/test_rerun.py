@@ -141,7 +141,7 @@ def write_git(directory: RunDir, **facts: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words", "sentence"),
+    ("spoil", "arguments", "sentence"),
     [
         (None, [], "the patch does not apply to commit"),
         (no_commit, [], f"Commit {'0' * 40} is not in"),
@@ -161,14 +161,14 @@ def write_git(directory: RunDir, **facts: Any) -> None:
     ],
 )
 def test_what_cannot_be_run_again_is_told_in_a_sentence(
-    trained: RunDir, tmp_path: Path, spoil: Any, words: list[str], sentence: str
+    trained: RunDir, tmp_path: Path, spoil: Any, arguments: list[str], sentence: str
 ) -> None:
     if spoil:
         spoil(trained)
     before = sorted(tmp_path.rglob("*"))
-    out = [] if any("out" in word for word in words) else [f"out={tmp_path}/again"]
+    out = [] if any("out" in word for word in arguments) else [f"out={tmp_path}/again"]
     with pytest.raises(LabError, match=re.escape(sentence)):
-        rerun.main([str(trained.path), *out, *(word.format(session=trained.path) for word in words)])
+        rerun.main([str(trained.path), *out, *(word.format(session=trained.path) for word in arguments)])
     # git itself keeps an empty folder for worktrees.
     assert [path for path in sorted(tmp_path.rglob("*")) if path.name != "worktrees"] == before
     assert len(git(tmp_path / "checkout", "worktree", "list").splitlines()) == 1
@@ -206,7 +206,7 @@ def test_law_1_an_experiment_and_its_ranking_are_the_same_again(tmp_path: Path) 
     assert len(ranking[0]) == 1
     # Of a Trial alone, and with other code.
     trial = sweep / "trial-000"
-    changed = tmp_path / "clone" / "lab" / "algo" / "base" / "on_policy.py"
+    changed = tmp_path / "clone" / "lab" / "algo" / "on_policy.py"
     changed.write_text(changed.read_text().replace("+ self.value_coef *", "+ 1.5 * self.value_coef *"))
     done = lab("rerun", str(trial), "out=other", "code=here", **there)
     assert done.returncode == 1, done.stdout + done.stderr

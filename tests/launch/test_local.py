@@ -42,9 +42,9 @@ def processes(mark: str) -> list[str]:
 def test_law_4_of_eight_sessions_in_two_slots_one_is_killed_and_one_hangs(tmp_path: Path) -> None:
     # The environments are processes of their own, which are to go when the one that trains is killed.
     fates = "+env.kwargs.fate=0,1,2,killed,4,5,hangs,7"
-    words = ("env.vectorization_mode=async", "env.restore=pickle", fates, "hung_after=0.1")
+    overrides = ("env.vectorization_mode=async", "env.restore=pickle", fates, "hung_after=0.1")
     mark = uuid.uuid4().hex
-    done = lab(*FATED, *words, f"hydra.sweep.dir={tmp_path}", env={MARK: mark}, timeout=240)
+    done = lab(*FATED, *overrides, f"hydra.sweep.dir={tmp_path}", env={MARK: mark}, timeout=240)
     assert done.returncode == 1, done.stderr
     assert processes(mark) == [], "nothing is left running"
     states = [RunDir(trial.session(0).path).read_status() for trial in SweepDir(tmp_path).trials()]
@@ -57,7 +57,7 @@ def test_law_4_of_eight_sessions_in_two_slots_one_is_killed_and_one_hangs(tmp_pa
 
 @pytest.mark.slow
 def test_simulated_gpus_are_leased_evenly(tmp_path: Path) -> None:
-    words = (
+    overrides = (
         "device=auto",
         "hydra.launcher.slots=4",
         "seed=0,1,2,3,4,5,6,7",
@@ -66,7 +66,7 @@ def test_simulated_gpus_are_leased_evenly(tmp_path: Path) -> None:
         "env.restore=pickle",
     )
     environment = {"CUDA_VISIBLE_DEVICES": "GPU-a, GPU-b"}
-    done = lab(*FATED, *words, f"hydra.sweep.dir={tmp_path}", env=environment)
+    done = lab(*FATED, *overrides, f"hydra.sweep.dir={tmp_path}", env=environment)
     assert done.returncode == 0, done.stderr
     facts = [read_json(RunDir(tmp_path / f"seed-{seed}").provenance) for seed in range(6)]
     counts = Counter(one["visible_gpus"] for one in facts)
@@ -76,8 +76,8 @@ def test_simulated_gpus_are_leased_evenly(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_launching_a_job_takes_less_than_importing_torch(tmp_path: Path) -> None:
-    words = ("seed=0,1,2,3,4,5,6,7", "stack=1", "hydra.launcher.slots=1", "frames=32", "env.restore=pickle")
-    done = lab(*FATED, *words, f"hydra.sweep.dir={tmp_path}")
+    overrides = ("seed=0,1,2,3,4,5,6,7", "stack=1", "hydra.launcher.slots=1", "frames=32", "env.restore=pickle")
+    done = lab(*FATED, *overrides, f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     files = [[folder / name for name in ("spec.yaml", "session.png")] for folder in sorted(tmp_path.glob("seed-*"))]
     times = [[path.stat().st_mtime for path in pair] for pair in files]

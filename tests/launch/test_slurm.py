@@ -39,12 +39,12 @@ def error(task: Task) -> str:
 
 def answer(monkeypatch: pytest.MonkeyPatch, answers: Callable[[tuple[str, ...]], str]) -> None:
     for module in (slurm, slurm_tasks):
-        monkeypatch.setattr(module, "run_slurm", lambda *words: answers(words))
+        monkeypatch.setattr(module, "run_slurm", lambda *command: answers(command))
 
 
 def test_a_task_that_left_the_queue_without_a_result_says_why(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm_tasks, "MISSING_SECONDS", 0.05)
-    answer(monkeypatch, lambda words: "FAILED|9:0\nCANCELLED by 0|0:9\n" if words[0] == "sacct" else "")
+    answer(monkeypatch, lambda command: "FAILED|9:0\nCANCELLED by 0|0:9\n" if command[0] == "sacct" else "")
     task.path("log.err").write_text("one line\nslurmstepd: error: Exceeded job memory limit\n")
     found = error(task)
     assert "SLURM reports FAILED (9:0), CANCELLED by 0 (0:9) for its task 7_0" in found
@@ -54,7 +54,7 @@ def test_a_task_that_left_the_queue_without_a_result_says_why(task: Task, monkey
 def test_a_result_that_cannot_be_read_is_a_failure_and_no_endless_wait(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer(monkeypatch, lambda words: task.id)
+    answer(monkeypatch, lambda command: task.id)
     task.path("result.pkl").write_bytes(pickle.dumps(("error", BrokenError(1, 2))))
     found = error(task)
     assert "cannot be read" in found
@@ -63,8 +63,8 @@ def test_a_result_that_cannot_be_read_is_a_failure_and_no_endless_wait(
 def test_a_cluster_that_does_not_answer_is_asked_again(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def answers(words: tuple[str, ...]) -> str:
-        asked.append(words)
+    def answers(command: tuple[str, ...]) -> str:
+        asked.append(command)
         if len(asked) == 1:
             raise LabError("squeue failed: it does not answer.")
         if len(asked) == 2:
@@ -80,7 +80,7 @@ def test_a_cluster_that_does_not_answer_is_asked_again(task: Task, monkeypatch: 
 def test_tasks_that_cannot_be_canceled_stop_nothing_else(
     task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(words: tuple[str, ...]) -> str:
+    def refuse(command: tuple[str, ...]) -> str:
         raise LabError("scancel failed: it is busy.")
 
     answer(monkeypatch, refuse)

@@ -132,23 +132,23 @@ def say(text: str) -> None:
     print(f"{time.monotonic() - BEGIN:5.1f} s  {text}", flush=True)
 
 
-def run(*words: str, seconds: float = 10) -> str:
+def run(*command: str, seconds: float = 10) -> str:
     """Runs a command to its end and returns its output; a failure or a late end is a ClusterError."""
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               text=True, timeout=seconds)  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise ClusterError(f"`{' '.join(words)}` did not end within {seconds:g} s.") from None
+        raise ClusterError(f"`{' '.join(command)}` did not end within {seconds:g} s.") from None
     except OSError as error:
-        raise ClusterError(f"`{words[0]}` cannot be run: {error.strerror}.") from None
+        raise ClusterError(f"`{command[0]}` cannot be run: {error.strerror}.") from None
     if done.returncode:
-        raise ClusterError(f"`{' '.join(words)}` failed: {done.stdout.strip()[-2000:]}")
+        raise ClusterError(f"`{' '.join(command)}` failed: {done.stdout.strip()[-2000:]}")
     return done.stdout
 
 
-def succeeds(*words: str, seconds: float = 5) -> bool:
+def succeeds(*command: str, seconds: float = 5) -> bool:
     with contextlib.suppress(ClusterError):
-        run(*words, seconds=seconds)
+        run(*command, seconds=seconds)
         return True
     return False
 
@@ -175,12 +175,12 @@ def alive(name: str) -> int:
     return pid if program.split("-")[0] == name.split(".")[0] else 0  # slurmd.n1 is a slurmd-wlm to Debian
 
 
-def start(name: str, *words: str, ready: Callable[[], bool] = lambda: True) -> None:
+def start(name: str, *command: str, ready: Callable[[], bool] = lambda: True) -> None:
     """Starts a daemon that does not run yet, and waits until it is ready."""
     if not (running := alive(name)):
         with (LOG / f"{name}.log").open("ab") as log:
             daemon = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=STATE, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=STATE, start_new_session=True
             )
         (RUN / f"{name}.pid").write_text(f"{daemon.pid}\n")
     if not wait(lambda: not alive(name) or ready(), seconds=30) or not alive(name):

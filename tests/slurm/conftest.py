@@ -37,8 +37,8 @@ def start() -> Iterator[Start]:
     """Give `start_lab`, and leave none of its processes behind."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*words: str) -> subprocess.Popen[str]:
-        started.append(start_lab(*words))
+    def start(*overrides: str) -> subprocess.Popen[str]:
+        started.append(start_lab(*overrides))
         return started[-1]
 
     yield start

@@ -11,8 +11,8 @@ NAME = f"lab-test-{os.getpid()}"  # of all jobs of these tests
 Start = Callable[..., subprocess.Popen[str]]
 
 
-def slurm(*words: str) -> str:
+def slurm(*command: str) -> str:
     """Give a command to SLURM, and return what it prints."""
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

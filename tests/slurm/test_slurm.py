@@ -103,10 +103,10 @@ def assert_all_completed_once(folder: Path, number: int) -> None:
 def test_law_3_sessions_survive_a_node_that_is_lost_and_a_job_that_comes_before_them(
     tmp_path: Path, start: Start
 ) -> None:
-    words = (*SLOW, "frames=12000", "algo.lr=1e-2,1e-3,1e-4", "seed=0,1,2,3", "stack=2")
+    overrides = (*SLOW, "frames=12000", "algo.lr=1e-2,1e-3,1e-4", "seed=0,1,2,3", "stack=2")
     folder = tmp_path / "sweep"
     low = ("hydra.launcher.partition=low", "hydra.launcher.mem_gb=2")  # so that a node has room for three
-    process = start("-m", *words, *SLURM, *low, f"hydra.sweep.dir={folder}")
+    process = start("-m", *overrides, *SLURM, *low, f"hydra.sweep.dir={folder}")
     wait_for(lambda: running_on("n1") == running_on("n2") == 3 and len(saved(folder)) >= 4, process)
     try:
         slurm("scontrol", "update", "nodename=n1", "state=down", "reason=test")
@@ -122,18 +122,18 @@ def test_law_3_sessions_survive_a_node_that_is_lost_and_a_job_that_comes_before_
     assert_all_completed_once(folder, 12)
     assert Counter(state for _, state in runs(folder)) == {"NODE_FAIL": 3, "PREEMPTED": 3, "COMPLETED": 6}
     assert max(resumed(folder)) > 0
-    alone = train(tmp_path / "alone", *words[:-3], "algo.lr=1e-3", "seed=[0,3]")
+    alone = train(tmp_path / "alone", *overrides[:-3], "algo.lr=1e-3", "seed=[0,3]")
     for session, seed in zip(alone, (0, 3), strict=True):
         assert result(SweepDir(folder).trial(1).session(seed)) == result(session)
 
 
 @pytest.mark.law
 def test_law_3_tasks_beyond_their_time_limit_go_on_in_their_directory_whatever_it_is_called(tmp_path: Path) -> None:
-    words = (*SLOW, "env.id=tests.envs:SlowAtFirst-v0", "frames=16000", "seed=0,1")  # for 80 seconds
+    overrides = (*SLOW, "env.id=tests.envs:SlowAtFirst-v0", "frames=16000", "seed=0,1")  # for 80 seconds
     folder = tmp_path / AWKWARD
     # Told so 10 seconds before its end, or as much as 30 seconds earlier, which is how often SLURM looks.
     limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10")
-    done = lab("-m", *words, *SLURM, *limit, f"hydra.sweep.dir={quote(str(folder))}", timeout=SECONDS)
+    done = lab("-m", *overrides, *SLURM, *limit, f"hydra.sweep.dir={quote(str(folder))}", timeout=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_all_completed_once(folder, 2)
     assert max(resumed(folder)) > 0
@@ -141,14 +141,14 @@ def test_law_3_tasks_beyond_their_time_limit_go_on_in_their_directory_whatever_i
     assert ends["REQUEUED"] >= 1
     assert ends["COMPLETED"] == 2
     assert len(tasks(folder)) == 2, "it was the same task again, and no other"
-    alone = train(tmp_path / "alone", *words[:-1], "seed=[0,1]")
+    alone = train(tmp_path / "alone", *overrides[:-1], "seed=[0,1]")
     assert [result(session) for session in find_sessions(folder)] == [result(session) for session in alone]
 
 
 def test_a_task_out_of_memory_fails_alone_with_what_slurm_says(tmp_path: Path) -> None:
     both = "env.id=tests.envs:Slow-v0,tests.envs:Hungry-v0"
-    words = (*(both if word.startswith("env.id=") else word for word in SLOW), "frames=3000")
-    done = lab("-m", *words, *SLURM, f"hydra.sweep.dir={tmp_path}", timeout=SECONDS)
+    overrides = (*(both if word.startswith("env.id=") else word for word in SLOW), "frames=3000")
+    done = lab("-m", *overrides, *SLURM, f"hydra.sweep.dir={tmp_path}", timeout=SECONDS)
     assert done.returncode == 1, done.stdout + done.stderr
     assert_completed_once(SweepDir(tmp_path).trial(0).session(0))
     status = SweepDir(tmp_path).trial(1).session(0).read_status()
@@ -163,8 +163,8 @@ def test_a_task_out_of_memory_fails_alone_with_what_slurm_says(tmp_path: Path) -
 
 @pytest.mark.law
 def test_law_3_tasks_that_run_on_without_a_controller_are_adopted(tmp_path: Path, start: Start) -> None:
-    words = (*SLOW, "frames=12000", "algo.lr=1e-2,1e-3", "seed=0,1")
-    process = start("-m", *words, *SLURM, *TWO, f"hydra.sweep.dir={tmp_path}")
+    overrides = (*SLOW, "frames=12000", "algo.lr=1e-2,1e-3", "seed=0,1")
+    process = start("-m", *overrides, *SLURM, *TWO, f"hydra.sweep.dir={tmp_path}")
     wait_for(lambda: len(saved(tmp_path)) == 2, process)
     process.kill()
     process.communicate()
@@ -182,9 +182,9 @@ def test_law_3_tasks_that_run_on_without_a_controller_are_adopted(tmp_path: Path
 
 @pytest.mark.law
 def test_law_3_ctrl_c_saves_what_runs_and_calls_off_what_waits(tmp_path: Path, start: Start) -> None:
-    words = (*SLOW, "frames=12000", "algo.lr=1e-2,1e-3", "seed=0,1")
+    overrides = (*SLOW, "frames=12000", "algo.lr=1e-2,1e-3", "seed=0,1")
     folder = tmp_path / AWKWARD
-    process = start("-m", *words, *SLURM, *TWO, f"hydra.sweep.dir={quote(str(folder))}")
+    process = start("-m", *overrides, *SLURM, *TWO, f"hydra.sweep.dir={quote(str(folder))}")
     wait_for(lambda: len(saved(folder)) == 2, process)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=SECONDS)
@@ -199,7 +199,7 @@ def test_law_3_ctrl_c_saves_what_runs_and_calls_off_what_waits(tmp_path: Path, s
     assert_all_completed_once(folder, 4)
     assert sorted(resumed(folder)) == sorted(at.values())
     assert len(tasks(folder)) == 8
-    alone = train(tmp_path / "alone", *words[:-2], "algo.lr=1e-2", "seed=0")[0]
+    alone = train(tmp_path / "alone", *overrides[:-2], "algo.lr=1e-2", "seed=0")[0]
     assert result(SweepDir(folder).trial(0).session(0)) == result(alone)
 
 
@@ -221,8 +221,8 @@ def test_a_second_ctrl_c_cancels_what_runs(tmp_path: Path, start: Start) -> None
 def test_many_short_sessions_are_packed_into_few_tasks(tmp_path: Path) -> None:
     rates = ",".join(f"{number}e-3" for number in range(1, 11))
     small = ("algo=a2c", "env=cartpole", "frames=500", "log.every=250", "eval.every=0", "log.tensorboard=false")
-    words = (*small, f"algo.lr={rates}", "seed=range(20)", "stack=20")
-    done = lab("-m", *words, *SLURM, f"hydra.sweep.dir={tmp_path}", timeout=2 * SECONDS)
+    overrides = (*small, f"algo.lr={rates}", "seed=range(20)", "stack=20")
+    done = lab("-m", *overrides, *SLURM, f"hydra.sweep.dir={tmp_path}", timeout=2 * SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_all_completed_once(tmp_path, 200)
     assert len(tasks(tmp_path)) == 10
@@ -234,13 +234,13 @@ def test_many_short_sessions_are_packed_into_few_tasks(tmp_path: Path) -> None:
 
 def test_detached_tasks_run_the_code_of_their_submission(tmp_path: Path) -> None:
     there, folder = clone(tmp_path / "clone"), tmp_path / "sweep"
-    words = (*SLOW, "frames=3000", "algo.lr=1e-2,1e-3", "hydra.launcher.additional_parameters={begin:now+3600}")
-    done = lab("-m", *words, *SLURM, "detach=true", f"hydra.sweep.dir={folder}", **there)
+    overrides = (*SLOW, "frames=3000", "algo.lr=1e-2,1e-3", "hydra.launcher.additional_parameters={begin:now+3600}")
+    done = lab("-m", *overrides, *SLURM, "detach=true", f"hydra.sweep.dir={folder}", **there)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The sweep goes on in" in done.stdout
     assert not find_sessions(folder)
     assert len(queued("--states=PENDING")) == 2, "it does not wait for them"
-    broken = tmp_path / "clone" / "lab" / "stack.py"
+    broken = tmp_path / "clone" / "lab" / "train" / "stack.py"
     code = broken.read_text()
     broken.write_text("raise RuntimeError('edited after submission')\n")
     shown = lab("status", str(folder), **there)
