@@ -181,7 +181,7 @@ def test_law_1_signalled_at_any_point_and_resumed(tmp_path: Path, case: str, see
         (Evaluation, "step", 3, signalled),
         (Evaluation, "step", 1, signalled),
         (Collector, "_step", 20, signalled),
-        (OnPolicy, "descend", 5, signalled),
+        (OnPolicy, "step", 5, signalled),
         (Stack, "log", 2, signalled),
     )
     assert resumed == sorted(resumed)
@@ -198,7 +198,7 @@ def test_law_1_ended_at_once_at_any_point_and_resumed(tmp_path: Path, case: str,
         tmp_path,
         (*CASES[case], f"seed={seed}", "checkpoint.every=300"),
         (Stack, "collect_and_learn", 1, killed),
-        (OnPolicy, "descend", 5, killed),
+        (OnPolicy, "step", 5, killed),
         (Collector, "_step", 75, killed),
         (Record, "add_episodes", 3, killed),
         (Record, "add_row", 1, killed),

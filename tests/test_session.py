@@ -203,15 +203,15 @@ def test_a_second_interrupt_leaves_the_checkpoint_from_before(tmp_path: Path, mo
     made = specs("algo=ppo", "algo.horizon=32", "frames=4096", "checkpoint.every=512", "log.tensorboard=false")
     directory = RunDir(tmp_path)
     stack = Stack(made, [directory], probe(made[0].env))
-    descend, calls = stack.agent.algorithm.descend, []
+    step, calls = stack.agent.algorithm.step, []
 
     def interrupted(*arguments):
         calls.append(1)
         if len(calls) > 25:
             raise KeyboardInterrupt
-        return descend(*arguments)
+        return step(*arguments)
 
-    monkeypatch.setattr(stack.agent.algorithm, "descend", interrupted)
+    monkeypatch.setattr(stack.agent.algorithm, "step", interrupted)
     assert [record.state for record in stack.train(HERE)] == ["interrupted"]
     assert read_checkpoint(directory.checkpoint("last"))["frame"] == 512
     assert directory.read_status()["state"] == "interrupted"

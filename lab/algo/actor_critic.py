@@ -1,17 +1,19 @@
-"""What SAC, CrossQ and TD3 share: a policy, and twin critics that tell the values of its actions."""
+"""The base of SAC, CrossQ and TD3: a policy, and twin critics of its actions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lab.algo.off_policy import OffPolicy, shares
+from lab.algo.off_policy import OffPolicy
+from lab.algo.samples import gather_actions, sample_weights
 from lab.common.imports import torch
 from lab.common.streams import Streams
+from lab.common.validation import Count
 from lab.env.spec import EnvSpec
-from lab.errors import LabError, require
+from lab.errors import LabError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,188 +23,144 @@ if TYPE_CHECKING:
     from lab.net.net import Net
 
 TWINS = ("q1", "q2")
-POLICY_GAIN = 0.01  # of the initialization of the policy's last layer: it begins without a preference
+POLICY_GAIN = 0.01  # of the initialization of the policy's last layer: it starts without a preference
 
 
 @dataclass
 class ActorCritic(OffPolicy):
-    """Two critics learn the values of actions (clipped double Q-learning: Fujimoto et al. 2018), a policy climbs them.
+    """Clipped double Q-learning (Fujimoto et al. 2018): two critics, and a policy that climbs their values.
 
     Attributes set by `build`:
-        choices: number of actions to choose from; null where actions are numbers on a scale.
-        numbers: how many numbers an action is, A; 0 for a choice.
+        num_actions: number of Discrete actions; 0 for a Box.
+        action_dim: numbers in a Box action, A; 0 for Discrete actions.
         actor: the network of the policy.
         critic: the networks of the critics, by their names in TWINS.
-        steps_taken: learning steps so far.
     """
 
-    policy_delay: int  # learning steps of the critics for each one of the policy
+    policy_delay: Count
 
     METRICS: ClassVar[tuple[str, ...]] = (
         "actor_loss", "critic_loss", "q_values", "td_error", "actor_grad_norm", *OffPolicy.METRICS
     )  # fmt: skip
-    SERVES_CHOICES: ClassVar[bool] = True  # whether it learns Discrete actions too
-
-    def check(self, env: EnvSpec) -> None:
-        super().check(env)
-        require(self.policy_delay >= 1, "algo.policy_delay", self.policy_delay, "1 learning step or more")
+    SERVES_DISCRETE: ClassVar[bool] = True  # whether it learns Discrete actions too
+    OUTPUTS_PER_ACTION: ClassVar[int] = 1  # numbers that the policy's network has for each number of an action
 
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
         import gymnasium as gym
 
         super().check_spaces(spaces, env)
         space = spaces.action
-        if self.SERVES_CHOICES and isinstance(space, gym.spaces.Discrete):
+        if self.SERVES_DISCRETE and isinstance(space, gym.spaces.Discrete):
             return
         if not (isinstance(space, gym.spaces.Box) and space.is_bounded("both")):
-            choice = " or one choice from several (Discrete)" if self.SERVES_CHOICES else ""
+            discrete = " or one choice from several (Discrete)" if self.SERVES_DISCRETE else ""
             raise LabError(
                 f"algo={self.name} cannot learn env.id={env.id}, whose actions are {space}: it needs numbers between"
-                f" bounds (a Box){choice}."
+                f" bounds (a Box){discrete}."
             )
 
-    def build_networks(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
-        """Make the policy's network, with so many outputs for each number of an action, and the critics'."""
+    def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         import gymnasium as gym
         from torch import nn
 
         from lab.net.learner import Learner
         from lab.net.net import Output
 
-        self.prepare(streams, device)
-        self.prepare_memory(spaces)
+        super().build(spaces, net, streams, device)
         space, rngs = spaces.action, [stream.initialization for stream in streams]
-        self.choices = int(space.n) if isinstance(space, gym.spaces.Discrete) else None
-        self.numbers = 0 if self.choices else int(np.prod(space.shape or ()))
-        policy = Output("policy", self.choices or self.numbers * self.outputs, [POLICY_GAIN] * len(rngs))
-        values = Output("value", self.choices or 1, [1.0] * len(rngs))
-        self.actor = net.build(spaces.observation, [policy], rngs)
-        # Each a network of its own, as twins that share a trunk would err alike.
+        self.num_actions = int(space.n) if isinstance(space, gym.spaces.Discrete) else 0
+        self.action_dim = 0 if self.num_actions else int(np.prod(space.shape or ()))
+        size = self.num_actions or self.action_dim * self.OUTPUTS_PER_ACTION
+        values = Output("value", self.num_actions or 1, [1.0] * len(rngs))
+        self.actor = net.build(spaces.observation, [Output("policy", size, [POLICY_GAIN] * len(rngs))], rngs)
+        # Separate networks, as twins that share a trunk would err alike.
         self.critic = nn.ModuleDict(
-            {name: net.build(spaces.observation, [values], rngs, extra=self.numbers) for name in TWINS}
+            {name: net.build(spaces.observation, [values], rngs, extra=self.action_dim) for name in TWINS}
         )
         self.learners["critic"] = Learner(nn.ModuleDict({"critic": self.critic}), self.optimizer, device)
         self.learners["actor"] = Learner(nn.ModuleDict({"actor": self.actor}), self.optimizer, device)
-        self.steps_taken = 0
-        self.acting_randomly = False
+        self.acts_randomly = False
 
-    @property
-    def outputs(self) -> int:
-        """What the policy's network says of each number of an action: its mean and deviation, or itself alone."""
-        raise NotImplementedError
-
-    def example(self) -> torch.Tensor:
-        if self.choices:
+    def example_action(self) -> torch.Tensor:
+        if self.num_actions:
             return torch.zeros((), dtype=torch.int64, device=self.active.device)
-        return torch.zeros(self.numbers, device=self.active.device)
+        return torch.zeros(self.action_dim, device=self.active.device)
 
-    def noise(self, steps: int, num_envs: int, streams: list[Streams], progress: float) -> torch.Tensor:
-        self.acting_randomly = self.exploring
-        shape = (steps, num_envs)
-        drawn = [self.draw(stream.actions, shape, uniform=self.acting_randomly) for stream in streams]
+    def draw_noise(self, steps: int, num_envs: int, streams: list[Streams], fraction_done: float) -> torch.Tensor:
+        self.acts_randomly = self.is_warming_up
+        drawn = [self.draw(stream.actions, (steps, num_envs), uniform=self.acts_randomly) for stream in streams]
         return torch.from_numpy(np.stack(drawn, 1))
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...], uniform: bool = False) -> np.ndarray:
-        """Draw the randomness of actions for `shape` of them; `uniform`, where they are to be random throughout."""
+        """Draw the randomness of actions, `shape` of them; with `uniform` they are uniformly random actions."""
         from lab.net.distribution import gumbel
 
-        if self.choices:
-            return gumbel(rng, (*shape, self.choices))
+        if self.num_actions:
+            return gumbel(rng, (*shape, self.num_actions))
         if uniform:
-            return rng.uniform(-1.0, 1.0, (*shape, self.numbers)).astype(np.float32)
-        return rng.standard_normal((*shape, self.numbers), dtype=np.float32)
+            return rng.uniform(-1.0, 1.0, (*shape, self.action_dim)).astype(np.float32)
+        return rng.standard_normal((*shape, self.action_dim), dtype=np.float32)
+
+    def draw_update_noise(self, streams: list[Streams]) -> torch.Tensor:
+        """Draw the randomness of a minibatch's next actions and of its actions, [2, S, B, ...]."""
+        drawn = [self.draw(stream.minibatches, (2, self.batch_size)) for stream in streams]
+        return torch.from_numpy(np.stack(drawn, 1)).to(self.active.device)
 
     def act(
         self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if noise is not None and self.acting_randomly:
-            return noise.argmax(-1) if self.choices else noise, carry
+        if noise is not None and self.acts_randomly:
+            return noise.argmax(-1) if self.num_actions else noise, carry
         with torch.no_grad():
-            return self.choose(observation, noise), carry
+            return self.choose_actions(observation, noise), carry
 
-    def choose(self, observation: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-        """Return the policy's actions for observations [S, B, ...], the deterministic ones where noise is null."""
+    def choose_actions(self, observation: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return the policy's actions for observations [S, B, ...]; deterministic ones without noise."""
         raise NotImplementedError
 
-    def values(
+    def q_values(
         self, critic: nn.ModuleDict, observation: torch.Tensor, action: torch.Tensor | None
     ) -> list[torch.Tensor]:
-        """Return what each critic says of actions [S, B, A], [S, B]; without them of every choice, [S, B, choices]."""
-        found = [critic[name](observation, "value", extra=action)[0] for name in TWINS]
-        return found if action is None else [value.squeeze(-1) for value in found]
+        """Return each critic's values of actions, [S, B]; of all Discrete actions, [S, B, A], if `action` is None."""
+        values = [critic[name](observation, "value", extra=action)[0] for name in TWINS]
+        return values if action is None else [value.squeeze(-1) for value in values]
 
-    def of_taken(self, values: list[torch.Tensor], action: torch.Tensor) -> list[torch.Tensor]:
-        """Return what each critic says of the actions that were taken, [S, B], of what `values` returned."""
-        if not self.choices:
-            return values
-        return [value.gather(-1, action.unsqueeze(-1)).squeeze(-1) for value in values]
+    def batch_q_values(self, batch: Batch) -> list[torch.Tensor]:
+        """Return each critic's values of a minibatch's actions, [S, B]."""
+        if not self.num_actions:
+            return self.q_values(self.critic, batch.observation, batch.action)
+        return [gather_actions(values, batch.action) for values in self.q_values(self.critic, batch.observation, None)]
 
-    def update(
-        self, batch: Batch, streams: list[Streams], active: torch.Tensor, diagnose: bool
+    def step_critic(
+        self, batch: Batch, values: list[torch.Tensor], target: torch.Tensor, mask: torch.Tensor, diagnose: bool
     ) -> dict[str, torch.Tensor]:
-        drawn = [self.draw(stream.minibatches, (2, self.batch_size)) for stream in streams]
-        next_noise, noise = torch.from_numpy(np.stack(drawn, 1)).to(self.active.device)
-        values, targets = self.values_and_targets(batch, next_noise)
-        metrics = self.fit_critics(batch, values, targets, active, diagnose)
-        self.steps_taken += 1
-        if self.improving:
-            metrics |= self.improve_policy(batch, noise, active)
-        self.follow(active)
-        return metrics
+        """Take a step on 1/2 (Q_1(s, a) - y)^2 + 1/2 (Q_2(s, a) - y)^2, and return metrics [S].
 
-    @property
-    def improving(self) -> bool:
-        """Whether the policy takes a step after this one of the critics."""
-        return self.steps_taken % self.policy_delay == 0
-
-    def values_and_targets(self, batch: Batch, noise: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Return what each critic says of a minibatch, and what it is to say instead, [S, B] each."""
-        with torch.no_grad():
-            targets = batch.reward + batch.discount * self.next_values(batch.next_observation, noise)
-        values = self.values(self.critic, batch.observation, None if self.choices else batch.action)
-        return self.of_taken(values, batch.action), targets
-
-    def next_values(self, observation: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Return the values [S, B] of the states that transitions led to."""
-        raise NotImplementedError
-
-    def fit_critics(
-        self,
-        batch: Batch,
-        values: list[torch.Tensor],
-        targets: torch.Tensor,
-        active: torch.Tensor,
-        diagnose: bool,
-    ) -> dict[str, torch.Tensor]:
-        """Take a step of both critics toward the targets, and return metrics [S]."""
+        Args:
+            batch: transitions.
+            values: of both critics, [S, B].
+            target: y, [S, B].
+            mask: 1 for Sessions that take this step, 0 for others, [S, 1].
+            diagnose: whether to compute metrics.
+        """
         assert self.replay is not None
-        first, second = (value - targets for value in values)
+        first, second = (value - target for value in values)
         losses = 0.5 * (first.square() + second.square())
-        norm = self.learners["critic"].step(losses, batch.weight, active)
-        metrics = {"steps": active[:, 0]}
+        norm = self.learners["critic"].step(losses, batch.weight, mask)
         if not diagnose and not self.memory.prioritized:
-            return metrics
+            return {}
         with torch.no_grad():
             errors = 0.5 * (first.abs() + second.abs())
             self.replay.update_priorities(batch, errors)
-            share = shares(batch)
-            return metrics | {
-                "critic_loss": (losses * share).sum(-1),
-                "q_values": (0.5 * (values[0] + values[1]) * share).sum(-1),
-                "td_error": (errors * share).sum(-1),
+            weights = sample_weights(batch.weight)
+            return {
+                "critic_loss": (losses * weights).sum(-1),
+                "q_values": (0.5 * (values[0] + values[1]) * weights).sum(-1),
+                "td_error": (errors * weights).sum(-1),
                 "grad_norm": norm,
             }
 
-    def improve_policy(self, batch: Batch, noise: torch.Tensor, active: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Take a step of the policy toward actions of higher value, and return metrics [S]."""
-        raise NotImplementedError
-
-    def follow(self, active: torch.Tensor) -> None:
-        """Move target networks, if there are any."""
-
-    def state(self, index: int) -> dict[str, Any]:
-        return {**super().state(index), "steps_taken": self.steps_taken}
-
-    def restore(self, index: int, state: dict[str, Any]) -> None:
-        super().restore(index, state)
-        self.steps_taken = state["steps_taken"]
+    @property
+    def is_policy_step(self) -> bool:
+        """Whether the policy takes a step after this one of the critics."""
+        return self.num_updates % self.policy_delay == 0

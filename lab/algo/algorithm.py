@@ -1,19 +1,25 @@
-"""What every algorithm is to the training loop."""
+"""The interface between an algorithm and the training loop."""
 
 from __future__ import annotations
 
 import copy
 import math
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+
+from annotated_types import Ge, Le
 
 from lab.common.imports import torch
 from lab.common.streams import Streams
+from lab.common.validation import Count
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require, require_one_of
 from lab.net.net import NORMS
+from lab.net.schedule import Scalar
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from lab.env.vector import Spaces
     from lab.memory.replay import Replay
     from lab.memory.rollout import Rollout
@@ -28,49 +34,47 @@ T = TypeVar("T")
 class Algorithm:
     """Base of the schemas in conf/algo/, and of the objects that learn.
 
-    As a schema it holds one Session's hyperparameters. `stack` makes of several the object that learns, whose
-    numbers with a decimal point are vectors [S, 1] over the session axis, and `build` gives it networks.
+    As a schema it holds one Session's hyperparameters. `stack` turns several into the object that learns: each Scalar
+    becomes a tensor [S, 1], and `build` makes the networks. conf/algo/ explains the hyperparameters.
 
     Attributes set by `build`:
         learners: networks that are optimized together, by name.
-        targets: the parameters of networks that follow others, by name.
-        active: [S, 1], 1 for each Session that still learns.
-        carry_size: numbers that an agent with a memory of its own carries from step to step, K; 0 for one without.
-        problems: what checks of every learning step found (mode=dev), by index of the Session; null if none are made.
+        targets: parameters of target networks, by name.
+        active: 1 for Sessions that still learn, 0 for others, [S, 1].
+        carry_size: numbers that a recurrent agent carries from step to step, K; 0 for others.
+        problems: problems found by the checks of every step (mode=dev), by index of the Session; None without checks.
         replay: the replay memory, if the algorithm has one and `allocate` made it.
     """
 
-    name: str  # what the algorithm is called, in config and in the name of a run
-    horizon: int  # steps each environment takes between learning
-    gamma: float  # discount of the next step's reward
+    name: str
+    horizon: Count
+    gamma: Annotated[Scalar, Ge(0), Le(1)]
 
-    METRICS: ClassVar[tuple[str, ...]] = ()  # names of what `learn` returns
-    SERVES_RECURRENT: ClassVar[bool] = False  # whether it learns from sequences, as networks that remember need
+    METRICS: ClassVar[tuple[str, ...]] = ()  # names of the metrics that `learn` returns
+    SERVES_RECURRENT: ClassVar[bool] = False  # whether it learns from sequences, as recurrent networks need
     SERVES_BY_BATCH: ClassVar[bool] = False  # whether it learns with networks that normalize by minibatches
 
     def check(self, env: EnvSpec) -> None:
-        """Raise LabError for a value that is not allowed."""
-        require(self.horizon >= 1, "algo.horizon", self.horizon, "1 step or more")
-        require(0 <= self.gamma <= 1, "algo.gamma", self.gamma, "from 0 to 1")
+        """Raise LabError for values that do not fit together."""
 
     def check_net(self, net: Net) -> None:
-        """Raise LabError for a network that the algorithm cannot serve."""
+        """Raise LabError for a network that the algorithm cannot use."""
         if net.recurrent and not self.SERVES_RECURRENT:
             raise LabError(
-                f"algo={self.name} cannot learn with net._target_={type(net).__module__}.{type(net).__qualname__}, a"
-                " network that remembers the steps before: it learns from single steps. Choose another network, as"
-                " net=mlp, or an algorithm that learns from sequences, as algo=ppo or algo=a2c."
+                f"algo={self.name} cannot learn with net._target_={net.path}, a recurrent network: it learns from"
+                " single steps. Choose another network, as net=mlp, or an algorithm that learns from sequences, as"
+                " algo=ppo or algo=a2c."
             )
         key, norm, chosen = "net.norm", getattr(self, "norm", None), getattr(net, "norm", "none")
         if norm is not None:
             require(chosen == "none", key, chosen, f"none with algo={self.name}, whose algo.norm takes its place")
             require_one_of("algo.norm", norm, NORMS)
             key, chosen = "algo.norm", norm
-        serves = self.SERVES_BY_BATCH or not self.normed(net).by_batch
+        serves = self.SERVES_BY_BATCH or not self.normalized_net(net).by_batch
         require(serves, key, chosen, f"none or layer with algo={self.name}: only crossq learns with {chosen}")
 
-    def normed(self, net: Net) -> Net:
-        """Return the net with the normalization of `norm`, for an algorithm that has this field in place of net.norm.
+    def normalized_net(self, net: Net) -> Net:
+        """Return the net with the normalization of `norm`, for algorithms that have this field in place of net.norm.
 
         Raises:
             LabError: it has no layers to normalize between.
@@ -79,14 +83,11 @@ class Algorithm:
         return net if norm is None else net.with_norm(norm)
 
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
-        """Raise LabError for an environment whose spaces the algorithm cannot serve."""
+        """Raise LabError for an environment whose spaces the algorithm cannot learn."""
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         """Make networks and optimizers, drawing from each Session's stream of initialization."""
-        raise NotImplementedError
-
-    def prepare(self, streams: list[Streams], device: torch.device) -> None:
-        """Set what every algorithm has, for `build` to fill."""
+        self.spaces = spaces
         self.learners: dict[str, Learner] = {}
         self.targets: dict[str, Parameters] = {}
         self.active = torch.ones(len(streams), 1, device=device)
@@ -94,10 +95,20 @@ class Algorithm:
         self.problems: dict[int, str] | None = None
         self.replay: Replay | None = None
 
-    def update_learning_rates(self, progress: float) -> None:
-        """Set every learner's learning rate: to be called once in each learning call, as schedules of torch count."""
+    def add_target(self, name: str, prefix: str, network: nn.Module) -> Any:
+        """Return a copy of a network as a target network; `prefix` begins the names of its parameters."""
+        from torch import nn
+
+        from lab.net.network import Parameters
+
+        target = copy.deepcopy(network).to(self.active.device)
+        self.targets[name] = Parameters(nn.ModuleDict({prefix: target}))
+        return target
+
+    def update_learning_rates(self, fraction_done: float) -> None:
+        """Set every learner's learning rate; call it once in each learning call, as schedules of torch count these."""
         for learner in self.learners.values():
-            learner.update_lr(progress)
+            learner.update_lr(fraction_done)
 
     @property
     def learning_rate(self) -> torch.Tensor:
@@ -105,14 +116,18 @@ class Algorithm:
         return next(iter(self.learners.values())).lr
 
     def allocate(self, num_envs: int) -> None:
-        """Make what only learning needs, as a replay memory, for a Session of so many environments.
+        """Make what only learning needs, such as a replay memory.
 
         Raises:
             LabError: it does not fit into the memory of this machine.
         """
 
-    def noise(self, steps: int, num_envs: int, streams: list[Streams], progress: float) -> torch.Tensor:
-        """Draw the randomness of a horizon of actions, [T, S, E, ...], at a share of the Session's frames."""
+    def example_action(self) -> torch.Tensor:
+        """Return one action, for its shape and type."""
+        raise NotImplementedError
+
+    def draw_noise(self, steps: int, num_envs: int, streams: list[Streams], fraction_done: float) -> torch.Tensor:
+        """Draw the randomness of a horizon of actions, [T, S, E, ...]."""
         raise NotImplementedError
 
     def act(
@@ -122,33 +137,33 @@ class Algorithm:
 
         Args:
             observation: [S, E, ...].
-            noise: of one step, [S, E, ...]; null for the policy's deterministic actions.
-            carry: [S, E, K], what the agent carries from the step before; zeros where an episode begins.
+            noise: of one step, [S, E, ...]; None for deterministic actions.
+            carry: the recurrent state, [S, E, K]; zeros where an episode begins.
 
         Returns:
-            Actions [S, E, ...], and what is carried to the next step.
+            Actions [S, E, ...], and the next carry.
         """
         raise NotImplementedError
 
     def learn(
-        self, rollout: Rollout, streams: list[Streams], progress: float, diagnose: bool
+        self, rollout: Rollout, streams: list[Streams], fraction_done: float, diagnose: bool
     ) -> dict[str, torch.Tensor]:
         """Learn from a horizon of steps.
 
         Args:
             rollout: the steps.
             streams: each Session's random streams.
-            progress: share of the Session's frames that are done, 0 to 1.
+            fraction_done: fraction of the Session's frames that are done, 0 to 1.
             diagnose: whether to compute the metrics that cost time too.
 
         Returns:
-            Metrics [S] of this call by names in `metrics`, and `steps`: how many learning steps it took.
+            Metrics [S] by the names in `metrics`, and `steps`: the number of learning steps.
         """
         raise NotImplementedError
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of what `learn` returns, the columns of metrics.csv."""
+        """Names of the metrics that `learn` returns, which are columns of metrics.csv."""
         return self.METRICS
 
     @property
@@ -157,13 +172,13 @@ class Algorithm:
         return [*(learner.parameters for learner in self.learners.values()), *self.targets.values()]
 
     def check_steps(self) -> None:
-        """Check every learning step from here on (mode=dev)."""
+        """Check every learning step from now on (mode=dev)."""
         self.problems = {}
         for learner in self.learners.values():
             learner.problems = self.problems
 
-    def finite(self) -> list[bool]:
-        """Say of each Session whether all parameters that it learns are finite."""
+    def is_finite(self) -> list[bool]:
+        """Return for each Session whether all parameters that it learns are finite."""
         sums = sum(learner.parameters.values.sum(1) for learner in self.learners.values())
         return [math.isfinite(total) for total in torch.as_tensor(sums).tolist()]
 
@@ -190,11 +205,10 @@ class Algorithm:
 
 
 def stack(items: list[T], device: torch.device, key: str) -> T:
-    """Make one object of several Sessions' hyperparameters: numbers become vectors [S, 1] over the session axis.
+    """Return one object with the hyperparameters of several Sessions: each float becomes a tensor [S, 1].
 
     Raises:
-        LabError: the Sessions differ in something that is not a number with a decimal point, which would give their
-            arrays different shapes.
+        LabError: the Sessions differ in something that is not a float, which their arrays would have to share.
     """
     stacked: Any = copy.copy(items[0])
     for field in fields(items[0]):  # type: ignore[arg-type]

@@ -1,8 +1,4 @@
-"""CrossQ (Bhatt et al. 2024, "CrossQ: batch normalization in deep RL for greater sample efficiency and simplicity").
-
-Soft actor-critic without target networks: batch renormalization keeps the values of now and of next from growing apart,
-as both pass through the critics in one batch. For choices, as in discrete SAC (Christodoulou 2019).
-"""
+"""CrossQ (Bhatt et al. 2024, "CrossQ: batch normalization in deep RL for greater sample efficiency and simplicity")."""
 
 from __future__ import annotations
 
@@ -11,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lab.algo.maximum_entropy import MaximumEntropy
+from lab.algo.sac import SAC
+from lab.algo.samples import gather_actions, has_samples, sample_weights
 from lab.common.imports import torch
 from lab.common.streams import Streams
+from lab.common.validation import Natural
 from lab.env.spec import EnvSpec
 from lab.errors import require
 
@@ -27,61 +25,75 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class CrossQ(MaximumEntropy):
-    """Learn values from those that the same critics give the actions which the policy would take next."""
+class CrossQ(SAC):
+    """SAC without target networks.
 
-    tau: None  # there are no target networks to move
-    norm: str  # normalization of both networks, in place of net.norm: one of net.NORMS
-    norm_warmup: int  # batches that batch renormalization takes by their own moments, before it corrects these
+    Batch renormalization keeps the values of this state and of the next from growing apart, as both pass through the
+    critics in one batch.
+    """
+
+    norm: str
+    norm_warmup: Natural
 
     SERVES_BY_BATCH: ClassVar[bool] = True
 
     def check(self, env: EnvSpec) -> None:
         super().check(env)
-        require(self.norm_warmup >= 0, "algo.norm_warmup", self.norm_warmup, "0 batches or more")
+        require(self.tau is None, "algo.tau", self.tau, f"null with algo={self.name}, which has no target networks")
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         super().build(spaces, net, streams, device)
-        # By their running moments, but for the steps below.
-        self.of_critic, self.of_actor = (normalizations(network.eval()) for network in (self.critic, self.actor))
-        for module in (*self.of_critic, *self.of_actor):
-            module.warmup = self.norm_warmup
+        # Normalize by running statistics everywhere except inside `training`.
+        self.critic_norms, self.actor_norms = (
+            batch_renorms(network.eval(), self.norm_warmup) for network in (self.critic, self.actor)
+        )
 
-    def values_and_targets(self, batch: Batch, noise: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def update_critic(
+        self, batch: Batch, noise: torch.Tensor, mask: torch.Tensor, diagnose: bool
+    ) -> dict[str, torch.Tensor]:
+        """Fit both critics to y = r + gamma V(s'), with Q(s, a) and Q(s', a') computed in one batch (section 3.1)."""
         with torch.no_grad():
-            next_action, log_prob = self.propose(batch.next_observation, noise)
-        # One batch of both (section 3.1), so that its moments are those of both.
+            next_action, log_prob = self.sample_actions(batch.next_observation, noise)
         observation = torch.cat([batch.observation, batch.next_observation], 1)
         action = None if next_action is None else torch.cat([batch.action, next_action], 1)
-        usable = (batch.weight > 0).to(batch.weight.dtype)
-        with training(self.of_critic, torch.cat([usable, usable], 1)):
-            halves = [values.chunk(2, 1) for values in self.values(self.critic, observation, action)]
+        with training(self.critic_norms, torch.cat([batch.weight, batch.weight], 1)):
+            pairs = [values.chunk(2, 1) for values in self.q_values(self.critic, observation, action)]
+        values = [gather_actions(value, batch.action) if self.num_actions else value for value, _ in pairs]
         with torch.no_grad():
-            value, log_prob = self.expected([following for _, following in halves], log_prob)
-            targets = batch.reward + batch.discount * (value - self.log_temperature.exp() * log_prob)
-        return self.of_taken([current for current, _ in halves], batch.action), targets
+            least = torch.minimum(*(next_value for _, next_value in pairs))
+            next_value, log_prob = self.expectation_over_policy(least, log_prob)
+            target = batch.reward + batch.discount * (next_value - self.log_temperature.exp() * log_prob)
+        return self.step_critic(batch, values, target, mask, diagnose)
 
-    def improve_policy(self, batch: Batch, noise: torch.Tensor, active: torch.Tensor) -> dict[str, torch.Tensor]:
-        with training(self.of_actor, (batch.weight > 0).to(batch.weight.dtype)):
-            return super().improve_policy(batch, noise, active)
+    def update_actor(
+        self, batch: Batch, noise: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        with training(self.actor_norms, batch.weight):
+            return super().update_actor(batch, noise, mask)
 
 
-def normalizations(network: nn.Module) -> list[BatchRenorm]:
-    """Return the batch renormalizations in a network."""
+def batch_renorms(network: nn.Module, warmup: int) -> list[BatchRenorm]:
+    """Return the batch renormalizations in a network, and set their warmup."""
     from lab.net.normalization import BatchRenorm
 
-    return [module for module in network.modules() if isinstance(module, BatchRenorm)]
+    norms = [module for module in network.modules() if isinstance(module, BatchRenorm)]
+    for norm in norms:
+        norm.warmup = warmup
+    return norms
+
+
+def row_weights(mask: torch.Tensor) -> torch.Tensor:
+    """Return weights [S, B, 1] of a mean over the rows of a mask [S, B], or over all rows if it has none."""
+    return sample_weights(torch.where(has_samples(mask) > 0, mask, 1.0)).unsqueeze(-1)
 
 
 @contextmanager
-def training(modules: list[BatchRenorm], usable: torch.Tensor) -> Iterator[None]:
-    """Let them normalize by the moments of a batch, those of its usable rows (1 or 0, [S, B])."""
-    from lab.net.normalization import sample_weights
-
-    share = sample_weights(usable)
-    for module in modules:
-        module.sample_weights = share
-        module.train()
+def training(norms: list[BatchRenorm], weights: torch.Tensor) -> Iterator[None]:
+    """Normalize by the moments of a batch, over its rows of a weight [S, B] above 0."""
+    rows = row_weights((weights > 0).to(weights.dtype))
+    for norm in norms:
+        norm.sample_weights = rows
+        norm.train()
     yield
-    for module in modules:
-        module.eval()
+    for norm in norms:
+        norm.eval()

@@ -4,99 +4,92 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Gt, Le
 
 from lab.common.imports import torch
 from lab.common.streams import Streams
-from lab.errors import require, require_one_of
-from lab.net.schedule import scheduled
-
-METHODS = ("epsilon_greedy", "boltzmann")
-SCHEDULES = ("constant", "linear", "exponential", "cosine", "periodic")
+from lab.common.validation import Count
+from lab.errors import require
+from lab.net.schedule import Scalar, scheduled
 
 
 @dataclass
 class ExplorationSpec:
-    """How often, or how far, actions are not those of the highest value."""
+    """How actions other than that of the highest value are chosen.
 
-    method: str  # epsilon_greedy, or boltzmann: in proportion to exp(value / temperature)
-    start: float  # probability of a random action (epsilon_greedy), or temperature (boltzmann)
-    final: float  # the same at the end of the schedule
-    schedule: str  # how it changes: one of SCHEDULES
-    fraction: float  # share of the Session's frames after which it is final
-    cycles: int  # periodic: how often it falls from start to final in that time
+    The scheduled value is the probability of a random action (epsilon_greedy) or the temperature (boltzmann).
+    """
+
+    method: Literal["epsilon_greedy", "boltzmann"]
+    start: Scalar
+    final: Scalar
+    schedule: Literal["constant", "linear", "exponential", "cosine", "periodic"]
+    fraction: Annotated[Scalar, Gt(0), Le(1)]
+    cycles: Count
 
     def check(self, key: str) -> None:
-        """Raise LabError for a value that is not allowed; `key` is the name of the group."""
-        require_one_of(f"{key}.method", self.method, METHODS)
-        require_one_of(f"{key}.schedule", self.schedule, SCHEDULES)
+        """Raise LabError for values that do not fit together; `key` is the name of the group."""
         epsilon = self.method == "epsilon_greedy"
-        allowed = "from 0 to 1" if epsilon else "above 0"
-        for name in ("start", "final"):
-            value = getattr(self, name)
+        for name, value in (("start", float(self.start)), ("final", float(self.final))):
             within = 0 <= value <= 1 if epsilon else value > 0
-            require(within, f"{key}.{name}", value, allowed)
+            require(within, f"{key}.{name}", value, "from 0 to 1" if epsilon else "above 0")
             positive = value > 0 or self.schedule != "exponential"
             require(positive, f"{key}.{name}", value, "above 0 if the schedule is exponential")
-        require(0 < self.fraction <= 1, f"{key}.fraction", self.fraction, "above 0, up to 1")
-        require(self.cycles >= 1, f"{key}.cycles", self.cycles, "1 or more")
 
     @cached_property
     def _sessions(self) -> list[tuple[float, float, float]]:
         columns = (torch.as_tensor(value).flatten().tolist() for value in (self.start, self.final, self.fraction))
         return list(zip(*columns, strict=True))
 
-    def values(self, progress: float) -> list[float]:
-        """Return the probability or temperature of each Session, whose numbers are vectors [S, 1] here."""
-        found = []
-        for start, final, fraction in self._sessions:
-            part = min(progress / fraction, 1.0)
-            if self.schedule == "periodic" and part < 1:
-                found.append(scheduled("cosine", start, final, part * self.cycles % 1))
-            elif self.schedule == "periodic":
-                found.append(final)
-            else:
-                found.append(scheduled(self.schedule, start, final, part))
-        return found
+    def scheduled_values(self, fraction_done: float) -> list[float]:
+        """Return each Session's probability or temperature."""
+        return [self._scheduled(*session, fraction_done) for session in self._sessions]
 
-    def expectation(self, values: torch.Tensor, progress: float) -> torch.Tensor:
-        """Return the expected value of the action that exploration chooses, [..., S, E] of values [..., S, E, A].
+    def _scheduled(self, start: float, final: float, fraction: float, fraction_done: float) -> float:
+        part = min(fraction_done / fraction, 1.0)
+        if self.schedule != "periodic":
+            return float(scheduled(self.schedule, start, final, part))
+        return float(scheduled("cosine", start, final, part * self.cycles % 1)) if part < 1 else final
+
+    def expectation(self, values: torch.Tensor, fraction_done: float) -> torch.Tensor:
+        """Return the expected value of the explored action, [..., S, E] of values [..., S, E, A].
 
         Sutton & Barto 2018, equation 7.8: the value of a state under the policy that explores around these values.
         """
-        degree = values.new_tensor(self.values(progress)).unsqueeze(-1)
+        degree = values.new_tensor(self.scheduled_values(fraction_done)).unsqueeze(-1)
         if self.method == "boltzmann":
             return ((values / degree.unsqueeze(-1)).softmax(-1) * values).sum(-1)
         return (1 - degree) * values.amax(-1) + degree * values.mean(-1)
 
-    def noise(self, shape: tuple[int, int], choices: int, streams: list[Streams], progress: float) -> torch.Tensor:
-        """Draw what is added to the values of actions before the highest is taken.
+    def draw_noise(
+        self, shape: tuple[int, int], num_actions: int, streams: list[Streams], fraction_done: float
+    ) -> torch.Tensor:
+        """Draw noise [T, S, E, A] that is added to action values before the highest is chosen.
 
-        For a random action that is infinity in its place (Sutton & Barto 2018, section 2.2). For Boltzmann
-        exploration it is Gumbel noise times the temperature, the highest of which sums has the probabilities of a
-        softmax (Maddison, Tarlow & Minka 2014, section 2).
+        Epsilon-greedy: infinity in the place of a random action (Sutton & Barto 2018, section 2.2). Boltzmann: Gumbel
+        noise times the temperature, whose highest sum has the probabilities of a softmax (Maddison, Tarlow & Minka
+        2014, section 2).
 
         Args:
             shape: steps and environments, T and E.
-            choices: number of actions, A.
+            num_actions: A.
             streams: each Session's random streams.
-            progress: share of the Session's frames that are done.
-
-        Returns:
-            [T, S, E, A].
+            fraction_done: fraction of the Session's frames that are done.
         """
         drawn = []
-        for stream, value in zip(streams, self.values(progress), strict=True):
+        for stream, value in zip(streams, self.scheduled_values(fraction_done), strict=True):
             if self.method == "boltzmann":
-                waits = np.maximum(stream.actions.standard_exponential((*shape, choices)), 1e-300)
+                waits = np.maximum(stream.actions.standard_exponential((*shape, num_actions)), 1e-300)
                 drawn.append((-value * np.log(waits)).astype(np.float32))
                 continue
-            noise = np.zeros((*shape, choices), np.float32)
-            draw = stream.actions.random(shape)
-            random = (draw < value).nonzero()
-            if len(random[0]):  # a draw below the probability is, divided by it, as good as another one
-                action = np.minimum((draw[random] * (choices / value)).astype(np.int64), choices - 1)
-                noise[(*random, action)] = np.inf
+            noise = np.zeros((*shape, num_actions), np.float32)
+            uniform = stream.actions.random(shape)
+            explores = (uniform < value).nonzero()
+            if len(explores[0]):  # below the probability, uniform / value is again uniform between 0 and 1
+                action = np.minimum((uniform[explores] * (num_actions / value)).astype(np.int64), num_actions - 1)
+                noise[(*explores, action)] = np.inf
             drawn.append(noise)
         return torch.from_numpy(np.stack(drawn, 1))

@@ -1,15 +1,17 @@
-"""What algorithms with a replay memory share: when they learn, and from what."""
+"""The base of algorithms with a replay memory: when they learn, and from which transitions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from lab.algo.algorithm import Algorithm
+from lab.algo.samples import has_samples
 from lab.common.imports import torch
 from lab.common.streams import Streams
+from lab.common.validation import Count, Natural
 from lab.env.spec import EnvSpec
 from lab.errors import require
 from lab.memory.replay import Replay
@@ -20,19 +22,23 @@ if TYPE_CHECKING:
     from lab.env.vector import Spaces
     from lab.memory.replay import Batch
     from lab.memory.rollout import Rollout
+    from lab.net.net import Net
 
 
 @dataclass
 class OffPolicy(Algorithm):
-    """Learns from transitions of any time, drawn from a replay memory.
+    """Learns from transitions drawn from a replay memory.
 
-    Metrics are those of the last learning step of a horizon that had them.
+    Metrics are those of the last gradient step of a horizon.
+
+    Attributes set by `build`:
+        num_updates: gradient steps so far.
     """
 
-    gradient_steps: int  # learning steps after each horizon: over horizon * env.num_envs, the update-to-data ratio
-    batch_size: int  # transitions in a learning step
-    learning_starts: int  # frames before learning, in which actions are random
-    n_step: int  # rewards in a return before the value completes it
+    gradient_steps: Count
+    batch_size: Count
+    learning_starts: Natural
+    n_step: Count
     memory: ReplaySpec
     optimizer: OptimizerSpec
 
@@ -40,81 +46,74 @@ class OffPolicy(Algorithm):
 
     def check(self, env: EnvSpec) -> None:
         super().check(env)
-        require(self.gradient_steps >= 1, "algo.gradient_steps", self.gradient_steps, "1 or more")
-        require(self.batch_size >= 1, "algo.batch_size", self.batch_size, "1 or more")
-        require(self.learning_starts >= 0, "algo.learning_starts", self.learning_starts, "0 frames or more")
-        require(self.n_step >= 1, "algo.n_step", self.n_step, "1 or more")
-        least = max(self.horizon, self.n_step) * env.num_envs
-        require(
-            self.memory.size >= least, "algo.memory.size", self.memory.size, f"{least} or more (a horizon, or n steps)"
-        )
+        size, least = self.memory.size, max(self.horizon, self.n_step) * env.num_envs
+        require(size >= least, "algo.memory.size", size, f"{least} or more (a horizon, or n steps)")
         self.optimizer.check("algo.optimizer")
 
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
         super().check_spaces(spaces, env)
         self.memory.check_observations("algo.memory", spaces.observation, env.id)
 
-    def prepare_memory(self, spaces: Spaces) -> None:
-        """Remember what `allocate` is to need."""
-        self._spaces = spaces
-
-    def example(self) -> torch.Tensor:
-        """Return any one action of the policy."""
-        raise NotImplementedError
+    def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
+        super().build(spaces, net, streams, device)
+        self.num_updates = 0
 
     def allocate(self, num_envs: int) -> None:
-        observations = self._spaces.observation
-        stack = len(self.active)
-        self.replay = Replay(self.memory, observations, self.example(), stack, num_envs, self.horizon, self.n_step)
+        observations, example, stack = self.spaces.observation, self.example_action(), len(self.active)
+        self.replay = Replay(self.memory, observations, example, stack, num_envs, self.horizon, self.n_step)
 
     @property
-    def exploring(self) -> bool:
-        """Whether actions are random, as nothing is learned from yet."""
+    def is_warming_up(self) -> bool:
+        """Whether actions are random, before the first `learning_starts` frames are over."""
         return self.replay is not None and self.replay.frames < self.learning_starts
 
     def learn(
-        self, rollout: Rollout, streams: list[Streams], progress: float, diagnose: bool
+        self, rollout: Rollout, streams: list[Streams], fraction_done: float, diagnose: bool
     ) -> dict[str, torch.Tensor]:
         assert self.replay is not None
         self.replay.add(rollout)
-        stack = len(streams)
-        if self.exploring or not self.replay.num_available:
-            return {"steps": torch.zeros(stack, device=self.active.device)}
-        chosen = np.stack([stream.minibatches.random((self.gradient_steps, self.batch_size)) for stream in streams], 1)
-        self.update_learning_rates(progress)
         steps = torch.zeros_like(self.active[:, 0])
+        if self.is_warming_up or not self.replay.num_available:
+            return {"steps": steps}
+        size = (self.gradient_steps, self.batch_size)
+        uniforms = np.stack([stream.minibatches.random(size) for stream in streams], 1)
+        self.update_learning_rates(fraction_done)
         metrics: dict[str, torch.Tensor] = {}
-        for drawn in chosen:
-            batch = self.replay.sample(drawn, self.gamma, progress, rollout.statistics)
-            active = self.active * (batch.weight.sum(-1, keepdim=True) > 0).to(self.active.dtype)
-            metrics |= self.update(batch, streams, active, diagnose)
-            steps = steps + metrics.pop("steps")
+        for drawn in uniforms:
+            batch = self.replay.sample(drawn, self.gamma, fraction_done, rollout.statistics)
+            mask = self.active * has_samples(batch.weight)
+            self.num_updates += 1
+            metrics |= self.update(batch, streams, mask, diagnose)
+            steps = steps + mask[:, 0]
         if diagnose:
             frames = torch.full_like(steps, self.replay.num_available)
-            metrics |= {**self.rates(progress), "learning_rate": self.learning_rate[:, 0], "replay_frames": frames}
+            metrics |= {"learning_rate": self.learning_rate[:, 0], "replay_frames": frames}
+            metrics |= self.scheduled_values(fraction_done)
         return {**metrics, "steps": steps}
 
-    def rates(self, progress: float) -> dict[str, torch.Tensor]:
-        """Return metrics [S] of what changes by a schedule, apart from the learning rate."""
+    def scheduled_values(self, fraction_done: float) -> dict[str, torch.Tensor]:
+        """Return metrics [S] of scheduled hyperparameters other than the learning rate."""
         return {}
 
     def update(
-        self, batch: Batch, streams: list[Streams], active: torch.Tensor, diagnose: bool
+        self, batch: Batch, streams: list[Streams], mask: torch.Tensor, diagnose: bool
     ) -> dict[str, torch.Tensor]:
-        """Take one learning step.
+        """Take one gradient step.
 
         Args:
             batch: transitions.
             streams: each Session's random streams.
-            active: [S, 1], 0 for Sessions that do not take this step.
+            mask: 1 for Sessions that take this step, 0 for others, [S, 1].
             diagnose: whether to compute the metrics that cost time too.
 
         Returns:
-            Metrics [S], and `steps`: 1 for each Session that took it.
+            Metrics [S].
         """
         raise NotImplementedError
 
+    def state(self, index: int) -> dict[str, Any]:
+        return {**super().state(index), "num_updates": self.num_updates}
 
-def shares(batch: Batch) -> torch.Tensor:
-    """Return each transition's share [S, B] of an average over a minibatch."""
-    return batch.weight / batch.weight.sum(-1, keepdim=True).clamp(min=1e-8)
+    def restore(self, index: int, state: dict[str, Any]) -> None:
+        super().restore(index, state)
+        self.num_updates = state["num_updates"]

@@ -1,40 +1,42 @@
-"""What REINFORCE, A2C and PPO share: a policy and a value network, and one step of learning."""
+"""The base of REINFORCE, A2C and PPO: a policy and a value network, and a step on their losses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt
 
 from lab.algo.algorithm import Algorithm
+from lab.algo.samples import weighted_mean
 from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.env.spec import EnvSpec
-from lab.errors import LabError, require, require_one_of
+from lab.errors import LabError, require
 from lab.net.optimizer import OptimizerSpec
-from lab.net.schedule import check_schedule, scheduled
+from lab.net.schedule import Scalar, check_schedule, scheduled
 
 if TYPE_CHECKING:
+    from lab.algo.sil import SelfImitation
     from lab.env.vector import Spaces
     from lab.memory.rollout import Rollout
     from lab.net.distribution import Distribution
     from lab.net.net import Net
 
-DISTRIBUTIONS = ("auto", "gaussian", "tanh_gaussian", "beta")
-
 
 @dataclass
 class OnPolicy(Algorithm):
-    """A policy that learns from the steps it has just taken."""
+    """A policy that learns from the steps that it has just taken."""
 
-    entropy_coef: float  # weight of the entropy bonus
-    entropy_schedule: str  # how it changes: one of schedule.NAMES
-    entropy_final: float  # weight at the end of the schedule
-    value_coef: float  # weight of the value loss
-    normalize_advantage: bool  # whether to scale advantages to mean 0 and deviation 1 before each step
-    policy_gain: float  # gain of the initialization of the policy's last layer
-    distribution: str  # of continuous actions: one of DISTRIBUTIONS
-    log_std_init: float  # initial log standard deviation of continuous actions
-    state_dependent_std: bool  # whether the network says it for each observation, from there on
+    entropy_coef: Scalar
+    entropy_schedule: str
+    entropy_final: Scalar
+    value_coef: Annotated[Scalar, Ge(0)]
+    normalize_advantage: bool
+    policy_gain: Annotated[Scalar, Gt(0)]
+    distribution: Literal["auto", "gaussian", "tanh_gaussian", "beta"]
+    log_std_init: Scalar
+    state_dependent_std: bool
     optimizer: OptimizerSpec
 
     METRICS: ClassVar[tuple[str, ...]] = (
@@ -47,12 +49,11 @@ class OnPolicy(Algorithm):
         super().check(env)
         schedule, final = self.entropy_schedule, self.entropy_final
         check_schedule("algo.entropy", "algo.entropy_coef", self.entropy_coef, schedule, final)
-        require(self.value_coef >= 0, "algo.value_coef", self.value_coef, "0 or more")
-        require(self.policy_gain > 0, "algo.policy_gain", self.policy_gain, "above 0")
-        require_one_of("algo.distribution", self.distribution, DISTRIBUTIONS)
         normal = not self.state_dependent_std or self.distribution != "beta"
         require(normal, "algo.state_dependent_std", self.state_dependent_std, "false with algo.distribution=beta")
         self.optimizer.check("algo.optimizer")
+        if self.imitation:
+            self.imitation.check("algo.sil", self.horizon * env.num_envs)
 
     def check_net(self, net: Net) -> None:
         super().check_net(net)
@@ -72,6 +73,8 @@ class OnPolicy(Algorithm):
                 f"algo.distribution={self.distribution} is not possible with env.id={env.id}, whose actions are"
                 f" {space}: it needs {needed}. Try algo.distribution=auto."
             )
+        if self.imitation:
+            self.imitation.memory.check_observations("algo.sil.memory", spaces.observation, env.id)
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         from torch import nn
@@ -80,21 +83,41 @@ class OnPolicy(Algorithm):
         from lab.net.learner import Learner
         from lab.net.net import Output
 
-        self.prepare(streams, device)
-        self.head = ActionHead(
-            spaces.action, self.log_std_init, len(streams), self.distribution, self.state_dependent_std
-        )
-        gains = torch.as_tensor(self.policy_gain).flatten().tolist()
-        outputs = [Output("policy", self.head.size, gains)]
+        super().build(spaces, net, streams, device)
+        stack = len(streams)
+        self.head = ActionHead(spaces.action, self.log_std_init, stack, self.distribution, self.state_dependent_std)
+        outputs = [Output("policy", self.head.size, torch.as_tensor(self.policy_gain).flatten().tolist())]
         if self.has_value:
-            outputs.append(Output("value", 1, [1.0] * len(streams)))
-        rngs = [stream.initialization for stream in streams]
-        self.network = net.build(spaces.observation, outputs, rngs)
+            outputs.append(Output("value", 1, [1.0] * stack))
+        self.network = net.build(spaces.observation, outputs, [stream.initialization for stream in streams])
         self.carry_size = self.network.carry_size
         module = nn.ModuleDict({"network": self.network, "head": self.head})
         self.learners["agent"] = Learner(module, self.optimizer, device)
 
-    def noise(self, steps: int, num_envs: int, streams: list[Streams], progress: float) -> torch.Tensor:
+    def allocate(self, num_envs: int) -> None:
+        if self.imitation:
+            self.replay = self.imitation.allocate(self, num_envs)
+
+    @property
+    def has_value(self) -> bool:
+        """Whether there is a value network; without one all values are 0."""
+        return True
+
+    @property
+    def imitation(self) -> SelfImitation | None:
+        """Self-imitation learning, for algorithms with the field `sil`, if it takes any gradient steps."""
+        sil: SelfImitation | None = getattr(self, "sil", None)
+        return sil if sil and sil.gradient_steps else None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (*self.METRICS, *self.imitation.METRICS) if self.imitation else self.METRICS
+
+    def example_action(self) -> torch.Tensor:
+        dtype = torch.float32 if self.head.continuous else torch.int64
+        return torch.zeros(self.head.shape, dtype=dtype, device=self.active.device)
+
+    def draw_noise(self, steps: int, num_envs: int, streams: list[Streams], fraction_done: float) -> torch.Tensor:
         drawn = [torch.from_numpy(self.head.noise(stream.actions, (steps, num_envs))) for stream in streams]
         return torch.stack(drawn, 1)
 
@@ -106,226 +129,102 @@ class OnPolicy(Algorithm):
             policy: Distribution = self.head(output)
             return policy.mode() if noise is None else policy.sample(noise), carry
 
-    def example_action(self) -> torch.Tensor:
-        """Return any one action, for its shape and type."""
-        kind = torch.float32 if self.head.continuous else torch.int64
-        return torch.zeros(self.head.shape, dtype=kind, device=self.active.device)
-
-    @property
-    def has_value(self) -> bool:
-        """Whether there is a value network; without one all values are 0."""
-        return True
-
-    def look(self, rollout: Rollout, states: int) -> dict[str, torch.Tensor]:
-        """Return what networks look at, to tell of the first so many states of a horizon; see `lay_out`.
+    def network_inputs(self, rollout: Rollout, states: int) -> dict[str, torch.Tensor]:
+        """Return the network's inputs for the first states of a rollout, laid out by `flatten_time`.
 
         Returns:
-            Observations [S, B, ...]; for networks that remember also which of them begin an episode, [S, B], and what
-            is carried to each environment's first one, [S, E, K].
+            `observation` [S, B, ...]; for recurrent networks also `begins` [S, B], 1 for states that begin an episode,
+            and `carry` [S, E, K], the recurrent state before each environment's first step.
         """
-        seen = {"observation": self.lay_out(rollout.observation[:states])}
+        inputs = {"observation": self.flatten_time(rollout.observation[:states])}
         if self.carry_size:
-            seen |= {"begins": self.lay_out(rollout.episode_starts[:states]), "carry": rollout.carry}
-        return seen
+            inputs |= {"begins": self.flatten_time(rollout.episode_starts[:states]), "carry": rollout.carry}
+        return inputs
 
-    def lay_out(self, steps: torch.Tensor) -> torch.Tensor:
-        """Lay steps [T, S, E, ...] out as [S, B, ...], those of an environment together for networks that remember."""
+    def flatten_time(self, steps: torch.Tensor) -> torch.Tensor:
+        """Flatten steps [T, S, E, ...] to [S, B, ...], by environment for recurrent networks."""
         from lab.memory.rollout import by_environment, by_session
 
         return by_environment(steps) if self.carry_size else by_session(steps)
 
-    def compute(self, seen: dict[str, torch.Tensor], *outputs: str) -> tuple[torch.Tensor, ...]:
-        """Return named outputs of the network, [S, B, size], for what `look` returned."""
+    def forward(self, inputs: dict[str, torch.Tensor], *outputs: str) -> tuple[torch.Tensor, ...]:
+        """Return named outputs of the network, [S, B, size], for what `network_inputs` returned."""
         if not self.carry_size:
-            return self.network(seen["observation"], *outputs)
-        return self.network.unroll(seen["observation"], seen["carry"], seen["begins"], *outputs)
+            return self.network(inputs["observation"], *outputs)
+        return self.network.unroll(inputs["observation"], inputs["carry"], inputs["begins"], *outputs)
 
-    def policy(self, seen: dict[str, torch.Tensor]) -> Distribution:
-        """Return the distributions of actions for what `look` returned."""
-        return self.head(self.compute(seen, "policy")[0])
+    def policy(self, inputs: dict[str, torch.Tensor]) -> Distribution:
+        """Return the distributions of actions for what `network_inputs` returned."""
+        return self.head(self.forward(inputs, "policy")[0])
 
-    def policy_and_value(self, seen: dict[str, torch.Tensor]) -> tuple[Distribution, torch.Tensor]:
-        """Return the distributions of actions and the values [S, B] for what `look` returned."""
+    def policy_and_value(self, inputs: dict[str, torch.Tensor]) -> tuple[Distribution, torch.Tensor]:
+        """Return the distributions of actions and the values [S, B] for what `network_inputs` returned."""
         if not self.has_value:
-            return self.policy(seen), torch.zeros(seen["observation"].shape[:2], device=self.active.device)
-        policy, value = self.compute(seen, "policy", "value")
+            return self.policy(inputs), torch.zeros(inputs["observation"].shape[:2], device=self.active.device)
+        policy, value = self.forward(inputs, "policy", "value")
         return self.head(policy), value.squeeze(-1)
 
     def values(self, rollout: Rollout) -> torch.Tensor:
-        """Return the values of every state of a rollout, [T + 1, S, E], without their gradients."""
+        """Return the values of every state of a rollout, [T + 1, S, E], without gradients."""
         length, stack, num_envs = rollout.observation.shape[:3]
-        if not self.has_value:
-            return torch.zeros(length, stack, num_envs, device=self.active.device)
         with torch.no_grad():
-            (value,) = self.compute(self.look(rollout, length), "value")
+            (value,) = self.forward(self.network_inputs(rollout, length), "value")
         if self.carry_size:
             return value.view(stack, num_envs, length).movedim(2, 0)
         return value.view(stack, length, num_envs).transpose(0, 1)
 
-    def settled(self, usable: torch.Tensor) -> torch.Tensor:
-        """Return which of the usable steps [T, S, E] are learned from: those after a network's burn-in."""
-        if not self.network.burn_in:
-            return usable
-        return torch.cat([torch.zeros_like(usable[: self.network.burn_in]), usable[self.network.burn_in :]])
+    def mask_burn_in(self, mask: torch.Tensor) -> torch.Tensor:
+        """Return a mask of steps [T, S, E] with those of the network's burn-in set to 0."""
+        burn_in = self.network.burn_in
+        return torch.cat([torch.zeros_like(mask[:burn_in]), mask[burn_in:]]) if burn_in else mask
 
     def discount(self, rollout: Rollout) -> torch.Tensor:
-        """Return each step's discount, [T, S, E]: gamma, and 0 where the episode terminated."""
+        """Return each step's discount, [T, S, E]: gamma, or 0 where the episode terminated."""
         return self.gamma * (1 - rollout.terminated)
 
-    def learn_once(
-        self,
-        rollout: Rollout,
-        returns: torch.Tensor,
-        advantage: torch.Tensor,
-        usable: torch.Tensor,
-        progress: float,
-        diagnose: bool,
-    ) -> dict[str, torch.Tensor]:
-        """Take one step along the policy gradient from a rollout of T steps; see `learn_from_parts`."""
-        return self.learn_from_parts([rollout], returns, advantage, usable, progress, diagnose)
-
-    def learn_from_parts(
-        self,
-        parts: list[Rollout | None],
-        returns: torch.Tensor,
-        advantage: torch.Tensor | None,
-        usable: torch.Tensor,
-        progress: float,
-        diagnose: bool,
-    ) -> dict[str, torch.Tensor]:
-        """Take one step along the policy gradient (Williams 1992, section 5), with a value loss and an entropy bonus.
-
-        Args:
-            parts: the steps, T in all, in rollouts of one length; None for one of which nothing is usable.
-            returns: what the values are to become, [T, S, E].
-            advantage: what the log-probabilities are weighted by, [T, S, E]; None for the returns above the values.
-            usable: 1 for the steps to learn from, [T, S, E].
-            progress: share of the Session's frames that are done.
-            diagnose: whether to compute the metrics that cost time.
-
-        Returns:
-            Metrics [S].
-        """
-        length = len(usable) // len(parts)
-
-        def lay_out(steps: torch.Tensor) -> torch.Tensor:
-            return torch.cat([self.lay_out(part) for part in steps.split(length)], 1)
-
-        weight = share(lay_out(torch.cat([self.settled(part) for part in usable.split(length)])))
-        returns = lay_out(returns)
-        samples = returns[:, : returns.shape[1] // len(parts)]
-        log_prob, entropy, value = self.evaluate_actions(parts, samples)
-        advantage = returns - value.detach() if advantage is None else lay_out(advantage)
-        if self.normalize_advantage:
-            advantage = normalize(advantage, weight)
-        losses = {
-            "policy_loss": -log_prob * advantage,
-            "value_loss": 0.5 * (value - returns).square() if self.has_value else torch.zeros_like(value),
-            "entropy_loss": -entropy,
-        }
-        entropy_coef = self.update_schedules(progress)
-        active = self.active * any_usable(weight)
-        norm = self.descend(losses, weight, entropy_coef, active)
-        metrics = {"steps": active[:, 0], "grad_norm": norm, **self.describe(losses, weight, entropy_coef)}
-        if diagnose:
-            with torch.no_grad():
-                log_ratio = self.evaluate_actions(parts, samples)[0] - log_prob
-                metrics["approx_kl"] = average(approximate_kl(log_ratio), weight)
-                if self.has_value:
-                    metrics["explained_variance"] = explained_variance(value, returns, weight)
-        return metrics
-
-    def evaluate_actions(
-        self, parts: list[Rollout | None], samples: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return log-probabilities of the actions taken, entropies and values, [S, B] each, of all parts.
-
-        Args:
-            parts: rollouts; None gives zeros.
-            samples: anything of the shape [S, samples of a part].
-        """
-        found = []
-        for part in parts:
-            if part is None:
-                found.append((torch.zeros_like(samples),) * 3)
-                continue
-            policy, value = self.policy_and_value(self.look(part, len(part.action)))
-            found.append((policy.log_prob(self.lay_out(part.action)), policy.entropy(), value))
-        log_prob, entropy, value = (torch.cat(each, 1) for each in zip(*found, strict=True))
-        return log_prob, entropy, value
-
-    def descend(
-        self,
-        losses: dict[str, torch.Tensor],
-        weight: torch.Tensor,
-        entropy_coef: torch.Tensor,
-        active: torch.Tensor,
-    ) -> torch.Tensor:
-        """Take one step of the optimizer down the weighted sum of the three losses.
-
-        Args:
-            losses: policy_loss, value_loss and entropy_loss of every sample, [S, B].
-            weight: each sample's share of its Session's loss, [S, B].
-            entropy_coef: weight of the entropy loss, [S, 1].
-            active: [S, 1], 0 for Sessions that do not take this step.
-
-        Returns:
-            The norm of each Session's gradient before it was clipped, [S].
-        """
-        total = losses["policy_loss"] + self.value_coef * losses["value_loss"] + entropy_coef * losses["entropy_loss"]
-        return self.learners["agent"].step(total, weight, active)
-
-    def update_schedules(self, progress: float) -> torch.Tensor:
-        """Set the learning rate of a learning call, and return the weight of the entropy bonus in it, [S, 1]."""
-        self.update_learning_rates(progress)
-        entropy_coef: torch.Tensor = scheduled(self.entropy_schedule, self.entropy_coef, self.entropy_final, progress)
+    def update_schedules(self, fraction_done: float) -> torch.Tensor:
+        """Set the learning rate of a learning call, and return its weight of the entropy bonus, [S, 1]."""
+        self.update_learning_rates(fraction_done)
+        entropy_coef: torch.Tensor = scheduled(
+            self.entropy_schedule, self.entropy_coef, self.entropy_final, fraction_done
+        )
         return entropy_coef
 
-    def describe(
-        self, losses: dict[str, torch.Tensor], weight: torch.Tensor, entropy_coef: torch.Tensor
+    def step(
+        self, losses: dict[str, torch.Tensor], weights: torch.Tensor, mask: torch.Tensor, entropy_coef: torch.Tensor
+    ) -> torch.Tensor:
+        """Take an optimizer step on policy_loss + value_coef * value_loss + entropy_coef * entropy_loss.
+
+        Args:
+            losses: the three losses of every sample by name, [S, B].
+            weights: weights of the samples, [S, B].
+            mask: 1 for Sessions that take this step, 0 for others, [S, 1].
+            entropy_coef: [S, 1].
+
+        Returns:
+            The norm of each Session's gradient before clipping, [S].
+        """
+        total = losses["policy_loss"] + self.value_coef * losses["value_loss"] + entropy_coef * losses["entropy_loss"]
+        return self.learners["agent"].step(total, weights, mask)
+
+    def loss_metrics(
+        self, losses: dict[str, torch.Tensor], weights: torch.Tensor, entropy_coef: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Return the metrics [S] that every step of the optimizer has."""
-        metrics = {name: average(loss.detach(), weight) for name, loss in losses.items()}
+        """Return the metrics [S] of a step's losses."""
+        metrics = {name: weighted_mean(loss.detach(), weights) for name, loss in losses.items()}
         return metrics | {
             "entropy": -metrics["entropy_loss"],
             "learning_rate": self.learning_rate[:, 0],
             "ent_coef": entropy_coef[:, 0],
         }
 
-
-def share(usable: torch.Tensor) -> torch.Tensor:
-    """Return each sample's share [..., B] of an average over the usable ones (1 or 0, [..., B])."""
-    return usable / usable.sum(-1, keepdim=True).clamp(min=1.0)
-
-
-def any_usable(weight: torch.Tensor) -> torch.Tensor:
-    """Return 1 for each Session that has a sample to learn from, 0 for others: [S, 1] of weights [S, B]."""
-    return (weight.sum(-1, keepdim=True) > 0).to(weight.dtype)
-
-
-def average(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return the weighted average over the last axis."""
-    return (values * weight).sum(-1)
-
-
-def normalize(advantage: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return advantages [..., B] with weighted mean 0 and deviation 1."""
-    centered = advantage - average(advantage, weight).unsqueeze(-1)
-    return centered / (average(centered.square(), weight).sqrt().unsqueeze(-1) + 1e-8)
-
-
-def approximate_kl(log_ratio: torch.Tensor) -> torch.Tensor:
-    """Return an estimate, 0 or more, of KL(old || new) from log(new / old) of actions drawn from old.
-
-    Schulman 2020, "Approximating KL divergence", estimator k3.
-    """
-    return log_ratio.exp() - 1 - log_ratio
-
-
-def explained_variance(value: torch.Tensor, returns: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return 1 - Var(returns - value) / Var(returns) over samples [S, B]: 1 is perfect, 0 no better than a constant."""
-
-    def variance(x: torch.Tensor) -> torch.Tensor:
-        return average((x - average(x, weight).unsqueeze(-1)).square(), weight)
-
-    return 1 - variance(returns - value) / variance(returns).clamp(min=1e-8)
+    def imitate(
+        self,
+        rollout: Rollout,
+        value: torch.Tensor,
+        streams: list[Streams],
+        fraction_done: float,
+        steps: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Return the metrics of self-imitation after a horizon, and all its learning steps; empty if it is off."""
+        return self.imitation.learn(self, rollout, value, streams, fraction_done, steps) if self.imitation else {}

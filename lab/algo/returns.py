@@ -1,13 +1,14 @@
 """Return arithmetic: pure functions of one horizon of steps.
 
-Time is the first axis; any axes may follow. A step's `discount` is gamma, or 0 where the episode terminated in it. Its
-`cut` is 1 where the episode went no further in the data although it had a future: a truncation. There the return is
-completed by the value of the state it stopped in, as it is at the end of the horizon.
+Time is the first axis; any axes may follow. A step's `discount` is gamma, or 0 where the episode terminated. Its `cut`
+is 1 where the episode was truncated: there the value of its last state completes the return, as at the end of the
+horizon.
 """
 
 from __future__ import annotations
 
 from lab.common.imports import torch
+from lab.net.schedule import Scalar
 
 
 def lambda_return(
@@ -15,29 +16,29 @@ def lambda_return(
     discount: torch.Tensor,
     next_value: torch.Tensor,
     cut: torch.Tensor,
-    lam: torch.Tensor | float,
+    lambda_: Scalar,
 ) -> torch.Tensor:
-    """Return G_t = r_t + discount_t * ((1 - lam) * v_{t+1} + lam * G_{t+1}), with v_{t+1} for G_{t+1} at a cut.
+    """Return G_t = r_t + discount_t * ((1 - lambda) * v_{t+1} + lambda * G_{t+1}), with v_{t+1} for G_{t+1} at a cut.
 
-    Sutton & Barto 2018, equation 12.18 (episodic case); lam = 1 gives discounted Monte-Carlo returns.
+    Sutton & Barto 2018, equation 12.18 (episodic case); lambda = 1 gives discounted Monte-Carlo returns.
 
     Args:
         reward: [T, ...].
         discount: [T, ...].
         next_value: value of the state that each step led to, [T, ...].
         cut: [T, ...].
-        lam: a number, or a tensor that broadcasts against [...].
+        lambda_: a number, or a tensor that broadcasts against [...].
 
     Returns:
         [T, ...].
     """
-    carried = discount * lam * (1 - cut)
+    carried = discount * lambda_ * (1 - cut)
     local = reward + (discount - carried) * next_value
-    following = next_value[-1]
+    later = next_value[-1]
     returns = []
     for base, factor in zip(reversed(local.unbind(0)), reversed(carried.unbind(0)), strict=True):
-        following = base + factor * following
-        returns.append(following)
+        later = base + factor * later
+        returns.append(later)
     return torch.stack(returns[::-1])
 
 
@@ -46,7 +47,7 @@ def gae(
     discount: torch.Tensor,
     value: torch.Tensor,
     cut: torch.Tensor,
-    lam: torch.Tensor | float,
+    lambda_: Scalar,
 ) -> torch.Tensor:
     """Return generalized advantage estimates [T, ...] (Schulman et al. 2016, equation 16).
 
@@ -55,9 +56,9 @@ def gae(
         discount: [T, ...].
         value: values of the states before each step and after the last, [T + 1, ...].
         cut: [T, ...].
-        lam: a number, or a tensor that broadcasts against [...].
+        lambda_: a number, or a tensor that broadcasts against [...].
     """
-    return lambda_return(reward, discount, value[1:], cut, lam) - value[:-1]
+    return lambda_return(reward, discount, value[1:], cut, lambda_) - value[:-1]
 
 
 def n_step_return(
@@ -65,14 +66,14 @@ def n_step_return(
 ) -> torch.Tensor:
     """Return the sum of up to n discounted rewards, completed by the value of the state reached (Sutton & Barto 7.1).
 
-    It stops early where an episode ends and at the end of the horizon.
+    It has fewer rewards where an episode ends and at the end of the horizon.
 
     Args:
         reward: [T, ...].
         discount: [T, ...].
         next_value: value of the state that each step led to, [T, ...].
         cut: [T, ...].
-        n: 1 or more.
+        n: number of rewards, 1 or more.
 
     Returns:
         [T, ...].
@@ -80,14 +81,14 @@ def n_step_return(
     one_step = reward + discount * next_value
     returns = one_step
     for _ in range(n - 1):
-        # k-step returns from (k - 1)-step ones: one step, then what the next step's return was.
+        # A k-step return is one step, followed by the (k - 1)-step return of the next.
         onward = (1 - cut[:-1]) * discount[:-1]
         returns = torch.cat([one_step[:-1] + onward * (returns[1:] - next_value[:-1]), one_step[-1:]])
     return returns
 
 
-def completed(done: torch.Tensor, newest: int) -> torch.Tensor:
-    """Return 1 for the steps [T, ...] of episodes that ended within the newest steps, 0 for those of any other.
+def episode_ended(done: torch.Tensor, newest: int) -> torch.Tensor:
+    """Return 1 for steps [T, ...] of episodes that ended within the newest steps, 0 for others.
 
     Args:
         done: 1 where an episode ended, [T, ...].

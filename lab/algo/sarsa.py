@@ -5,29 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab.algo.online import Online
-from lab.algo.value_based import taken
+from lab.algo.returns import lambda_return
+from lab.algo.samples import gather_actions
+from lab.algo.value_based import OnPolicyValueBased
 from lab.common.imports import torch
+from lab.common.streams import Streams
 
 if TYPE_CHECKING:
     from lab.memory.rollout import Rollout
 
 
 @dataclass
-class SARSA(Online):
-    """Learn the values of the policy that acts, exploration included, from the actions that it really took.
+class SARSA(OnPolicyValueBased):
+    """Learns the values of the policy that acts, exploration included.
 
-    With lam = 0 that is one-step SARSA. Where no next action was taken, at the end of the horizon and where an episode
-    was truncated, its expectation takes the place; with `expected` it does at every step.
+    The return is G_t = r_t + gamma ((1 - lambda) Q(s_t+1, a_t+1) + lambda G_t+1) (equation 12.19); one-step SARSA has
+    lambda = 0. The expectation over the policy replaces Q(s_t+1, a_t+1) where no next action was taken, at the end of
+    the horizon and of a truncated episode, and with `expected` everywhere (equation 12.20).
     """
 
-    expected: bool  # whether the expectation over the next action takes the place of the action taken (Expected SARSA)
+    expected: bool
 
-    def following(self, values: torch.Tensor, rollout: Rollout, progress: float) -> torch.Tensor:
-        """Return what (1 - lam) weighs in equation 12.19 of the book, or with `expected` in 12.20."""
-        expectation = self.exploration.expectation(values[1:], progress)
-        if self.expected:
-            return expectation
-        next_taken = taken(values[1:-1], rollout.action[1:])
-        onward = torch.where(rollout.done[:-1] > 0, expectation[:-1], next_taken)
-        return torch.cat([onward, expectation[-1:]])
+    def learn(
+        self, rollout: Rollout, streams: list[Streams], fraction_done: float, diagnose: bool
+    ) -> dict[str, torch.Tensor]:
+        values = self.rollout_values(rollout)
+        next_value = self.exploration.expectation(values[1:], fraction_done)
+        if not self.expected:
+            of_next_action = gather_actions(values[1:-1], rollout.action[1:])
+            onward = torch.where(rollout.done[:-1] > 0, next_value[:-1], of_next_action)
+            next_value = torch.cat([onward, next_value[-1:]])
+        discount = self.gamma * (1 - rollout.terminated)
+        returns = lambda_return(rollout.reward, discount, next_value, rollout.truncated, self.td_lambda)
+        return self.fit(rollout, values, returns, streams, fraction_done)

@@ -1,131 +1,106 @@
-"""Self-imitation learning (Oh et al. 2018, https://arxiv.org/abs/1806.05635), an addition to A2C and PPO."""
+"""Self-imitation learning (Oh et al. 2018, https://arxiv.org/abs/1806.05635), a part of A2C and PPO."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge
 
-from lab.algo.on_policy import OnPolicy, any_usable, average
+from lab.algo.samples import has_samples, weighted_mean
 from lab.common.imports import torch
 from lab.common.streams import Streams
-from lab.env.spec import EnvSpec
+from lab.common.validation import Count, Natural
 from lab.errors import LabError, require
 from lab.memory.spec import ReplaySpec
+from lab.net.schedule import Scalar
 
 if TYPE_CHECKING:
-    from lab.env.vector import Spaces
+    from lab.algo.on_policy import OnPolicy
+    from lab.memory.episodes import EpisodeReplay
     from lab.memory.rollout import Rollout
-    from lab.net.net import Net
-
-METRICS = ("sil_policy_loss", "sil_value_loss", "sil_better_fraction")
 
 
 @dataclass
-class SILSpec:
-    """How much is learned from one's own past episodes."""
+class SelfImitation:
+    """Learns from past steps of the agent that did better than their value.
 
-    gradient_steps: int  # learning steps after each horizon, 0 for none
-    batch_size: int  # past steps in a learning step
-    policy_coef: float  # weight of the policy loss
-    value_coef: float  # weight of the value loss
-    memory: ReplaySpec
-
-    def check(self, key: str, samples: int) -> None:
-        """Raise LabError for a value that is not allowed; `key` names the group, a horizon has so many samples."""
-        require(self.gradient_steps >= 0, f"{key}.gradient_steps", self.gradient_steps, "0 (none) or more")
-        require(self.batch_size >= 1, f"{key}.batch_size", self.batch_size, "1 or more")
-        require(self.policy_coef >= 0, f"{key}.policy_coef", self.policy_coef, "0 or more")
-        require(self.value_coef >= 0, f"{key}.value_coef", self.value_coef, "0 or more")
-        combined, newest = self.memory.combined, "false, as the newest step has no return yet"
-        require(not combined, f"{key}.memory.combined", combined, newest)
-        size, enough = self.memory.size, self.gradient_steps == 0 or self.memory.size >= samples
-        require(enough, f"{key}.memory.size", size, f"{samples} or more (a horizon)")
-
-
-@dataclass
-class SelfImitation(OnPolicy):
-    """Learns from the steps it has just taken and, if asked to, from past ones that did better than expected.
-
-    The paper takes returns R of finished episodes to be lower bounds of what the best policy gets (section 4.1). That
-    of a truncated episode would not be one without what would have followed; the value of the state it stopped in,
-    which the best policy's is at least, completes it.
+    The paper takes returns R of finished episodes as lower bounds of the best policy's value (section 4.1). The return
+    of a truncated episode lacks the rest, so the value of its last state completes it.
     """
 
-    sil: SILSpec
+    gradient_steps: Natural
+    batch_size: Count
+    policy_coef: Annotated[Scalar, Ge(0)]
+    value_coef: Annotated[Scalar, Ge(0)]
+    memory: ReplaySpec
 
-    def check(self, env: EnvSpec) -> None:
-        super().check(env)
-        self.sil.check("algo.sil", self.horizon * env.num_envs)
+    METRICS: ClassVar[tuple[str, ...]] = ("sil_policy_loss", "sil_value_loss", "sil_better_fraction")
 
-    def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
-        super().check_spaces(spaces, env)
-        if self.sil.gradient_steps:
-            self.sil.memory.check_observations("algo.sil.memory", spaces.observation, env.id)
+    def check(self, key: str, samples: int) -> None:
+        """Raise LabError for values that do not fit; `key` names the group, `samples` counts those of a horizon."""
+        combined, size = self.memory.combined, self.memory.size
+        require(not combined, f"{key}.memory.combined", combined, "false, as the newest step has no return yet")
+        require(size >= samples, f"{key}.memory.size", size, f"{samples} or more (a horizon)")
 
-    def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
-        super().build(spaces, net, streams, device)
-        self._observations = spaces.observation
-
-    def allocate(self, num_envs: int) -> None:
+    def allocate(self, agent: OnPolicy, num_envs: int) -> EpisodeReplay:
+        """Return an empty memory of the agent's episodes."""
         from lab.memory.episodes import EpisodeReplay
 
-        if not self.sil.gradient_steps:
-            return
-        if self.carry_size:
+        if agent.carry_size:
             raise LabError(
-                f"algo.sil.gradient_steps={self.sil.gradient_steps} is not allowed with a recurrent network: past"
+                f"algo.sil.gradient_steps={self.gradient_steps} is not allowed with a recurrent network: past"
                 " steps are drawn one by one, without those before them. Use algo.sil.gradient_steps=0."
             )
-        stack = len(self.active)
-        self.replay: EpisodeReplay | None = EpisodeReplay(
-            self.sil.memory, self._observations, self.example_action(), stack, num_envs, self.horizon
-        )
+        stack, example = len(agent.active), agent.example_action()
+        return EpisodeReplay(self.memory, agent.spaces.observation, example, stack, num_envs, agent.horizon)
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return (*super().metrics, *METRICS) if self.sil.gradient_steps else super().metrics
-
-    def imitate(
+    def learn(
         self,
+        agent: OnPolicy,
         rollout: Rollout,
         value: torch.Tensor,
         streams: list[Streams],
-        progress: float,
-        metrics: dict[str, torch.Tensor],
+        fraction_done: float,
+        steps: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """Remember a horizon of steps, and learn from finished episodes (algorithm 1).
+        """Store a horizon of steps, and learn from finished episodes (algorithm 1).
+
+        The losses are -log pi(a|s) (R - V(s))+ and 1/2 (R - V(s))+^2 (equations 2 and 3).
 
         Args:
+            agent: the algorithm that this is a part of.
             rollout: the steps.
             value: of every state of the rollout, [T + 1, S, E].
             streams: each Session's random streams.
-            progress: share of the Session's frames that are done.
-            metrics: of what was learned from the horizon itself.
+            fraction_done: fraction of the Session's frames that are done.
+            steps: learning steps that the agent has taken from the horizon, [S].
 
         Returns:
-            Metrics [S] beside those, and all `steps` that the optimizer took.
+            Metrics [S], and `steps` with those of this call.
         """
-        if not self.sil.gradient_steps:
-            return {}
-        assert self.replay
-        self.replay.add_episodes(rollout, value[1:], self.gamma)
-        size = (self.sil.gradient_steps, self.sil.batch_size)
-        shares = np.stack([stream.minibatches.random(size) for stream in streams], 1)
-        totals = {name: torch.zeros_like(metrics["steps"]) for name in METRICS}
-        steps = metrics["steps"]
-        for drawn in shares:
-            batch = self.replay.sample(drawn, self.gamma, progress, rollout.statistics)
-            policy, now = self.policy_and_value({"observation": batch.observation})
-            better = (batch.reward - now).clamp(min=0)
-            policy_loss, value_loss = -policy.log_prob(batch.action) * better.detach(), 0.5 * better.square()
-            loss = self.sil.policy_coef * policy_loss + self.sil.value_coef * value_loss
-            active = self.active * any_usable(batch.weight)
-            self.learners["agent"].step(loss, batch.weight, active)
-            self.replay.update_priorities(batch, better)
-            steps = steps + active[:, 0]
-            found = (policy_loss.detach(), value_loss.detach(), (better > 0).to(better.dtype))
-            for name, each in zip(METRICS, found, strict=True):
-                totals[name] = totals[name] + average(each, batch.weight) / self.sil.gradient_steps
+        from lab.memory.episodes import EpisodeReplay
+
+        replay = agent.replay
+        assert isinstance(replay, EpisodeReplay)
+        replay.add_episodes(rollout, value[1:], agent.gamma)
+        uniforms = np.stack(
+            [stream.minibatches.random((self.gradient_steps, self.batch_size)) for stream in streams], 1
+        )
+        totals = {name: torch.zeros_like(steps) for name in self.METRICS}
+        for drawn in uniforms:
+            batch = replay.sample(drawn, agent.gamma, fraction_done, rollout.statistics)
+            policy, values = agent.policy_and_value({"observation": batch.observation})
+            better = (batch.reward - values).clamp(min=0)
+            policy_loss = -policy.log_prob(batch.action) * better.detach()
+            value_loss = 0.5 * better.square()
+            mask = agent.active * has_samples(batch.weight)
+            total = self.policy_coef * policy_loss + self.value_coef * value_loss
+            agent.learners["agent"].step(total, batch.weight, mask)
+            replay.update_priorities(batch, better)
+            steps = steps + mask[:, 0]
+            metrics = (policy_loss.detach(), value_loss.detach(), (better > 0).to(steps.dtype))
+            for name, metric in zip(self.METRICS, metrics, strict=True):
+                totals[name] = totals[name] + weighted_mean(metric, batch.weight) / self.gradient_steps
         return totals | {"steps": steps}

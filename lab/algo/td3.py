@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from annotated_types import Ge, Gt, Le
 
 from lab.algo.actor_critic import ActorCritic
-from lab.algo.off_policy import shares
+from lab.algo.samples import sample_weights, weighted_mean
 from lab.common.imports import torch
 from lab.common.streams import Streams
-from lab.env.spec import EnvSpec
-from lab.errors import require
+from lab.net.schedule import Scalar
 
 if TYPE_CHECKING:
     from lab.env.vector import Spaces
@@ -23,62 +23,60 @@ if TYPE_CHECKING:
 class TD3(ActorCritic):
     """A deterministic policy climbs the values of the first critic; noise explores around its actions."""
 
-    exploration_noise: float  # deviation of the noise on actions, of which the bounds are -1 and 1
-    target_policy_noise: float  # deviation of the noise on the actions that targets are computed of
-    target_noise_clip: float  # bound on that noise
-    tau: float  # share of the way that targets move with every step of the policy
+    exploration_noise: Annotated[Scalar, Ge(0)]
+    target_policy_noise: Annotated[Scalar, Ge(0)]
+    target_noise_clip: Annotated[Scalar, Ge(0)]
+    tau: Annotated[Scalar, Gt(0), Le(1)]
 
-    SERVES_CHOICES: ClassVar[bool] = False
-
-    def check(self, env: EnvSpec) -> None:
-        super().check(env)
-        for key in ("exploration_noise", "target_policy_noise", "target_noise_clip"):
-            require(getattr(self, key) >= 0, f"algo.{key}", getattr(self, key), "0 or more")
-        require(0 < self.tau <= 1, "algo.tau", self.tau, "above 0, up to 1")
+    SERVES_DISCRETE: ClassVar[bool] = False
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
-        from torch import nn
+        super().build(spaces, net, streams, device)
+        self.target_actor = self.add_target("actor", "target_actor", self.actor)
+        self.target = self.add_target("critic", "target", self.critic)
 
-        from lab.net.network import Parameters
-
-        self.build_networks(spaces, net, streams, device)
-        self.target_actor, self.target = copy.deepcopy(self.actor), copy.deepcopy(self.critic)
-        self.targets["actor"] = Parameters(nn.ModuleDict({"target_actor": self.target_actor}))
-        self.targets["critic"] = Parameters(nn.ModuleDict({"target": self.target}))
-
-    @property
-    def outputs(self) -> int:
-        return 1
-
-    def choose(self, observation: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+    def choose_actions(self, observation: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         action = torch.tanh(self.actor(observation, "policy")[0])
-        return action if noise is None else disturbed(action, noise * wide(self.exploration_noise))
+        return action if noise is None else add_noise(action, noise * per_action(self.exploration_noise))
 
-    def next_values(self, observation: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        # Target policy smoothing (section 5.3): like actions are to have like values.
-        bound = wide(self.target_noise_clip)
-        smoothing = (noise * wide(self.target_policy_noise)).clamp(-bound, bound)
-        action = disturbed(torch.tanh(self.target_actor(observation, "policy")[0]), smoothing)
-        first, second = self.values(self.target, observation, action)
-        return torch.minimum(first, second)
+    def update(
+        self, batch: Batch, streams: list[Streams], mask: torch.Tensor, diagnose: bool
+    ) -> dict[str, torch.Tensor]:
+        noise, _ = self.draw_update_noise(streams)
+        metrics = self.update_critic(batch, noise, mask, diagnose)
+        if self.is_policy_step:
+            metrics |= self.update_actor(batch, mask)
+            for name, target in self.targets.items():
+                target.polyak_update(self.learners[name].parameters, self.tau * mask)
+        return metrics
 
-    def improve_policy(self, batch: Batch, noise: torch.Tensor, active: torch.Tensor) -> dict[str, torch.Tensor]:
+    def update_critic(
+        self, batch: Batch, noise: torch.Tensor, mask: torch.Tensor, diagnose: bool
+    ) -> dict[str, torch.Tensor]:
+        """Fit both critics to y = r + gamma min_i Q'_i(s', clip(pi'(s') + clip(noise)))."""
+        with torch.no_grad():
+            # Target policy smoothing (section 5.3): similar actions are to have similar values.
+            bound = per_action(self.target_noise_clip)
+            smoothing = (noise * per_action(self.target_policy_noise)).clamp(-bound, bound)
+            next_action = add_noise(torch.tanh(self.target_actor(batch.next_observation, "policy")[0]), smoothing)
+            next_value = torch.minimum(*self.q_values(self.target, batch.next_observation, next_action))
+            target = batch.reward + batch.discount * next_value
+        return self.step_critic(batch, self.batch_q_values(batch), target, mask, diagnose)
+
+    def update_actor(self, batch: Batch, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Take a step of the policy on -Q_1(s, pi(s))."""
         action = torch.tanh(self.actor(batch.observation, "policy")[0])
         losses = -self.critic["q1"](batch.observation, "value", extra=action)[0].squeeze(-1)
-        norm = self.learners["actor"].step(losses, batch.weight, active)
-        return {"actor_loss": (losses.detach() * shares(batch)).sum(-1), "actor_grad_norm": norm}
-
-    def follow(self, active: torch.Tensor) -> None:
-        if self.improving:
-            for name, target in self.targets.items():
-                target.polyak_update(self.learners[name].parameters, self.tau * active)
+        norm = self.learners["actor"].step(losses, batch.weight, mask)
+        weights = sample_weights(batch.weight)
+        return {"actor_loss": weighted_mean(losses.detach(), weights), "actor_grad_norm": norm}
 
 
-def wide(value: float | torch.Tensor) -> torch.Tensor:
-    """Return a hyperparameter, a number or [S, 1], such that it broadcasts against actions [S, B, A]."""
+def per_action(value: Scalar) -> torch.Tensor:
+    """Return a hyperparameter in a shape that broadcasts with actions, [S, 1, 1]."""
     return torch.as_tensor(value).reshape(-1, 1, 1)
 
 
-def disturbed(action: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Return actions with noise, kept between their bounds."""
+def add_noise(action: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Return actions with noise, clipped to their bounds."""
     return (action + noise).clamp(-1.0, 1.0)

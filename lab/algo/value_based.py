@@ -1,37 +1,57 @@
-"""What SARSA, DQN and PQN share: a network of action values, and exploration around the highest of them."""
+"""The base of SARSA, PQN and DQN: a network of action values, and exploration around the highest of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from annotated_types import Ge, Le
 
 from lab.algo.algorithm import Algorithm
 from lab.algo.exploration import ExplorationSpec
+from lab.algo.samples import (
+    check_batch_size,
+    draw_orders,
+    explained_variance,
+    gather_actions,
+    has_samples,
+    sample_weights,
+    weighted_mean,
+)
 from lab.common.imports import torch
 from lab.common.streams import Streams
+from lab.common.validation import Count
 from lab.env.spec import EnvSpec
 from lab.errors import LabError
+from lab.net.optimizer import OptimizerSpec
+from lab.net.schedule import Scalar
 
 if TYPE_CHECKING:
     from lab.env.vector import Spaces
+    from lab.memory.rollout import Rollout
     from lab.net.net import Net
     from lab.net.network import StackedNetwork
 
 
 @dataclass
 class ValueBased(Algorithm):
-    """Chooses the action of the highest value, now and then another one."""
+    """Chooses the action of the highest value, or explores.
 
-    dueling: bool  # whether the value of a state and the advantages of actions have outputs of their own
+    The network's outputs for all actions are their values, [S, B, A], or atoms of their distribution, [S, B, A, N].
+    """
+
+    dueling: bool
     exploration: ExplorationSpec
+    optimizer: OptimizerSpec
 
     if TYPE_CHECKING:
-        network: StackedNetwork  # that acts, set by `build`
+        network: StackedNetwork  # set by `build`
 
     def check(self, env: EnvSpec) -> None:
         super().check(env)
         self.exploration.check("algo.exploration")
+        self.optimizer.check("algo.optimizer")
 
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
         import gymnasium as gym
@@ -44,47 +64,138 @@ class ValueBased(Algorithm):
             )
 
     def build_network(
-        self, spaces: Spaces, net: Net, streams: list[Streams], atoms: int = 0, noisy: bool = False
+        self, spaces: Spaces, net: Net, streams: list[Streams], num_atoms: int = 0, noisy: bool = False
     ) -> StackedNetwork:
-        """Return a network of action values, or of so many atoms, N, of their distribution; 0 for values alone."""
+        """Return a network of action values, or of the atoms of their distribution if there are any."""
         from lab.net.net import Output
 
-        self.choices, self.atom_count = int(spaces.action.n), atoms  # type: ignore[attr-defined]
+        self.num_actions, self.num_atoms = int(spaces.action.n), num_atoms  # type: ignore[attr-defined]
         ones = [1.0] * len(streams)
-        outputs = [Output("advantage", self.choices * max(atoms, 1), ones, noisy)]
+        outputs = [Output("advantage", self.num_actions * max(num_atoms, 1), ones, noisy)]
         if self.dueling:
-            outputs.append(Output("value", max(atoms, 1), ones, noisy))
+            outputs.append(Output("value", max(num_atoms, 1), ones, noisy))
         return net.build(spaces.observation, outputs, [stream.initialization for stream in streams])
 
-    def atoms_of(self, network: Callable[..., tuple[torch.Tensor, ...]], observation: torch.Tensor) -> torch.Tensor:
-        """Return what the network says of every action, [S, B, A] or [S, B, A, N], of observations [S, B, ...]."""
+    def action_outputs(
+        self, network: Callable[..., tuple[torch.Tensor, ...]], observation: torch.Tensor
+    ) -> torch.Tensor:
+        """Return a network's outputs for all actions, of observations [S, B, ...]."""
         outputs = network(observation, "advantage", "value") if self.dueling else network(observation, "advantage")
-        if self.atom_count:
-            outputs = tuple(output.unflatten(-1, (-1, self.atom_count)) for output in outputs)
+        if self.num_atoms:
+            outputs = tuple(output.unflatten(-1, (-1, self.num_atoms)) for output in outputs)
         if not self.dueling:
             return outputs[0]
         advantage, value = outputs
         return value + advantage - advantage.mean(2, keepdim=True)  # Wang et al. 2016, equation 9
 
-    def values(self, atoms: torch.Tensor) -> torch.Tensor:
-        """Return the values of actions, [S, B, A], of what the network says of them, [S, B, A] or [S, B, A, N]."""
-        return atoms
+    def expectation(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the values that the network's outputs stand for, without their last axis if it is one of atoms."""
+        return outputs
 
-    def noise(self, steps: int, num_envs: int, streams: list[Streams], progress: float) -> torch.Tensor:
-        return self.exploration.noise((steps, num_envs), self.choices, streams, progress)
+    def q_values(self, observation: torch.Tensor) -> torch.Tensor:
+        """Return the values of all actions, [S, B, A], of observations [S, B, ...]."""
+        return self.expectation(self.action_outputs(self.network, observation))
+
+    def draw_noise(self, steps: int, num_envs: int, streams: list[Streams], fraction_done: float) -> torch.Tensor:
+        return self.exploration.draw_noise((steps, num_envs), self.num_actions, streams, fraction_done)
 
     def act(
         self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
-            values = self.values(self.atoms_of(self.network, observation))
+            values = self.q_values(observation)
         return (values if noise is None else values + noise).argmax(-1), carry
 
 
-def taken(values: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-    """Return what a network says of actions [...], of what it says of all: values [..., A], or atoms [..., A, N]."""
-    index = action.unsqueeze(-1)
-    if values.dim() == index.dim():
-        return values.gather(-1, index).squeeze(-1)
-    index = index.unsqueeze(-1).expand(*index.shape, values.shape[-1])
-    return values.gather(-2, index).squeeze(-2)
+@dataclass
+class OnPolicyValueBased(ValueBased):
+    """Action values that move toward the lambda-returns of the steps just taken, without memory or target network.
+
+    Subclasses compute the value that completes a one-step return.
+    """
+
+    td_lambda: Annotated[Scalar, Ge(0), Le(1)]
+    epochs: Count
+    batch_size: int | None
+
+    METRICS: ClassVar[tuple[str, ...]] = (
+        "q_loss", "q_values", "td_error", "explained_variance", "exploration_rate", "grad_norm", "learning_rate",
+    )  # fmt: skip
+
+    def check(self, env: EnvSpec) -> None:
+        super().check(env)
+        if self.batch_size is not None:
+            check_batch_size(self.batch_size, self.horizon, env.num_envs)
+
+    def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
+        from torch import nn
+
+        from lab.net.learner import Learner
+
+        super().build(spaces, net, streams, device)
+        self.network = self.build_network(spaces, net, streams)
+        self.learners["q"] = Learner(nn.ModuleDict({"q": self.network}), self.optimizer, device)
+
+    def rollout_values(self, rollout: Rollout) -> torch.Tensor:
+        """Return the values of all actions in every state of a rollout, [T + 1, S, E, A], without gradients."""
+        from lab.memory.rollout import by_session
+
+        length, stack, num_envs = rollout.observation.shape[:3]
+        with torch.no_grad():
+            values = self.q_values(by_session(rollout.observation))
+        return values.view(stack, length, num_envs, self.num_actions).transpose(0, 1)
+
+    def fit(
+        self,
+        rollout: Rollout,
+        values: torch.Tensor,
+        returns: torch.Tensor,
+        streams: list[Streams],
+        fraction_done: float,
+    ) -> dict[str, torch.Tensor]:
+        """Take steps on 1/2 (Q(s, a) - G)^2 in minibatches of a rollout, and return metrics [S].
+
+        Args:
+            rollout: T steps.
+            values: of all actions before these steps, [T + 1, S, E, A].
+            returns: G, [T, S, E].
+            streams: each Session's random streams.
+            fraction_done: fraction of the Session's frames that are done.
+        """
+        from lab.memory.rollout import by_session, minibatches
+
+        samples = {
+            "observation": by_session(rollout.observation[:-1]),
+            "action": by_session(rollout.action),
+            "returns": by_session(returns),
+            "mask": by_session(rollout.valid),
+        }
+        size = samples["mask"].shape[1]
+        count = size // (self.batch_size or size)
+        self.update_learning_rates(fraction_done)
+        totals: dict[str, torch.Tensor] = {}
+        for order in draw_orders(streams, self.epochs, size).to(returns.device):
+            for batch in minibatches(samples, order, count):
+                weights = sample_weights(batch["mask"])
+                value = gather_actions(self.q_values(batch["observation"]), batch["action"])
+                error = value - batch["returns"]
+                loss = 0.5 * error.square()
+                mask = self.active * has_samples(weights)
+                norm = self.learners["q"].step(loss, weights, mask)
+                step = {
+                    "steps": mask[:, 0],
+                    "q_loss": weighted_mean(loss.detach(), weights),
+                    "q_values": weighted_mean(value.detach(), weights),
+                    "td_error": weighted_mean(error.detach().abs(), weights),
+                    "grad_norm": norm,
+                }
+                totals = {name: totals.get(name, 0.0) + metric for name, metric in step.items()}
+
+        metrics = {name: total / (count * self.epochs) for name, total in totals.items()}
+        before = by_session(gather_actions(values[:-1], rollout.action))
+        return metrics | {
+            "steps": totals["steps"],
+            "learning_rate": self.learning_rate[:, 0],
+            "exploration_rate": returns.new_tensor(self.exploration.scheduled_values(fraction_done)),
+            "explained_variance": explained_variance(before, samples["returns"], sample_weights(samples["mask"])),
+        }

@@ -192,7 +192,7 @@ class Player:
                 observation = agent.normalize(torch.from_numpy(flatten(env.observation_space, raw))[None, None])
                 noise = None
                 if not self.deterministic:
-                    noise = agent.algorithm.noise(1, 1, agent.streams, self.fraction_done)[0]
+                    noise = agent.algorithm.draw_noise(1, 1, agent.streams, self.fraction_done)[0]
                 action, carry = agent.algorithm.act(observation, noise, carry)
                 raw, reward, terminated, truncated, _ = env.step(self.actions.convert(action[0].cpu().numpy())[0])
                 total, length, done = total + float(reward), length + 1, bool(terminated or truncated)

@@ -54,6 +54,8 @@ def describe(kind: Any) -> str:
             return f"{noun} from {bounds[Ge]} to {bounds[Le]}"
         if Ge in bounds and Lt in bounds:
             return f"{noun}, at least {bounds[Ge]} and below {bounds[Lt]}"
+        if Gt in bounds and Le in bounds:
+            return f"{noun} above {bounds[Gt]}, up to {bounds[Le]}"
         if Ge in bounds:
             return f"{noun}, {bounds[Ge]} or more"
         return f"{noun} above {bounds[Gt]}" if Gt in bounds else noun

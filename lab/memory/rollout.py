@@ -104,29 +104,20 @@ def by_environment(steps: Tensor) -> Tensor:
     return steps.movedim(0, 2).flatten(1, 2).contiguous()
 
 
-def shuffled(samples: dict[str, Tensor], order: Tensor, count: int) -> dict[str, Tensor]:
-    """Shuffle samples, or whole sequences of them, into minibatches.
+def minibatches(samples: dict[str, Tensor], order: Tensor, count: int) -> Iterator[dict[str, Tensor]]:
+    """Shuffle samples, or whole sequences of them, and yield minibatches, tensors [S, N / count, ...] by name.
 
     Args:
         samples: tensors [S, N, ...] by name; N may differ, if each is a multiple of U.
         order: a permutation of U for each Session, [S, U]: of samples, or of sequences of N / U samples.
         count: number of minibatches, which must divide U.
-
-    Returns:
-        The same names with tensors [S, count, N / count, ...].
     """
     stack, units = order.shape
     rows = (order + torch.arange(stack, device=order.device).unsqueeze(1) * units).flatten()
-    batches = {}
+    parts = {}
     for name, value in samples.items():
         number, shape = value.shape[1], value.shape[2:]
         flat = value.flatten(0, 1) if number == units else value.view(stack * units, number // units, *shape)
-        batches[name] = flat.index_select(0, rows).view(stack, count, number // count, *shape)
-    return batches
-
-
-def dealt(batches: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Yield minibatches, tensors [S, B, ...] by name, of what `shuffled` returned."""
-    parts = {name: value.unbind(1) for name, value in batches.items()}
-    for index in range(len(next(iter(parts.values())))):
+        parts[name] = flat.index_select(0, rows).view(stack, count, number // count, *shape).unbind(1)
+    for index in range(count):
         yield {name: part[index] for name, part in parts.items()}

@@ -94,12 +94,6 @@ class _Standardize(torch.autograd.Function):
         return (gradient - through).div_(deviation), None
 
 
-def sample_weights(mask: Tensor) -> Tensor:
-    """Return weights [S, B, 1] of an average over the rows of a mask [S, B], or over all rows if it has none."""
-    mask = torch.where(mask.sum(1, keepdim=True) > 0, mask, 1.0)
-    return (mask / mask.sum(1, keepdim=True)).unsqueeze(-1)
-
-
 def corrections(
     mean: Tensor, variance: Tensor, running_mean: Tensor, running_variance: Tensor
 ) -> tuple[Tensor, Tensor]:

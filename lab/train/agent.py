@@ -50,7 +50,7 @@ class Agent:
         self.spaces = {"observations": str(spaces.original), "actions": str(spaces.action)}
         self.streams = [Streams.spawn(spec.seed) for spec in specs]
         self.algorithm = stack([spec.algo for spec in specs], device, "algo")
-        self.algorithm.build(spaces, self.algorithm.normed(first.net), self.streams, device)
+        self.algorithm.build(spaces, self.algorithm.normalized_net(first.net), self.streams, device)
         if first.mode == "dev":
             self.algorithm.check_steps()
         self.moments: list[RunningMoments] = []

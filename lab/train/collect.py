@@ -56,7 +56,7 @@ class Collector:
     def collect(self, heartbeat: Callable[[], None] = lambda: None) -> Rollout:
         """Take a horizon of steps in every Session that has not failed; `heartbeat` is called after each step."""
         agent, algorithm = self.agent, self.agent.algorithm
-        noise = algorithm.noise(self.horizon, self.num_envs, agent.streams, self.frame / agent.spec.frames)
+        noise = algorithm.draw_noise(self.horizon, self.num_envs, agent.streams, self.frame / agent.spec.frames)
         noise = noise.to(agent.device)
         self._raw[0] = self._raw[-1]
         raw = torch.from_numpy(self._raw)

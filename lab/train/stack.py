@@ -158,7 +158,7 @@ class Stack:
             for s, record in enumerate(self.records):
                 if record.state == "running":
                     record.add_episodes(self.collector.episodes[s])
-        finite = algorithm.finite()
+        finite = algorithm.is_finite()
         for s in self.collector.alive[:]:
             if algorithm.problems and s in algorithm.problems:
                 self.collector.fail(s, algorithm.problems[s])

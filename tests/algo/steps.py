@@ -46,7 +46,7 @@ def made_up(agent: Agent, spaces: Spaces, steps: int, envs: int, ends_share: flo
     rng = np.random.default_rng(0)
     shape = (steps + 1, 1, envs, *spaces.observation.shape)
     observation = torch.tensor(rng.standard_normal(shape), dtype=torch.float32)
-    noise, carry = agent.algorithm.noise(steps, envs, agent.streams, 0.0), torch.zeros(1, envs, 0)
+    noise, carry = agent.algorithm.draw_noise(steps, envs, agent.streams, 0.0), torch.zeros(1, envs, 0)
     action = torch.stack([agent.algorithm.act(observation[t], noise[t], carry)[0] for t in range(steps)])
     shares = [1 - ends_share, ends_share / 2, ends_share / 2]
     ends = torch.tensor(rng.choice(3, size=(steps, 1, envs), p=shares))

@@ -159,7 +159,7 @@ def test_there_are_no_targets_and_acting_changes_no_moment() -> None:
     assert not algorithm.targets
     algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
     before = algorithm.weights(0)
-    noise = algorithm.noise(1, 4, agent.streams, 0.0)[0]
+    noise = algorithm.draw_noise(1, 4, agent.streams, 0.0)[0]
     algorithm.act(rollout.observation[0], noise, torch.zeros(1, 4, 0))
     after = algorithm.weights(0)
     assert any("variance" in name for name in before)
@@ -192,7 +192,7 @@ def test_batches_are_corrected_after_the_warmup_and_not_before() -> None:
 
 
 def test_values_that_are_not_allowed() -> None:
-    with pytest.raises(LabError, match=r"algo.norm_warmup must be 0 batches or more"):
+    with pytest.raises(LabError, match=r"algo.norm_warmup must be a whole number, 0 or more"):
         specs("algo=crossq", "algo.norm_warmup=-1")
     with pytest.raises(LabError, match=r"algo.norm=batch is not allowed: algo.norm must be one of batch_renorm, layer"):
         specs("algo=crossq", "algo.norm=batch")

@@ -47,7 +47,7 @@ def test_law_1_interrupted_and_resumed_is_as_uninterrupted(tmp_path: Path, kind:
     whole, parts = ([RunDir(tmp_path / name / str(spec.seed)) for spec in made] for name in ("whole", "parts"))
     assert go_on(made, whole) == ["completed"] * 2
     for number, happen in ((5, asked), (12, killed)):
-        assert go_on(made, parts, (OnPolicy, "descend", number, happen)) == ["interrupted"] * 2
+        assert go_on(made, parts, (OnPolicy, "step", number, happen)) == ["interrupted"] * 2
     assert go_on(made, parts) == ["completed"] * 2
     assert [result(one) for one in parts] == [result(other) for other in whole]
 

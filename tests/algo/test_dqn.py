@@ -144,7 +144,7 @@ def test_noise_is_drawn_for_acting_and_learning_and_left_out_of_evaluation() -> 
     observation, carry = torch.randn(1, 500, 6), torch.zeros(1, 500, 0)
 
     def acts() -> torch.Tensor:
-        return algorithm.act(observation, algorithm.noise(1, 500, agent.streams, 0.5)[0], carry)[0]
+        return algorithm.act(observation, algorithm.draw_noise(1, 500, agent.streams, 0.5)[0], carry)[0]
 
     assert not torch.equal(acts(), acts()), "noise explores"
     assert torch.equal(algorithm.act(observation, None, carry)[0], algorithm.act(observation, None, carry)[0])
@@ -176,6 +176,7 @@ def test_a_copied_target_waits_for_its_step() -> None:
     found = []
     for _ in range(6):
         batch = algorithm.replay.sample(np.zeros((1, B)), algorithm.gamma, 0.5)  # type: ignore[union-attr]
+        algorithm.num_updates += 1
         algorithm.update(batch, agent.streams, algorithm.active, diagnose=True)
         found.append(same())
     assert found == [False, False, True, False, False, True]

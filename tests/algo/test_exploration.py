@@ -9,6 +9,7 @@ from lab.algo.algorithm import stack
 from lab.algo.exploration import ExplorationSpec
 from lab.common.streams import Streams
 from lab.errors import LabError
+from tests.helpers import specs
 
 USUAL = ExplorationSpec("epsilon_greedy", start=1.0, final=0.1, schedule="linear", fraction=0.5, cycles=2)
 
@@ -28,20 +29,20 @@ def made(sessions: int = 1, **changed: Any) -> ExplorationSpec:
     ],
 )
 def test_values_over_a_session(schedule: str, expected: list[float]) -> None:
-    found = [made(schedule=schedule).values(progress)[0] for progress in (0.0, 0.25, 0.5, 1.0)]
+    found = [made(schedule=schedule).scheduled_values(progress)[0] for progress in (0.0, 0.25, 0.5, 1.0)]
     assert found == pytest.approx(expected)
 
 
 def test_a_periodic_schedule_falls_and_begins_again() -> None:
     spec = made(schedule="periodic")
-    found = [spec.values(progress)[0] for progress in (0.0, 0.125, 0.2499, 0.25, 0.375, 0.4999)]
+    found = [spec.scheduled_values(progress)[0] for progress in (0.0, 0.125, 0.2499, 0.25, 0.375, 0.4999)]
     assert found == pytest.approx([1.0, 0.55, 0.1, 1.0, 0.55, 0.1], abs=1e-3)
 
 
 def test_actions_are_random_as_often_as_asked_for() -> None:
     spec = made(2, start=0.3, schedule="constant")
     values = torch.tensor([0.0, 5.0, 1.0])
-    noise = spec.noise((500, 20), 3, [Streams.spawn(0), Streams.spawn(1)], 0.0)
+    noise = spec.draw_noise((500, 20), 3, [Streams.spawn(0), Streams.spawn(1)], 0.0)
     assert noise.shape == (500, 2, 20, 3)
     action = (values + noise).argmax(-1)
     for s in range(2):
@@ -52,7 +53,7 @@ def test_actions_are_random_as_often_as_asked_for() -> None:
 def test_actions_are_as_likely_as_a_softmax_of_their_values() -> None:
     spec = made(method="boltzmann", start=2.0, schedule="constant")
     values = torch.tensor([0.0, 3.0, 1.0])
-    action = (values + spec.noise((1000, 20), 3, [Streams.spawn(0)], 0.0)).argmax(-1)
+    action = (values + spec.draw_noise((1000, 20), 3, [Streams.spawn(0)], 0.0)).argmax(-1)
     shares = np.bincount(action.flatten(), minlength=3) / 20_000
     assert shares == pytest.approx((values / 2).softmax(0).numpy(), abs=0.015)
 
@@ -70,4 +71,4 @@ def test_actions_are_as_likely_as_a_softmax_of_their_values() -> None:
 )
 def test_mistakes_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(LabError, match=message):
-        dataclasses.replace(USUAL, **changed).check("algo.exploration")
+        specs("algo=dqn", *(f"algo.exploration.{key}={value}" for key, value in changed.items()))

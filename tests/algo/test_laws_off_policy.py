@@ -67,7 +67,7 @@ INTERRUPTIONS: tuple[Interruption, ...] = (
     (Collector, "_step", 20, asked),  # while actions are random
     (ActorCritic, "update", 13, asked),
     (ActorCritic, "update", 21, killed),
-    (ActorCritic, "fit_critics", 15, killed),
+    (ActorCritic, "step_critic", 15, killed),
     (Evaluation, "step", 3, asked),
 )
 

@@ -39,7 +39,7 @@ def test_values_are_those_of_the_network_before_the_first_step() -> None:
     )
     values = agent.algorithm.rollout_values(rollout)
     assert values.shape == (T + 1, 1, E, 3)
-    singly = [agent.algorithm.action_values(rollout.observation[t]) for t in range(T + 1)]
+    singly = [agent.algorithm.q_values(rollout.observation[t]) for t in range(T + 1)]
     assert torch.allclose(values, torch.stack(singly), atol=1e-6)
     before = agent.algorithm.learners["q"].parameters.values.clone()
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)

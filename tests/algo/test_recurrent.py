@@ -186,7 +186,7 @@ def test_two_epochs_of_ppo_by_whole_sequences(net: str, burn_in: int) -> None:
 def test_acting_is_what_learning_computes(net: str) -> None:
     agent, rollout = make("ppo", net, f"algo.batch_size={T}")
     values = agent.algorithm.values(rollout)[:, 0]
-    _, value = agent.algorithm.policy_and_value(agent.algorithm.look(rollout, T))
+    _, value = agent.algorithm.policy_and_value(agent.algorithm.network_inputs(rollout, T))
     assert torch.allclose(value.view(E, T), values[:-1].T, atol=1e-6)
     reference = Reference(agent, net)
     for e in range(E):

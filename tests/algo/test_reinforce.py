@@ -161,5 +161,5 @@ def test_rewards_of_earlier_horizons_are_scaled_by_the_statistics_of_now() -> No
 
 
 def test_values_that_are_not_allowed() -> None:
-    with pytest.raises(LabError, match=r"algo.episode_steps must be 1 step or more"):
+    with pytest.raises(LabError, match=r"algo.episode_steps must be a whole number, 1 or more"):
         specs("algo=reinforce", "algo.episode_steps=0")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.algo.returns import completed, gae, lambda_return, n_step_return
+from lab.algo.returns import episode_ended, gae, lambda_return, n_step_return
 
 GAMMA, LAM = 0.5, 0.5
 
@@ -19,14 +19,14 @@ def column(*numbers: float) -> torch.Tensor:
 def test_discounted_return_by_hand() -> None:
     # Rewards 1, 2, 3; the second step terminates; the third goes on into a state worth 8.
     reward, discount = column(1, 2, 3), column(GAMMA, 0, GAMMA)
-    returns = lambda_return(reward, discount, column(100, 100, 8), torch.zeros(3), lam=1.0)
+    returns = lambda_return(reward, discount, column(100, 100, 8), torch.zeros(3), lambda_=1.0)
     assert returns.tolist() == [1 + 0.5 * 2, 2, 3 + 0.5 * 8]
 
 
 def test_discounted_return_is_completed_by_the_value_at_a_truncation() -> None:
     # The second step is cut: its return is 2 + 0.5 * 6, whatever came after in the data.
     reward, discount = column(1, 2, 3), column(GAMMA, GAMMA, GAMMA)
-    returns = lambda_return(reward, discount, column(100, 6, 8), column(0, 1, 0), lam=1.0)
+    returns = lambda_return(reward, discount, column(100, 6, 8), column(0, 1, 0), lambda_=1.0)
     assert returns.tolist() == [1 + 0.5 * 5, 5, 7]
 
 
@@ -53,11 +53,11 @@ def test_n_step_return_by_hand() -> None:
 
 def test_completed_by_hand() -> None:
     done = column(0, 1, 0, 0, 1, 0)
-    assert completed(done, 6).tolist() == [1, 1, 1, 1, 1, 0]
-    assert completed(done, 4).tolist() == [0, 0, 1, 1, 1, 0]
-    assert completed(done, 2).tolist() == [0, 0, 1, 1, 1, 0]
-    assert completed(done, 1).tolist() == [0, 0, 0, 0, 0, 0]
-    assert completed(torch.stack([done, 1 - done], 1), 1).tolist() == [[0, e] for e in (0, 0, 0, 0, 1, 1)]
+    assert episode_ended(done, 6).tolist() == [1, 1, 1, 1, 1, 0]
+    assert episode_ended(done, 4).tolist() == [0, 0, 1, 1, 1, 0]
+    assert episode_ended(done, 2).tolist() == [0, 0, 1, 1, 1, 0]
+    assert episode_ended(done, 1).tolist() == [0, 0, 0, 0, 0, 0]
+    assert episode_ended(torch.stack([done, 1 - done], 1), 1).tolist() == [[0, e] for e in (0, 0, 0, 0, 1, 1)]
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=12), st.integers(1, 12))
@@ -67,7 +67,7 @@ def test_completed_agrees_with_the_slow_reference(done: list[bool], newest: int)
     for t in range(len(done)):
         end = next((k for k in range(t, len(done)) if done[k]), None)
         slow.append(float(end is not None and end >= len(done) - newest))
-    assert completed(column(*map(float, done)), newest).tolist() == slow
+    assert episode_ended(column(*map(float, done)), newest).tolist() == slow
 
 
 # The slow reference follows the definitions, one sum over rewards for each step.

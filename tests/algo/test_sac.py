@@ -118,7 +118,7 @@ def test_the_gradient_of_the_policy_leaves_the_critics_alone() -> None:
     batch = algorithm.replay.sample(np.random.default_rng(0).random((1, BATCH)), 0.9, 0.0)
     before = algorithm.learners["critic"].parameters.values.clone()
     policy = algorithm.learners["actor"].parameters.values.clone()
-    algorithm.improve_policy(batch, torch.randn(1, BATCH, 1), torch.ones(1, 1))
+    algorithm.update_actor(batch, torch.randn(1, BATCH, 1), torch.ones(1, 1))
     assert torch.equal(algorithm.learners["critic"].parameters.values, before)
     assert not torch.equal(algorithm.learners["actor"].parameters.values, policy)
 
@@ -126,8 +126,8 @@ def test_the_gradient_of_the_policy_leaves_the_critics_alone() -> None:
 def test_actions_are_random_before_learning_starts_and_those_of_the_policy_after() -> None:
     agent, rollout = make("sac", "pendulum", "algo.learning_starts=48")
     algorithm, carry = agent.algorithm, torch.zeros(1, E, 0)
-    assert algorithm.exploring
-    noise = algorithm.noise(400, E, agent.streams, 0.0)
+    assert algorithm.is_warming_up
+    noise = algorithm.draw_noise(400, E, agent.streams, 0.0)
     actions = torch.stack([algorithm.act(rollout.observation[0], part, carry)[0] for part in noise])
     assert actions.min() < -0.95
     assert actions.max() > 0.95
@@ -135,18 +135,18 @@ def test_actions_are_random_before_learning_starts_and_those_of_the_policy_after
     assert float(actions.var()) == pytest.approx(1 / 3, abs=0.03), "that of an even distribution"
     assert torch.equal(algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)["steps"], torch.zeros(1))
     algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
-    assert not algorithm.exploring
-    noise = algorithm.noise(1, E, agent.streams, 0.0)[0]
+    assert not algorithm.is_warming_up
+    noise = algorithm.draw_noise(1, E, agent.streams, 0.0)[0]
     chosen = algorithm.act(rollout.observation[0], noise, carry)[0]
-    assert torch.equal(chosen, algorithm.choose(rollout.observation[0], noise).detach())
+    assert torch.equal(chosen, algorithm.choose_actions(rollout.observation[0], noise).detach())
     assert torch.equal(
-        algorithm.act(rollout.observation[0], None, carry)[0], algorithm.choose(rollout.observation[0], None)
+        algorithm.act(rollout.observation[0], None, carry)[0], algorithm.choose_actions(rollout.observation[0], None)
     )
 
 
 def test_choices_are_even_before_learning_starts() -> None:
     agent, rollout = make("sac", "acrobot", "algo.learning_starts=48")
-    noise = agent.algorithm.noise(1000, E, agent.streams, 0.0)
+    noise = agent.algorithm.draw_noise(1000, E, agent.streams, 0.0)
     actions = torch.stack(
         [agent.algorithm.act(rollout.observation[0], part, torch.zeros(1, E, 0))[0] for part in noise]
     )
@@ -206,11 +206,11 @@ def test_it_learns_choices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     {
-        "algo.temperature=0": "algo.temperature=0.0 is not allowed: algo.temperature must be above 0",
-        "algo.temperature_lr=0": "algo.temperature_lr must be above 0",
-        "algo.target_entropy_fraction=1.1": "algo.target_entropy_fraction must be above 0, up to 1",
-        "algo.tau=0": "algo.tau must be above 0, up to 1",
-        "algo.policy_delay=0": "algo.policy_delay must be 1 learning step or more",
+        "algo.temperature=0": "algo.temperature=0 is not allowed: algo.temperature must be a number above 0",
+        "algo.temperature_lr=0": "algo.temperature_lr must be a number above 0",
+        "algo.target_entropy_fraction=1.1": "algo.target_entropy_fraction must be a number above 0, up to 1",
+        "algo.tau=0": "algo.tau must be a number above 0, up to 1",
+        "algo.policy_delay=0": "algo.policy_delay must be a whole number, 1 or more",
         "algo.lr=-1": "algo.optimizer.lr must be a number above 0",
     }.items(),
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lab.algo.exploration import ExplorationSpec
-from lab.algo.online import taken
+from lab.algo.samples import gather_actions
 from lab.errors import LabError
 from tests.algo.steps import E, T, forward_returns, horizon, minibatch_steps, plain, same
 from tests.helpers import lab, specs
@@ -45,7 +45,7 @@ def test_a_horizon_of_sarsa(lam: float, expected: bool) -> None:
     metrics = agent.algorithm.learn(rollout, agent.streams, 0.25, diagnose=True)
     same(agent, reference)
     usable = rollout.valid[:, 0] > 0
-    errors = (taken(values[:-1], rollout.action[:, 0]) - returns)[usable]
+    errors = (gather_actions(values[:-1], rollout.action[:, 0]) - returns)[usable]
     assert metrics["steps"].tolist() == [1.0]
     assert metrics["td_error"].item() == pytest.approx(errors.abs().mean().item(), abs=1e-5)
     assert metrics["q_loss"].item() == pytest.approx(0.5 * errors.square().mean().item(), abs=1e-5)
@@ -77,10 +77,10 @@ def test_the_expectation_over_an_exploring_policy_by_hand() -> None:
 def test_the_expectation_is_what_exploration_gives_on_average() -> None:
     agent, rollout = horizon(*WORDS, "algo.horizon=2000")
     algorithm = agent.algorithm
-    noise = algorithm.noise(2000, E, agent.streams, 0.25)
+    noise = algorithm.draw_noise(2000, E, agent.streams, 0.25)
     observation, carry = rollout.observation[0], torch.zeros(1, E, 0)
-    values = algorithm.action_values(observation).detach()
-    drawn = torch.stack([taken(values, algorithm.act(observation, step, carry)[0]) for step in noise])
+    values = algorithm.q_values(observation).detach()
+    drawn = torch.stack([gather_actions(values, algorithm.act(observation, step, carry)[0]) for step in noise])
     expected = algorithm.exploration.expectation(values, 0.25)
     assert torch.allclose(drawn.mean(0), expected, atol=4 * float(drawn.std(0).max()) / 2000**0.5)
 
@@ -88,8 +88,8 @@ def test_the_expectation_is_what_exploration_gives_on_average() -> None:
 @pytest.mark.parametrize(
     ("mistake", "sentence"),
     [
-        ("algo.td_lambda=1.5", "algo.td_lambda=1.5 is not allowed: algo.td_lambda must be from 0 to 1"),
-        ("algo.epochs=0", "algo.epochs must be 1 or more"),
+        ("algo.td_lambda=1.5", "algo.td_lambda=1.5 is not allowed: algo.td_lambda must be a number from 0 to 1"),
+        ("algo.epochs=0", "algo.epochs must be a whole number, 1 or more"),
         ("algo.batch_size=5", "algo.batch_size=5 does not divide the rollout of 128 samples"),
         ("algo.exploration.start=2", "algo.exploration.start must be from 0 to 1"),
         ("algo.optimizer.max_grad_norm=0", "algo.optimizer.max_grad_norm must be a number above 0 or null"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from lab.algo.sil import METRICS
+from lab.algo.sil import SelfImitation
 from lab.errors import LabError
 from tests.algo.steps import E, T, horizon, plain
 from tests.helpers import specs, train
@@ -113,9 +113,9 @@ def test_there_is_no_memory_no_metric_and_no_draw_without_it(algo: str) -> None:
     agent, rollout = horizon(*words(algo))
     agent.algorithm.allocate(E)
     assert agent.algorithm.replay is None
-    assert not set(agent.algorithm.metrics) & set(METRICS)
-    assert not set(agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)) & set(METRICS)
-    assert set(horizon(*words(algo), *ON)[0].algorithm.metrics) >= set(METRICS)
+    assert not set(agent.algorithm.metrics) & set(SelfImitation.METRICS)
+    assert not set(agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)) & set(SelfImitation.METRICS)
+    assert set(horizon(*words(algo), *ON)[0].algorithm.metrics) >= set(SelfImitation.METRICS)
 
 
 def test_nothing_is_imitated_before_an_episode_has_ended() -> None:
@@ -139,7 +139,7 @@ def test_returns_below_the_value_teach_nothing() -> None:
     for one in (agent, usual):
         metrics = one.algorithm.learn(rollout, one.streams, 0.0, diagnose=True)
         if one is agent:
-            assert [metrics[name].item() for name in METRICS] == [0.0, 0.0, 0.0]
+            assert [metrics[name].item() for name in SelfImitation.METRICS] == [0.0, 0.0, 0.0]
             assert metrics["steps"].tolist() == [4.0]
     assert torch.equal(*(one.algorithm.learners["agent"].parameters.values for one in (agent, usual)))
 
@@ -147,8 +147,8 @@ def test_returns_below_the_value_teach_nothing() -> None:
 @pytest.mark.parametrize(
     ("mistake", "sentence"),
     [
-        ("algo.sil.gradient_steps=-1", r"algo.sil.gradient_steps must be 0 \(none\) or more"),
-        ("algo.sil.batch_size=0", "algo.sil.batch_size must be 1 or more"),
+        ("algo.sil.gradient_steps=-1", "algo.sil.gradient_steps must be a whole number, 0 or more"),
+        ("algo.sil.batch_size=0", "algo.sil.batch_size must be a whole number, 1 or more"),
         ("algo.sil.memory.combined=true", "false, as the newest step has no return yet"),
         ("algo.sil.memory.alpha=2", "algo.sil.memory.alpha must be a number from 0 to 1"),
         ("algo.sil.memory.size=10", r"algo.sil.memory.size must be 1024 or more \(a horizon\)"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from lab.algo.td3 import disturbed
+from lab.algo.td3 import add_noise
 from lab.env.vector import probe
 from lab.errors import LabError
 from tests.algo.off_policy import BATCH, LR, E, descend, drawn, learned, make, plain_parts, polyak, same, usable
@@ -64,8 +64,8 @@ def test_learning_steps() -> None:
 def test_metrics_of_the_policy_are_those_of_its_last_step() -> None:
     agent, rollout = make("td3", "pendulum", "algo.gradient_steps=5", "algo.policy_delay=3")
     algorithm, seen = agent.algorithm, []
-    original = algorithm.improve_policy
-    algorithm.improve_policy = lambda *arguments: seen.append(original(*arguments)) or seen[-1]
+    original = algorithm.update_actor
+    algorithm.update_actor = lambda *arguments: seen.append(original(*arguments)) or seen[-1]
     metrics = algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
     assert len(seen) == 1
     assert torch.equal(metrics["actor_loss"], seen[0]["actor_loss"])
@@ -77,13 +77,13 @@ def test_the_delay_goes_on_where_it_was() -> None:
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
     other, _ = make("td3", "pendulum")
     other.algorithm.restore(0, agent.algorithm.state(0))
-    assert other.algorithm.steps_taken == 3
+    assert other.algorithm.num_updates == 3
 
 
 def test_noise_explores_around_the_actions_of_the_policy() -> None:
     agent, rollout = make("td3", "pendulum", "algo.exploration_noise=0.2")
     algorithm, carry = agent.algorithm, torch.zeros(1, E, 0)
-    noise = algorithm.noise(2000, E, agent.streams, 0.0)
+    noise = algorithm.draw_noise(2000, E, agent.streams, 0.0)
     best = algorithm.act(rollout.observation[0], None, carry)[0]
     actions = torch.stack([algorithm.act(rollout.observation[0], part, carry)[0] for part in noise])
     assert float((actions - best).std()) == pytest.approx(0.2, abs=0.01)
@@ -91,7 +91,7 @@ def test_noise_explores_around_the_actions_of_the_policy() -> None:
 
 
 def test_disturbed_actions_stay_between_their_bounds() -> None:
-    found = disturbed(torch.tensor([0.9, -0.9, 0.5]), torch.tensor([0.3, -0.3, 0.25]))
+    found = add_noise(torch.tensor([0.9, -0.9, 0.5]), torch.tensor([0.3, -0.3, 0.25]))
     assert found.tolist() == [1.0, -1.0, 0.75]
 
 
@@ -105,10 +105,10 @@ def test_it_learns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "sentence"),
     {
-        "algo.exploration_noise=-1": "algo.exploration_noise must be 0 or more",
-        "algo.target_policy_noise=-1": "algo.target_policy_noise must be 0 or more",
-        "algo.target_noise_clip=-1": "algo.target_noise_clip must be 0 or more",
-        "algo.tau=2": "algo.tau must be above 0, up to 1",
+        "algo.exploration_noise=-1": "algo.exploration_noise must be a number, 0 or more",
+        "algo.target_policy_noise=-1": "algo.target_policy_noise must be a number, 0 or more",
+        "algo.target_noise_clip=-1": "algo.target_noise_clip must be a number, 0 or more",
+        "algo.tau=2": "algo.tau must be a number above 0, up to 1",
     }.items(),
 )
 def test_values_that_are_not_allowed(word: str, sentence: str) -> None:

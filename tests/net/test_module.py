@@ -150,7 +150,7 @@ def test_law_1_killed_and_resumed(tmp_path: Path) -> None:
     made = specs(*QUIET, *OWN, "+net.dropout=0.3", "+net.norm=true", *often)
     whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
     assert go_on(made, [whole]) == ["completed"]
-    for happened in ((OnPolicy, "descend", 4, killed), (Collector, "_step", 30, killed)):
+    for happened in ((OnPolicy, "step", 4, killed), (Collector, "_step", 30, killed)):
         assert go_on(made, [parts], happened) == ["interrupted"]
     assert go_on(made, [parts]) == ["completed"]
     assert result(parts) == result(whole)

@@ -8,11 +8,12 @@ import torch
 from gymnasium.spaces import Box
 from torch import nn
 
+from lab.algo.crossq import row_weights
 from lab.errors import LabError
 from lab.net.mlp import MLP
 from lab.net.net import Net, Output
 from lab.net.network import Parameters
-from lab.net.normalization import EPS, RATE, BatchRenorm, LayerNorm, corrections, sample_weights
+from lab.net.normalization import EPS, RATE, BatchRenorm, LayerNorm, corrections
 from tests.helpers import specs
 
 SIZES = [(1, 7), (13, 7), (26, 64), (32, 1)]
@@ -53,7 +54,7 @@ def by_hand(x: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
 def test_rows_that_are_not_usable_have_no_part_in_the_moments() -> None:
     usable = torch.tensor([[1.0, 1.0, 0.0, 1.0, 0.0, 1.0], [0.0] * 6])
     x, ours = 2 * numbers(2, 6, 3) - 1, BatchRenorm(2, 3)
-    ours.sample_weights = sample_weights(usable)
+    ours.sample_weights = row_weights(usable)
     seen = ours(x)
     assert torch.allclose(seen[0], by_hand(x[0], usable[0]), atol=1e-5)
     assert torch.allclose(seen[1], by_hand(x[1], torch.ones(6)), atol=1e-5), "all rows, where none is usable"
@@ -62,7 +63,7 @@ def test_rows_that_are_not_usable_have_no_part_in_the_moments() -> None:
 
 
 def test_shares_of_rows() -> None:
-    found = sample_weights(torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0] * 4]))
+    found = row_weights(torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0] * 4]))
     assert found[..., 0].tolist() == [[0.5, 0.0, 0.5, 0.0], [0.25] * 4]
 
 
@@ -70,7 +71,7 @@ def test_the_gradient_is_that_of_the_arithmetic() -> None:
     usable, slope = torch.tensor([[1.0, 1.0, 0.0, 1.0, 1.0]]), numbers(1, 5, 3, seed=4)
     x = numbers(1, 5, 3).requires_grad_()
     ours = BatchRenorm(1, 3)
-    ours.sample_weights = sample_weights(usable)
+    ours.sample_weights = row_weights(usable)
     (found,) = torch.autograd.grad((ours(x) * slope).sum(), x)
     (expected,) = torch.autograd.grad((by_hand(x[0], usable[0]) * slope[0]).sum(), x)
     assert torch.allclose(found, expected, atol=1e-5)
@@ -113,7 +114,7 @@ def test_law_1_of_a_normalization(kind: type[nn.Module], batch: int, width: int,
         ours = kind(len(range(5)[part]), width)
         ours.train(training)
         if isinstance(ours, BatchRenorm):
-            ours.sample_weights = sample_weights(usable[part])
+            ours.sample_weights = row_weights(usable[part])
             ours.warmup = 1
         for seed in (1, 2):
             x = (2 * numbers(5, batch, width, seed=seed)[part] + 1).requires_grad_()
