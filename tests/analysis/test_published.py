@@ -188,12 +188,17 @@ def test_experiments_are_shown_and_sessions_are_left_alone_and_named(tmp_path: P
     alone(tmp_path / "a2c_cartpole", [500.0])
     alone(tmp_path / "nothing", [1.0], states={0: "pending"})
     alone(tmp_path / "deeper" / "ppo_cartpole", [500.0])
+    alone(tmp_path / "waiting", [1.0], states={0: "pending"}).session(0).path.mkdir()
+    write_json(TrialDir(tmp_path / "planned").path / "sweep.json", {"kind": "trial"})
     synthetic.experiment(tmp_path / "search_a2c", trials=2, seeds=2, rows=4)
     shutil.copytree(tmp_path / "a2c_cartpole" / "seed-0", tmp_path / "single")
     (tmp_path / "notes.txt").write_text("a file")
     found = read_publication(tmp_path)
     assert list(found.results) == [("cartpole", "a2c")]
-    assert found.ignored == ["single is a Session, not a Trial"]
+    assert found.ignored == [
+        "no Session of planned has started", "single is a Session, not a Trial", "no Session of waiting has started",
+    ]  # fmt: skip
+    assert "Ignored: single is a Session, not a Trial." in list_notes(found)
     (name,) = found.experiments
     best = found.experiments[name].best
     assert name == "search_a2c" and best is not None
@@ -206,13 +211,6 @@ def test_experiments_are_shown_and_sessions_are_left_alone_and_named(tmp_path: P
     (tmp_path / "search_a2c").rename(tmp_path / "cartpole")
     with pytest.raises(LabError, match=r"with the name, so also the picture, of an environment"):
         read_publication(tmp_path)
-
-
-def test_a_trial_that_has_not_begun_is_left_alone_and_named(tmp_path: Path) -> None:
-    alone(tmp_path / "a2c_cartpole", [500.0])
-    waiting = alone(tmp_path / "waiting", [1.0], states={0: "pending"})
-    waiting.session(0).path.mkdir()
-    assert "Ignored: no Session of waiting has started." in list_notes(read_publication(tmp_path))
 
 
 def test_the_same_files_give_the_same_bytes_wherever_they_are(
@@ -359,10 +357,16 @@ def test_a_directory_that_cannot_be_published_is_a_sentence(tmp_path: Path) -> N
         read_publication(tmp_path)
 
 
-def test_a_trial_with_no_directory_of_a_session_is_left_alone(tmp_path: Path) -> None:
-    alone(tmp_path / "a2c_cartpole", [500.0])
-    write_json(TrialDir(tmp_path / "planned").path / "sweep.json", {"kind": "trial"})
-    assert read_publication(tmp_path).ignored == ["no Session of planned has started"]
+def test_a_peers_file(tmp_path: Path) -> None:
+    path = tmp_path / "peer.csv"
+    with pytest.raises(LabError, match="it must be a CSV with the columns algo, env, frames and return"):
+        read_benchmark(path)
+    with pytest.raises(LabError, match="cannot be read"):
+        read_benchmark(tmp_path)
+    path.write_text("return,algo,env,frames,more\n 1.5, ppo ,cartpole,100,x\n")
+    found = read_benchmark(path)
+    assert (found.name, found.source) == ("peer", ""), "without a comment, the name of the file"
+    assert found.figures == {("cartpole", "ppo"): Peer(100, 1.5)}
 
 
 @pytest.mark.parametrize(
@@ -383,19 +387,3 @@ def test_a_mistake_in_the_peers_figures_is_a_sentence(text: str, sentence: str, 
     with pytest.raises(LabError) as error:
         read_benchmark(tmp_path / "peer.csv")
     assert sentence in str(error.value)
-
-
-def test_figures_of_a_peer_that_cannot_be_read_are_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(
-        LabError, match="does not exist: it must be a CSV with the columns algo, env, frames and return"
-    ):
-        read_benchmark(tmp_path / "peer.csv")
-    with pytest.raises(LabError, match="cannot be read"):
-        read_benchmark(tmp_path)
-
-
-def test_a_peer_without_a_comment_is_named_after_its_file(tmp_path: Path) -> None:
-    (tmp_path / "peer.csv").write_text("return,algo,env,frames,more\n 1.5, ppo ,cartpole,100,x\n")
-    found = read_benchmark(tmp_path / "peer.csv")
-    assert (found.name, found.source) == ("peer", "")
-    assert found.figures == {("cartpole", "ppo"): Peer(100, 1.5)}
