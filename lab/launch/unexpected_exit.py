@@ -26,7 +26,7 @@ def handle_unexpected_exit(end: UnexpectedExitError) -> int:
     if failed and not sweeps:
         with suppress(LabError):  # the code of the spec may not be importable here
             return job.finish([Outcome.read(session) for session in sessions])
-    resume = f" To go on with the sweep: python -m lab resume {shlex.quote(sweeps[-1])}" if sweeps else ""
+    resume = f" To continue the sweep: python -m lab resume {shlex.quote(sweeps[-1])}" if sweeps else ""
     print(visible(f"Error: {describe(end)}{resume}"), file=sys.stderr)
     for path in end.messages.get("output", ()):
         job.remove_if_empty(Path(path), end.start)

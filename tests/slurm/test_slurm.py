@@ -213,7 +213,7 @@ def test_a_second_ctrl_c_cancels_what_runs(tmp_path: Path, start: Start) -> None
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
-    assert f"Stopped at once. To go on: python -m lab resume {tmp_path}" in errors
+    assert f"Stopped at once. To continue: python -m lab resume {tmp_path}" in errors
     wait_for(lambda: queued() == [])
     wait_for(lambda: states(tmp_path) == ["interrupted"] * 2)
 
