@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from lab.analysis.report_figures import MAX_POINTS, figure_data
 from lab.run.directory import SweepDir
 from lab.run.files import read_json, write_sealed_json
 from tests.browser import Browser, needs_chromium
+from tests.helpers import ROOT
 from tests.synthetic import TRACEBACK, experiment
 
 STATES = {(2, 1): "failed", (3, 0): "pruned", (5, 3): "pending"}
@@ -138,6 +140,12 @@ def test_text_cannot_break_out_of_its_element(evil: Path, page: str) -> None:
     assert hostile.count("</script>") == page.replace(get_plotlyjs(), "").count("</script>")
     assert "<img" not in hostile and "<b>" not in hostile
     assert hostile.count("&lt;/script&gt;&lt;b&gt;bold&lt;/b&gt;") >= 6
+
+
+def test_templates_are_package_data() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert settings["tool"]["setuptools"]["package-data"]["lab.analysis"] == ["templates/*"]
+    assert (Path(report.__file__).parent / "templates" / "report.html.j2").exists()
 
 
 def test_curves_are_thinned_and_keep_their_ends(tmp_path: Path) -> None:
