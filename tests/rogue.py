@@ -1,4 +1,4 @@
-"""Environments that do what they should not, by ids such as tests.rogue:Dice-v0."""
+"""Environments that draw from global generators or return invalid values, by ids such as tests.rogue:Dice-v0."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-LAST = 8  # steps of an episode
+EPISODE_STEPS = 8
 
 
 class Dice(gym.Env[np.ndarray, int]):
-    """Throws dice that the whole process shares, of a kind: numpy.random, random or torch.
+    """Draws from a global generator (`kind`): numpy.random, random or torch.
 
-    It throws in `reset` and `step`, or in its constructor (`at=made`), or once and late (`at=rare`).
+    It draws in `reset` and `step`, only in its constructor (`at=made`), or once and late (`at=rare`).
     """
 
     observation_space = gym.spaces.Box(0, 1, (3,), np.float32)
     action_space = gym.spaces.Discrete(2)
 
-    def __init__(self, kind: str = "numpy", at: str = "always", length: int = LAST) -> None:
+    def __init__(self, kind: str = "numpy", at: str = "always", length: int = EPISODE_STEPS) -> None:
         self.kind, self.at, self.length, self.steps, self.total = kind, at, length, 0, 0
-        self.level = self.throw() if at == "made" else 0.0
+        self.level = self.draw() if at == "made" else 0.0
 
-    def throw(self) -> float:
+    def draw(self) -> float:
         if self.kind == "numpy":
             return float(np.random.rand())  # noqa: NPY002
         return random.random() if self.kind == "random" else float(torch.rand(()))
@@ -42,14 +42,14 @@ class Dice(gym.Env[np.ndarray, int]):
         return observation, float(observation[0]), self.steps == self.length, False, {}
 
     def observe(self) -> np.ndarray:
-        thrown = self.at == "always" or (self.at == "rare" and self.total == 150)
+        draws = self.at == "always" or (self.at == "rare" and self.total == 150)
         return np.array(
-            [self.throw() if thrown else self.level, self.np_random.random(), self.steps / LAST], np.float32
+            [self.draw() if draws else self.level, self.np_random.random(), self.steps / EPISODE_STEPS], np.float32
         )
 
 
 class DiceVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """A vector environment, as one object, of such dice."""
+    """A native vector environment that draws from numpy.random."""
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
     single_observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
@@ -68,7 +68,7 @@ class DiceVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def step(self, actions: np.ndarray) -> Any:
         self.steps += 1
-        ended = np.full(self.num_envs, self.steps % LAST == 0)
+        ended = np.full(self.num_envs, self.steps % EPISODE_STEPS == 0)
         observation = self.observe()
         reward = observation[:, 0].astype(float)
         if self.wrong == "rewards":
@@ -81,7 +81,7 @@ class DiceVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
 
 class OneDie(Dice):
-    """What the vector environment has of as single ones."""
+    """The single environment of DiceVector."""
 
     observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
 
@@ -93,42 +93,38 @@ class OneDie(Dice):
 
 
 class Sampled(Dice):
-    """Draws its observations from their space, which all environments of the class share."""
+    """Samples its observations from their space, which is an attribute of the class."""
 
     def observe(self) -> np.ndarray:
         return self.observation_space.sample()
 
 
 class Unseeded(Dice):
-    """Draws from a generator of its own, which no seed reaches."""
+    """Draws from a generator that is seeded by the system."""
 
-    def throw(self) -> float:
+    def draw(self) -> float:
         return float(np.random.default_rng().random())
 
 
-SPACES = {
-    "box": gym.spaces.Box(-1, 1, (4,), np.float32),
-    "image": gym.spaces.Box(0, 255, (4, 4, 3), np.uint8),
-    "whole": gym.spaces.Box(0, 9, (3,), np.int64),
-    "discrete": gym.spaces.Discrete(5),
-    "discrete from 2": gym.spaces.Discrete(3, start=2),
-    "multi": gym.spaces.MultiDiscrete([3, 3]),
-    "binary": gym.spaces.MultiBinary(3),
-    "dict": gym.spaces.Dict(place=gym.spaces.Box(-1, 1, (2,), np.float32), door=gym.spaces.Discrete(2)),
-    "tuple": gym.spaces.Tuple((gym.spaces.Discrete(3), gym.spaces.Box(-1, 1, (2,), np.float32))),
+# Observation spaces, each with a valid observation.
+SPACES: dict[str, tuple[gym.Space[Any], Any]] = {
+    "box": (gym.spaces.Box(-1, 1, (4,), np.float32), np.zeros(4, np.float32)),
+    "image": (gym.spaces.Box(0, 255, (4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)),
+    "whole": (gym.spaces.Box(0, 9, (3,), np.int64), np.zeros(3, np.int64)),
+    "discrete": (gym.spaces.Discrete(5), 0),
+    "discrete from 2": (gym.spaces.Discrete(3, start=2), 2),
+    "multi": (gym.spaces.MultiDiscrete([3, 3]), np.zeros(2, np.int64)),
+    "binary": (gym.spaces.MultiBinary(3), np.zeros(3, np.int8)),
+    "dict": (
+        gym.spaces.Dict(place=gym.spaces.Box(-1, 1, (2,), np.float32), door=gym.spaces.Discrete(2)),
+        {"place": np.zeros(2, np.float32), "door": 1},
+    ),
+    "tuple": (
+        gym.spaces.Tuple((gym.spaces.Discrete(3), gym.spaces.Box(-1, 1, (2,), np.float32))),
+        (1, np.zeros(2, np.float32)),
+    ),
 }
-RIGHT: dict[str, Any] = {
-    "box": np.zeros(4, np.float32),
-    "image": np.zeros((4, 4, 3), np.uint8),
-    "whole": np.zeros(3, np.int64),
-    "discrete": 0,
-    "discrete from 2": 2,
-    "multi": np.zeros(2, np.int64),
-    "binary": np.zeros(3, np.int8),
-    "dict": {"place": np.zeros(2, np.float32), "door": 1},
-    "tuple": (1, np.zeros(2, np.float32)),
-}
-# What is put in the place of a part of what `reset` or `step` returns, by a name for it.
+# Values that replace a part of what `reset` or `step` returns, by name.
 VALUES: dict[str, Any] = {
     "none": None,
     "text": "up",
@@ -182,23 +178,23 @@ VALUES: dict[str, Any] = {
 
 
 class Wrong(gym.Env[Any, int]):
-    """Returns something else at a step (`at`, 0 for the reset) in the place of a part of what it should return."""
+    """Returns a value of VALUES instead of a valid `part` at one step (`at`; 0 is the reset)."""
 
     action_space = gym.spaces.Discrete(2)
 
     def __init__(self, space: str = "box", part: str = "", value: str = "none", at: int = 0) -> None:
         self.kind, self.part, self.value, self.at, self.steps = space, part, value, at, 0
-        self.observation_space = SPACES[space]
+        self.observation_space, self.valid = SPACES[space]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
-        returned = {"observation": RIGHT[self.kind], "info": {}}
+        returned = {"observation": self.valid, "info": {}}
         return self.give(returned) if self.at == self.steps == 0 else tuple(returned.values())
 
     def step(self, action: int) -> Any:
         self.steps += 1
         returned = {
-            "observation": RIGHT[self.kind], "reward": 1.0, "terminated": False, "truncated": False, "info": {},
+            "observation": self.valid, "reward": 1.0, "terminated": False, "truncated": False, "info": {},
         }  # fmt: skip
         return self.give(returned) if self.at == self.steps else tuple(returned.values())
 
@@ -217,6 +213,6 @@ class Wrong(gym.Env[Any, int]):
 
 
 gym.register("OneDie-v0", entry_point=OneDie, vector_entry_point=DiceVector)
-for made in (Dice, Sampled, Unseeded):
-    gym.register(f"{made.__name__}-v0", entry_point=made)
+for kind in (Dice, Sampled, Unseeded):
+    gym.register(f"{kind.__name__}-v0", entry_point=kind)
 gym.register("Wrong-v0", entry_point=Wrong, max_episode_steps=25)

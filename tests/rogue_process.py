@@ -1,4 +1,4 @@
-"""Environments that end their process, or harm it, by ids such as tests.rogue_process:Ends-v0."""
+"""Environments that end their process or change its settings, by ids such as tests.rogue_process:Ends-v0."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 
 from tests.envs import Base
 
-STEP = 300  # of one environment, at which it happens; more than are taken to see how it is brought back
+STEP = 300  # at which an environment acts; later than any step of the dry run and of restore's trials
 
 
 def _raise(error: BaseException) -> None:
@@ -74,7 +74,7 @@ WAYS: dict[str, Callable[[], Any]] = {
 
 
 class Ends(Base):
-    """Ends its process in a way, at a step, in its constructor, in `reset` or in `close`."""
+    """Ends its process (`way`) at a step, in its constructor, in `reset` or in `close` (`where`)."""
 
     def __init__(self, way: str, where: str = "step", seed: int | None = None) -> None:
         self.way, self.where, self.only, self.steps = way, where, seed, 0
@@ -99,7 +99,7 @@ class Ends(Base):
 
 
 class Closes(Base):
-    """Is closed badly: `raises`, `hangs`, `exits`, or raises in its destructor or at the end of the process."""
+    """Fails in `close` (`raises`, `hangs`, `exits`), in its destructor or at the end of the process."""
 
     def __init__(self, way: str) -> None:
         self.way = way
@@ -144,7 +144,7 @@ CHANGES: dict[str, Callable[[], Any]] = {
 
 
 class Changes(Base):
-    """Changes a setting of its process, in its constructor and at a step."""
+    """Changes a setting of its process in its constructor and at some steps."""
 
     def __init__(self, what: str) -> None:
         self.what, self.steps = what, 0
@@ -162,24 +162,24 @@ class Changes(Base):
 
 
 class Leaves(Base):
-    """Leaves a process behind that outlives it."""
+    """Starts a process that outlives it."""
 
-    left = False
+    forked = False
 
     def reward(self, action: Any) -> float:
-        if not self.left:
-            type(self).left = True
+        if not self.forked:
+            type(self).forked = True
             if os.fork() == 0:
-                null = os.open(os.devnull, os.O_RDWR)
+                devnull = os.open(os.devnull, os.O_RDWR)
                 for stream in (0, 1, 2):
-                    os.dup2(null, stream)
+                    os.dup2(devnull, stream)
                 time.sleep(20)
                 os._exit(0)
         return 0.0
 
 
 class Counted(Base):
-    """Has spaces as somebody else says, as the code of an environment may change."""
+    """Reads its spaces from an environment variable, as if its code changed."""
 
     def __init__(self) -> None:
         observations, actions, high = os.environ.get("LAB_TEST_COUNTED", "3,2,1").split(",")

@@ -74,7 +74,7 @@ ODD = {
 }
 
 
-def words(algo: str, case: str) -> list[str]:
+def overrides(algo: str, case: str) -> list[str]:
     usual: tuple[str, ...] = ("algo.horizon=32", "~tuned")
     if algo == "ppo":
         usual = ("algo.horizon=64", "algo.batch_size=128")
@@ -89,7 +89,7 @@ def words(algo: str, case: str) -> list[str]:
 
 
 def usual(algo: str, case: str) -> bool:
-    """Say whether a pair is tried in every run of the tests: all of PPO's, and the hardest of the others'."""
+    """Whether a pair is tested by default: all pairs of PPO, and the hardest of the others."""
     return algo == "ppo" or case == ("odd" if serves(algo, "", CHOICE) else "continuous")
 
 
@@ -103,25 +103,25 @@ PAIRS = [
 @pytest.mark.parametrize(("algo", "case"), PAIRS)
 def test_law_1_alone_is_as_in_a_stack(tmp_path: pathlib.Path, algo: str, case: str) -> None:
     extra = ["algo.n_step=5"] if algo == "a2c" and case != "odd" else []
-    alone = train(tmp_path / "alone", *words(algo, case), *extra, "seed=2")
-    stacked = train(tmp_path / "stacked", *words(algo, case), *extra, "seed=[0,1,2,3]")
+    alone = train(tmp_path / "alone", *overrides(algo, case), *extra, "seed=2")
+    stacked = train(tmp_path / "stacked", *overrides(algo, case), *extra, "seed=[0,1,2,3]")
     assert result(stacked[2]) == result(alone[0])
     assert len({result(directory)["weights"] for directory in stacked}) == 4
     rows = result(alone[0])["episodes"].splitlines()
-    assert len(rows) > 1, "the comparison is of runs in which episodes ended"
+    assert len(rows) > 1, "some episodes ended"
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_law_1_the_same_spec_gives_the_same_result(tmp_path: pathlib.Path, algo: str) -> None:
     case = "continuous" if serves(algo, "", BOX) else "discrete"
-    first, second = (train(tmp_path / name, *words(algo, case), "seed=5")[0] for name in ("first", "second"))
+    first, second = (train(tmp_path / name, *overrides(algo, case), "seed=5")[0] for name in ("first", "second"))
     assert result(first) == result(second)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_law_1_sessions_of_different_trials_share_a_stack(tmp_path: pathlib.Path, algo: str) -> None:
     case = "discrete" if serves(algo, "", CHOICE) else "continuous"
-    spec = specs(*words(algo, case), "log.tensorboard=false", "seed=1")[0]
+    spec = specs(*overrides(algo, case), "log.tensorboard=false", "seed=1")[0]
     algos = [
         dataclasses.replace(spec.algo, lr=lr, gamma=gamma) for lr, gamma in ((1e-3, 0.99), (3e-3, 0.9), (1e-4, 0.5))
     ]
@@ -157,7 +157,7 @@ def test_law_1_holds_for_a_session_beside_one_that_fails(tmp_path: pathlib.Path,
 
 def test_law_2_no_draw_from_a_global_stream(tmp_path: pathlib.Path) -> None:
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
-    train(tmp_path, *words("ppo", "continuous"))
+    train(tmp_path, *overrides("ppo", "continuous"))
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
     assert after == before
 
@@ -168,7 +168,7 @@ def test_law_3_a_reader_sees_the_old_file_or_the_new(tmp_path: pathlib.Path, mon
 
     def replace(self: pathlib.Path, target: pathlib.Path) -> None:
         assert path.read_bytes() == b"old"
-        assert self.read_bytes() == b"new", "the new content is whole before it takes the name"
+        assert self.read_bytes() == b"new", "the new file is complete before it is renamed"
         raise OSError("the machine stopped here")
 
     monkeypatch.setattr(pathlib.Path, "replace", replace)
@@ -233,4 +233,4 @@ def test_law_6_a_mistake_stops_before_the_first_frame(
     assert "Traceback" not in done.stderr
     for sentence in sentences:
         assert sentence in done.stderr
-    assert not output.exists(), "a config that was refused leaves nothing behind"
+    assert not output.exists(), "nothing is written for a rejected config"

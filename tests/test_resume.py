@@ -1,4 +1,4 @@
-"""Law 1 for Sessions that are killed: resumed from their checkpoints, they leave what they would have left."""
+"""Law 1 for Sessions that are interrupted or killed: resumed, they give the results of uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ OFF_POLICY = [algo for algo in ALGORITHMS if hasattr(specs(f"algo={algo}")[0].al
 
 PAIRS = [pair for pair in product(ALGORITHMS, CASES) if serves(pair[0], "", KINDS[pair[1]])]
 SEEDS = ("3", "[3,4,5]")  # alone, and in a stack
-# Every algorithm and case, alone and in a stack by turns; both of each where many kills are asked for.
+# Every algorithm and case, alternately alone and in a stack; both if LAB_KILLS is above 1.
 KILLED = [(*pair, seed) for index, pair in enumerate(PAIRS) for seed in (SEEDS if KILLS > 1 else [SEEDS[index % 2]])]
 
 
@@ -71,7 +71,7 @@ def work(made: list[Spec], paths: list[Path]) -> None:
 
 
 def in_a_process(made: list[Spec], paths: list[Path], seconds: float | None) -> int:
-    """Train in another process, killed after so many seconds; return how it ended."""
+    """Train in another process, which is killed after some seconds; return its exit code."""
     process = CONTEXT.Process(target=work, args=(made, paths))
     process.start()
     process.join(seconds)
@@ -84,7 +84,7 @@ def in_a_process(made: list[Spec], paths: list[Path], seconds: float | None) -> 
 
 
 def check_kills(tmp_path: Path, chosen: list[str], kills: int) -> None:
-    """Compare Sessions killed at random moments, so many times in all, with the same ones uninterrupted."""
+    """Compare Sessions that are killed at random moments, `kills` times, with uninterrupted ones."""
     made = specs(*chosen)
     whole = [tmp_path / "whole" / str(spec.seed) for spec in made]
     assert in_a_process(made[:0], [], None) == 0  # starts the process from which the others are forked
@@ -102,7 +102,7 @@ def check_kills(tmp_path: Path, chosen: list[str], kills: int) -> None:
         for one, other in zip(parts, whole, strict=True):
             assert RunDir(one).read_status()["state"] == "completed"
             assert result(RunDir(one)) == result(RunDir(other))
-        if hit == before:  # it was done before it was to be killed
+        if hit == before:  # it completed before the kill
             seconds /= 2
             shutil.rmtree(tmp_path / f"parts-{hit}")
 
@@ -111,7 +111,7 @@ def check_kills(tmp_path: Path, chosen: list[str], kills: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("algo", "case", "seed"), KILLED)
 def test_law_1_killed_at_any_moment_and_resumed(tmp_path: Path, algo: str, case: str, seed: str) -> None:
-    frames = 4_000 if algo in OFF_POLICY else 12_000  # of which the former take as long
+    frames = 4_000 if algo in OFF_POLICY else 12_000  # take about as long
     check_kills(tmp_path, [*overrides(algo, case, seed), f"frames={frames}"], KILLS)
 
 
@@ -132,7 +132,7 @@ def killed() -> None:
 
 
 def begin(made: list[Spec], folder: Path, interruption: Interruption | None = None) -> list[str]:
-    """Begin specs, or go on with them, in a directory for each seed; return how the Sessions ended."""
+    """Start or resume Sessions, each in a directory for its seed; return their states."""
     return go_on(made, [RunDir(folder / str(spec.seed)) for spec in made], interruption)
 
 
@@ -153,7 +153,7 @@ def rows(path: Path, column: str) -> list[str]:
 
 
 def check(tmp_path: Path, chosen: tuple[str, ...], *interruptions: Interruption) -> list[int]:
-    """Compare Sessions interrupted again and again with uninterrupted ones; return where the first was resumed."""
+    """Compare Sessions interrupted several times with uninterrupted ones; return where the first was resumed."""
     made = specs(*QUICK, *chosen)
     assert set(begin(made, tmp_path / "whole")) == {"completed"}
     for interruption in interruptions:
@@ -406,7 +406,7 @@ def test_law_1_checkpoints_by_time_change_no_result(tmp_path: Path, chosen: tupl
         patch.setattr(checkpoint, "write_generation", lambda *arguments: counted(original, *arguments))
         begin(often, tmp_path / "often")
     check_same(made, tmp_path / "often", tmp_path / "whole")
-    assert (saves[0] > 5) == (chosen != RESET), "between two resets there is nothing to go on from"
+    assert (saves[0] > 5) == (chosen != RESET), "between two resets there is no checkpoint"
 
 
 def test_a_resume_is_recorded_and_the_log_continues(tmp_path: Path) -> None:
@@ -414,14 +414,14 @@ def test_a_resume_is_recorded_and_the_log_continues(tmp_path: Path) -> None:
     directory = RunDir(tmp_path / "3")
     for moment in (5, 4):
         begin(made, tmp_path, (Stack, "collect_and_learn", moment, signalled))
-    begun = read_json(directory.provenance)["start"]
+    start = read_json(directory.provenance)["start"]
     begin(made, tmp_path)
     facts = read_json(directory.provenance)
-    assert facts["start"] == begun
+    assert facts["start"] == start
     assert [part["frame"] for part in facts["resumed"]] == [640, 1152]
-    assert all(part["start"] >= begun and part["git"] == facts["git"] for part in facts["resumed"])
+    assert all(part["start"] >= start and part["git"] == facts["git"] for part in facts["resumed"])
     log = directory.log.read_text()
-    places = [log.index(overrides) for overrides in ("started", "interrupted at frame 640", "resumed at frame 640",
+    places = [log.index(text) for text in ("started", "interrupted at frame 640", "resumed at frame 640",
               "interrupted at frame 1152", "resumed at frame 1152", "completed at frame 2560")]  # fmt: skip
     assert places == sorted(places)
     assert log.count("started") == log.count("completed") == 1

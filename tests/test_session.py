@@ -1,4 +1,4 @@
-"""Sessions: what they leave, and what becomes of them when something goes wrong."""
+"""Sessions: the files they write, and how they end if something fails."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_full_disk_fails_the_session_with_a_sentence(tmp_path: Path, monkeypat
     assert "No space left on device" in status["error"]
     assert "Free some space" in status["error"]
     assert len(rows(directory.metrics)) >= 1
-    assert status["lost"], "the Session itself is not to blame, and can be resumed"
+    assert status["lost"], "a full disk is not the fault of the Session"
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_a_session_asked_to_stop_ends_pruned_and_the_others_continue(tmp_path: P
     assert directories[0].checkpoint("last").exists()
     assert directories[0].checkpoint("best").exists()
     assert int(directories[0].metrics.read_text().splitlines()[-1].split(",")[0]) == status["frame"]
-    assert result(directories[1]) == result(alone), "as if it had been alone"
+    assert result(directories[1]) == result(alone), "as alone"
 
 
 def test_an_interrupted_session_of_another_spec_is_kept(tmp_path: Path) -> None:

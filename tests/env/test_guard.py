@@ -1,4 +1,4 @@
-"""Settings of the process: an environment that changes them changes no result, and ends no Session."""
+"""The process is protected from environments that change its settings, exit, or hang in close."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ CLOSES = (
 
 
 @pytest.fixture(autouse=True)
-def kept() -> Iterator[None]:
-    """Leave the settings of this process as they are, also where a test fails."""
+def protect() -> Iterator[None]:
+    """Restore the settings of this process, also if a test fails."""
     before, limit, cwd = ProcessSettings(), sys.getrecursionlimit(), Path.cwd()
     with warnings.catch_warnings():
         yield
@@ -57,11 +57,11 @@ def test_law_1_an_environment_that_changes_settings_changes_no_result(
 ) -> None:
     directory = train(tmp_path, *OVERRIDES, f"+env.kwargs.what={what}")[0]
     assert directory.read_status()["state"] == "completed", directory.read_status()["error"]
-    if what != "rounding":  # by which the environment beside it comes to other numbers, in the same step
+    if what != "rounding":  # also changes the numbers of the environment next to it in the same step
         assert result(directory) == expected
     lines = [line for line in directory.log.read_text().splitlines() if "put back" in line]
     quiet = what in ("nothing", "chdir", "denormal", "warnings")  # warnings are errors in tests anyway
-    assert len(lines) == (0 if quiet else 1), "said once"
+    assert len(lines) == (0 if quiet else 1), "logged once"
 
 
 def test_changed_settings_are_restored_with_a_notice() -> None:
@@ -73,7 +73,7 @@ def test_changed_settings_are_restored_with_a_notice() -> None:
     assert torch.is_grad_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
     assert sys.getrecursionlimit() > 150
-    assert small + 1.0 == 1.0, "rounded to the nearest"
+    assert small + 1.0 == 1.0, "rounds to nearest"
     lines = pop_notices()
     assert any("torch.set_default_dtype from torch.float32 to torch.float64" in text for text in lines)
     settings.restore()
@@ -89,7 +89,7 @@ def test_exits_become_errors() -> None:
         with pytest.raises(LabError, match=sentence), guard("env.id=x"):
             raise error
     with pytest.raises(KeyboardInterrupt), guard("env.id=x"):
-        raise KeyboardInterrupt  # of which nobody here knows whether it came from outside
+        raise KeyboardInterrupt  # without handlers, it may be the user's
 
 
 def test_only_the_users_ctrl_c_passes() -> None:
@@ -126,7 +126,7 @@ def test_problems_of_close_are_notices_and_one_that_hangs_is_not_called_again(mo
         raise RuntimeError("no")
 
     close("a", broken, lambda: calls.append("good"))
-    assert calls == ["broken", "good"], "one after another"
+    assert calls == ["broken", "good"], "both are called"
     assert pop_notices() == ["close() of a raised RuntimeError: no."]
     close("a", broken, seconds=1)
     start = time.monotonic()

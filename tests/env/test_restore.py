@@ -1,4 +1,4 @@
-"""Environments are brought back in the midst of an episode, and go on as they would have."""
+"""Environments are restored within an episode, and continue equally."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_environment_that_remembers_earlier_episodes_is_reset() -> None:
 
 
 def check_every_step(spec: EnvSpec, method: str, every: int = 1) -> None:
-    """Compare environments brought back at steps, also the last of an episode, with the one that went on."""
+    """Compare environments restored at some steps, and at each end of an episode, with one that continued."""
     original = Restorable(make_single(spec), method)
     twin = Restorable(make_single(spec), method)
     original.reset(seed=5)
@@ -78,7 +78,7 @@ def check_every_step(spec: EnvSpec, method: str, every: int = 1) -> None:
     assert sum(step[2] or step[3] for step in trace) >= 2
     for start, snapshot in moments:
         twin.snapshot = snapshot
-        ended = False  # a vector environment made anew knows nothing of an episode's end
+        ended = False  # a new vector environment does not know that an episode ended
         for action, expected in list(zip(actions, trace, strict=True))[start : start + 40]:
             step = (twin.reset()[0], 0.0, False, False) if ended else twin.step(action)[:4]
             ended = step[2] or step[3]

@@ -1,4 +1,4 @@
-"""Environments that draw from the generators of the whole process: reproducible, and independent between seeds."""
+"""Environments that draw from global generators are reproducible, and independent between seeds."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def test_law_1_holds_for_draws_from_global_generators(tmp_path: Path, case: str)
     overrides = (*CASES[case], *FEW)
     before = RngWatch()
     stacked = train(tmp_path / "stacked", specs(*overrides, "seed=[0,1]"))
-    assert before.changed() == [], "what the process uniforms is left as it was"
+    assert before.changed() == [], "global generators are unchanged"
     (alone,) = train(tmp_path / "alone", specs(*overrides, "seed=1"))
-    assert result(stacked[1]) == result(alone), "alone as in a stack, and so again as before"
+    assert result(stacked[1]) == result(alone), "alone as in a stack"
     assert stacked[0].episodes.read_text() != alone.episodes.read_text(), "seeds are independent"
     parts = [RunDir(tmp_path / "parts" / "1")]
     made = specs(*overrides, "seed=1")
     random.seed(5)
     np.random.seed(5)  # noqa: NPY002
-    torch.manual_seed(5)  # as another process would be in another state
+    torch.manual_seed(5)  # another process has other states
     assert go_on(made, parts, (Collector, "collect", 12, killed)) == ["interrupted"]
     assert go_on(made, parts) == ["completed"]
     assert result(parts[0]) == result(alone), "resumed as uninterrupted"

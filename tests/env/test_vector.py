@@ -78,7 +78,7 @@ def test_the_autoreset_step_has_no_reward() -> None:
         while not done:
             observation, reward, terminated, truncated = envs.step(np.ones(1, np.int64))
             done = bool(terminated[0] or truncated[0])
-        assert abs(observation[0, 2]) > 0.2, "the last observation is the true one"
+        assert abs(observation[0, 2]) > 0.2, "the true last observation"
         observation, reward, terminated, truncated = envs.step(np.ones(1, np.int64))
         assert abs(observation[0]).max() <= 0.05
         assert (reward[0], terminated[0], truncated[0]) == (0, False, False)
@@ -142,7 +142,7 @@ def test_async_environments_are_closed_during_a_step() -> None:
     envs.reset()
     workers = envs._base.processes
     envs._base.step_async(np.zeros((2, 1), np.float32))
-    assert envs._base.parent_pipes[0].recv()  # of what is to come, one answer has been taken
+    assert envs._base.parent_pipes[0].recv()  # one of the answers is missing now
     envs.close()
     for worker in workers:
         worker.join(10)

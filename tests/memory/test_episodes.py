@@ -1,4 +1,4 @@
-"""The replay memory of finished episodes, against lists of episodes."""
+"""The replay memory of finished episodes against lists of episodes."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class World:
     def transition(
         self, s: int, e: int, t: int, n: int, scale: Callable[[float], float] = float
     ) -> tuple[float, float, int]:
-        """Return reward, discount and the step reached of up to n steps from step t, each reward being scaled."""
+        """Return the reward, discount and next step of a transition of up to n steps, with scaled rewards."""
         total, factor = 0.0, 1.0
         for k in range(n):
             step = {name: value[s, e] for name, value in self.steps[t + k].items()}

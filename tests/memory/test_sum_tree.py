@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from lab.memory.sum_tree import SumTree
 
 
-def reference(leaves: np.ndarray, share: float) -> int:
-    """Return the leaf at which the running sum goes beyond a share of the total."""
-    mass, running = share * leaves.sum(), 0.0
+def reference(leaves: np.ndarray, uniform: float) -> int:
+    """Return the leaf at which the running sum exceeds a fraction of the total."""
+    mass, running = uniform * leaves.sum(), 0.0
     for index, leaf in enumerate(leaves):
         running += leaf
         if running > mass:
@@ -27,9 +27,9 @@ def test_draws_are_in_proportion_to_the_leaves(numbers: list[int], seed: int) ->
     if leaves.sum() == 0:
         return
     uniforms = rng.random((2, 50))
-    found = tree.find(uniforms)
+    drawn = tree.find(uniforms)
     for s in range(2):
-        assert found[s].tolist() == [reference(leaves[s], share) for share in uniforms[s]]
+        assert drawn[s].tolist() == [reference(leaves[s], uniform) for uniform in uniforms[s]]
 
 
 def test_a_leaf_of_zero_is_never_found_at_the_ends() -> None:

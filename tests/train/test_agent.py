@@ -1,4 +1,4 @@
-"""An agent goes on only as what it was: for the same spaces, and with the same parameters."""
+"""An agent is only restored for the same spaces, and with the same parameters."""
 
 from __future__ import annotations
 
