@@ -45,7 +45,7 @@ def require(holds: bool, key: str, value: Any, allowed: str) -> None:
         holds: whether the value is allowed.
         key: the full name of the key, as typed on the command line.
         value: what it was set to.
-        allowed: what it may be, to follow the words "must be".
+        allowed: what it may be, to follow "must be".
     """
     if not holds:
         raise LabError(f"{key}={format_value(value)} is not allowed: {key} must be {allowed}.")

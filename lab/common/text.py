@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-RESERVED = ("null", "true", "false", "~", "")  # words that YAML does not read as a text
+RESERVED = ("null", "true", "false", "~", "")  # plain scalars that YAML does not read as a text
 WHOLE_FIGURES = ("frames_to_solve",)  # figures that are written without decimals
 
 
 def canonical(value: Any) -> str:
-    """Return a text that only equal values share (1, 1.0, True and '1' differ); the order of keys does not matter."""
+    """Return a text that is equal only for equal values (1, 1.0, True and '1' differ); the order of keys does not matter."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(sorted(f'{key!r}: {canonical(item)}' for key, item in value.items()))}}}"
     if isinstance(value, (list, tuple)):

@@ -39,13 +39,13 @@ def validate(kind: Any, value: Any, key: str) -> Any:
     try:
         return _adapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
-        words = [choice for part in bare for choice in get_args(part) if isinstance(choice, str)]
-        hint = did_you_mean(value, words) if isinstance(value, str) else ""
+        choices = [choice for part in bare for choice in get_args(part) if isinstance(choice, str)]
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
         raise LabError(f"{key}={format_value(value)} is not allowed: {key} must be {describe(kind)}.{hint}") from error
 
 
 def describe(kind: Any) -> str:
-    """Return what an annotated type allows, to follow the words "must be"."""
+    """Return what an annotated type allows, to follow "must be"."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         noun = describe(arguments[0])

@@ -54,14 +54,14 @@ class StatusFiles:
 
         Args:
             state: one of STATES.
-            frame: frames done.
+            frame: frames done, of `frames`.
             frames: frames asked for.
             error: the traceback of a failed Session, or why it was pruned.
-            mean_return: mean return of the last 100 episodes.
+            mean_return: of the last 100 episodes.
             frames_per_second: over the last log interval.
             lost: whether it failed through no fault of its own, for example because its process was killed.
-            tables: size and CRC-32 of each table at the end of the Session, which reveal later damage.
-            warnings: what a user should know about the Session.
+            tables: size and CRC-32 of each table at the end, which reveal later damage.
+            warnings: sentences for the user.
         """
         assert state in STATES, state
         content = {

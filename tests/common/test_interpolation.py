@@ -49,7 +49,7 @@ def test_values_without_a_seed_are_resolved_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         (["name=x_${hydra:job.num}"], r"name=x_\$\{hydra:job.num\} is not allowed: .* depends on how a Session is"),
         (["+env.kwargs.a=${hydra:runtime.output_dir}"], r"env.kwargs.a=.* is not allowed"),
@@ -59,30 +59,30 @@ def test_values_without_a_seed_are_resolved_once() -> None:
         (["name=${nothing}"], "nothing"),
     ],
 )
-def test_mistakes_are_sentences(words: list[str], sentence: str) -> None:
+def test_mistakes_are_sentences(overrides: list[str], sentence: str) -> None:
     with pytest.raises(LabError, match=sentence):
-        specs(*words)
+        specs(*overrides)
 
 
 def test_a_search_space_keeps_what_depends_on_the_seed() -> None:
     params = {"algo.lr": "choice(${seed},0.1)", "algo.gamma": "interval(${low},1)"}
     config = OmegaConf.create({"seed": 0, "low": 0.5, "search": {"params": params}})
-    found = resolve_but_seed(config, "search")["params"]
-    assert found == {"algo.lr": "choice(${seed},0.1)", "algo.gamma": "interval(0.5,1)"}
+    values = resolve_but_seed(config, "search")["params"]
+    assert values == {"algo.lr": "choice(${seed},0.1)", "algo.gamma": "interval(0.5,1)"}
 
 
-@pytest.mark.parametrize(("words", "seeds"), [(ALIKE, "0,1"), (UNLIKE, "3,4")])
+@pytest.mark.parametrize(("overrides", "seeds"), [(ALIKE, "0,1"), (UNLIKE, "3,4")])
 def test_law_1_with_values_of_the_seed_alone_stacked_and_resumed(
-    tmp_path: Path, words: tuple[str, ...], seeds: str
+    tmp_path: Path, overrides: tuple[str, ...], seeds: str
 ) -> None:
-    stacked = train(tmp_path / "stack", *OWN, *words, f"seed=[{seeds}]")
+    stacked = train(tmp_path / "stack", *OWN, *overrides, f"seed=[{seeds}]")
     made = [load(directory.spec) for directory in stacked]
     resumed = [RunDir(tmp_path / "resumed" / str(spec.seed)) for spec in made]
     assert "interrupted" in go_on(made, resumed, (Stack, "finish_interval", 5, stop))
     left = [index for index, session in enumerate(resumed) if session.read_status()["state"] == "interrupted"]
     assert set(go_on([made[i] for i in left], [resumed[i] for i in left])) == {"completed"}
     for seed, directory, again in zip(seeds.split(","), stacked, resumed, strict=True):
-        alone = train(tmp_path / "alone", *OWN, *words, f"seed={seed}")[0]
+        alone = train(tmp_path / "alone", *OWN, *overrides, f"seed={seed}")[0]
         assert result(directory) == result(alone) == result(again)
         assert read_yaml(directory.spec) == read_yaml(alone.spec) == read_yaml(again.spec)
 
@@ -96,23 +96,23 @@ def test_a_config_read_from_a_dictionary_has_its_own_seed() -> None:
 @pytest.mark.slow
 @pytest.mark.law
 def test_law_1_with_values_of_the_seed_in_a_sweep_continued_and_run_again(tmp_path: Path) -> None:
-    words = (*OWN, "log.every=500", "eval.every=500", "eval.episodes=2", "log.tensorboard=false")
+    overrides = (*OWN, "log.every=500", "eval.every=500", "eval.episodes=2", "log.tensorboard=false")
     for name, own, seeds, more in (("alike", ALIKE, (0, 1), 2), ("unlike", UNLIKE, (3, 4), 5)):
         folder = tmp_path / f"{name}_${{name}}"
         every = ",".join(map(str, seeds))
-        done = lab("-m", *words, *own, f"seed={every}", "stack=3", f"hydra.sweep.dir={folder}", timeout=240)
+        done = lab("-m", *overrides, *own, f"seed={every}", "stack=3", f"hydra.sweep.dir={folder}", timeout=240)
         assert done.returncode == 0, done.stderr
-        found = next(path for path in tmp_path.iterdir() if path.name.startswith(name))
-        again = lab("resume", str(found), f"seed={every},{more}", timeout=240)
+        folder = next(path for path in tmp_path.iterdir() if path.name.startswith(name))
+        again = lab("resume", str(folder), f"seed={every},{more}", timeout=240)
         assert again.returncode == 0, again.stderr
         for seed in (*seeds, more):
             alone = tmp_path / f"alone-{name}-{seed}"
-            assert lab(*words, *own, f"seed={seed}", f"hydra.run.dir={alone}").returncode == 0
-            session = RunDir(found / f"seed-{seed}")
+            assert lab(*overrides, *own, f"seed={seed}", f"hydra.run.dir={alone}").returncode == 0
+            session = RunDir(folder / f"seed-{seed}")
             assert result(session) == result(RunDir(alone))
             assert session.spec.read_text() == RunDir(alone).spec.read_text()
             assert (session.hydra / "overrides.yaml").read_text().count("${seed}") == len(own) - (name == "unlike")
-        rerun = lab("rerun", str(found), f"out={tmp_path / f'rerun-{name}'}", "code=here", timeout=240)
+        rerun = lab("rerun", str(folder), f"out={tmp_path / f'rerun-{name}'}", "code=here", timeout=240)
         assert "3 of 3 Sessions are the same to the last bit." in rerun.stdout, rerun.stdout + rerun.stderr
     sweep = read_json(SweepDir(tmp_path / "alike_level_0-1").sweep)
     assert sweep["name"] == "level_0-2"

@@ -24,8 +24,10 @@ from lab.run.files import read_json
 from lab.train.stack import Stack
 from tests.helpers import Interruption, go_on, result, specs, weights
 
-WORDS = ("algo.horizon=16", "frames=3000", "log.every=300", "log.tensorboard=false", "eval.every=1000",
-         "eval.episodes=2", "checkpoint.every=1000", "seed=3")  # fmt: skip
+OVERRIDES = (
+    "algo.horizon=16", "frames=3000", "log.every=300", "log.tensorboard=false", "eval.every=1000",
+    "eval.episodes=2", "checkpoint.every=1000", "seed=3",
+)  # fmt: skip
 
 
 def generations(directory: RunDir) -> list[dict[str, Any]]:
@@ -34,7 +36,7 @@ def generations(directory: RunDir) -> list[dict[str, Any]]:
 
 def train(directory: RunDir, interruption: Interruption | None = None) -> str:
     """Train or resume the Session of these tests in a directory; return how it ended."""
-    return go_on(specs(*WORDS), [directory], interruption)[0]
+    return go_on(specs(*OVERRIDES), [directory], interruption)[0]
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,10 @@ from tests import synthetic
 from tests.damage import MUTATIONS, TOLD, damage, flip
 from tests.helpers import go_on, result, same_provenance, specs
 
-WORDS = ("algo.horizon=16", "frames=1024", "log.every=128", "eval.every=256", "eval.episodes=1", "checkpoint.every=200",
-         "seed=[0,1]")  # fmt: skip
+OVERRIDES = (
+    "algo.horizon=16", "frames=1024", "log.every=128", "eval.every=256", "eval.episodes=1",
+    "checkpoint.every=200", "seed=[0,1]",
+)  # fmt: skip
 FILES = ("spec.yaml", "provenance.json", "uncommitted.patch", "status.json", "session.log", "episodes.csv",
          "metrics.csv", "timing.csv", "events", "checkpoint/last.pt", "checkpoint/previous.pt", "checkpoint/best.pt",
          "session.json", "session.png")  # fmt: skip
@@ -42,7 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     interruption = (Stack, "collect_and_learn", 4, lambda: signal.raise_signal(signal.SIGTERM))
     for name, happens in (("whole", None), ("part", interruption)):
         directories = [RunDir(folder / name / f"seed-{seed}") for seed in (0, 1)]
-        go_on(specs(*WORDS), directories, happens)
+        go_on(specs(*OVERRIDES), directories, happens)
         for directory in directories:
             directory.patch.write_text("a\nb\nc\nd\n")
             report.main([str(directory.path)])

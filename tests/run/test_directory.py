@@ -63,7 +63,7 @@ def test_results_are_moved_aside_and_other_files_stay(tmp_path: Path) -> None:
 def test_the_level_of_a_directory(tmp_path: Path) -> None:
     sweep = SweepDir(tmp_path)
     write_json(sweep.sweep, {"kind": "experiment"})
-    assert find_level(tmp_path) == "experiment", "one that was begun and has no Trial yet"
+    assert find_level(tmp_path) == "experiment", "it was started and has no Trial yet"
     session = sweep.trial(1234).session(7)
     session.write_status("completed", 1, 1)
     assert [find_level(path) for path in (tmp_path, session.path.parent, session.path)] == [

@@ -19,13 +19,15 @@ from lab.train.stack import Stack
 from tests import synthetic
 from tests.helpers import go_on, result, specs
 
-WORDS = ("algo=dqn", "net.hidden=[8]", "frames=600", "log.every=100", "log.tensorboard=false", "eval.every=200",
-         "eval.episodes=1", "checkpoint.every=200", "algo.learning_starts=100", "seed=3")  # fmt: skip
+OVERRIDES = (
+    "algo=dqn", "net.hidden=[8]", "frames=600", "log.every=100", "log.tensorboard=false", "eval.every=200",
+    "eval.episodes=1", "checkpoint.every=200", "algo.learning_starts=100", "seed=3",
+)  # fmt: skip
 
 
 def train(folder: Path) -> str:
     """Train or resume the Session of these tests in a folder; return how it ended."""
-    return go_on(specs(*WORDS), [RunDir(folder)])[0]
+    return go_on(specs(*OVERRIDES), [RunDir(folder)])[0]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def completed(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     folder = tmp_path_factory.mktemp("interrupted") / "session"
     stop = (Stack, "save", 2, lambda: signal.raise_signal(signal.SIGTERM))
-    assert go_on(specs(*WORDS), [RunDir(folder)], stop) == ["interrupted"]
+    assert go_on(specs(*OVERRIDES), [RunDir(folder)], stop) == ["interrupted"]
     return RunDir(folder)
 
 

@@ -20,7 +20,7 @@ def test_a_session_whose_process_is_gone_counts_as_interrupted(tmp_path: Path) -
     directory.release()
     assert directory.read_status()["state"] == "interrupted"
     assert directory.is_abandoned()
-    directory.acquire()  # an interrupted Session may be begun again
+    directory.acquire()  # an interrupted Session may be started again
 
 
 @pytest.mark.parametrize(("host", "state"), [(platform.node(), "interrupted"), ("another", "running")])

@@ -43,11 +43,11 @@ KNOWN = (
     "kind",
     "updated",
     "_target_",
-)  # whose words have a meaning
+)  # their values are checked
 
 
 def spoil(value: Any) -> Any:
-    """Return plain data in which every text does harm if it is obeyed, but for words that have a meaning."""
+    """Return plain data in which every text does harm if it is interpreted, except those that are checked."""
     if isinstance(value, dict):
         return {key: item if key in KNOWN else spoil(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -55,7 +55,7 @@ def spoil(value: Any) -> Any:
     return value + EVIL if isinstance(value, str) else value
 
 
-def made(folder: Path, evil: str) -> Path:
+def publishable(folder: Path, evil: str) -> Path:
     """Make up what can be published: an Experiment, and a Trial that is one of its own; return their folder."""
     path = synthetic.experiment(folder / "sweep", trials=3, seeds=2, rows=12, states={(2, 1): "failed"}).path
     for file in path.rglob("*.json"):
@@ -80,11 +80,11 @@ def made(folder: Path, evil: str) -> Path:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(tmp_path_factory.mktemp("hostile") / os.fsdecode(b"a\x1b[2J[bold]\x9b"), EVIL)
+    return publishable(tmp_path_factory.mktemp("hostile") / os.fsdecode(b"a\x1b[2J[bold]\x9b"), EVIL)
 
 
 @pytest.mark.parametrize(
-    ("command", "words"),
+    ("command", "arguments"),
     [
         (status, ["sweep"]),
         (report, ["sweep"]),
@@ -99,10 +99,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=lambda given: "" if isinstance(given, list) else given.__name__.rpartition(".")[2],
 )
 def test_the_content_of_files_does_not_control_the_terminal(
-    hostile: Path, command: Any, words: list[str], capsys: pytest.CaptureFixture[str]
+    hostile: Path, command: Any, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
-        command.main([f"out={hostile}" if word.startswith("out=") else str(hostile / word) for word in words])
+        command.main([f"out={hostile}" if word.startswith("out=") else str(hostile / word) for word in arguments])
     except LabError as error:
         print_error(error)
     shown = "".join(capsys.readouterr())
@@ -127,7 +127,7 @@ class Elements(HTMLParser):
 def test_no_element_and_no_attribute_of_a_page_comes_from_data(
     hostile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain = made(tmp_path / "plain", "")
+    plain = publishable(tmp_path / "plain", "")
     pages: list[list[Elements]] = []
     for folder in (plain, hostile):
         report.main([str(folder / "sweep")])
@@ -148,8 +148,8 @@ def test_no_element_and_no_attribute_of_a_page_comes_from_data(
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    words = ("frames=100", "algo.horizon=25", "eval.every=100", "eval.episodes=1")
-    return train(tmp_path_factory.mktemp("trained"), *words)[0]
+    arguments = ("frames=100", "algo.horizon=25", "eval.every=100", "eval.episodes=1")
+    return train(tmp_path_factory.mktemp("trained"), *arguments)[0]
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ ALL = ["status", "enjoy", *(pytest.param(name, marks=pytest.mark.slow) for name 
 @pytest.mark.law
 @pytest.mark.parametrize("command", ALL)
 def test_no_module_in_the_working_directory_runs_under_any_name(played: RunDir, tmp_path: Path, command: str) -> None:
-    made(tmp_path / "runs", "")
+    publishable(tmp_path / "runs", "")
     sides = {
         "compare": [tmp_path / "runs/trial", tmp_path / "runs/sweep"],
         "publish": [tmp_path / "runs"],
@@ -303,11 +303,11 @@ MINE = {"user": trust.user_name(), "host": trust.platform.node()}
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> None:
+def warned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trust, "_warned", set())
 
 
-@pytest.mark.usefixtures("told")
+@pytest.mark.usefixtures("warned")
 @pytest.mark.parametrize(
     ("facts", "who"),
     [
@@ -327,7 +327,7 @@ def test_resume_and_rerun_print_whose_code_they_run(
     tmp_path: Path, command: Any, facts: Any, who: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     session = RunDir(tmp_path / "run")
-    made(tmp_path / "runs", "")
+    publishable(tmp_path / "runs", "")
     shutil.copytree(tmp_path / "runs/trial/seed-0", session.path)
     if facts is None:
         session.provenance.write_text("{torn")
@@ -337,11 +337,11 @@ def test_resume_and_rerun_print_whose_code_they_run(
     with pytest.raises((LabError, KeyError)):  # there is nothing to go on with, and no such commit
         command.main([str(session.path)])
     name = command.__name__.rpartition(".")[2]
-    said = capsys.readouterr().err
-    assert said.startswith(f"{session.path} was made by {who}: {name} runs code from it") if who else not said
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"{session.path} was made by {who}: {name} runs code from it") if who else not warning
 
 
-@pytest.mark.usefixtures("told")
+@pytest.mark.usefixtures("warned")
 def test_files_of_another_user_are_foreign(
     played: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -354,36 +354,36 @@ def test_files_of_another_user_are_foreign(
         assert "was made by user 4321, who owns files in it" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("told")
+@pytest.mark.usefixtures("warned")
 def test_resume_prints_whose_sweep_it_is_before_running_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = SweepDir(made(tmp_path, "") / "sweep")
+    sweep = SweepDir(publishable(tmp_path, "") / "sweep")
     sweep.multirun.write_text(yaml.safe_dump({"hydra": {"overrides": {"hydra": [], "task": ["algo=${oc.env:SECRET}"]},
         "runtime": {"config_sources": []}, "job": {"config_name": "config"}}}))  # fmt: skip
-    said: list[str] = []
+    warning: list[str] = []
     monkeypatch.setenv("SECRET", "leaked")
-    monkeypatch.setattr("lab.command.train.main", lambda: said.extend((capsys.readouterr().err, *sys.argv)))
+    monkeypatch.setattr("lab.command.train.main", lambda: warning.extend((capsys.readouterr().err, *sys.argv)))
     monkeypatch.setattr(sys, "argv", ["lab"])
     resume.main([str(sweep.path), "plan=true"])
-    assert said[0].startswith(f"{sweep.path} was made by somebody unknown: resume runs code from it")
-    assert "algo=${oc.env:SECRET}" in said, "Hydra resolves it, as at first"
+    assert warning[0].startswith(f"{sweep.path} was made by somebody unknown: resume runs code from it")
+    assert "algo=${oc.env:SECRET}" in warning, "Hydra resolves it, as at first"
 
 
 @pytest.mark.slow
 @pytest.mark.law
 def test_a_sweep_prints_whose_it_is_before_its_code_runs(tmp_path: Path) -> None:
     (tmp_path / "custom.py").write_text("print('CUSTOM RAN', flush=True)\ndef space(config, trial):\n    pass\n")
-    words = ("-m", "algo=a2c", "env=cartpole", "search=command_line", "algo.lr=interval(0.001,0.002)", "frames=100")
-    words = (
-        *words,
+    arguments = ("-m", "algo=a2c", "env=cartpole", "search=command_line", "algo.lr=interval(0.001,0.002)", "frames=100")
+    arguments = (
+        *arguments,
         "search.custom=custom.space",
         "search.n_trials=1",
         "hydra.sweep.dir=sweep",
         "log.tensorboard=false",
     )
     place: dict[str, Any] = {"cwd": tmp_path, "env": {"PYTHONPATH": str(ROOT)}}
-    done = lab(*words, **place)
+    done = lab(*arguments, **place)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "was made by" not in done.stderr
     mine = lab("resume", "sweep", "plan=true", **place)

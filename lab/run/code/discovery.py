@@ -103,7 +103,7 @@ def _root_of(package: UserPackage) -> Path | None:
 def _unique_name(name: str, others: Iterable[str]) -> str:
     """Return a name that none of the others has, for use in a file's name."""
     name = re.sub(r"[^\w.-]", "_", name) or "root"
-    taken, number, unique = set(others), 2, name
-    while unique in taken:
+    used, number, unique = set(others), 2, name
+    while unique in used:
         unique, number = f"{name}-{number}", number + 1
     return unique

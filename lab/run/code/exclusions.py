@@ -33,7 +33,7 @@ SECRET_FOLDERS = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docke
 SECRET_WORDS = re.compile(
     r"secret|credential|passw(or)?d|token(?!iz)|(api|private)_?key|service_?account", re.IGNORECASE
 )
-# In names of source files only whole words count: tokenizer.py is code.
+# In names of source files the term must stand alone: tokenizer.py is code.
 SECRET_SOURCE = re.compile(r"(^|[._-])(secrets?|credentials?|passwords?|passwd|api_?keys?)([._-]|$)", re.IGNORECASE)
 # Keys and tokens of known forms: how they begin, and what follows.
 KEYS = {

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,11 @@ class Repository:
     """A repository, or a folder of modules that are in none, as it is on disk.
 
     Attributes:
-        name: the folder's name, unique in its snapshot.
-        path: the root.
-        sha: of the commit; None if there is none, or it is not known.
-        branch: None if no branch is checked out.
+        sha, branch: what is checked out; None if there is none, or it is not known.
         patch: from the commit to the working tree, for `git apply`; None if it is not known.
         left_out: why an uncommitted file is not in the patch, by the file's name.
         note: why something is not known; None if all is.
-        modules: the user's own packages that are imported from it.
-        roots: the folders in it that they are imported from.
+        modules, roots: the user's own packages that are imported from it, and the folders in it that they lie in.
         files: names of the code in it; not recorded.
     """
 
@@ -67,35 +64,27 @@ class Repository:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what provenance.json holds about it."""
-        left_out = dict(list(self.left_out.items())[:MOST_NAMES])
+        left_out = dict(islice(self.left_out.items(), MOST_NAMES))
         if len(self.left_out) > MOST_NAMES:
             left_out[f"and {len(self.left_out) - MOST_NAMES} more"] = "not listed"
-        return {
-            "name": self.name,
-            "path": str(self.path),
-            "sha": self.sha,
-            "branch": self.branch,
-            "uncommitted": None if self.patch is None else bool(self.patch),
-            "left_out": left_out,
-            "note": self.note,
-            "modules": list(self.modules),
-            "roots": list(self.roots),
-        }
+        facts = {key: getattr(self, key) for key in ("name", "sha", "branch", "note")}
+        facts |= {"path": str(self.path), "modules": list(self.modules), "roots": list(self.roots)}
+        return facts | {"left_out": left_out, "uncommitted": None if self.patch is None else bool(self.patch)}
 
     @classmethod
-    def from_dict(cls, facts: Mapping[str, Any], patch: bytes | None = None) -> Repository:
-        """Return what `to_dict` wrote, with its patch; published results of earlier versions lack some keys."""
+    def from_dict(cls, facts: Mapping[str, Any]) -> Repository:
+        """Return what `to_dict` wrote, with an empty patch; published results of earlier versions lack some keys."""
         left_out = facts.get("left_out") or {}
         return cls(
             facts.get("name") or "lab",
             Path(facts.get("path") or os.devnull),
             facts.get("sha"),
             facts.get("branch"),
-            patch=None if facts.get("uncommitted") is None else patch or b"",
-            left_out=left_out if isinstance(left_out, dict) else dict.fromkeys(left_out, exclusions.TOO_LARGE),
-            note=facts.get("note"),
-            modules=tuple(facts.get("modules") or ()),
-            roots=tuple(facts.get("roots", (".",))),
+            None if facts.get("uncommitted") is None else b"",
+            left_out if isinstance(left_out, dict) else dict.fromkeys(left_out, exclusions.TOO_LARGE),
+            facts.get("note"),
+            tuple(facts.get("modules") or ()),
+            tuple(facts.get("roots", (".",))),
         )
 
     @classmethod
@@ -183,10 +172,9 @@ def find_submodules(root: Path) -> list[Path]:
 def _list_tracked(root: Path) -> tuple[list[str], list[str]]:
     """Return the names of tracked files and of submodules."""
     entries = [entry.partition("\t") for entry in list_names(root, "ls-files", "--stage", "-z")]
-    names: dict[bool, dict[str, None]] = {True: {}, False: {}}
-    for facts, _, name in entries:
-        names[facts.startswith(SUBMODULE)][name] = None
-    return list(names[False]), list(names[True])
+    modes = {name: facts.split()[0] for facts, _, name in entries}  # a conflict lists a file several times
+    submodules = [name for name, mode in modes.items() if mode == SUBMODULE]
+    return [name for name, mode in modes.items() if mode != SUBMODULE], submodules
 
 
 def _list_untracked(root: Path, packages: Sequence[UserPackage], folders: Sequence[Path]) -> list[str]:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.run.code import exclusions, packages, snapshot
+from lab.run.code import exclusions, packages
 from lab.run.code.copy import CodeCopy
-from lab.run.code.packages import UserPackage
 from lab.run.code.snapshot import CodeSnapshot
 from tests.helpers import ROOT, git
+from tests.run.code.helpers import commit_files, use_lab_in, use_packages, write
 
 ROOMS = (ROOT / "lab" / "common", ROOT / "lab" / "run")  # what describes the code, and what that needs
 PARTS = ("errors.py", *(str(path.relative_to(ROOT / "lab")) for room in ROOMS for path in room.rglob("*.py")))
@@ -26,32 +26,22 @@ print(lab.__file__, lab.__version__, mine.WORD, __file__, tests.envs.WORD, sep="
 """
 
 
-def write(root: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-
-
 def package(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copy what of this package describes the code into another place, as if it were run from there."""
     write(root, {"lab/__init__.py": "__version__ = 'old'\n", "conf/config.yaml": "a: 1\n"})
     for name in PARTS:
         (root / "lab" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "lab" / name, root / "lab" / name)
-    monkeypatch.setattr(packages, "__file__", str(root / "lab" / "run" / "code" / "packages.py"))
-    monkeypatch.setattr(snapshot, "user_packages", lambda: [])
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    monkeypatch.chdir(root)
+    use_lab_in(root, monkeypatch)
     return root
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = package(tmp_path / NAME, monkeypatch)
-    write(root, {".gitignore": "ignored*\nout*/\n", "mine.py": "WORD = 'old'\n", "tests/envs.py": "WORD = 'old'\n"})
-    git(root, "init", "-q", "-b", "trunk")
-    git(root, "add", "-A")
-    git(root, "commit", "-qm", "first")
+    files = {".gitignore": "ignored*\nout*/\n", "mine.py": "WORD = 'old'\n", "tests/envs.py": "WORD = 'old'\n"}
+    commit_files(root, files)
     write(root, {"probe.py": ""})
     return root
 
@@ -65,9 +55,14 @@ def names(copy: CodeCopy) -> set[str]:
     return {name for name in files if not name.startswith((packages.COPIED_FACTS, ".uncommitted"))}
 
 
-def python(words: Sequence[str], copy: CodeCopy, cwd: Path) -> list[str]:
+def python(arguments: Sequence[str], copy: CodeCopy, cwd: Path) -> list[str]:
     done = subprocess.run(
-        [sys.executable, *words], cwd=cwd, env={**os.environ, **copy.env()}, capture_output=True, text=True, check=False
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, **copy.env()},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -158,8 +153,8 @@ def test_a_job_has_the_provenance_of_submission(checkout: Path) -> None:
     git(checkout, "commit", "-qam", "later")
     code = (
         "import json; from pathlib import Path; from lab.run.provenance import collect;"
-        "found = collect(['x'], 'cpu', 1, [0], Path('out'));"
-        "print(json.dumps(found.facts), found.code.lab.patch.decode(), sep='\\n')"
+        "provenance = collect(['x'], 'cpu', 1, [0], Path('out'));"
+        "print(json.dumps(provenance.facts), provenance.code.lab.patch.decode(), sep='\\n')"
     )
     facts, *patch = python(["-c", code], copy, checkout)
     assert {key: json.loads(facts)[key] for key in before.to_dict()} == before.to_dict()
@@ -278,17 +273,9 @@ def test_the_users_own_repositories_are_copied_too(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, loose = tmp_path / "project", tmp_path / "loose"
-    write(project, {"src/own/__init__.py": "WORD = 'old'\n", "src/own/more.py": ""})
-    git(project, "init", "-q")
-    git(project, "add", "-A")
-    git(project, "commit", "-qm", "own")
+    commit_files(project, {"src/own/__init__.py": "WORD = 'old'\n", "src/own/more.py": ""})
     write(loose, {"single.py": "WORD = 'old'\n"})
-    sources = tuple(sorted((project / "src" / "own").glob("*.py")))
-    found = [
-        UserPackage("own", project / "src" / "own", project / "src", sources),
-        UserPackage("single", loose / "single.py", loose, (loose / "single.py",)),
-    ]
-    monkeypatch.setattr(snapshot, "user_packages", lambda: found)
+    use_packages(monkeypatch, project / "src" / "own", loose / "single.py")
     monkeypatch.setenv("PYTHONPATH", f"{project / 'src'}:{loose}")
     copy = frozen_in(checkout)
     before = CodeSnapshot.take(checkout / "out").to_dict()
@@ -300,7 +287,7 @@ def test_the_users_own_repositories_are_copied_too(
         "code = CodeSnapshot.take(Path('out')).to_dict();"
         "print(own.WORD, single.WORD, json.dumps(code), current_digest('own'), sep='\\n')"
     )
-    own, single, taken, digest_of_own = python(["-c", code], copy, checkout)
+    own, single, snapshot_there, digest_of_own = python(["-c", code], copy, checkout)
     assert (own, single) == ("old", "old")
-    assert json.loads(taken) == before
+    assert json.loads(snapshot_there) == before
     assert digest_of_own == before["code"]["own"]

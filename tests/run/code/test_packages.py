@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.run.code.packages import user_packages
-from tests.run.code.test_snapshot import write
+from tests.run.code.helpers import write
 
 
 def test_the_users_own_modules_by_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,14 +26,14 @@ def test_the_users_own_modules_by_package(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "lazy_owned", lazy)
     spec.loader.exec_module(lazy)
     try:
-        found = {one.name: one for one in user_packages() if "owned" in one.name}
+        packages = {one.name: one for one in user_packages() if "owned" in one.name}
     finally:
         for name in [name for name in sys.modules if name.partition(".")[0] in ("owned", *names)]:
             del sys.modules[name]
-    assert list(found) == ["owned", "single_owned", "lazy_owned"], "in the order of sys.path"
-    assert (found["owned"].path, found["owned"].root) == (tmp_path / "one" / "owned", tmp_path / "one")
-    assert len(found["owned"].files) == 3
-    assert (found["single_owned"].path, found["single_owned"].root) == (
+    assert list(packages) == ["owned", "single_owned", "lazy_owned"], "in the order of sys.path"
+    assert (packages["owned"].path, packages["owned"].root) == (tmp_path / "one" / "owned", tmp_path / "one")
+    assert len(packages["owned"].files) == 3
+    assert (packages["single_owned"].path, packages["single_owned"].root) == (
         tmp_path / "two" / "single_owned.py",
         tmp_path / "two",
     )

@@ -12,25 +12,22 @@ from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir
 from lab.run.files import write_json
 from tests.helpers import git
-from tests.run.code.test_snapshot import checkout, collect, commit, own, write  # noqa: F401 - a fixture among them
+from tests.run.code.helpers import commit_files, use_packages, write
+from tests.run.code.test_snapshot import checkout, collect, commit  # noqa: F401 - a fixture among them
 
 
 @pytest.fixture
 def session(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:  # noqa: F811
     """A Session with code in lab's checkout, a submodule of that, a repository of the user's own, and in none."""
     library, project, loose = tmp_path / "library", tmp_path / "project", tmp_path / "loose"
-    write(library, {"library.py": "1\n"})
-    write(project, {"src/mine/__init__.py": "1\n", "data/levels.csv": "1\n"})
+    commit_files(library, {"library.py": "1\n"})
+    commit_files(project, {"src/mine/__init__.py": "1\n", "data/levels.csv": "1\n"})
     write(loose, {"single.py": "1\n", "notes.txt": "1\n"})
-    for folder in (library, project):
-        git(folder, "init", "-q")
-        git(folder, "add", "-A")
-        git(folder, "commit", "-qm", "first")
     git(checkout, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(library), "library")
     commit(checkout)
     write(checkout, {"a.py": "changed\n", "library/library.py": "changed\n", "library/new.py": "new\n"})
     write(project, {"src/mine/__init__.py": "changed\n", "src/mine/new.py": "new\n"})
-    own(monkeypatch, project / "src" / "mine", loose / "single.py")
+    use_packages(monkeypatch, project / "src" / "mine", loose / "single.py")
     directory = RunDir(tmp_path / "session")
     code = collect(checkout)
     write_json(directory.provenance, {"directory": str(project / "data"), **code.to_dict()})

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from lab.run.code import exclusions, packages, snapshot
+from lab.run.code import exclusions, packages
 from lab.run.code import git as running
-from lab.run.code.packages import UserPackage
 from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir
 from lab.run.files import write_json
 from tests.helpers import git
+from tests.run.code.helpers import commit_files, use_lab_in, use_packages, write
 
 
 @pytest.fixture
@@ -26,28 +26,12 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "lab" / "__init__.py").write_text("")
     git(folder, "init", "-q", "-b", "trunk")
     git(folder, "add", "-A")
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(packages, "__file__", str(folder / "lab" / "run" / "code" / "packages.py"))
-    own(monkeypatch)
+    use_lab_in(folder, monkeypatch)
     return folder
 
 
-def own(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
-    """Let packages and modules at these places seem to be imported."""
-    found = []
-    for place in paths:
-        sources = tuple(sorted(place.rglob("*.py"))) if place.is_dir() else (place,)
-        found.append(UserPackage(place.stem, place, place.parent, sources))
-    monkeypatch.setattr(snapshot, "user_packages", lambda: found)
-
-
 def commit(folder: Path) -> str:
-    (folder / "a.py").write_text("one\n")
-    (folder / "gone.py").write_text("two\n")
-    (folder / ".gitignore").write_text("ignored\n")
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "first")
-    return git(folder, "rev-parse", "HEAD")
+    return commit_files(folder, {"a.py": "one\n", "gone.py": "two\n", ".gitignore": "ignored\n"})
 
 
 def collect(folder: Path) -> CodeSnapshot:
@@ -61,13 +45,13 @@ def patch_of(code: CodeSnapshot) -> bytes:
 
 def test_a_clean_checkout(checkout: Path) -> None:
     sha = commit(checkout)
-    found = collect(checkout)
-    assert found.to_dict()["git"] == {
+    code = collect(checkout)
+    assert code.to_dict()["git"] == {
         "name": "a checkout", "path": str(checkout), "sha": sha, "branch": "trunk", "uncommitted": False,
         "left_out": {}, "note": None, "modules": [], "roots": ["."],
     }  # fmt: skip
-    assert (patch_of(found), found.others, found.problems(), found.remarks()) == (b"", (), [], [])
-    assert list(found.digests) == ["lab"]
+    assert (patch_of(code), code.others, code.problems(), code.remarks()) == (b"", (), [], [])
+    assert list(code.digests) == ["lab"]
 
 
 def test_the_patch_restores_the_working_tree(checkout: Path, tmp_path: Path) -> None:
@@ -86,13 +70,13 @@ def test_the_patch_restores_the_working_tree(checkout: Path, tmp_path: Path) -> 
     before = git(checkout, "status", "--porcelain")
     for setting in ("diff.noprefix=true", "diff.context=0", "color.ui=always", "diff.renames=copies"):
         git(checkout, "config", *setting.split("="))
-    found = collect(checkout)
-    assert found.to_dict()["git"]["uncommitted"] is True
+    code = collect(checkout)
+    assert code.to_dict()["git"]["uncommitted"] is True
     assert git(checkout, "status", "--porcelain") == before, "looking changes nothing"
 
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "-q", str(checkout), str(clone))
-    (tmp_path / "x.patch").write_bytes(patch_of(found))
+    (tmp_path / "x.patch").write_bytes(patch_of(code))
     git(clone, "apply", str(tmp_path / "x.patch"))
     names = sorted(
         str(path.relative_to(clone)) for path in clone.rglob("*") if path.is_file() and ".git/" not in str(path)
@@ -105,8 +89,7 @@ def test_the_patch_restores_the_working_tree(checkout: Path, tmp_path: Path) -> 
 
 
 def test_what_a_pipeline_writes_is_no_code(checkout: Path) -> None:
-    (checkout / "published").mkdir()
-    (checkout / "published" / "trial.json").write_text("{}\n")
+    write(checkout, {"published/trial.json": "{}\n"})
     commit(checkout)
     (checkout / "dvc.lock").write_text(
         "schema: '2.0'\nstages:\n  a:\n    cmd: a\n    outs:\n    - path: published/trial.json\n    - path: run [1]\n"
@@ -123,12 +106,11 @@ def test_links_are_stored_and_checkouts_within_are_named(checkout: Path, tmp_pat
     commit(checkout)
     (checkout / "link").symlink_to(tmp_path)
     (checkout / "broken").symlink_to("nowhere")
-    (checkout / "inner").mkdir()
+    write(checkout, {"inner/mine.py": "mine\n"})
     git(checkout / "inner", "init", "-q")
-    (checkout / "inner" / "mine.py").write_text("mine\n")
-    found = collect(checkout)
-    assert b"b/link" in patch_of(found) and b"b/broken" in patch_of(found)
-    assert found.lab.left_out == {"inner/": "a checkout of its own"}
+    code = collect(checkout)
+    assert b"b/link" in patch_of(code) and b"b/broken" in patch_of(code)
+    assert code.lab.left_out == {"inner/": "a checkout of its own"}
 
 
 def test_results_that_git_does_not_ignore_are_no_code(checkout: Path) -> None:
@@ -139,17 +121,17 @@ def test_results_that_git_does_not_ignore_are_no_code(checkout: Path) -> None:
         (checkout / folder / "last.pt").write_bytes(b"x")
     write_json(checkout / "runs/stack/trial.json", {})
     (checkout / "status.json").write_text("{}\n")
-    found = collect(checkout)
-    assert patch_of(found).count(b"diff --git") == 1
-    assert b"b/status.json" in patch_of(found), "what lies at the top of a checkout is code"
+    code = collect(checkout)
+    assert patch_of(code).count(b"diff --git") == 1
+    assert b"b/status.json" in patch_of(code), "what lies at the top of a checkout is code"
 
 
 def test_variables_of_a_git_hook_are_ignored(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sha = commit(checkout)
     monkeypatch.setenv("GIT_INDEX_FILE", str(checkout / "none"))
     monkeypatch.setenv("GIT_DIR", str(checkout / "none"))
-    found = collect(checkout)
-    assert (found.lab.sha, patch_of(found)) == (sha, b"")
+    code = collect(checkout)
+    assert (code.lab.sha, patch_of(code)) == (sha, b"")
 
 
 def test_a_file_changed_in_the_second_of_its_commit_is_detected(checkout: Path) -> None:
@@ -162,10 +144,10 @@ def test_a_file_changed_in_the_second_of_its_commit_is_detected(checkout: Path) 
 
 def test_a_checkout_without_a_commit(checkout: Path) -> None:
     (checkout / "a.py").write_text("one\n")
-    found = collect(checkout)
-    assert found.lab.sha is None
-    assert found.problems() == ["The code of lab has no git SHA: the checkout has no commit yet."]
-    assert b"+one" in patch_of(found)
+    code = collect(checkout)
+    assert code.lab.sha is None
+    assert code.problems() == ["The code of lab has no git SHA: the checkout has no commit yet."]
+    assert b"+one" in patch_of(code)
 
 
 SECRET = "AK" + "IAIOSFODNN7EXAMPLE"  # in two parts, or this file would look like a secret itself
@@ -196,23 +178,17 @@ WANTED = {
 }
 
 
-def write(root: Path, texts: dict[str, str]) -> None:
-    for name, text in texts.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-
-
 def test_secrets_and_data_are_named_and_never_stored(checkout: Path) -> None:
     commit(checkout)
     write(checkout, {name: text for name, (text, _) in UNWANTED.items()} | WANTED)
-    found = collect(checkout)
-    assert dict(found.lab.left_out) == {name: reason for name, (_, reason) in UNWANTED.items()}
+    code = collect(checkout)
+    assert dict(code.lab.left_out) == {name: reason for name, (_, reason) in UNWANTED.items()}
     for name in UNWANTED:
-        assert f"b/{name}".encode() not in patch_of(found), name
+        assert f"b/{name}".encode() not in patch_of(code), name
     for name in WANTED:
-        assert f"b/{name}".encode() in patch_of(found), name
-    assert set(found.lab.files) == {"lab/__init__.py", "a.py", "gone.py", ".gitignore", *WANTED}
-    (remark,) = found.remarks()
+        assert f"b/{name}".encode() in patch_of(code), name
+    assert set(code.lab.files) == {"lab/__init__.py", "a.py", "gone.py", ".gitignore", *WANTED}
+    (remark,) = code.remarks()
     assert remark.startswith("Left out of uncommitted.patch: ") and remark.endswith("and 4 more.")
 
 
@@ -226,25 +202,25 @@ def test_secrets_in_tracked_files_are_left_out_and_the_rest_is_not(checkout: Pat
     with (checkout / "big.bin").open("r+b") as file:
         file.truncate(300 * 2**20)
     git(checkout, "add", "a.py")
-    found = collect(checkout)
-    assert dict(found.lab.left_out) == {
+    code = collect(checkout)
+    assert dict(code.lab.left_out) == {
         ".env": exclusions.LOOKS_SECRET,
         "app.yaml": exclusions.HOLDS_SECRET,
         "old.py": exclusions.HOLDS_SECRET,
         "private.cfg": exclusions.PRIVATE,
         "big.bin": exclusions.TOO_LARGE,
     }
-    assert patch_of(found).count(b"diff --git") == 2
-    assert b"+two" in patch_of(found) and b"+x = 2" in patch_of(found)
+    assert patch_of(code).count(b"diff --git") == 2
+    assert b"+two" in patch_of(code) and b"+x = 2" in patch_of(code)
 
 
 def test_all_changes_together_have_a_limit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit(checkout)
     monkeypatch.setattr(exclusions, "MOST_BYTES", 100)
     write(checkout, {"small.py": "x" * 60 + "\n", "large.py": "x" * 80 + "\n"})
-    found = collect(checkout)
-    assert found.lab.left_out == {"large.py": exclusions.TOO_LARGE}
-    assert b"small.py" in patch_of(found)
+    code = collect(checkout)
+    assert code.lab.left_out == {"large.py": exclusions.TOO_LARGE}
+    assert b"small.py" in patch_of(code)
 
 
 def test_files_that_others_may_not_read_are_left_out(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,25 +248,25 @@ def test_a_surrounding_repository_that_does_not_track_the_code_is_ignored(
     git(tmp_path, "commit", "-qm", "dotfiles")
     write(tmp_path, {".bashrc": "y\n"})
     monkeypatch.setenv("HOME", str(tmp_path))
-    own(monkeypatch, tmp_path / "own" / "mine.py")
-    found = collect(checkout)
-    assert (found.lab.sha, found.lab.patch) == (None, None)
-    assert found.problems() == [f"The code of lab has no git SHA: it is in no git repository ({checkout})."]
-    (mine,) = found.others
+    use_packages(monkeypatch, tmp_path / "own" / "mine.py")
+    code = collect(checkout)
+    assert (code.lab.sha, code.lab.patch) == (None, None)
+    assert code.problems() == [f"The code of lab has no git SHA: it is in no git repository ({checkout})."]
+    (mine,) = code.others
     assert (mine.sha, mine.note, mine.modules, mine.roots) == (None, "in no git repository", ("mine",), (".",))
-    assert b"b/mine.py" in found.patches()["uncommitted.own.patch"]
-    assert b"rc" not in b"".join(found.patches().values())
+    assert b"b/mine.py" in code.patches()["uncommitted.own.patch"]
+    assert b"rc" not in b"".join(code.patches().values())
 
 
 def test_an_installed_package_has_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "lib" / "site-packages" / "lab" / "run" / "code" / "packages.py"
     place.parent.mkdir(parents=True)
     monkeypatch.setattr(packages, "__file__", str(place))
-    own(monkeypatch)
-    found = CodeSnapshot.take(tmp_path)
-    assert found.lab.sha is None and "is installed from a package" in str(found.lab.note)
-    assert found.problems() == []
-    assert len(found.remarks()) == 1
+    use_packages(monkeypatch)
+    code = CodeSnapshot.take(tmp_path)
+    assert code.lab.sha is None and "is installed from a package" in str(code.lab.note)
+    assert code.problems() == []
+    assert len(code.remarks()) == 1
 
 
 def no_git(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,9 +305,9 @@ def hanging(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_sha_is_explained(checkout: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any, sentence: str) -> None:
     commit(checkout)
     spoil(checkout, monkeypatch)
-    found = collect(checkout)
-    assert (found.lab.sha, found.lab.patch) == (None, None)
-    (problem,) = found.problems()
+    code = collect(checkout)
+    assert (code.lab.sha, code.lab.patch) == (None, None)
+    (problem,) = code.problems()
     assert problem.startswith("The code of lab has no git SHA: ")
     assert sentence in problem
 
@@ -339,17 +315,17 @@ def test_a_missing_sha_is_explained(checkout: Path, monkeypatch: pytest.MonkeyPa
 def test_with_a_damaged_index_there_is_a_sha_and_a_sentence(checkout: Path) -> None:
     sha = commit(checkout)
     (checkout / ".git" / "index").write_bytes(b"garbage, and enough of it to be looked at by git")
-    found = collect(checkout)
-    assert (found.lab.sha, found.lab.patch) == (sha, None)
-    (problem,) = found.problems()
+    code = collect(checkout)
+    assert (code.lab.sha, code.lab.patch) == (sha, None)
+    (problem,) = code.problems()
     assert "what was not committed is not known: the index of git is damaged" in problem
 
 
 def test_a_detached_head(checkout: Path) -> None:
     sha = commit(checkout)
     git(checkout, "checkout", "-q", "--detach")
-    found = collect(checkout)
-    assert (found.lab.sha, found.lab.branch, found.problems()) == (sha, None, [])
+    code = collect(checkout)
+    assert (code.lab.sha, code.lab.branch, code.problems()) == (sha, None, [])
 
 
 def test_a_checkout_that_may_not_be_written_is_described(checkout: Path) -> None:
@@ -361,11 +337,7 @@ def test_a_checkout_that_may_not_be_written_is_described(checkout: Path) -> None
 
 
 def test_submodules_are_repositories_of_their_own(checkout: Path, tmp_path: Path) -> None:
-    write(tmp_path / "library", {"library.py": "one\n"})
-    git(tmp_path / "library", "init", "-q")
-    git(tmp_path / "library", "add", "-A")
-    git(tmp_path / "library", "commit", "-qm", "library")
-    sha = git(tmp_path / "library", "rev-parse", "HEAD")
+    sha = commit_files(tmp_path / "library", {"library.py": "one\n"})
     for name in ("library", "empty"):
         git(
             checkout, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(tmp_path / "library"), name
@@ -373,39 +345,35 @@ def test_submodules_are_repositories_of_their_own(checkout: Path, tmp_path: Path
     commit(checkout)
     git(checkout, "submodule", "--quiet", "deinit", "--force", "empty")
     write(checkout / "library", {"library.py": "two\n", "new.py": "three\n"})
-    found = collect(checkout)
-    assert found.lab.left_out == {"empty/": "a submodule that is not checked out"}
-    assert patch_of(found) == b""
-    (library,) = found.others
+    code = collect(checkout)
+    assert code.lab.left_out == {"empty/": "a submodule that is not checked out"}
+    assert patch_of(code) == b""
+    (library,) = code.others
     assert (library.path, library.sha) == (checkout / "library", sha)
-    patch = found.patches()["uncommitted.library.patch"]
+    patch = code.patches()["uncommitted.library.patch"]
     assert b"+two" in patch and b"+three" in patch
 
 
 def test_the_users_own_repository(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit(checkout)
     mine = tmp_path / "my.project"
-    write(
-        mine, {"src/mine/__init__.py": "one\n", "src/mine/env.py": "", "README.md": "", ".gitignore": "*.log\ngen.py\n"}
-    )
-    git(mine, "init", "-q", "-b", "main")
-    git(mine, "add", "-A")
-    git(mine, "commit", "-qm", "mine")
+    files = {"src/mine/__init__.py": "one\n", "src/mine/env.py": "", "README.md": "", ".gitignore": "*.log\ngen.py\n"}
+    sha = commit_files(mine, files)
     write(mine, {"src/mine/env.py": "changed\n", "src/mine/new.py": "new\n", "src/mine/gen.py": "generated\n"})
     write(mine, {"elsewhere/other.py": "not imported\n", "alone.py": "in lab's\n"})
     write(checkout, {"alone.py": "in lab's\n"})
-    own(monkeypatch, mine / "src" / "mine", checkout / "alone.py")
-    found = collect(checkout)
-    assert found.lab.modules == ("alone",)
-    (one,) = found.others
-    assert (one.name, one.sha, one.branch) == ("my.project", git(mine, "rev-parse", "HEAD"), "main")
+    use_packages(monkeypatch, mine / "src" / "mine", checkout / "alone.py")
+    code = collect(checkout)
+    assert code.lab.modules == ("alone",)
+    (one,) = code.others
+    assert (one.name, one.sha, one.branch) == ("my.project", sha, "trunk")
     assert (one.modules, one.roots) == (("mine",), ("src",))
-    patch = found.patches()["uncommitted.my.project.patch"]
+    patch = code.patches()["uncommitted.my.project.patch"]
     assert patch.count(b"diff --git") == 3, "what is imported is code, ignored or not; what is elsewhere is not"
-    assert CodeSnapshot.read(found.to_dict(), tmp_path).others[0].patch == b"", "a patch that is missing is empty"
-    for name, content in found.patches().items():
+    assert CodeSnapshot.read(code.to_dict(), tmp_path).others[0].patch == b"", "a patch that is missing is empty"
+    for name, content in code.patches().items():
         (tmp_path / name).write_bytes(content)
-    assert CodeSnapshot.read(found.to_dict(), tmp_path).to_dict() == found.to_dict()
+    assert CodeSnapshot.read(code.to_dict(), tmp_path).to_dict() == code.to_dict()
 
 
 def test_a_digest_changes_with_sources_alone(checkout: Path, tmp_path: Path) -> None:
@@ -425,13 +393,10 @@ def test_a_digest_changes_with_sources_alone(checkout: Path, tmp_path: Path) -> 
 def test_the_repository_of_config_groups_counts_as_far_as_they_go(checkout: Path, tmp_path: Path) -> None:
     commit(checkout)
     mine = tmp_path / "settings"
-    write(mine, {"conf/algo/mine.yaml": "a: 1\n", "README.md": ""})
-    git(mine, "init", "-q")
-    git(mine, "add", "-A")
-    git(mine, "commit", "-qm", "settings")
+    sha = commit_files(mine, {"conf/algo/mine.yaml": "a: 1\n", "README.md": ""})
     write(mine, {"conf/algo/new.yaml": "a: 2\n", "elsewhere.py": "x = 1\n"})
-    found = CodeSnapshot.take(checkout / "run", [mine / "conf", tmp_path / "nowhere", tmp_path])
-    (one,) = found.others
-    assert (one.name, one.sha, one.modules) == ("settings", git(mine, "rev-parse", "HEAD"), ())
-    patch = found.patches()["uncommitted.settings.patch"]
+    code = CodeSnapshot.take(checkout / "run", [mine / "conf", tmp_path / "nowhere", tmp_path])
+    (one,) = code.others
+    assert (one.name, one.sha, one.modules) == ("settings", sha, ())
+    patch = code.patches()["uncommitted.settings.patch"]
     assert b"new.yaml" in patch and b"elsewhere" not in patch
