@@ -12,7 +12,7 @@ WHOLE_FIGURES = ("frames_to_solve",)  # figures that are written without decimal
 
 
 def canonical(value: Any) -> str:
-    """Return a text that is equal only for equal values (1, 1.0, True and '1' differ); the order of keys does not matter."""
+    """Return a text that only equal values give (1, 1.0, True and '1' differ); the order of keys does not matter."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(sorted(f'{key!r}: {canonical(item)}' for key, item in value.items()))}}}"
     if isinstance(value, (list, tuple)):
