@@ -283,7 +283,7 @@ def test_a_saved_spec_is_read_literally(played: RunDir, monkeypatch: pytest.Monk
     loaded = spec_module.load(played.spec)
     assert loaded.env.kwargs == {"level": secret, "more": [{"deep": secret}]}
     assert loaded.name == secret
-    for key, kind in (("algo.lr", "a number"), ("checkpoint.minutes", "a number"), ("net.hidden", "a list")):
+    for key, kind in (("algo.optimizer.lr", "a number"), ("checkpoint.minutes", "a number"), ("net.hidden", "a list")):
         before = played.spec.read_text()
         change(played, key, "${oc.env:SECRET}")
         with pytest.raises(LabError, match=re.escape(f"{key}=${{oc.env:SECRET}} is not allowed: {key} must be {kind}")):
