@@ -80,11 +80,7 @@ class Experiment:
         self._disk_space = DiskSpace(self.plan.directory.path, self.tree.announce)
 
     def open(self) -> None:
-        """Adopt the Trials and jobs that earlier controllers left in the directory.
-
-        Raises:
-            LabError: Sessions of an earlier controller do not end, or the study cannot be continued.
-        """
+        """Adopt the Trials and jobs that earlier controllers left; a LabError if they cannot be continued."""
         started = self.plan.started()
         in_jobs: dict[int, dict[Future[Any], Job]] = {}
         for job, future in self.launcher.adopt():
@@ -105,12 +101,7 @@ class Experiment:
         self._spared = {trial.number for trial in started if "completed" in trial.states().values()}
 
     def run(self) -> None:
-        """Run all Trials that are not done.
-
-        Raises:
-            KeyboardInterrupt: on a second request to stop; jobs may still be running.
-            LabError: the search space gave no point.
-        """
+        """Run all Trials that are not done; a second request to stop raises KeyboardInterrupt while jobs may run."""
         try:
             with self.tree, stop_signals() as self._stop_requested:
                 while self._step():
@@ -228,12 +219,11 @@ class Experiment:
         rungs = self.plan.settings.rungs
         first = self._last_rung.get(trial.number, 0) + 1
         last = min(int(self.tree.fraction_done(trial) * rungs), rungs - 1)
-        unended = {"pending", "running"}.issuperset(trial.states().values())
-        if last < first or not unended or trial.number in self._spared:
+        if last < first or trial.number in self._spared or {*trial.states().values()} - {"pending", "running"}:
             return
         self._last_rung[trial.number] = last
-        sessions = list(trial.sessions().values())
-        for rung, value in read_values_at(sessions, self.plan.objective, first, last, rungs).items():
+        directories, objective = [*trial.sessions().values()], self.plan.objective
+        for rung, value in read_values_at(directories, objective, first, last, rungs).items():
             if study.report(trial.number, rung, value):
                 trial.ask_to_stop("pruned", f"pruned at rung {rung} of {rungs}: {self.tree.figures([value])}")
                 return

@@ -131,18 +131,18 @@ def _why_unprunable(metric: str, spec: Spec, rungs: int) -> str:
 
 def first_rows(spec: Spec) -> list[int]:
     """Return the frames of the first two rows of metrics.csv, or of the only one."""
-    intervals = [interval for interval in (spec.log.every, spec.eval.every) if interval]
-    frames = {interval_end(spec, times * interval) for interval in intervals for times in (1, 2)}
-    return sorted(frames | {last_frame(spec)})[:2]
-
-
-def interval_end(spec: Spec, frame: int) -> int:
-    """Return the end of the first horizon that reaches a frame, or of the Session if that is earlier."""
-    horizon = spec.algo.horizon * spec.env.num_envs
-    return min(-(-frame // horizon) * horizon, last_frame(spec))
+    ends = {
+        interval_end(spec, times * every) for every in (spec.log.every, spec.eval.every) for times in (1, 2) if every
+    }
+    return sorted(ends | {last_frame(spec)})[:2]
 
 
 def last_frame(spec: Spec) -> int:
-    """Return the frame at which a Session ends: with the first whole horizon that reaches `frames`."""
+    """Return the frame at which a Session ends."""
+    return interval_end(spec, spec.frames)
+
+
+def interval_end(spec: Spec, frame: int) -> int:
+    """Return the end of the first horizon that reaches a frame, or that reaches `frames` if that is earlier."""
     horizon = spec.algo.horizon * spec.env.num_envs
-    return -(-spec.frames // horizon) * horizon
+    return -(-min(frame, spec.frames) // horizon) * horizon

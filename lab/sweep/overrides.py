@@ -50,8 +50,8 @@ class SweepOverrides:
         from optuna.distributions import CategoricalDistribution
 
         ends = {
-            key: list(found.choices) if isinstance(found, CategoricalDistribution) else [found.low, found.high]  # type: ignore[attr-defined]
-            for key, found in self.space.items()
+            key: list(space.choices) if isinstance(space, CategoricalDistribution) else [space.low, space.high]  # type: ignore[attr-defined]
+            for key, space in self.space.items()
         }
         longest = max(map(len, ends.values()), default=1)
         rows = [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(longest)]

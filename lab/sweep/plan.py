@@ -37,6 +37,7 @@ class SweepPlan:
     prune: bool
     parallel: int = 1  # Trials that may run at the same time
     stack: int = 1  # Sessions in a job, at most
+    num_started: int = 0  # Trials that had been started when the plan was made
     note: str = ""  # on points that are equal
 
     @property
@@ -112,6 +113,7 @@ def make_plan(composer: Composer, settings: SweepSpec, overrides: SweepOverrides
             f"{plan.directory.trial(min(missing)).path} is missing, though later Trials are there: a sweep is continued"
             " only with all Trials that it started. Put it back, or use another directory."
         )
+    plan.num_started = len(started)
     if points is not None:
         plan.points, plan.note = number_points(composer, overrides.fixed, points, started, overrides.seeds)
     plan.total = max(search.n_trials if search and points is None else 0, len(plan.points or started))
@@ -187,7 +189,7 @@ def resolve_point(composer: Composer, fixed: Sequence[str], point: Point, seeds:
 def distinct_specs(composer: Composer, overrides: Sequence[str], seeds: Sequence[int]) -> list[Spec]:
     """Return the specs of some seeds, except those that differ from the first in nothing but the seed."""
     specs = composer.specs(overrides, seeds)
-    return [spec for spec in specs if spec is specs[0] or spec.algo is not specs[0].algo]  # equal ones share it
+    return [spec for spec in specs if spec is specs[0] or spec.algo is not specs[0].algo]  # equal ones are one object
 
 
 def select(spec: dict[str, Any], key: str) -> Any:

@@ -28,9 +28,6 @@ def require_same_code(
         mix: whether different code within a Trial is allowed.
         code: the current code.
         in_jobs: returns the directories of Sessions in queued or running jobs, which keep the code of their submission.
-
-    Raises:
-        LabError: a Trial would have Sessions of different code.
     """
     warnings: list[str] = []
     earlier: dict[str, RunDir] = {}

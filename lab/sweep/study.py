@@ -45,11 +45,11 @@ class Study:
 
         Args:
             directions: "maximize" or "minimize" for each objective.
-            pruner: decides on pruning.
-            sampler: makes the sampler for the Trial of a number. Each number has its own random draws, so that an
-                interrupted study continues with the points that it would have suggested.
+            pruner: as in Optuna.
+            sampler: makes the sampler for the Trial of a number. Each has its own random draws, so that an interrupted
+                study continues with the points that it would have suggested.
             space: a distribution for each hyperparameter.
-            extend: suggests more hyperparameters to a Trial.
+            extend: suggests conditional hyperparameters.
             path: the database; None keeps the study in memory.
         """
         self.directions, self.pruner, self.sampler = list(directions), pruner, sampler
@@ -152,7 +152,7 @@ def open_storage(path: Path) -> optuna.storages.RDBStorage:
 
 
 def update_trial(earlier: FrozenTrial, outcome: Outcome) -> FrozenTrial:
-    """Return an earlier trial with its current outcome; one that runs again has reached no rung yet."""
+    """Return an earlier trial with its current outcome; if it runs again, it has reached no rung yet."""
     again = outcome.state == "running"
     attributes = {
         key: value for key, value in earlier.system_attrs.items() if not (again and key.startswith(RUNG_ATTRIBUTE))

@@ -61,11 +61,16 @@ def run(composer: Composer, settings: SweepSpec, overrides: SweepOverrides) -> N
         from lab.sweep.preview import preview
 
         preview(plan, spec)
-        return
+    else:
+        execute(plan, spec)
+
+
+def execute(plan: SweepPlan, spec: Spec) -> None:
+    """Run a plan that has been checked, in this process or, if detached, in another one."""
+    directory, composer, settings = plan.directory, plan.composer, plan.settings
     study = make_study(composer, plan)
-    started = len(plan.started())
     directory.acquire()
-    if len(plan.started()) > started:
+    if len(plan.started()) > plan.num_started:
         raise LabError(f"{directory.path} was changed by another sweep just now. Give the command again.")
     job.started = True
     notify_supervisor("sweep", str(directory.path))
