@@ -1,4 +1,4 @@
-"""How a Session that was run again is told from the one before."""
+"""Comparison of a Session that was run again with the one before."""
 
 from __future__ import annotations
 

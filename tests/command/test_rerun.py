@@ -96,12 +96,12 @@ def test_what_differs_is_said_with_the_frame_and_by_how_much(
     shown = capsys.readouterr().out
     assert "numpy was 1.0.0 and is " in shown
     assert "0 of 1 Sessions are the same to the last bit" in shown
-    found = read_json(tmp_path / "again" / "rerun.json")
-    (verdict,) = found["sessions"]
+    comparison = read_json(tmp_path / "again" / "rerun.json")
+    (verdict,) = comparison["sessions"]
     assert verdict["files"] == {"episodes": False, "metrics": True, "weights": None}
     assert verdict["diverges_at"] == int(frame)
     assert verdict["return"]["difference"] == pytest.approx((float(length) - 1000.0) / (len(rows) - 1))
-    assert found["differs"]["numpy"][0] == "1.0.0"
+    assert comparison["differs"]["numpy"][0] == "1.0.0"
 
 
 def test_a_spec_that_its_code_refuses_is_told_in_a_sentence(

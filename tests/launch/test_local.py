@@ -27,14 +27,14 @@ MARK = "LAB_TEST_MARK"
 
 def processes(mark: str) -> list[str]:
     """Return the command lines of the processes that have a mark in their environment."""
-    found = []
+    commands = []
     for folder in Path("/proc").iterdir():
         try:
             if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                commands.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:
             continue
-    return found
+    return commands
 
 
 @pytest.mark.slow

@@ -46,9 +46,9 @@ def test_a_task_that_left_the_queue_without_a_result_says_why(task: Task, monkey
     monkeypatch.setattr(slurm_tasks, "MISSING_SECONDS", 0.05)
     answer(monkeypatch, lambda command: "FAILED|9:0\nCANCELLED by 0|0:9\n" if command[0] == "sacct" else "")
     task.path("log.err").write_text("one line\nslurmstepd: error: Exceeded job memory limit\n")
-    found = error(task)
-    assert "SLURM reports FAILED (9:0), CANCELLED by 0 (0:9) for its task 7_0" in found
-    assert "Exceeded job memory limit" in found
+    text = error(task)
+    assert "SLURM reports FAILED (9:0), CANCELLED by 0 (0:9) for its task 7_0" in text
+    assert "Exceeded job memory limit" in text
 
 
 def test_a_result_that_cannot_be_read_is_a_failure_and_no_endless_wait(
@@ -56,8 +56,8 @@ def test_a_result_that_cannot_be_read_is_a_failure_and_no_endless_wait(
 ) -> None:
     answer(monkeypatch, lambda command: task.id)
     task.path("result.pkl").write_bytes(pickle.dumps(("error", BrokenError(1, 2))))
-    found = error(task)
-    assert "cannot be read" in found
+    text = error(task)
+    assert "cannot be read" in text
 
 
 def test_a_cluster_that_does_not_answer_is_asked_again(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,9 +55,9 @@ def test_law_4_however_an_environment_ends_its_process_the_session_failed(
     assert "Traceback" not in done.stderr
     assert "Failed: " in done.stdout
     assert sentence in done.stdout
-    found = find_sessions(tmp_path)
-    assert len(found) == (1 if seed == "0" else 2)
-    for session in found:
+    sessions = find_sessions(tmp_path)
+    assert len(sessions) == (1 if seed == "0" else 2)
+    for session in sessions:
         status = read_json(session.status)
         assert status["state"] == "failed"
         assert sentence in status["error"]

@@ -38,8 +38,8 @@ def test_a_job_without_a_step_hangs_and_one_that_waits_does_not(tmp_path: Path, 
     for frame in range(20, 140, 10):
         clock.time += 10
         sessions[0].write_status("running", frame, 1000)
-        found = watch.find_hung(jobs)
-        assert found == ([jobs[1]] if frame == 70 else []), "found once, after a minute"
+        hung = watch.find_hung(jobs)
+        assert hung == ([jobs[1]] if frame == 70 else []), "once, after a minute"
     assert watch.reason(jobs[1]) == "No step for 1 minutes at frame 10: it hung, so its process was killed."
     assert watch.reason(jobs[0]) is None
 

@@ -1,7 +1,7 @@
-"""Sweeps on a real SLURM cluster: tasks that are taken away, run over, starve, are left alone or are called off.
+"""Sweeps on a real SLURM cluster: tasks that are preempted, time out, run out of memory, are adopted or canceled.
 
-A cluster of simulated nodes will do: `sudo python3 tests/slurm/cluster.py up`. Run these with -m slurm -n 0, as they
-share it.
+A cluster of simulated nodes will do: `sudo python3 tests/slurm/cluster.py up`. Run these with -m slurm -n 0, as all of
+them use it.
 """
 
 from __future__ import annotations
