@@ -64,7 +64,6 @@ class Learner:
         self.optimizer.step(gradients, self.lr, mask)
         if self.problems is not None and before is not None:
             self.problems |= checks.step_problems(self.parameters, before, mask)
-            self.problems |= checks.gradient_problems(self.parameters, mask)
         return norm[:, 0]
 
     def session(self, index: int) -> dict[str, Any]:

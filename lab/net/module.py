@@ -1,4 +1,4 @@
-"""A network of the user's own: any torch.nn.Module, written for one agent."""
+"""A network of your own: any torch.nn.Module, written for one agent."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from gymnasium.spaces import Box
     from torch import nn
 
-SPACE = "observation_space"  # an argument that is not set in the config: the module is told what it will see
+SPACE = "observation_space"  # an argument that the config does not set
 
 
 @dataclass
 class Module(Net):
-    """A torch.nn.Module that turns observations [B, ...] into features [B, N]; a layer for each output follows it.
+    """A torch.nn.Module that maps observations [B, ...] to features [B, N]; a layer for each output follows it.
 
-    Images in bytes reach it as numbers from 0 to 1. Its constructor is given the keys of conf/net/ but `shared`, and
-    the space of observations if it has an argument `observation_space`. For a critic of continuous actions its forward
-    must take these as a second argument `extra` [B, A]. Layers that differ in training, as dropout or batch
-    normalization, are in training where gradients are taken, and in evaluation elsewhere.
+    Images in bytes reach it scaled to 0..1. Its constructor gets the keys of conf/net/ except `shared`, and the
+    observation space if it has an argument `observation_space`. For a critic of continuous actions its forward must
+    take these as a second argument `extra` [B, A]. Layers such as dropout or batch normalization are in training mode
+    where gradients are taken, and in evaluation mode elsewhere.
     """
 
     target: str  # path of the class
@@ -37,11 +37,17 @@ class Module(Net):
     def to_dict(self) -> dict[str, Any]:
         return {"_target_": self.target, "shared": self.shared, **self.arguments}
 
+    @property
+    def cls(self) -> type[nn.Module]:
+        """The class of the module."""
+        module, _, name = self.target.rpartition(".")
+        return getattr(import_module(module), name)
+
     def check(self) -> None:
         parameters = inspect.signature(self.cls).parameters
         if SPACE in self.arguments or "shared" in parameters:
             name = SPACE if SPACE in self.arguments else "shared"
-            raise LabError(f"net.{name} cannot be an argument of {self.target}: the name has a meaning of its own.")
+            raise LabError(f"net.{name} cannot be an argument of {self.target}: the name is reserved.")
         named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         allowed = [parameter.name for parameter in named if parameter.name != SPACE]
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -49,29 +55,23 @@ class Module(Net):
             if key not in allowed and not takes_any:
                 raise LabError(
                     f"net.{key} cannot be set: {self.target} has no argument {key!r}.{did_you_mean(key, allowed)}"
-                    f" Its arguments are: {', '.join(allowed) or 'none'}. What a tuned file sets is left out by ~tuned."
+                    f" Its arguments are: {', '.join(allowed) or 'none'}. Add ~tuned to leave out the keys of a tuned"
+                    " file."
                 )
         for parameter in named:
             if parameter.default is parameter.empty and parameter.name not in (*self.arguments, SPACE):
-                raise LabError(f"net.{parameter.name} is missing: {self.target} cannot be made without it.")
+                raise LabError(f"net.{parameter.name} is missing: {self.target} requires it.")
 
     def check_observations(self, observations: Box) -> None:
-        self.make(observations, 0, 0, with_extra=False)
+        self.make(observations, None, 0)
 
-    @property
-    def cls(self) -> type[nn.Module]:
-        """The class that it is of."""
-        module, _, name = self.target.rpartition(".")
-        return getattr(import_module(module), name)
-
-    def make(self, observations: Box, extra: int, seed: int, with_extra: bool = True) -> tuple[nn.Module, int]:
-        """Make the module of one Session, and say how many features it gives.
+    def make(self, observations: Box, extra: int | None, seed: int) -> tuple[nn.Module, int]:
+        """Make the module of one Session, and return it with its number of features.
 
         Args:
             observations: one environment's observations.
-            extra: numbers beside each observation.
-            seed: of torch's random draws while it is made.
-            with_extra: whether a module that takes extra numbers is to be tried out, of which the number is known.
+            extra: numbers beside each observation; None if unknown, where a module that takes them is not called.
+            seed: of torch's random draws in its constructor.
 
         Raises:
             LabError: it cannot be made, or cannot process the observations.
@@ -82,37 +82,31 @@ class Module(Net):
             try:
                 module = self.cls(**self.arguments, **space)
             except Exception as error:
-                given = (
-                    ", ".join(f"{key}={format_value(value)}" for key, value in self.arguments.items()) or "no arguments"
-                )
-                raise LabError(f"net._target_={self.target} cannot be made with {given}: {_told(error)}") from error
+                given = ", ".join(f"{key}={format_value(value)}" for key, value in self.arguments.items())
+                raise self._error(f"cannot be made with {given or 'no arguments'}: {_describe(error)}") from error
             takes_extra = "extra" in inspect.signature(module.forward).parameters
-            if takes_extra and not with_extra:
+            if takes_extra and extra is None:
                 return module, 0
             if extra and not takes_extra:
-                raise LabError(
-                    f"net._target_={self.target} cannot tell the value of continuous actions: its forward must take"
-                    " them as a second argument, `extra` [B, A], beside observations [B, ...]."
+                raise self._error(
+                    "cannot tell the value of continuous actions: its forward must take them as a second argument,"
+                    " `extra` [B, A], beside observations [B, ...]."
                 )
-            seen = [torch.zeros(2, *observations.shape), *([torch.zeros(2, extra)] if takes_extra else [])]
+            inputs = [torch.zeros(2, *observations.shape), *([torch.zeros(2, extra or 0)] if takes_extra else [])]
             try:
                 with torch.no_grad():
-                    features = module.eval()(*seen)
+                    features = module.eval()(*inputs)
             except Exception as error:
-                raise LabError(
-                    f"net._target_={self.target} cannot process observations of shape {observations.shape}:"
-                    f" {_told(error)}"
-                ) from error
-        found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-        if not isinstance(found, tuple) or len(found) != 2 or found[0] != 2:
-            raise LabError(
-                f"net._target_={self.target} gave {found} for 2 observations: its forward must return features"
-                " [B, N], a row for each observation."
-            )
+                problem = f"cannot process observations of shape {observations.shape}: {_describe(error)}"
+                raise self._error(problem) from error
+        shape = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+        if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 2:
+            problem = f"gave {shape} for 2 observations: its forward must return features [B, N], a row for each."
+            raise self._error(problem)
         for name, parameter in module.named_parameters():
             if parameter.dtype != torch.float32:
-                raise LabError(f"net._target_={self.target} has {name} in {parameter.dtype}: it must be float32.")
-        return module, found[1]
+                raise self._error(f"has {name} in {parameter.dtype}: it must be float32.")
+        return module, shape[1]
 
     def trunk(self, observations: Box, extra: int, rngs: list[np.random.Generator]) -> tuple[nn.Module, int]:
         from lab.net.stacked import StackedModule
@@ -121,7 +115,10 @@ class Module(Net):
         modules, widths = zip(*(self.make(observations, extra, seed) for seed in seeds), strict=True)
         return StackedModule(list(modules), seeds), widths[0]
 
+    def _error(self, problem: str) -> LabError:
+        return LabError(f"net._target_={self.target} {problem}")
 
-def _told(error: Exception) -> str:
+
+def _describe(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."

@@ -178,7 +178,7 @@ def test_a_spec_with_a_module_read_back_is_the_same(tmp_path: Path) -> None:
         ("net=module net._target_=tests.modules.Tensor", "a dataclass that extends Net, or a torch.nn.Module"),
         (
             "~tuned net=module net._target_=tests.modules.Torso",
-            "net.width is missing: tests.modules.Torso cannot",
+            "net.width is missing: tests.modules.Torso requires it",
         ),
         (
             f"{' '.join(OWN)} +net.widht=3",
