@@ -165,7 +165,7 @@ def test_dev_mode_detects_a_parameter_that_does_not_learn(tmp_path: Path) -> Non
     directory = train(tmp_path, "mode=dev", "algo.value_coef=0")[0]
     status = directory.read_status()
     assert status["state"] == "failed"
-    assert "left network.trunks.value.0.weight as it was" in status["error"]
+    assert "left network.trunks.value.0.weight unchanged" in status["error"]
 
 
 def test_a_session_that_never_finishes_an_episode(tmp_path: Path) -> None:

@@ -14,17 +14,19 @@ RATIO_TOLERANCE = 1e-4  # rounding between a probability computed for one step a
 
 def step_problems(parameters: Parameters, before: torch.Tensor, mask: torch.Tensor) -> dict[int, str]:
     """Return a message for each Session whose step from `before` [S, P] left a parameter unchanged or met NaN."""
-    after, problems = parameters.values.clone(), {}
+    after = parameters.values.clone()
+    problems: dict[int, str] = {}
     for index in _indices(mask):
         parameters.values.copy_(before)
         old = parameters.session(index)
         parameters.values.copy_(after)
         for name, value in parameters.named.items():
             if torch.equal(value[index].cpu(), old[name]):
-                problems[index] = f"mode=dev: a learning step left {name} unchanged."
+                problems.setdefault(index, f"mode=dev: a learning step left {name} unchanged.")
         for name, gradient in parameters.session_gradients(index).items():
             if not torch.isfinite(gradient).all():
                 problems[index] = f"mode=dev: the gradient of {name} is not finite."
+                break
     return problems
 
 
