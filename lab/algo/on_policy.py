@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class OnPolicy(Algorithm):
-    """A policy that learns from the steps that it has just taken."""
+    """A policy that learns from its newest steps."""
 
     entropy_coef: Scalar
     entropy_schedule: str

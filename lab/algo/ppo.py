@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class PPO(OnPolicy):
-    """Several epochs of steps on each horizon, while the policy stays near the one that acted.
+    """Several epochs of steps on each horizon, while the policy stays near the old one.
 
     Metrics are means over the last epoch, also for a Session that `target_kl` stopped before.
     """

@@ -25,8 +25,8 @@ class REINFORCE(OnPolicy):
     horizons back; without any there is no step. A return is the sum of rewards to the end of the episode, also of a
     truncated one: no value completes it.
 
-    With several environments an episode may have begun under earlier parameters; it is learned from as if all of it
-    were the present policy's. (A step without the episodes in progress would favor short ones.) With algo.horizon=1 and
+    With several environments an episode may have started under earlier parameters; all of it is learned from as
+    the present policy's. (A step without the episodes in progress would favor short ones.) With algo.horizon=1 and
     env.num_envs=1 a step follows each episode at once, as in the book. The book's factor gamma**t before each gradient
     is left out, as nearly everywhere.
     """

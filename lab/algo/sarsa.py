@@ -20,7 +20,7 @@ class SARSA(OnPolicyValueBased):
     """Learns the values of the policy that acts, exploration included.
 
     The return is G_t = r_t + gamma ((1 - lambda) Q(s_t+1, a_t+1) + lambda G_t+1) (equation 12.19); one-step SARSA has
-    lambda = 0. The expectation over the policy replaces Q(s_t+1, a_t+1) where no next action was taken, at the end of
+    lambda = 0. The expectation over the policy replaces Q(s_t+1, a_t+1) where there is no next action, at the end of
     the horizon and of a truncated episode, and with `expected` everywhere (equation 12.20).
     """
 

@@ -75,7 +75,7 @@ class SelfImitation:
             value: of every state of the rollout, [T + 1, S, E].
             streams: each Session's random streams.
             fraction_done: fraction of the Session's frames that are done.
-            steps: learning steps that the agent has taken from the horizon, [S].
+            steps: learning steps of the agent in this horizon so far, [S].
 
         Returns:
             Metrics [S], and `steps` with those of this call.

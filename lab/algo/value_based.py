@@ -109,7 +109,7 @@ class ValueBased(Algorithm):
 
 @dataclass
 class OnPolicyValueBased(ValueBased):
-    """Action values that move toward the lambda-returns of the steps just taken, without memory or target network.
+    """Action values that move toward the lambda-returns of the newest steps, without memory or target network.
 
     Subclasses compute the value that completes a one-step return.
     """

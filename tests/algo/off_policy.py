@@ -19,31 +19,31 @@ T, E, BATCH = 6, 4, 16
 GAMMA, LR = 0.9, 1e-2
 
 
-def make(algo: str, env: str, *words: str) -> tuple[Agent, Rollout]:
+def make(algo: str, env: str, *overrides: str) -> tuple[Agent, Rollout]:
     """Return an agent with small networks, and a rollout of random steps that its memory has room for."""
     settings = (
         f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}", f"algo.lr={LR}", f"algo.batch_size={BATCH}",
         "~tuned", "algo.learning_starts=0", "algo.memory.size=24", "net.hidden=[8]", "net.activation=tanh",
     )  # fmt: skip
-    made = specs(f"algo={algo}", f"env={env}", *settings, *words, "seed=3")
+    made = specs(f"algo={algo}", f"env={env}", *settings, *overrides, "seed=3")
     spaces = probe(made[0].env)
     agent = Agent(made, spaces, torch.device("cpu"))
     agent.algorithm.allocate(E)
     return agent, made_up(agent, spaces, T, E)
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+def optimizer_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
     """Take a step of one of torch's optimizers."""
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
 
 
-def drawn(rollout: Rollout, shares: np.ndarray) -> tuple[torch.Tensor, ...]:
+def drawn(rollout: Rollout, uniforms: np.ndarray) -> tuple[torch.Tensor, ...]:
     """Return observation, action, reward, discount and next observation of the valid ones among drawn transitions."""
-    chosen = [divmod(int(share * T * E), E) for share in shares]
+    chosen = [divmod(int(uniform * T * E), E) for uniform in uniforms]
     chosen = [(t, e) for t, e in chosen if rollout.valid[t, 0, e]]
-    assert 0 < len(chosen) < len(shares)
+    assert 0 < len(chosen) < len(uniforms)
     return (
         torch.stack([rollout.observation[t, 0, e] for t, e in chosen]),
         torch.stack([rollout.action[t, 0, e] for t, e in chosen]),
@@ -53,9 +53,9 @@ def drawn(rollout: Rollout, shares: np.ndarray) -> tuple[torch.Tensor, ...]:
     )
 
 
-def usable(rollout: Rollout, shares: np.ndarray) -> torch.Tensor:
+def is_valid(rollout: Rollout, uniforms: np.ndarray) -> torch.Tensor:
     """Say which of the drawn transitions are valid."""
-    places = [divmod(int(share * T * E), E) for share in shares]
+    places = [divmod(int(uniform * T * E), E) for uniform in uniforms]
     return torch.tensor([bool(rollout.valid[t, 0, e]) for t, e in places])
 
 
@@ -94,14 +94,14 @@ def same(agent: Agent, parts: dict[str, nn.Sequential]) -> None:
 
 
 def polyak(target: nn.Module, source: nn.Module, rate: float) -> None:
-    """Move a share of the way toward another network."""
+    """Move by a fraction toward another network."""
     for mine, other in zip(target.parameters(), source.parameters(), strict=True):
         mine.data = (1 - rate) * mine.data + rate * other.data
 
 
-def learned(tmp_path: Path, *words: str) -> float:
+def learned(tmp_path: Path, *overrides: str) -> float:
     """Train, and return the mean return of the last evaluation."""
-    directory = train(tmp_path, *words)[0]
+    directory = train(tmp_path, *overrides)[0]
     assert directory.read_status()["error"] is None
     with directory.metrics.open() as file:
         return float([row["eval_return"] for row in csv.DictReader(file)][-1])

@@ -16,10 +16,10 @@ from tests.helpers import specs
 T, E = 7, 4
 
 
-def horizon(*words: str, seed: int = 3) -> tuple[Agent, Rollout]:
+def horizon(*overrides: str, seed: int = 3) -> tuple[Agent, Rollout]:
     """Make an agent and a horizon of steps of which some end an episode, for either reason."""
     settings = (f"algo.horizon={T}", f"env.num_envs={E}", "~tuned", "net.hidden=[8]", "net.activation=tanh")
-    made = specs(*settings, *words, f"seed={seed}")
+    made = specs(*settings, *overrides, f"seed={seed}")
     spaces = probe(made[0].env)
     agent = Agent(made, spaces, torch.device("cpu"))
     rng = np.random.default_rng(seed)
@@ -41,15 +41,15 @@ def horizon(*words: str, seed: int = 3) -> tuple[Agent, Rollout]:
     return agent, rollout
 
 
-def made_up(agent: Agent, spaces: Spaces, steps: int, envs: int, ends_share: float = 0.4) -> Rollout:
+def made_up(agent: Agent, spaces: Spaces, steps: int, envs: int, end_probability: float = 0.4) -> Rollout:
     """Return random steps in which the agent chose the actions, and some end an episode, for either reason."""
     rng = np.random.default_rng(0)
     shape = (steps + 1, 1, envs, *spaces.observation.shape)
     observation = torch.tensor(rng.standard_normal(shape), dtype=torch.float32)
     noise, carry = agent.algorithm.draw_noise(steps, envs, agent.streams, 0.0), torch.zeros(1, envs, 0)
     action = torch.stack([agent.algorithm.act(observation[t], noise[t], carry)[0] for t in range(steps)])
-    shares = [1 - ends_share, ends_share / 2, ends_share / 2]
-    ends = torch.tensor(rng.choice(3, size=(steps, 1, envs), p=shares))
+    probabilities = [1 - end_probability, end_probability / 2, end_probability / 2]
+    ends = torch.tensor(rng.choice(3, size=(steps, 1, envs), p=probabilities))
     valid = torch.cat([torch.ones(1, 1, envs, dtype=torch.bool), ~(ends > 0)[:-1]])
     return Rollout(
         observation=observation,
@@ -86,14 +86,14 @@ def same(agent: Agent, reference: nn.Sequential) -> None:
         assert torch.allclose(ours, theirs, atol=2e-6), (ours - theirs).abs().max()
 
 
-def forward_returns(rollout: Rollout, following: torch.Tensor, gamma: float, lam: float) -> torch.Tensor:
+def forward_returns(rollout: Rollout, next_value: torch.Tensor, gamma: float, lambda_: float) -> torch.Tensor:
     """Return lambda-returns [T, E] as weighted sums of n-step returns (Sutton & Barto 2018, equation 12.3).
 
     Args:
         rollout: of one Session.
-        following: what completes the return after each step, [T, E].
+        next_value: what completes the return after each step, [T, E].
         gamma: discount.
-        lam: decay of longer returns.
+        lambda_: decay of longer returns.
     """
     returns = torch.zeros(T, E)
     for e in range(E):
@@ -102,11 +102,11 @@ def forward_returns(rollout: Rollout, following: torch.Tensor, gamma: float, lam
             for k in range(t, T):
                 rewards += gamma ** (k - t) * float(rollout.reward[k, 0, e])
                 going = 0.0 if rollout.terminated[k, 0, e] else 1.0
-                completed.append(rewards + gamma ** (k - t + 1) * going * float(following[k, e]))
+                completed.append(rewards + gamma ** (k - t + 1) * going * float(next_value[k, e]))
                 if rollout.done[k, 0, e]:
                     break
-            total = sum((1 - lam) * lam**n * value for n, value in enumerate(completed[:-1]))
-            returns[t, e] = total + lam ** (len(completed) - 1) * completed[-1]
+            total = sum((1 - lambda_) * lambda_**n * value for n, value in enumerate(completed[:-1]))
+            returns[t, e] = total + lambda_ ** (len(completed) - 1) * completed[-1]
     return returns
 
 
@@ -115,7 +115,7 @@ def minibatch_steps(
     rollout: Rollout,
     returns: torch.Tensor,
     epochs: int,
-    minibatch: int,
+    batch_size: int,
     lr: float,
     max_norm: float,
 ) -> nn.Sequential:
@@ -124,10 +124,10 @@ def minibatch_steps(
     stream = copy.deepcopy(agent.streams[0].minibatches)
     optimizer = torch.optim.Adam(reference.parameters(), lr, eps=1e-5)
     observation, action = rollout.observation[:-1, 0].flatten(0, 1), rollout.action[:, 0].flatten()
-    target, usable = returns.flatten(), rollout.valid[:, 0].flatten() > 0
+    target, is_valid = returns.flatten(), rollout.valid[:, 0].flatten() > 0
     for _ in range(epochs):
-        for chosen in torch.from_numpy(stream.permutation(T * E)).split(minibatch):
-            chosen = chosen[usable[chosen]]
+        for chosen in torch.from_numpy(stream.permutation(T * E)).split(batch_size):
+            chosen = chosen[is_valid[chosen]]
             value = reference(observation[chosen])[torch.arange(len(chosen)), action[chosen]]
             optimizer.zero_grad()
             (0.5 * (value - target[chosen]) ** 2).mean().backward()

@@ -12,7 +12,7 @@ import torch
 from torch import distributions, nn
 
 from lab.errors import LabError
-from tests.algo.off_policy import BATCH, LR, descend, drawn, learned, make, usable
+from tests.algo.off_policy import BATCH, LR, drawn, is_valid, learned, make, optimizer_step
 from tests.helpers import specs
 
 TEMPERATURE, TEMPERATURE_LR, UPDATES = 0.4, 3e-2, 6
@@ -57,7 +57,7 @@ def networks(weights: dict[str, torch.Tensor]) -> dict[str, nn.Sequential]:
     return {"actor": network(weights, "actor", "policy"), **twins}
 
 
-class Numbers:
+class BoxActions:
     target = -1.0
 
     def draw(self, stream: np.random.Generator) -> np.ndarray:
@@ -73,14 +73,14 @@ class Numbers:
     def inputs(self, observation, action):
         return torch.cat([observation, action], -1)
 
-    def taken(self, values, action):
+    def gather_actions(self, values, action):
         return values[:, 0]
 
-    def expected(self, least, log_prob):
+    def expectation(self, least, log_prob):
         return least[:, 0], log_prob
 
 
-class Choices:
+class DiscreteActions:
     target = 0.3 * math.log(3)
 
     def draw(self, stream: np.random.Generator) -> np.ndarray:
@@ -92,21 +92,21 @@ class Choices:
     def inputs(self, observation, action):
         return observation
 
-    def taken(self, values, action):
+    def gather_actions(self, values, action):
         return values[torch.arange(len(action)), action]
 
-    def expected(self, least, log_prob):
+    def expectation(self, least, log_prob):
         return (log_prob.exp() * least).sum(-1), (log_prob.exp() * log_prob).sum(-1)
 
 
-@pytest.mark.parametrize(("env", "kind"), [("pendulum", Numbers()), ("acrobot", Choices())])
-def test_learning_steps(env: str, kind: Numbers | Choices) -> None:
-    words = (
+@pytest.mark.parametrize(("env", "kind"), [("pendulum", BoxActions()), ("acrobot", DiscreteActions())])
+def test_learning_steps(env: str, kind: BoxActions | DiscreteActions) -> None:
+    overrides = (
         f"algo.temperature={TEMPERATURE}",
         f"algo.temperature_lr={TEMPERATURE_LR}",
         f"algo.gradient_steps={UPDATES}",
     )
-    agent, rollout = make("crossq", env, *words)
+    agent, rollout = make("crossq", env, *overrides)
     parts = networks(agent.algorithm.weights(0))
     actor, twins = parts["actor"], [parts["q1"], parts["q2"]]
     log_temperature = torch.tensor(math.log(TEMPERATURE), requires_grad=True)
@@ -117,32 +117,32 @@ def test_learning_steps(env: str, kind: Numbers | Choices) -> None:
     ]
 
     stream = copy.deepcopy(agent.streams[0].minibatches)
-    shares = stream.random((UPDATES, BATCH))
-    for step, row in enumerate(shares, start=1):
-        observation, action, reward, discount, following = drawn(rollout, row)
-        next_noise, noise = (torch.from_numpy(part)[usable(rollout, row)] for part in kind.draw(stream))
+    uniforms = stream.random((UPDATES, BATCH))
+    for step, row in enumerate(uniforms, start=1):
+        observation, action, reward, discount, next_observation = drawn(rollout, row)
+        next_noise, noise = (torch.from_numpy(part)[is_valid(rollout, row)] for part in kind.draw(stream))
         temperature = log_temperature.detach().exp()
         with torch.no_grad():
-            next_action, log_prob = kind.act(actor, following, next_noise)
+            next_action, log_prob = kind.act(actor, next_observation, next_noise)
         loss, halves = 0.0, []
-        joint = torch.cat([kind.inputs(observation, action), kind.inputs(following, next_action)])
+        joint = torch.cat([kind.inputs(observation, action), kind.inputs(next_observation, next_action)])
         for twin in twins:
             halves.append(twin.train()(joint).split(len(action)))
             twin.eval()
-        value, log_prob = kind.expected(torch.min(halves[0][1], halves[1][1]).detach(), log_prob)
+        value, log_prob = kind.expectation(torch.min(halves[0][1], halves[1][1]).detach(), log_prob)
         target = reward + discount * (value - temperature * log_prob)
         for current, _ in halves:
-            loss = loss + 0.5 * (kind.taken(current, action) - target).square().mean()
-        descend(optimizers[0], loss)
+            loss = loss + 0.5 * (kind.gather_actions(current, action) - target).square().mean()
+        optimizer_step(optimizers[0], loss)
         if step % 3 == 0:
             proposed, log_prob = kind.act(actor.train(), observation, noise)
             actor.eval()
             least = torch.min(*(twin(kind.inputs(observation, proposed)) for twin in twins))
-            if isinstance(kind, Choices):
+            if isinstance(kind, DiscreteActions):
                 least = least.detach()
-            value, log_prob = kind.expected(least, log_prob)
-            descend(optimizers[1], (temperature * log_prob - value).mean())
-            descend(optimizers[2], -log_temperature * (log_prob.detach().mean() + kind.target))
+            value, log_prob = kind.expectation(least, log_prob)
+            optimizer_step(optimizers[1], (temperature * log_prob - value).mean())
+            optimizer_step(optimizers[2], -log_temperature * (log_prob.detach().mean() + kind.target))
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     for name, part in networks(agent.algorithm.weights(0)).items():
         for (key, ours), theirs in zip(part.named_parameters(), parts[name].parameters(), strict=True):
@@ -171,11 +171,11 @@ SMALL = ("algo=crossq", "algo.horizon=1", "env.num_envs=4", "algo.learning_start
          "algo.gradient_steps=1", "algo.temperature=0.1", "frames=3000", "eval.every=3000")  # fmt: skip
 
 
-def test_it_learns_numbers(tmp_path: Path) -> None:
+def test_it_learns_box_actions(tmp_path: Path) -> None:
     assert learned(tmp_path, *SMALL, "env.id=tests.envs:Target-v0") > -2.5
 
 
-def test_it_learns_choices(tmp_path: Path) -> None:
+def test_it_learns_discrete_actions(tmp_path: Path) -> None:
     assert learned(tmp_path, *SMALL, "env.id=tests.envs:Highest-v0") == 8.0
 
 

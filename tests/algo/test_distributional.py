@@ -10,11 +10,11 @@ from lab.algo.distributional import project, quantile_huber
 def test_a_projection_by_hand() -> None:
     support = torch.tensor([-1.0, 0.0, 1.0]).view(1, 1, 3)
     # 0.5 + 0.5 z moves the atoms to 0, 0.5 and 1.
-    found = project(torch.tensor([[[0.2, 0.4, 0.4]]]), torch.tensor([[0.5]]), torch.tensor([[0.5]]), support)
-    assert found.flatten().tolist() == pytest.approx([0.0, 0.4, 0.6])
+    actual = project(torch.tensor([[[0.2, 0.4, 0.4]]]), torch.tensor([[0.5]]), torch.tensor([[0.5]]), support)
+    assert actual.flatten().tolist() == pytest.approx([0.0, 0.4, 0.6])
     # A terminal reward beyond the support falls on its end.
-    found = project(torch.tensor([[[0.2, 0.4, 0.4]]]), torch.tensor([[7.0]]), torch.tensor([[0.0]]), support)
-    assert found.flatten().tolist() == pytest.approx([0.0, 0.0, 1.0])
+    actual = project(torch.tensor([[[0.2, 0.4, 0.4]]]), torch.tensor([[7.0]]), torch.tensor([[0.0]]), support)
+    assert actual.flatten().tolist() == pytest.approx([0.0, 0.0, 1.0])
 
 
 @settings(max_examples=50, deadline=None)
@@ -34,9 +34,9 @@ def test_a_projection_is_as_the_paper_says(atoms: int, seed: int) -> None:
                 for i in range(atoms):
                     expected[s, b, i] += max(0.0, 1 - abs(position - i)) * probabilities[s, b, j]
     tensors = (torch.tensor(array, dtype=torch.float32) for array in (probabilities, reward, discount))
-    found = project(*tensors, torch.tensor(support, dtype=torch.float32).unsqueeze(1))
-    assert found.numpy() == pytest.approx(expected, abs=1e-4)
-    assert found.sum(-1).numpy() == pytest.approx(np.ones((2, 3)), abs=1e-5)
+    actual = project(*tensors, torch.tensor(support, dtype=torch.float32).unsqueeze(1))
+    assert actual.numpy() == pytest.approx(expected, abs=1e-4)
+    assert actual.sum(-1).numpy() == pytest.approx(np.ones((2, 3)), abs=1e-5)
 
 
 def test_a_quantile_loss_by_hand() -> None:
@@ -58,8 +58,8 @@ def test_a_quantile_loss_is_as_the_paper_says(number: int, targets: int, seed: i
                 u = target[s, b, j] - quantiles[s, b, i]
                 huber = 0.5 * u * u if abs(u) <= 1 else abs(u) - 0.5
                 expected[s, b] += abs(tau - (u < 0)) * huber / targets
-    found = quantile_huber(torch.tensor(quantiles), torch.tensor(target))
-    assert found.numpy() == pytest.approx(expected)
+    actual = quantile_huber(torch.tensor(quantiles), torch.tensor(target))
+    assert actual.numpy() == pytest.approx(expected)
 
 
 def test_quantile_regression_finds_the_quantiles() -> None:

@@ -30,10 +30,10 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("algo", [pytest.param("a2c", marks=pytest.mark.slow), "ppo"])
 def test_law_1_alone_is_as_in_a_stack(tmp_path: Path, algo: str, kind: str) -> None:
-    words = ["env.num_envs=3", "net.hidden=[7]", "algo.entropy_coef=0.01", "frames=400", *KINDS[kind]]
-    words += ["algo=ppo", "algo.horizon=16", "algo.batch_size=24"] if algo == "ppo" else ["algo=a2c"]
-    alone = train(tmp_path / "alone", *words, "seed=2")
-    stacked = train(tmp_path / "stacked", *words, "seed=[0,1,2,3]")
+    overrides = ["env.num_envs=3", "net.hidden=[7]", "algo.entropy_coef=0.01", "frames=400", *KINDS[kind]]
+    overrides += ["algo=ppo", "algo.horizon=16", "algo.batch_size=24"] if algo == "ppo" else ["algo=a2c"]
+    alone = train(tmp_path / "alone", *overrides, "seed=2")
+    stacked = train(tmp_path / "stacked", *overrides, "seed=[0,1,2,3]")
     assert alone[0].read_status()["error"] is None
     assert result(stacked[2]) == result(alone[0])
     assert len({result(directory)["weights"] for directory in stacked}) == 4
@@ -68,15 +68,15 @@ def test_the_first_ratio_of_an_update_is_one(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     {
         "algo.distribution=beta env.id=CartPole-v1": r"algo.distribution=beta is not possible .*Discrete.2.*bounds",
         "algo.distribution=gaussian env.id=CartPole-v1": r"algo.distribution=gaussian is not possible .*numbers",
         "algo.distribution=tanh_gaussian env.id=tests.envs:Single-v0": r"is not possible .*numbers between bounds",
     }.items(),
 )
-def test_distributions_that_do_not_fit_the_actions(words: str, sentence: str) -> None:
-    spec = specs("algo=a2c", "env=gymnasium", *words.split())[0]
+def test_distributions_that_do_not_fit_the_actions(overrides: str, sentence: str) -> None:
+    spec = specs("algo=a2c", "env=gymnasium", *overrides.split())[0]
     with pytest.raises(LabError, match=sentence):
         spec.algo.check_spaces(probe(spec.env), spec.env)
 

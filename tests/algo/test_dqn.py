@@ -19,14 +19,14 @@ from tests.helpers import specs
 GAMMA, LR, NORM, B = 0.9, 1e-2, 0.5, 32
 
 
-def make(*words: str) -> Agent:
+def make(*overrides: str) -> Agent:
     settings = (
         "algo=dqn", "env=acrobot", "~tuned", "env.num_envs=2", "net.hidden=[8]", "algo.horizon=4", f"algo.lr={LR}",
         f"algo.gamma={GAMMA}", f"algo.optimizer.max_grad_norm={NORM}", f"algo.batch_size={B}",
         "algo.learning_starts=1000",
         "algo.target_update_interval=1", "algo.tau=0.25", "env.kwargs.max_episode_steps=9", "seed=3",
     )  # fmt: skip
-    made = specs(*(word if not word.startswith("env.kwargs") else f"+{word}" for word in settings), *words)
+    made = specs(*(word if not word.startswith("env.kwargs") else f"+{word}" for word in settings), *overrides)
     agent = Agent(made, probe(made[0].env), torch.device("cpu"))
     agent.algorithm.allocate(2)
     collector = Collector(agent, [Environments(made[0].env, 2, agent.streams[0].environments)])
@@ -105,11 +105,11 @@ def loss_of(online: Reference, target: Reference, batch: Batch, kind: str, doubl
 @pytest.mark.parametrize("kind", ["huber", "mse", "categorical", "quantile"])
 @pytest.mark.parametrize("parts", [(), ("double", "dueling", "prioritized", "n")])
 def test_two_learning_steps(kind: str, parts: tuple[str, ...]) -> None:
-    words = ["algo.v_min=-4", "algo.v_max=4", "algo.atoms=5"]
-    words += [f"algo.loss={kind}" if kind in ("huber", "mse") else f"algo.distribution={kind}"]
-    words += [f"algo.{name}=true" for name in ("double", "dueling") if name in parts]
-    words += ["algo.memory.prioritized=true", "algo.n_step=3"] if parts else []
-    agent = make(*words)
+    overrides = ["algo.v_min=-4", "algo.v_max=4", "algo.atoms=5"]
+    overrides += [f"algo.loss={kind}" if kind in ("huber", "mse") else f"algo.distribution={kind}"]
+    overrides += [f"algo.{name}=true" for name in ("double", "dueling") if name in parts]
+    overrides += ["algo.memory.prioritized=true", "algo.n_step=3"] if parts else []
+    agent = make(*overrides)
     algorithm, atoms = agent.algorithm, 5 if kind in ("categorical", "quantile") else 1
     assert algorithm.replay
     values = algorithm.weights(0)
@@ -131,9 +131,9 @@ def test_two_learning_steps(kind: str, parts: tuple[str, ...]) -> None:
             wanted = dict(zip(batch.index[0].tolist(), errors, strict=True))
             drawn = [(wanted[place] + 1e-3) ** 0.6 for place in batch.index[0].tolist()]
             assert leaves[leaves > 0] == pytest.approx(np.array(drawn)[leaves > 0], rel=1e-3)
-    found = algorithm.weights(0)
+    actual = algorithm.weights(0)
     for prefix, reference in (("q", online), ("target", target)):
-        again = Reference(found, prefix, atoms)
+        again = Reference(actual, prefix, atoms)
         for (name, one), other in zip(again.named_parameters(), reference.parameters(), strict=True):
             assert torch.allclose(one, other, atol=2e-6), (prefix, name)
 
@@ -173,17 +173,17 @@ def test_a_copied_target_waits_for_its_step() -> None:
         values = algorithm.weights(0)
         return all(torch.equal(values[name], values[f"target{name[1:]}"]) for name in values if name.startswith("q."))
 
-    found = []
+    actual = []
     for _ in range(6):
         batch = algorithm.replay.sample(np.zeros((1, B)), algorithm.gamma, 0.5)  # type: ignore[union-attr]
         algorithm.num_updates += 1
         algorithm.update(batch, agent.streams, algorithm.active, diagnose=True)
-        found.append(same())
-    assert found == [False, False, True, False, False, True]
+        actual.append(same())
+    assert actual == [False, False, True, False, False, True]
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (("algo.distribution=gaussian",), "algo.distribution=gaussian"),
         (("algo.v_max=-200",), r"algo.v_max=-200.0 .* above algo.v_min=-100.0"),
@@ -193,9 +193,9 @@ def test_a_copied_target_waits_for_its_step() -> None:
         (("algo.memory.dtype=int8",), "algo.memory.dtype=int8"),
     ],
 )
-def test_mistakes_are_refused(words: tuple[str, ...], message: str) -> None:
+def test_mistakes_are_refused(overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(LabError, match=message):
-        specs("algo=dqn", *words)
+        specs("algo=dqn", *overrides)
 
 
 def test_numbers_for_actions_are_refused() -> None:

@@ -29,14 +29,14 @@ def made(sessions: int = 1, **changed: Any) -> ExplorationSpec:
     ],
 )
 def test_values_over_a_session(schedule: str, expected: list[float]) -> None:
-    found = [made(schedule=schedule).scheduled_values(progress)[0] for progress in (0.0, 0.25, 0.5, 1.0)]
-    assert found == pytest.approx(expected)
+    actual = [made(schedule=schedule).scheduled_values(progress)[0] for progress in (0.0, 0.25, 0.5, 1.0)]
+    assert actual == pytest.approx(expected)
 
 
 def test_a_periodic_schedule_falls_and_begins_again() -> None:
     spec = made(schedule="periodic")
-    found = [spec.scheduled_values(progress)[0] for progress in (0.0, 0.125, 0.2499, 0.25, 0.375, 0.4999)]
-    assert found == pytest.approx([1.0, 0.55, 0.1, 1.0, 0.55, 0.1], abs=1e-3)
+    actual = [spec.scheduled_values(progress)[0] for progress in (0.0, 0.125, 0.2499, 0.25, 0.375, 0.4999)]
+    assert actual == pytest.approx([1.0, 0.55, 0.1, 1.0, 0.55, 0.1], abs=1e-3)
 
 
 def test_actions_are_random_as_often_as_asked_for() -> None:
@@ -46,16 +46,16 @@ def test_actions_are_random_as_often_as_asked_for() -> None:
     assert noise.shape == (500, 2, 20, 3)
     action = (values + noise).argmax(-1)
     for s in range(2):
-        shares = np.bincount(action[:, s].flatten(), minlength=3) / 10_000
-        assert shares == pytest.approx([0.1, 0.8, 0.1], abs=0.015)
+        frequencies = np.bincount(action[:, s].flatten(), minlength=3) / 10_000
+        assert frequencies == pytest.approx([0.1, 0.8, 0.1], abs=0.015)
 
 
 def test_actions_are_as_likely_as_a_softmax_of_their_values() -> None:
     spec = made(method="boltzmann", start=2.0, schedule="constant")
     values = torch.tensor([0.0, 3.0, 1.0])
     action = (values + spec.draw_noise((1000, 20), 3, [Streams.spawn(0)], 0.0)).argmax(-1)
-    shares = np.bincount(action.flatten(), minlength=3) / 20_000
-    assert shares == pytest.approx((values / 2).softmax(0).numpy(), abs=0.015)
+    frequencies = np.bincount(action.flatten(), minlength=3) / 20_000
+    assert frequencies == pytest.approx((values / 2).softmax(0).numpy(), abs=0.015)
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,12 @@ ODD = ("env.num_envs=3", "algo.batch_size=13", "net.hidden=[7,5]", "net.activati
 NUMBERS = ("env=gymnasium", "env.id=tests.envs:Target-v0", "name=target")
 CHOICES = ("env=gymnasium", "env.id=tests.envs:Highest-v0", "name=shown")
 CASES = {
-    "sac numbers": ("algo=sac", *NUMBERS),
-    "sac choices": ("algo=sac", *CHOICES),
+    "sac box": ("algo=sac", *NUMBERS),
+    "sac discrete": ("algo=sac", *CHOICES),
     "sac prioritized": ("algo=sac", *NUMBERS, *PRIORITIZED, *ODD),
-    "sac odd choices": ("algo=sac", *CHOICES, *PRIORITIZED, *ODD, "algo.learn_temperature=false"),
-    "crossq numbers": ("algo=crossq", *NUMBERS),
-    "crossq odd choices": ("algo=crossq", *CHOICES, *PRIORITIZED, *ODD),
+    "sac odd discrete": ("algo=sac", *CHOICES, *PRIORITIZED, *ODD, "algo.learn_temperature=false"),
+    "crossq box": ("algo=crossq", *NUMBERS),
+    "crossq odd discrete": ("algo=crossq", *CHOICES, *PRIORITIZED, *ODD),
     "td3": ("algo=td3", *NUMBERS),
     "td3 odd prioritized": ("algo=td3", *NUMBERS, *PRIORITIZED, *ODD),
     "sac layer norm": ("algo=sac", *NUMBERS, "net.norm=layer"),
@@ -36,16 +36,16 @@ CASES = {
 
 
 # One or two of each algorithm; the others take as long again and are slow.
-USUAL = ("sac numbers", "sac prioritized", "crossq odd choices", "td3 odd prioritized")
+USUAL = ("sac box", "sac prioritized", "crossq odd discrete", "td3 odd prioritized")
 MARKED = [case if case in USUAL else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 
 
 @pytest.mark.law
 @pytest.mark.parametrize("case", MARKED)
 def test_law_1_alone_is_as_in_a_stack(tmp_path: Path, case: str) -> None:
-    words = (*SMALL, *CASES[case])
-    alone = train(tmp_path / "alone", *words, "seed=2")
-    stacked = train(tmp_path / "stacked", *words, "seed=[0,1,2,3]")
+    overrides = (*SMALL, *CASES[case])
+    alone = train(tmp_path / "alone", *overrides, "seed=2")
+    stacked = train(tmp_path / "stacked", *overrides, "seed=[0,1,2,3]")
     assert alone[0].read_status()["error"] is None
     assert result(stacked[2]) == result(alone[0])
     assert len({result(directory)["weights"] for directory in stacked}) == 4
@@ -87,11 +87,11 @@ def test_law_1_interrupted_and_resumed_is_as_uninterrupted(tmp_path: Path, case:
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("case", ["sac numbers"])
+@pytest.mark.parametrize("case", ["sac box"])
 def test_law_1_sessions_of_different_trials_share_a_stack(tmp_path: Path, case: str) -> None:
-    words = (*SMALL, *CASES[case], "seed=1", "log.tensorboard=false", "eval.every=0")
+    overrides = (*SMALL, *CASES[case], "seed=1", "log.tensorboard=false", "eval.every=0")
     chosen = [("algo.lr=1e-3", "algo.gamma=0.9"), ("algo.lr=3e-3", "algo.gamma=0.5")]
-    trials = [specs(*words, *values)[0] for values in chosen]
+    trials = [specs(*overrides, *values)[0] for values in chosen]
     stacked = [RunDir(tmp_path / "stacked" / str(index)) for index in range(2)]
     go_on(trials, stacked)
     for index, trial in enumerate(trials):

@@ -18,14 +18,14 @@ T, E = 6, 4
 GAMMA, LAM, LR, CLIP, ENTROPY, VALUE, NORM = 0.9, 0.8, 1e-2, 0.2, 0.03, 0.4, 0.7
 
 
-def make(algo: str, env: str, *words: str) -> tuple[Agent, Rollout]:
+def make(algo: str, env: str, *overrides: str) -> tuple[Agent, Rollout]:
     settings = (
         f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}", f"algo.lr={LR}",
         "algo.optimizer.lr_schedule=constant",
         f"algo.entropy_coef={ENTROPY}", f"algo.value_coef={VALUE}", f"algo.optimizer.max_grad_norm={NORM}", "~tuned",
         "net.hidden=[8]", "net.activation=tanh", "algo.policy_gain=1.0", "env.normalize_observations=false",
     )  # fmt: skip
-    made = specs(f"algo={algo}", f"env={env}", *settings, *words, "seed=3")
+    made = specs(f"algo={algo}", f"env={env}", *settings, *overrides, "seed=3")
     spaces = probe(made[0].env)
     agent = Agent(made, spaces, torch.device("cpu"))
     return agent, made_up(agent, spaces, T, E)
@@ -60,7 +60,7 @@ class Reference(nn.Module):
         return self.nets["value"](observation)[..., 0]
 
 
-def advantages(rollout: Rollout, value: torch.Tensor, lam: float) -> torch.Tensor:
+def advantages(rollout: Rollout, value: torch.Tensor, lambda_: float) -> torch.Tensor:
     """GAE one environment and one step at a time."""
     result = torch.zeros(T, E)
     for e in range(E):
@@ -69,7 +69,7 @@ def advantages(rollout: Rollout, value: torch.Tensor, lam: float) -> torch.Tenso
             going = 1 - float(rollout.terminated[t, 0, e])
             error = rollout.reward[t, 0, e] + GAMMA * going * value[t + 1, e] - value[t, e]
             linked = going * (1 - float(rollout.truncated[t, 0, e]))
-            following = float(error) + GAMMA * lam * linked * following
+            following = float(error) + GAMMA * lambda_ * linked * following
             result[t, e] = following
     return result
 
@@ -109,11 +109,11 @@ def test_one_step_of_the_policy_gradient(env: str) -> None:
     observation = rollout.observation[:, 0]
     value = reference.value(observation).detach()
     advantage = advantages(rollout, value, LAM)
-    usable = rollout.valid[:, 0] > 0
+    is_valid = rollout.valid[:, 0] > 0
     optimizer = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
     loss = objective(
-        reference, observation[:-1][usable], rollout.action[:, 0][usable], advantage[usable],
-        (advantage + value[:-1])[usable],
+        reference, observation[:-1][is_valid], rollout.action[:, 0][is_valid], advantage[is_valid],
+        (advantage + value[:-1])[is_valid],
     )  # fmt: skip
     step(reference, optimizer, loss)
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
@@ -135,14 +135,14 @@ def test_a_session_that_has_stopped_is_not_touched_by_its_own_gradient() -> None
 @pytest.mark.parametrize("value_clip", [None, 0.1])
 def test_two_epochs_of_ppo(env: str, value_clip: float | None) -> None:
     clip = "null" if value_clip is None else value_clip
-    words = [
+    overrides = [
         "algo.epochs=2",
         "algo.batch_size=8",
         f"algo.gae_lambda={LAM}",
         f"algo.clip_range={CLIP}",
         f"algo.clip_range_vf={clip}",
     ]
-    agent, rollout = make("ppo", env, *words)
+    agent, rollout = make("ppo", env, *overrides)
     reference = Reference(agent)
     observation = rollout.observation[:, 0]
     value = reference.value(observation).detach()
@@ -153,14 +153,14 @@ def test_two_epochs_of_ppo(env: str, value_clip: float | None) -> None:
 
     o, a, adv = samples(observation[:-1]), samples(rollout.action[:, 0]), samples(advantage)
     returns, old_value = samples(advantage + value[:-1]), samples(value[:-1])
-    usable = samples(rollout.valid[:, 0]) > 0
+    is_valid = samples(rollout.valid[:, 0]) > 0
     old = reference.dist(o).log_prob(a).detach()
     optimizer = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
     stream = copy.deepcopy(agent.streams[0].minibatches)
     for _ in range(2):
         order = torch.from_numpy(stream.permutation(T * E))
         for chosen in order.split(8):
-            chosen = chosen[usable[chosen]]
+            chosen = chosen[is_valid[chosen]]
             target = adv[chosen]
             target = (target - target.mean()) / (target.std(unbiased=False) + 1e-8)
             loss = objective(

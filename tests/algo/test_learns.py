@@ -62,10 +62,10 @@ VALUE_BASED = {
 }
 
 
-def score(folder: Path, env: str, frames: int, *words: str) -> float:
+def score(folder: Path, env: str, frames: int, *overrides: str) -> float:
     """Train, and return the mean reward of a step of the last evaluation."""
     chosen = ("env=gymnasium", f"env.id=tests.envs:{env}-v0", f"name={env}", f"frames={frames}", f"eval.every={frames}")
-    directory = train(folder, *chosen, *QUICK, *words)[0]
+    directory = train(folder, *chosen, *QUICK, *overrides)[0]
     assert directory.read_status()["error"] is None
     with directory.metrics.open() as file:
         row = list(csv.DictReader(file))[-1]

@@ -13,24 +13,24 @@ GAMMA, LR = 0.9, 1e-2
 WORDS = ("algo=pqn", "env=acrobot", f"algo.gamma={GAMMA}", f"algo.lr={LR}", "algo.optimizer.lr_schedule=constant")
 
 
-@pytest.mark.parametrize("lam", [0.0, 0.65])
-@pytest.mark.parametrize(("epochs", "minibatch"), [(1, T * E), (3, 7)])
-def test_a_horizon_of_pqn(lam: float, epochs: int, minibatch: int) -> None:
-    size = "null" if minibatch == T * E else minibatch
-    words = (
-        f"algo.td_lambda={lam}",
+@pytest.mark.parametrize("lambda_", [0.0, 0.65])
+@pytest.mark.parametrize(("epochs", "batch_size"), [(1, T * E), (3, 7)])
+def test_a_horizon_of_pqn(lambda_: float, epochs: int, batch_size: int) -> None:
+    size = "null" if batch_size == T * E else batch_size
+    overrides = (
+        f"algo.td_lambda={lambda_}",
         f"algo.epochs={epochs}",
         f"algo.batch_size={size}",
         "algo.optimizer.max_grad_norm=0.5",
     )
-    agent, rollout = horizon(*WORDS, *words)
+    agent, rollout = horizon(*WORDS, *overrides)
     with torch.no_grad():
-        following = plain(agent)(rollout.observation[1:, 0]).max(-1).values
-    returns = forward_returns(rollout, following, GAMMA, lam)
-    reference = minibatch_steps(agent, rollout, returns, epochs, minibatch, LR, 0.5)
+        next_value = plain(agent)(rollout.observation[1:, 0]).max(-1).values
+    returns = forward_returns(rollout, next_value, GAMMA, lambda_)
+    reference = minibatch_steps(agent, rollout, returns, epochs, batch_size, LR, 0.5)
     metrics = agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     same(agent, reference)
-    assert metrics["steps"].tolist() == [epochs * T * E / minibatch]
+    assert metrics["steps"].tolist() == [epochs * T * E / batch_size]
 
 
 def test_values_are_those_of_the_network_before_the_first_step() -> None:

@@ -18,7 +18,7 @@ T, E, SIZE = 6, 4, 5
 GAMMA, LAM, LR, CLIP, ENTROPY, VALUE, NORM = 0.9, 0.8, 1e-2, 0.2, 0.03, 0.4, 0.7
 
 
-def make(algo: str, net: str, *words: str) -> tuple[Agent, Rollout]:
+def make(algo: str, net: str, *overrides: str) -> tuple[Agent, Rollout]:
     settings = (
         f"algo={algo}", "env=acrobot", f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}",
         f"algo.lr={LR}", "algo.optimizer.lr_schedule=constant",
@@ -27,7 +27,7 @@ def make(algo: str, net: str, *words: str) -> tuple[Agent, Rollout]:
         "algo.normalize_advantage=false",
         "~tuned", f"net={net}", "net.hidden=[8]", "net.activation=tanh", f"net.size={SIZE}", "seed=3",
     )  # fmt: skip
-    made = specs(*settings, *words)
+    made = specs(*settings, *overrides)
     spaces = probe(made[0].env)
     agent = Agent(made, spaces, torch.device("cpu"))
     rng = np.random.default_rng(0)
@@ -81,8 +81,8 @@ class Reference(nn.Module):
     def outputs(self, rollout: Rollout, e: int, burn_in: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the logits [T + 1, 3] and the values [T + 1] of one environment."""
         width = SIZE if self.net == "gru" else 2 * SIZE
-        found: dict[str, list[torch.Tensor]] = {"policy": [], "value": []}
-        for k, name in enumerate(found):
+        actual: dict[str, list[torch.Tensor]] = {"policy": [], "value": []}
+        for k, name in enumerate(actual):
             carried = rollout.carry[0, e, k * width : (k + 1) * width]
             state = (carried[:SIZE], carried[SIZE:])
             for t in range(T + 1):
@@ -95,8 +95,8 @@ class Reference(nn.Module):
                     state = self.cells[name](seen, state)
                 if t < burn_in:
                     state = (state[0].detach(), state[1].detach())
-                found[name].append(self.heads[name](state[0]))
-        return torch.stack(found["policy"]), torch.cat(found["value"])
+                actual[name].append(self.heads[name](state[0]))
+        return torch.stack(actual["policy"]), torch.cat(actual["value"])
 
 
 def advantages(rollout: Rollout, value: torch.Tensor, e: int) -> torch.Tensor:
@@ -150,8 +150,8 @@ def test_a_step_of_a2c(net: str, burn_in: int) -> None:
 
 @pytest.mark.parametrize(("net", "burn_in"), [("gru", 0), ("gru", 1), ("lstm", 0)])
 def test_two_epochs_of_ppo_by_whole_sequences(net: str, burn_in: int) -> None:
-    words = ["algo.epochs=2", f"algo.batch_size={2 * T}", f"algo.clip_range={CLIP}", f"net.burn_in={burn_in}"]
-    agent, rollout = make("ppo", net, *words)
+    overrides = ["algo.epochs=2", f"algo.batch_size={2 * T}", f"algo.clip_range={CLIP}", f"net.burn_in={burn_in}"]
+    agent, rollout = make("ppo", net, *overrides)
     agent.algorithm.check_steps()
     reference, before = Reference(agent, net), Reference(agent, net)
     optimizer = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)

@@ -18,14 +18,14 @@ from tests.helpers import specs
 HORIZONS, KEPT = 20, 66  # 66 is the least that whole horizons of 6 make of 64
 
 
-def make(algo: str, env: str, *words: str) -> tuple[Agent, Rollout]:
+def make(algo: str, env: str, *overrides: str) -> tuple[Agent, Rollout]:
     """Return an agent, and the steps of many horizons, some of whose episodes are longer than what is kept."""
     settings = (
         f"algo={algo}", f"env={env}", f"algo.horizon={T}", f"env.num_envs={E}", f"algo.gamma={GAMMA}", f"algo.lr={LR}",
         f"algo.entropy_coef={ENTROPY}", f"algo.value_coef={VALUE}", f"algo.optimizer.max_grad_norm={NORM}", "~tuned",
         "net.hidden=[8]", "net.activation=tanh", "algo.policy_gain=1.0", "seed=3",
     )  # fmt: skip
-    made = specs(*settings, *words)
+    made = specs(*settings, *overrides)
     spaces = probe(made[0].env)
     agent = Agent(made, spaces, torch.device("cpu"))
     agent.algorithm.allocate(E)
@@ -47,7 +47,7 @@ def horizons(steps: Rollout) -> list[Rollout]:
 
 def episodes(steps: Rollout, horizon: int) -> list[tuple[int, int, float]]:
     """Return step, environment and return of every step of the episodes that ended in a horizon, as far as kept."""
-    found = []
+    actual = []
     newest = range(horizon * T, (horizon + 1) * T)
     for e, end in itertools.product(range(E), newest):
         if not steps.done[end, 0, e]:
@@ -55,41 +55,41 @@ def episodes(steps: Rollout, horizon: int) -> list[tuple[int, int, float]]:
         total, t = 0.0, end
         while t > newest.stop - KEPT - 1 and t >= 0 and steps.valid[t, 0, e] and (t == end or not steps.done[t, 0, e]):
             total = float(steps.reward[t, 0, e]) + GAMMA * total
-            found.append((t, e, total))
+            actual.append((t, e, total))
             t -= 1
-    return found
+    return actual
 
 
 @pytest.mark.parametrize(
-    ("env", "words"),
+    ("env", "overrides"),
     [
         ("acrobot", ()),
         ("pendulum", ("algo.normalize_advantage=true",)),
         ("acrobot", ("algo.baseline=false",)),
     ],
 )
-def test_steps_from_whole_episodes(env: str, words: tuple[str, ...]) -> None:
-    agent, steps = make("reinforce", env, *words, "algo.episode_steps=60")
+def test_steps_from_whole_episodes(env: str, overrides: tuple[str, ...]) -> None:
+    agent, steps = make("reinforce", env, *overrides, "algo.episode_steps=60")
     reference, taken, cut_off = Reference(agent), 0, 0
     optimizer = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
     for horizon, rollout in enumerate(horizons(steps)):
-        found = episodes(steps, horizon)
+        actual = episodes(steps, horizon)
         metrics = agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
-        assert metrics["steps"].tolist() == [float(bool(found))]
-        if found:
-            observation = torch.stack([steps.observation[t, 0, e] for t, e, _ in found])
-            action = torch.stack([steps.action[t, 0, e] for t, e, _ in found])
-            returns = torch.tensor([total for *_, total in found])
+        assert metrics["steps"].tolist() == [float(bool(actual))]
+        if actual:
+            observation = torch.stack([steps.observation[t, 0, e] for t, e, _ in actual])
+            action = torch.stack([steps.action[t, 0, e] for t, e, _ in actual])
+            returns = torch.tensor([total for *_, total in actual])
             dist, loss, advantage = reference.dist(observation), torch.zeros(()), returns
             if agent.algorithm.has_value:
                 value = reference.value(observation)
                 advantage, loss = returns - value.detach(), VALUE * 0.5 * (value - returns).square().mean()
-            if "algo.normalize_advantage=true" in words:
+            if "algo.normalize_advantage=true" in overrides:
                 advantage = (advantage - advantage.mean()) / (advantage.std(unbiased=False) + 1e-8)
             loss = loss - (dist.log_prob(action) * advantage).mean() - ENTROPY * dist.entropy().mean()
             step(reference, optimizer, loss)
             taken += 1
-            cut_off += min(t for t, *_ in found) == (horizon + 1) * T - KEPT
+            cut_off += min(t for t, *_ in actual) == (horizon + 1) * T - KEPT
         same_weights(agent, reference)
     assert HORIZONS / 3 < taken < HORIZONS
     assert cut_off, "an episode is longer than what is kept"

@@ -85,15 +85,15 @@ def slow_n_step(reward, terminated, truncated, next_value, gamma, n, t):
     raise AssertionError
 
 
-def slow_lambda(reward, terminated, truncated, next_value, gamma, lam, t):
-    """The weighted mean of all n-step returns: (1 - lam) lam^(n-1) each, the rest on the last (equation 12.3)."""
+def slow_lambda(reward, terminated, truncated, next_value, gamma, lambda_, t):
+    """Weighted mean of n-step returns: (1 - lambda) lambda^(n-1) each, the rest on the last (equation 12.3)."""
     end = t
     while end < len(reward) - 1 and not (terminated[end] or truncated[end]):
         end += 1
     count = end - t + 1
     total = 0.0
     for n in range(1, count + 1):
-        weight = lam ** (n - 1) * (1 - lam) if n < count else lam ** (count - 1)
+        weight = lambda_ ** (n - 1) * (1 - lambda_) if n < count else lambda_ ** (count - 1)
         total += weight * slow_n_step(reward, terminated, truncated, next_value, gamma, n, t)
     return total
 
@@ -117,7 +117,7 @@ def histories(draw):
 @given(histories(), st.integers(1, 10))
 @settings(max_examples=300, deadline=None)
 def test_returns_agree_with_the_slow_reference(history, n) -> None:
-    reward, ends, values, last, gamma, lam = history
+    reward, ends, values, last, gamma, lambda_ = history
     terminated = [end == "terminated" for end in ends]
     truncated = [end == "truncated" for end in ends]
     next_value = [*values[1:], last]
@@ -125,11 +125,11 @@ def test_returns_agree_with_the_slow_reference(history, n) -> None:
     arguments = column(*reward), discount
     cut = column(*map(float, truncated))
     steps = range(len(reward))
-    lambdas = [slow_lambda(reward, terminated, truncated, next_value, gamma, lam, t) for t in steps]
-    fast = lambda_return(*arguments, column(*next_value), cut, lam)
+    lambdas = [slow_lambda(reward, terminated, truncated, next_value, gamma, lambda_, t) for t in steps]
+    fast = lambda_return(*arguments, column(*next_value), cut, lambda_)
     assert fast.tolist() == pytest.approx(lambdas, rel=1e-9, abs=1e-9)
     advantages = [target - value for target, value in zip(lambdas, values, strict=True)]
-    fast = gae(*arguments, column(*values, last), cut, lam)
+    fast = gae(*arguments, column(*values, last), cut, lambda_)
     assert fast.tolist() == pytest.approx(advantages, rel=1e-9, abs=1e-9)
     n_step = [slow_n_step(reward, terminated, truncated, next_value, gamma, n, t) for t in steps]
     fast = n_step_return(*arguments, column(*next_value), cut, n)

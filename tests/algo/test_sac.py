@@ -14,7 +14,19 @@ from torch import distributions, nn
 from lab.env.spec import EnvSpec
 from lab.env.vector import probe
 from lab.errors import LabError
-from tests.algo.off_policy import BATCH, LR, E, descend, drawn, learned, make, plain_parts, polyak, same, usable
+from tests.algo.off_policy import (
+    BATCH,
+    LR,
+    E,
+    drawn,
+    is_valid,
+    learned,
+    make,
+    optimizer_step,
+    plain_parts,
+    polyak,
+    same,
+)
 from tests.helpers import specs
 
 TEMPERATURE, TEMPERATURE_LR, RATE, UPDATES = 0.4, 3e-2, 0.1, 4
@@ -24,7 +36,7 @@ WORDS = (
 )  # fmt: skip
 
 
-class Continuous:
+class BoxActions:
     """Draws of actions by a squashed normal distribution, from torch's own."""
 
     target = -1.0
@@ -32,7 +44,7 @@ class Continuous:
     def draw(self, stream: np.random.Generator) -> np.ndarray:
         return stream.standard_normal((2, BATCH, 1), dtype=np.float32)
 
-    def rate(self, parts, group, observation, noise):
+    def value_and_log_prob(self, parts, group, observation, noise):
         mean, log_std = parts["actor"](observation).split(1, -1)
         normal = distributions.Normal(mean, log_std.clamp(-20, 2).exp())
         squashed = distributions.TransformedDistribution(normal, distributions.TanhTransform(cache_size=1))
@@ -44,20 +56,19 @@ class Continuous:
         both = torch.cat([observation, action], -1)
         return [parts[f"{group}.{twin}"](both) for twin in ("q1", "q2")]
 
-    def taken(self, parts, observation, action):
+    def gather_actions(self, parts, observation, action):
         return [values[:, 0] for values in self.values(parts, "critic", observation, action)]
 
 
-class Choices:
+class DiscreteActions:
     """Expectations over all choices, one after the other."""
 
-    share = 0.7
-    target = share * math.log(3)
+    target = 0.7 * math.log(3)
 
     def draw(self, stream: np.random.Generator) -> np.ndarray:
         return stream.standard_exponential((2, BATCH, 3), dtype=np.float32)
 
-    def rate(self, parts, group, observation, noise):
+    def value_and_log_prob(self, parts, group, observation, noise):
         probabilities = parts["actor"](observation).softmax(-1)
         q1, q2 = (parts[f"{group}.{twin}"](observation) for twin in ("q1", "q2"))
         value, log_prob = 0.0, 0.0
@@ -66,16 +77,16 @@ class Choices:
             log_prob = log_prob + probabilities[:, a] * probabilities[:, a].log()
         return value, log_prob
 
-    def taken(self, parts, observation, action):
+    def gather_actions(self, parts, observation, action):
         values = (parts[f"critic.{twin}"](observation) for twin in ("q1", "q2"))
         return [value[torch.arange(len(action)), action] for value in values]
 
 
 @pytest.mark.parametrize("learn_temperature", [True, False])
-@pytest.mark.parametrize(("env", "kind"), [("pendulum", Continuous()), ("acrobot", Choices())])
-def test_learning_steps(env: str, kind: Continuous | Choices, learn_temperature: bool) -> None:
-    words = [*WORDS, "algo.target_entropy_fraction=0.7", f"algo.learn_temperature={str(learn_temperature).lower()}"]
-    agent, rollout = make("sac", env, *words)
+@pytest.mark.parametrize(("env", "kind"), [("pendulum", BoxActions()), ("acrobot", DiscreteActions())])
+def test_learning_steps(env: str, kind: BoxActions | DiscreteActions, learn_temperature: bool) -> None:
+    overrides = [*WORDS, "algo.target_entropy_fraction=0.7", f"algo.learn_temperature={str(learn_temperature).lower()}"]
+    agent, rollout = make("sac", env, *overrides)
     parts = plain_parts(agent)
     critics = nn.ModuleList([parts["critic.q1"], parts["critic.q2"]])
     log_temperature = torch.tensor(math.log(TEMPERATURE), requires_grad=True)
@@ -86,22 +97,24 @@ def test_learning_steps(env: str, kind: Continuous | Choices, learn_temperature:
     ]
 
     stream = copy.deepcopy(agent.streams[0].minibatches)
-    shares = stream.random((UPDATES, BATCH))
-    for step, row in enumerate(shares, start=1):
-        valid = usable(rollout, row)
-        observation, action, reward, discount, following = drawn(rollout, row)
+    uniforms = stream.random((UPDATES, BATCH))
+    for step, row in enumerate(uniforms, start=1):
+        valid = is_valid(rollout, row)
+        observation, action, reward, discount, next_observation = drawn(rollout, row)
         next_noise, noise = (torch.from_numpy(part)[valid] for part in kind.draw(stream))
         temperature = float(log_temperature.detach().exp())
         with torch.no_grad():
-            value, log_prob = kind.rate(parts, "target", following, next_noise)
+            value, log_prob = kind.value_and_log_prob(parts, "target", next_observation, next_noise)
             target = reward + discount * (value - temperature * log_prob)
-        loss = sum(0.5 * (values - target).square().mean() for values in kind.taken(parts, observation, action))
-        descend(optimizers[0], loss)
+        loss = sum(
+            0.5 * (values - target).square().mean() for values in kind.gather_actions(parts, observation, action)
+        )
+        optimizer_step(optimizers[0], loss)
         if step % 2 == 0:
-            value, log_prob = kind.rate(parts, "critic", observation, noise)
-            descend(optimizers[1], (temperature * log_prob - value).mean())
+            value, log_prob = kind.value_and_log_prob(parts, "critic", observation, noise)
+            optimizer_step(optimizers[1], (temperature * log_prob - value).mean())
             if learn_temperature:
-                descend(optimizers[2], -log_temperature * (log_prob.detach().mean() + kind.target))
+                optimizer_step(optimizers[2], -log_temperature * (log_prob.detach().mean() + kind.target))
         for twin in ("q1", "q2"):
             polyak(parts[f"target.{twin}"], parts[f"critic.{twin}"], RATE)
     metrics = agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
@@ -179,8 +192,8 @@ SMALL = ("algo.horizon=1", "env.num_envs=4", "algo.learning_starts=200", "algo.b
          "env=gymnasium", "eval.episodes=20", "log.every=1000")  # fmt: skip
 
 
-def test_it_learns_numbers(tmp_path: Path) -> None:
-    words = (
+def test_it_learns_box_actions(tmp_path: Path) -> None:
+    overrides = (
         "algo=sac",
         *SMALL,
         "env.id=tests.envs:Target-v0",
@@ -188,11 +201,11 @@ def test_it_learns_numbers(tmp_path: Path) -> None:
         "algo.gamma=0.5",
         "algo.gradient_steps=1",
     )
-    assert learned(tmp_path, *words, "algo.temperature=0.1", "frames=3000", "eval.every=3000") > -2.0
+    assert learned(tmp_path, *overrides, "algo.temperature=0.1", "frames=3000", "eval.every=3000") > -2.0
 
 
-def test_it_learns_choices(tmp_path: Path) -> None:
-    words = (
+def test_it_learns_discrete_actions(tmp_path: Path) -> None:
+    overrides = (
         "algo=sac",
         *SMALL,
         "env.id=tests.envs:Highest-v0",
@@ -200,11 +213,11 @@ def test_it_learns_choices(tmp_path: Path) -> None:
         "algo.gamma=0.5",
         "algo.gradient_steps=1",
     )
-    assert learned(tmp_path, *words, "algo.temperature=0.1", "frames=3000", "eval.every=3000") == 8.0
+    assert learned(tmp_path, *overrides, "algo.temperature=0.1", "frames=3000", "eval.every=3000") == 8.0
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     {
         "algo.temperature=0": "algo.temperature=0 is not allowed: algo.temperature must be a number above 0",
         "algo.temperature_lr=0": "algo.temperature_lr must be a number above 0",
@@ -214,9 +227,9 @@ def test_it_learns_choices(tmp_path: Path) -> None:
         "algo.lr=-1": "algo.optimizer.lr must be a number above 0",
     }.items(),
 )
-def test_values_that_are_not_allowed(words: str, sentence: str) -> None:
+def test_values_that_are_not_allowed(overrides: str, sentence: str) -> None:
     with pytest.raises(LabError, match=sentence):
-        specs("algo=sac", words)
+        specs("algo=sac", overrides)
 
 
 @pytest.mark.parametrize("env", ["Pair", "Single"])

@@ -28,24 +28,24 @@ def expectation(values: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("expected", [False, True])
-@pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
-def test_a_horizon_of_sarsa(lam: float, expected: bool) -> None:
-    agent, rollout = horizon(*WORDS, f"algo.td_lambda={lam}", f"algo.expected={str(expected).lower()}")
+@pytest.mark.parametrize("lambda_", [0.0, 0.7, 1.0])
+def test_a_horizon_of_sarsa(lambda_: float, expected: bool) -> None:
+    agent, rollout = horizon(*WORDS, f"algo.td_lambda={lambda_}", f"algo.expected={str(expected).lower()}")
     with torch.no_grad():
         values = plain(agent)(rollout.observation[:, 0])
-    following = torch.zeros(T, E)
+    next_value = torch.zeros(T, E)
     for t in range(T):
         for e in range(E):
             if expected or t == T - 1 or rollout.truncated[t, 0, e]:
-                following[t, e] = expectation(values[t + 1, e])
+                next_value[t, e] = expectation(values[t + 1, e])
             else:
-                following[t, e] = values[t + 1, e, rollout.action[t + 1, 0, e]]
-    returns = forward_returns(rollout, following, GAMMA, lam)
+                next_value[t, e] = values[t + 1, e, rollout.action[t + 1, 0, e]]
+    returns = forward_returns(rollout, next_value, GAMMA, lambda_)
     reference = minibatch_steps(agent, rollout, returns, 1, T * E, LR, 0.5)
     metrics = agent.algorithm.learn(rollout, agent.streams, 0.25, diagnose=True)
     same(agent, reference)
-    usable = rollout.valid[:, 0] > 0
-    errors = (gather_actions(values[:-1], rollout.action[:, 0]) - returns)[usable]
+    is_valid = rollout.valid[:, 0] > 0
+    errors = (gather_actions(values[:-1], rollout.action[:, 0]) - returns)[is_valid]
     assert metrics["steps"].tolist() == [1.0]
     assert metrics["td_error"].item() == pytest.approx(errors.abs().mean().item(), abs=1e-5)
     assert metrics["q_loss"].item() == pytest.approx(0.5 * errors.square().mean().item(), abs=1e-5)

@@ -27,7 +27,7 @@ ON = (
 EVEN = ("algo.sil.memory.beta=0.4", "algo.sil.memory.beta_final=0.4")
 
 
-def words(algo: str) -> tuple[str, ...]:
+def overrides(algo: str) -> tuple[str, ...]:
     return (f"algo={algo}", *OFF, *(PPO if algo == "ppo" else (f"algo.n_step={T}",)))
 
 
@@ -35,8 +35,8 @@ def words(algo: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("algo", ["a2c", "ppo"])
 def test_steps_of_self_imitation(algo: str, prioritized: bool) -> None:
     flag = f"algo.sil.memory.prioritized={str(prioritized).lower()}"
-    agent, rollout = horizon(*words(algo), *ON, *EVEN, flag)
-    usual, _ = horizon(*words(algo))
+    agent, rollout = horizon(*overrides(algo), *ON, *EVEN, flag)
+    usual, _ = horizon(*overrides(algo))
     agent.algorithm.allocate(E)
     with torch.no_grad():
         before = plain(agent, "value", "network")(rollout.observation[1:, 0])[..., 0]
@@ -65,8 +65,8 @@ def test_steps_of_self_imitation(algo: str, prioritized: bool) -> None:
     optimizer = torch.optim.Adam([*policy.parameters(), *value.parameters()], LR, eps=1e-5)
     resume(optimizer, agent, state, steps, policy, value)
     priority = np.ones(len(past))
-    for shares in stream.random((3, 8)):
-        strata = (np.arange(8) + shares) / 8
+    for uniforms in stream.random((3, 8)):
+        strata = (np.arange(8) + uniforms) / 8
         drawn = np.searchsorted(priority.cumsum(), strata * priority.sum(), side="right")
         probability = priority[drawn] / priority.sum()
         weight = torch.tensor((len(past) * probability) ** -0.4, dtype=torch.float32)
@@ -101,26 +101,26 @@ def resume(optimizer, agent, state, steps: torch.Tensor, policy: nn.Sequential, 
         theirs = layer.weight if name.endswith("weight") else layer.bias
         moments = []
         for kind in ("mean", "square"):
-            found = state[kind][start : start + size].view(leaf.shape[1:])
-            found = found[0] if theirs.ndim == 1 else found
-            moments.append((found if found.shape == theirs.shape else found.T).clone().contiguous())
+            actual = state[kind][start : start + size].view(leaf.shape[1:])
+            actual = actual[0] if theirs.ndim == 1 else actual
+            moments.append((actual if actual.shape == theirs.shape else actual.T).clone().contiguous())
         optimizer.state[theirs] = {"step": steps[0].clone(), "exp_avg": moments[0], "exp_avg_sq": moments[1]}
         start += size + -size % 32
 
 
 @pytest.mark.parametrize("algo", ["a2c", "ppo"])
 def test_there_is_no_memory_no_metric_and_no_draw_without_it(algo: str) -> None:
-    agent, rollout = horizon(*words(algo))
+    agent, rollout = horizon(*overrides(algo))
     agent.algorithm.allocate(E)
     assert agent.algorithm.replay is None
     assert not set(agent.algorithm.metrics) & set(SelfImitation.METRICS)
     assert not set(agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)) & set(SelfImitation.METRICS)
-    assert set(horizon(*words(algo), *ON)[0].algorithm.metrics) >= set(SelfImitation.METRICS)
+    assert set(horizon(*overrides(algo), *ON)[0].algorithm.metrics) >= set(SelfImitation.METRICS)
 
 
 def test_nothing_is_imitated_before_an_episode_has_ended() -> None:
-    agent, rollout = horizon(*words("a2c"), *ON)
-    usual, _ = horizon(*words("a2c"))
+    agent, rollout = horizon(*overrides("a2c"), *ON)
+    usual, _ = horizon(*overrides("a2c"))
     agent.algorithm.allocate(E)
     rollout.terminated.zero_()
     rollout.truncated.zero_()
@@ -132,8 +132,8 @@ def test_nothing_is_imitated_before_an_episode_has_ended() -> None:
 
 
 def test_returns_below_the_value_teach_nothing() -> None:
-    agent, rollout = horizon(*words("a2c"), *ON, "algo.optimizer.name=sgd", "algo.optimizer.beta1=0")
-    usual, _ = horizon(*words("a2c"), "algo.optimizer.name=sgd", "algo.optimizer.beta1=0")
+    agent, rollout = horizon(*overrides("a2c"), *ON, "algo.optimizer.name=sgd", "algo.optimizer.beta1=0")
+    usual, _ = horizon(*overrides("a2c"), "algo.optimizer.name=sgd", "algo.optimizer.beta1=0")
     agent.algorithm.allocate(E)
     rollout.reward.fill_(-100.0)
     for one in (agent, usual):
@@ -171,7 +171,7 @@ def test_it_learns_what_is_rarely_rewarded_sooner(tmp_path: Path) -> None:
         directories = train(
             tmp_path / str(updates), *chosen, f"algo.sil.gradient_steps={updates}", "algo.sil.batch_size=64"
         )
-        found = [directory.episodes.read_text().splitlines()[-50:] for directory in directories]
-        reached[updates] = [np.mean([float(row.split(",")[1]) for row in rows]) for rows in found]
+        actual = [directory.episodes.read_text().splitlines()[-50:] for directory in directories]
+        reached[updates] = [np.mean([float(row.split(",")[1]) for row in rows]) for rows in actual]
     assert min(reached[4]) > 0.8, reached
     assert np.mean(reached[0]) < 0.4, reached

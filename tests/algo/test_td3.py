@@ -13,7 +13,19 @@ from torch import nn
 from lab.algo.td3 import add_noise
 from lab.env.vector import probe
 from lab.errors import LabError
-from tests.algo.off_policy import BATCH, LR, E, descend, drawn, learned, make, plain_parts, polyak, same, usable
+from tests.algo.off_policy import (
+    BATCH,
+    LR,
+    E,
+    drawn,
+    is_valid,
+    learned,
+    make,
+    optimizer_step,
+    plain_parts,
+    polyak,
+    same,
+)
 from tests.helpers import specs
 
 RATE, UPDATES, TARGET_NOISE, CLIP = 0.1, 5, 0.8, 0.5
@@ -35,23 +47,23 @@ def test_learning_steps() -> None:
         return parts[name](torch.cat([observation, action], -1))[:, 0]
 
     stream = copy.deepcopy(agent.streams[0].minibatches)
-    shares = stream.random((UPDATES, BATCH))
+    uniforms = stream.random((UPDATES, BATCH))
     clipped = 0
-    for step, row in enumerate(shares, start=1):
-        observation, action, reward, discount, following = drawn(rollout, row)
+    for step, row in enumerate(uniforms, start=1):
+        observation, action, reward, discount, next_observation = drawn(rollout, row)
         noise = stream.standard_normal((2, BATCH, 1), dtype=np.float32)[0]
-        noise = TARGET_NOISE * torch.from_numpy(noise)[usable(rollout, row)]
+        noise = TARGET_NOISE * torch.from_numpy(noise)[is_valid(rollout, row)]
         clipped += int((noise.abs() > CLIP).sum())
         with torch.no_grad():
-            next_action = (torch.tanh(parts["target_actor"](following)) + noise.clamp(-CLIP, CLIP)).clamp(-1, 1)
-            least = torch.min(*(value(f"target.{twin}", following, next_action) for twin in ("q1", "q2")))
+            next_action = (torch.tanh(parts["target_actor"](next_observation)) + noise.clamp(-CLIP, CLIP)).clamp(-1, 1)
+            least = torch.min(*(value(f"target.{twin}", next_observation, next_action) for twin in ("q1", "q2")))
             target = reward + discount * least
         loss = sum(
             0.5 * (value(f"critic.{twin}", observation, action) - target).square().mean() for twin in ("q1", "q2")
         )
-        descend(of_critics, loss)
+        optimizer_step(of_critics, loss)
         if step % 2 == 0:
-            descend(of_actor, -value("critic.q1", observation, torch.tanh(parts["actor"](observation))).mean())
+            optimizer_step(of_actor, -value("critic.q1", observation, torch.tanh(parts["actor"](observation))).mean())
             for name in ("actor", "critic.q1", "critic.q2"):
                 target_name = "target_actor" if name == "actor" else name.replace("critic", "target")
                 polyak(parts[target_name], parts[name], RATE)
@@ -91,15 +103,15 @@ def test_noise_explores_around_the_actions_of_the_policy() -> None:
 
 
 def test_disturbed_actions_stay_between_their_bounds() -> None:
-    found = add_noise(torch.tensor([0.9, -0.9, 0.5]), torch.tensor([0.3, -0.3, 0.25]))
-    assert found.tolist() == [1.0, -1.0, 0.75]
+    actual = add_noise(torch.tensor([0.9, -0.9, 0.5]), torch.tensor([0.3, -0.3, 0.25]))
+    assert actual.tolist() == [1.0, -1.0, 0.75]
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    words = ("algo=td3", "algo.horizon=1", "env.num_envs=4", "algo.learning_starts=200", "algo.batch_size=64",
+    overrides = ("algo=td3", "algo.horizon=1", "env.num_envs=4", "algo.learning_starts=200", "algo.batch_size=64",
              "net.hidden=[32]", "env=gymnasium", "eval.episodes=20", "log.every=1000", "algo.lr=3e-3",
              "algo.gamma=0.5", "algo.gradient_steps=1", "frames=3000", "eval.every=3000")  # fmt: skip
-    assert learned(tmp_path, *words, "env.id=tests.envs:Target-v0") > -2.0
+    assert learned(tmp_path, *overrides, "env.id=tests.envs:Target-v0") > -2.0
 
 
 @pytest.mark.parametrize(
