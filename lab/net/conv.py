@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from lab.errors import LabError, require, require_one_of
-from lab.net.net import Net
+from lab.common.validation import Count, Natural
+from lab.errors import LabError, require
+from lab.net.net import ActivationName, Net
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
     from torch import nn
-
-CHANNELS = ("auto", "first", "last")
 
 
 @dataclass
 class Convolutional(Net):
     """Base of networks that process images; fully connected layers follow the convolutions."""
 
-    channels: str  # axis of an image's channels: one of CHANNELS; auto is the smaller of first and last, last if equal
-    filters: list[int]  # output channels of each layer or section
-    hidden: list[int]  # width of each fully connected layer after them
-    activation: str  # one of ACTIVATION_NAMES
+    channels: Literal["auto", "first", "last"]  # axis of an image's channels; auto: the smaller one, last if equal
+    filters: list[Count]  # output channels of each layer or section
+    hidden: list[Count]  # width of each fully connected layer after them
+    activation: ActivationName
     gain: float  # gain of the orthogonal initialization of all hidden layers
 
     def check(self) -> None:
-        require_one_of("net.channels", self.channels, CHANNELS)
-        positive = bool(self.filters) and all(number >= 1 for number in self.filters)
-        require(positive, "net.filters", self.filters, "a list of one or more numbers of 1 or more")
-        self.check_layers(self.hidden, self.activation)
+        require(bool(self.filters), "net.filters", self.filters, "a list of one or more numbers")
 
     def check_observations(self, observations: Box) -> None:
         if len(observations.shape) != 3:
@@ -84,15 +80,15 @@ class Convolutional(Net):
 class NatureCNN(Convolutional):
     """Convolutions without padding, as in Mnih et al. 2015 ("Human-level control", Methods)."""
 
-    kernels: list[int]  # width and height of each layer's window, in pixels
-    strides: list[int]  # step of each layer's window, in pixels
+    kernels: list[Count]  # width and height of each layer's window, in pixels
+    strides: list[Count]  # step of each layer's window, in pixels
 
     def check(self) -> None:
         super().check()
         for key in ("kernels", "strides"):
             values = getattr(self, key)
-            fits = len(values) == len(self.filters) and all(value >= 1 for value in values)
-            require(fits, f"net.{key}", values, f"{len(self.filters)} numbers of 1 or more, as many as net.filters")
+            fits = len(values) == len(self.filters)
+            require(fits, f"net.{key}", values, f"{len(self.filters)} numbers, as many as net.filters")
 
     def size(self, pixels: int) -> int:
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
@@ -117,11 +113,7 @@ class ImpalaCNN(Convolutional):
     With three sections of two blocks and one fully connected layer it is the paper's deep network.
     """
 
-    blocks: int  # residual blocks of two layers in each section
-
-    def check(self) -> None:
-        super().check()
-        require(self.blocks >= 0, "net.blocks", self.blocks, "0 or more")
+    blocks: Natural  # residual blocks of two layers in each section
 
     def size(self, pixels: int) -> int:
         for _ in self.filters:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lab.errors import require_one_of
-from lab.net.net import NORMS, Net
+from lab.common.validation import Count
+from lab.net.net import ActivationName, Net, NormName
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -21,20 +21,16 @@ if TYPE_CHECKING:
 class MLP(Net):
     """Fully connected layers."""
 
-    hidden: list[int]  # width of each hidden layer
-    activation: str  # one of ACTIVATION_NAMES
+    hidden: list[Count]  # width of each hidden layer
+    activation: ActivationName
     gain: float  # gain of the orthogonal initialization of hidden layers
-    norm: str  # one of NORMS
-
-    def check(self) -> None:
-        self.check_layers(self.hidden, self.activation)
-        require_one_of("net.norm", self.norm, NORMS)
+    norm: NormName
 
     @property
     def by_batch(self) -> bool:
         return self.norm == "batch_renorm"
 
-    def with_norm(self, norm: str) -> MLP:
+    def with_norm(self, norm: NormName) -> MLP:
         return dataclasses.replace(self, norm=norm)
 
     def trunk(self, observations: Box, extra: int, rngs: list[np.random.Generator]) -> tuple[nn.Module, int]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from lab.errors import LabError, require, require_one_of
+from lab.errors import LabError
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from lab.net.network import StackedNetwork
 
-NORMS = ("none", "layer", "batch_renorm")
-ACTIVATION_NAMES = ("tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "softplus", "sigmoid")
+NormName = Literal["none", "layer", "batch_renorm"]
+ActivationName = Literal["tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "softplus", "sigmoid"]
+NORMS = get_args(NormName)
 
 
 @dataclass
@@ -56,17 +57,12 @@ class Net:
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""
 
-    def check_layers(self, widths: list[int], activation: str) -> None:
-        """Raise LabError for widths or an activation that fully connected layers cannot have."""
-        require(all(width >= 1 for width in widths), "net.hidden", widths, "a list of widths of 1 or more")
-        require_one_of("net.activation", activation, ACTIVATION_NAMES)
-
     @property
     def by_batch(self) -> bool:
         """Whether its outputs depend, in training, on the other samples of a minibatch."""
         return False
 
-    def with_norm(self, norm: str) -> Net:
+    def with_norm(self, norm: NormName) -> Net:
         """Return the net with another one of NORMS between its layers.
 
         Raises:

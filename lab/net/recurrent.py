@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge
 
-from lab.errors import require
-from lab.net.net import Net
+from lab.common.validation import Count, Natural
+from lab.net.net import ActivationName, Net
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -22,18 +23,13 @@ if TYPE_CHECKING:
 class Recurrent(Net):
     """Fully connected layers, then a recurrent cell. Algorithms that give extra numbers refuse such networks."""
 
-    hidden: list[int]  # width of each fully connected layer before the cell
-    activation: str  # of these layers, one of ACTIVATION_NAMES
-    size: int  # numbers of the cell's output, and of its state (twice as many for an LSTM)
-    burn_in: int  # steps at the start of each horizon that only update the state and are not learned from
+    hidden: list[Count]  # width of each fully connected layer before the cell
+    activation: ActivationName  # of these layers
+    size: Annotated[int, Ge(2)]  # numbers of the cell's output, and of its state (twice as many for an LSTM)
+    burn_in: Natural  # steps at the start of each horizon that only update the state and are not learned from
     gain: float  # gain of the orthogonal initialization of hidden layers
 
     recurrent: ClassVar[bool] = True
-
-    def check(self) -> None:
-        self.check_layers(self.hidden, self.activation)
-        require(self.size >= 2, "net.size", self.size, "2 or more")
-        require(self.burn_in >= 0, "net.burn_in", self.burn_in, "0 steps or more")
 
     def trunk(self, observations: Box, extra: int, rngs: list[np.random.Generator]) -> tuple[nn.Module, int]:
         from lab.net import cells

@@ -179,9 +179,9 @@ def test_the_networks_in_conf_are_those_of_the_papers() -> None:
     [
         ("net=nature net.channels=middle", "one of auto, first, last"),
         ("net=nature net.filters=[]", "one or more numbers"),
-        ("net=nature net.kernels=[8,4]", "3 numbers of 1 or more, as many as net.filters"),
-        ("net=nature net.strides=[4,2,0]", "3 numbers of 1 or more"),
-        ("net=nature net.hidden=[0]", "widths of 1 or more"),
+        ("net=nature net.kernels=[8,4]", "3 numbers, as many as net.filters"),
+        ("net=nature net.strides=[4,2,0]", "each is a whole number, 1 or more"),
+        ("net=nature net.hidden=[0]", "each is a whole number, 1 or more"),
         ("net=impala net.blocks=-1", "0 or more"),
         ("net=impala net.activation=rely", "Did you mean 'relu'"),
     ],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lab.net.layers import ACTIVATIONS, Activation, Linear, orthogonal
-from lab.net.net import ACTIVATION_NAMES
+from lab.net.net import ActivationName
 
 WIDTHS = [(4, 64), (64, 64), (64, 2), (64, 1), (6, 7), (7, 5), (5, 3), (1, 7), (1, 1), (10, 20), (17, 33)]
 BATCHES = [1, 8, 21, 256]
@@ -59,7 +61,7 @@ def test_activations_are_torchs(name: str) -> None:
 
 
 def test_activations_in_the_schema_are_those_there_are() -> None:
-    assert set(ACTIVATION_NAMES) == set(ACTIVATIONS)
+    assert set(get_args(ActivationName)) == set(ACTIVATIONS)
 
 
 def test_linear_is_torchs() -> None:

@@ -144,10 +144,10 @@ def test_the_forget_gate_is_open_at_first() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("net.size=1", "net.size=1 is not allowed: net.size must be 2 or more"),
-        ("net.hidden=[0]", "widths of 1 or more"),
+        ("net.size=1", "net.size=1 is not allowed: net.size must be a whole number, 2 or more"),
+        ("net.hidden=[0]", "each is a whole number, 1 or more"),
         ("net.activation=tahn", "Did you mean 'tanh'"),
-        ("net.burn_in=-1", "0 steps or more"),
+        ("net.burn_in=-1", "a whole number, 0 or more"),
         ("net.burn_in=200", "less than algo.horizon"),
         ("algo=ppo algo.horizon=64 algo.batch_size=32", "a multiple of algo.horizon=64 .* whole sequences"),
         ("algo=dqn", "algo=dqn cannot learn with net._target_=lab.net.recurrent.GRU, .* Choose another network"),
