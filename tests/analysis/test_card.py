@@ -146,15 +146,15 @@ def test_what_is_missing_in_the_provenance_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "words"),
+    ("count", "phrase"),
     [(1, "One seed says nothing about another"), (2, "far too narrow"), (4, "too narrow for so few: ")],
 )
-def test_the_limits_speak_of_the_seeds(count: int, words: str) -> None:
+def test_the_limits_speak_of_the_seeds(count: int, phrase: str) -> None:
     spec = {"mode": "dev", "env": {"id": "E-v0", "kwargs": {"slippery": False}}}
-    said = limits(trial(*(session(seed, spec=spec) for seed in range(count))))
-    assert any(words in sentence for sentence in said)
-    assert said[0] == "Trained and measured on E-v0 slippery=false only."
-    assert "mode=dev" in said[1]
+    sentences = limits(trial(*(session(seed, spec=spec) for seed in range(count))))
+    assert any(phrase in sentence for sentence in sentences)
+    assert sentences[0] == "Trained and measured on E-v0 slippery=false only."
+    assert "mode=dev" in sentences[1]
 
 
 def test_the_same_files_give_the_same_card_wherever_they_are(tmp_path: Path) -> None:

@@ -42,22 +42,22 @@ def environment(name: str, **kwargs: object) -> dict[str, object]:
 
 
 def test_figures_are_those_of_the_statistics() -> None:
-    found = compare(entry("a", HIGH), entry("b", LOW), "return")
-    assert found.improvement == probability_of_improvement(np.array(HIGH), np.array(LOW))
-    assert found.difference == difference(np.array(HIGH), np.array(LOW))
-    assert (found.obstacle, found.doubts) == ("", [])
+    actual = compare(entry("a", HIGH), entry("b", LOW), "return")
+    assert actual.improvement == probability_of_improvement(np.array(HIGH), np.array(LOW))
+    assert actual.difference == difference(np.array(HIGH), np.array(LOW))
+    assert (actual.obstacle, actual.doubts) == ("", [])
 
 
 def test_a_comparison_seen_from_the_other_side() -> None:
-    found = compare(entry("a", (1.0, 2, 3, 9)), entry("b", (2.0, 3, 4, 5)), "return")
-    turned = found.reversed()
+    actual = compare(entry("a", (1.0, 2, 3, 9)), entry("b", (2.0, 3, 4, 5)), "return")
+    turned = actual.reversed()
     assert (turned.entry.name, turned.other.name) == ("b", "a")
     assert turned.improvement == {
-        "value": 1 - found.improvement["value"], "low": 1 - found.improvement["high"],
-        "high": 1 - found.improvement["low"],
+        "value": 1 - actual.improvement["value"], "low": 1 - actual.improvement["high"],
+        "high": 1 - actual.improvement["low"],
     }  # fmt: skip
-    assert turned.difference["low"] == -found.difference["high"]
-    assert turned.reversed() == found
+    assert turned.difference["low"] == -actual.difference["high"]
+    assert turned.reversed() == actual
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def test_a_different_number_of_frames_is_noted() -> None:
 def test_sessions_that_did_not_complete_are_noted_and_count_for_nothing() -> None:
     one = entry("a", HIGH)
     one.trial.sessions += [session(7, "failed", **{"return": 1e9}), session(8, "pruned", **{"return": 1e9})]
-    found = compare(one, entry("b", LOW), "return")
-    assert found == compare(one, found.other, "return")
-    assert found.difference["value"] == 10.0
+    actual = compare(one, entry("b", LOW), "return")
+    assert actual == compare(one, actual.other, "return")
+    assert actual.difference["value"] == 10.0
     assert one.n == "4 of 6"
     assert list_notes([one]) == ["In a, seed 7 failed; seed 8 was pruned: Sessions that did not complete are excluded."]
 
@@ -119,8 +119,8 @@ def test_equal_agents_are_seldom_called_different() -> None:
     rng = np.random.default_rng(0)
 
     def called_different(n: int, m: int) -> bool:
-        found = compare(entry("a", tuple(rng.normal(size=n))), entry("b", tuple(rng.normal(size=m))), "return")
-        return not [doubt for doubt in found.doubts if "takes" not in doubt]
+        actual = compare(entry("a", tuple(rng.normal(size=n))), entry("b", tuple(rng.normal(size=m))), "return")
+        return not [doubt for doubt in actual.doubts if "takes" not in doubt]
 
     comparisons = 200
     for n, m in ((4, 4), (5, 5), (10, 10)):

@@ -202,9 +202,9 @@ def test_importance_has_a_direction() -> None:
 def test_importance_copes_with_ties_at_the_top() -> None:
     # All but one Trial reach the ceiling, so that any threshold would take in all of the good ones.
     columns = {"x": [float(i) for i in range(10)], "y": ["a"] * 5 + ["b"] * 5}
-    found = ped_anova(columns, np.array([0.0] + [500.0] * 9))
-    assert sum(found.values()) == pytest.approx(1)
-    assert found["x"] > 0
+    actual = ped_anova(columns, np.array([0.0] + [500.0] * 9))
+    assert sum(actual.values()) == pytest.approx(1)
+    assert actual["x"] > 0
 
 
 def test_importance_copes_with_values_of_any_kind() -> None:
@@ -266,7 +266,7 @@ def test_results_by_hand(tmp_path: Path) -> None:
     assert "pareto" not in results
 
 
-def test_trials_that_are_planned_and_not_begun_are_counted() -> None:
+def test_trials_that_are_planned_and_not_started_are_counted() -> None:
     made = experiment(of_values(0, 1, 1), sweep={"trials": 5, "seeds": [0, 1]})
     results = experiment_results(made)
     assert results["trials"] == {"planned": 5, "started": 1, "ranked": 1, "completed": 1}
@@ -314,15 +314,15 @@ def test_the_table_has_a_row_for_each_trial(tmp_path: Path) -> None:
 
 
 def test_the_same_results_give_the_same_bytes_wherever_they_are(tmp_path: Path) -> None:
-    found = []
+    actual = []
     for folder in (tmp_path / "here", tmp_path / "somewhere else"):
         sweep = synthetic.experiment(folder, trials=10, seeds=3, rows=10, states={(1, 0): "failed", (2, 2): "pruned"})
         made = read_experiment(sweep)
         write_json(sweep.results, experiment_results(made))
-        found.append((sweep.results.read_bytes(), trials_table(made).to_csv()))
-    assert found[0] == found[1]
-    assert str(tmp_path) not in found[0][0].decode()
-    assert json.loads(found[0][0])["importance"]
+        actual.append((sweep.results.read_bytes(), trials_table(made).to_csv()))
+    assert actual[0] == actual[1]
+    assert str(tmp_path) not in actual[0][0].decode()
+    assert json.loads(actual[0][0])["importance"]
 
 
 def test_another_process_finds_the_same_importance(tmp_path: Path) -> None:
@@ -331,12 +331,12 @@ def test_another_process_finds_the_same_importance(tmp_path: Path) -> None:
         "import sys; from lab.analysis.experiment import *;"
         "print(list(read_experiment(SweepDir(sys.argv[1])).importance.items()))"
     )
-    found = set()
+    actual = set()
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        found.add(subprocess.check_output([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=environment))
-    assert len(found) == 1
-    assert b"algo.lr" in found.pop()
+        actual.add(subprocess.check_output([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=environment))
+    assert len(actual) == 1
+    assert b"algo.lr" in actual.pop()
 
 
 @pytest.mark.slow

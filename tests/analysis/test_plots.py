@@ -63,14 +63,14 @@ def overwrite(directory: RunDir, column: str, value: float, rows: slice | list[i
 
 
 def drawn_bands(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    found = []
+    actual = []
 
     def listen(ax: Any, frames: np.ndarray, values: np.ndarray, statistic: str = "mean", **line: Any) -> None:
-        found.append(values)
+        actual.append(values)
         band(ax, frames, values, statistic, **line)
 
     monkeypatch.setattr(plotting, "band", listen)
-    return found
+    return actual
 
 
 def is_png(picture: bytes) -> bool:
@@ -88,11 +88,11 @@ def test_a_mean_is_over_completed_sessions_alone(tmp_path: Path, monkeypatch: py
     whole = [pd.read_csv(directory.session(seed).metrics) for seed in (0, 2)]
     assert frames.tolist() == whole[0]["frame"].tolist()  # not cut to what the failed one did
     assert values.tolist() == [table["return"].tolist() for table in whole]
-    found = drawn_bands(monkeypatch)
+    actual = drawn_bands(monkeypatch)
     assert is_png(plot_trial(trial))
-    assert len(found) == 5
-    assert {len(values) for values in found} == {2}
-    assert max(values.max() for values in found) < TOO_HIGH
+    assert len(actual) == 5
+    assert {len(values) for values in actual} == {2}
+    assert max(values.max() for values in actual) < TOO_HIGH
 
 
 def test_an_experiment_has_means_of_ranked_trials_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +101,10 @@ def test_an_experiment_has_means_of_ranked_trials_alone(tmp_path: Path, monkeypa
     for number, _ in states:
         for seed in (0, 1):
             overwrite(directory.trial(number).session(seed), "return", TOO_HIGH)
-    found = drawn_bands(monkeypatch)
+    actual = drawn_bands(monkeypatch)
     assert is_png(plot_experiment(read_experiment(directory)))
-    assert [values.shape for values in found] == [(2, ROWS), (2, ROWS)]
-    assert max(values.max() for values in found) < TOO_HIGH
+    assert [values.shape for values in actual] == [(2, ROWS), (2, ROWS)]
+    assert max(values.max() for values in actual) < TOO_HIGH
 
 
 def test_a_mean_is_over_the_same_sessions_at_each_frame(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ TRIALS: dict[str, tuple[int, dict[int, str]]] = {
     "four seeds": (4, {}),
     "one completed": (4, dict(enumerate(("failed", "pruned", "interrupted")))),
     "none completed": (3, {0: "failed", 1: "running", 2: "pending"}),
-    "none begun": (2, {0: "pending", 1: "pending"}),
+    "none started": (2, {0: "pending", 1: "pending"}),
     "many seeds": (24, {3: "failed", 4: "failed", 20: "pruned"}),
 }
 
@@ -250,7 +250,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
     "a group": {"points": [{"algo": "a2c"}, *({"algo": "ppo", "algo.clip_range": clip / 10} for clip in range(8))]},
     "none ranked": {"points": TWO[:3], "states": dict.fromkeys(ALL, "failed")},
     "one ranked": {"points": TWO[:3], "states": {(0, 0): "failed", (1, 0): "pruned"}},
-    "none begun": {"points": TWO[:3], "states": dict.fromkeys(ALL, "pending")},
+    "none started": {"points": TWO[:3], "states": dict.fromkeys(ALL, "pending")},
     "without a value": {"points": TWO[:3], "objective": {"frames_to_solve": "minimize"}},
     "two objectives": {"points": TWO[:9], "objective": {"return": "maximize", "length": "minimize"}},
     "two objectives, none ranked": {"points": TWO[:3], "states": dict.fromkeys(ALL, "pruned"), "objective": MAXIMIZE},

@@ -1,4 +1,4 @@
-"""Published results: their figures by hand, how they are held against a peer's, and what the pages say."""
+"""Published results: their figures by hand, how they compare with a peer's, and what the pages say."""
 
 from __future__ import annotations
 
@@ -89,33 +89,38 @@ def pictures(published: Publication) -> dict[str, bytes]:
 
 
 def test_the_figures_of_slm_lab_are_those_of_its_table() -> None:
-    found = read_benchmark(ROOT / "benchmark" / "slm_lab.csv")
-    assert found.name == "SLM Lab v5.3"
-    assert "docs/BENCHMARKS.md" in found.source
-    assert len(found.figures) == 28
-    assert found.figures["cartpole", "ppo"] == Peer(200_000, 498.9)
-    assert found.figures["lunarlander_continuous", "a2c"] == Peer(300_000, -76.8)
+    actual = read_benchmark(ROOT / "benchmark" / "slm_lab.csv")
+    assert actual.name == "SLM Lab v5.3"
+    assert "docs/BENCHMARKS.md" in actual.source
+    assert len(actual.figures) == 28
+    assert actual.figures["cartpole", "ppo"] == Peer(200_000, 498.9)
+    assert actual.figures["lunarlander_continuous", "a2c"] == Peer(300_000, -76.8)
     algorithms = ["reinforce", "sarsa", "dqn", "ddqn_per", "a2c", "ppo", "sac", "crossq"]
     environments = ["cartpole", "acrobot", "pendulum", "lunarlander", "lunarlander_continuous"]
-    assert list(dict.fromkeys(algo for _, algo in found.figures)) == algorithms
-    assert list(dict.fromkeys(env for env, _ in found.figures)) == environments
+    assert list(dict.fromkeys(algo for _, algo in actual.figures)) == algorithms
+    assert list(dict.fromkeys(env for env, _ in actual.figures)) == environments
     assert set(algorithms) & set(ALGORITHMS) and set(environments) & set(ENVIRONMENTS)
 
 
 def test_figures_stand_on_completed_sessions_and_are_named_by_environment_and_algorithm(published: Publication) -> None:
     made = results_json(published)
     assert {env: list(algos) for env, algos in made.items()} == {"cartpole": ["ppo", "a2c"], "acrobot": ["a2c"]}
-    found = made["cartpole"]["ppo"]
-    assert (found["frames"], found["sessions"], found["planned"]) == (200_000, 3, 4)
-    assert (found["return"], found["iqm"], found["best"]) == (490.0, 490.0, 490.0)
-    assert (found["return_low"], found["return_high"]) == (480.0, 500.0), "of three seeds, the ends are the values"
-    assert found["strength"] == pytest.approx(490 - 22.24)
-    assert found["solved"] == 3
-    assert (found["peer"], found["peer_frames"], found["difference"], found["verdict"]) == (498, 200_000, -8.0, "worse")
-    found = made["cartpole"]["a2c"]
-    assert (found["return"], found["iqm"], found["solved"], found["verdict"]) == (400.0, 400.0, 1, "better")
-    found = made["acrobot"]["a2c"]
-    assert (found["return"], found["peer"], found["difference"], found["verdict"]) == (-85.0, None, None, None)
+    actual = made["cartpole"]["ppo"]
+    assert (actual["frames"], actual["sessions"], actual["planned"]) == (200_000, 3, 4)
+    assert (actual["return"], actual["iqm"], actual["best"]) == (490.0, 490.0, 490.0)
+    assert (actual["return_low"], actual["return_high"]) == (480.0, 500.0), "of three seeds, the ends are the values"
+    assert actual["strength"] == pytest.approx(490 - 22.24)
+    assert actual["solved"] == 3
+    assert (actual["peer"], actual["peer_frames"], actual["difference"], actual["verdict"]) == (
+        498,
+        200_000,
+        -8.0,
+        "worse",
+    )
+    actual = made["cartpole"]["a2c"]
+    assert (actual["return"], actual["iqm"], actual["solved"], actual["verdict"]) == (400.0, 400.0, 1, "better")
+    actual = made["acrobot"]["a2c"]
+    assert (actual["return"], actual["peer"], actual["difference"], actual["verdict"]) == (-85.0, None, None, None)
 
 
 def test_the_table_has_a_row_for_each_trial(published: Publication) -> None:
@@ -144,7 +149,7 @@ def test_without_a_ceiling_any_difference_counts() -> None:
     assert result(-175.0, peer=-174.9, env=pendulum).verdict == "worse"
     assert result(-174.8, peer=-174.9, env=pendulum).verdict == "better"
     assert result(peer=-174.9, env=pendulum).verdict is None, "nothing completed"
-    assert result(-1.0, env=pendulum).verdict is None, "nothing to be held against"
+    assert result(-1.0, env=pendulum).verdict is None, "nothing to compare with"
 
 
 def test_a_shortfall_is_a_share_of_the_way_from_random_actions() -> None:
@@ -153,8 +158,8 @@ def test_a_shortfall_is_a_share_of_the_way_from_random_actions() -> None:
         "of another environment nothing is known"
     )
     assert result(1.0, peer=20.0).shortfall is None, "the peer is below random actions"
-    said = list_shortfalls(publication(result(440.0, 460.0, peer=475.0), against=benchmark()))
-    assert said == [
+    sentences = list_shortfalls(publication(result(440.0, 460.0, peer=475.0), against=benchmark()))
+    assert sentences == [
         "ppo on CartPole-v1 is 25.0 below Peer's 475.0, 5.6 % of its gain over random actions;"
         " the 95 % interval [440.0, 460.0] does not contain that figure."
     ]
@@ -165,13 +170,13 @@ def test_a_shortfall_is_a_share_of_the_way_from_random_actions() -> None:
 
 
 def test_what_a_reader_should_know_is_said(published: Publication) -> None:
-    said = list_notes(published)
-    assert "In ppo on CartPole-v1, seed 2 failed: Sessions that did not complete are excluded." in said
+    sentences = list_notes(published)
+    assert "In ppo on CartPole-v1, seed 2 failed: Sessions that did not complete are excluded." in sentences
     assert (
         "a2c on CartPole-v1 was trained for 100,000 frames and Peer's for 200,000: that alone can make a difference."
-    ) in said
-    assert "Peer has figures without a Trial here: on pendulum, sarsa." in said
-    assert "Peer has no figure of a2c on Acrobot-v1." in said
+    ) in sentences
+    assert "Peer has figures without a Trial here: on pendulum, sarsa." in sentences
+    assert "Peer has no figure of a2c on Acrobot-v1." in sentences
 
 
 def test_a_peers_figure_is_of_the_environment_as_it_is_and_of_no_other(tmp_path: Path) -> None:
@@ -179,8 +184,8 @@ def test_a_peers_figure_is_of_the_environment_as_it_is_and_of_no_other(tmp_path:
     against = benchmark(a2c_on_cartpole=490.0)
     for name, change in {"kwargs": {"kwargs": {"sutton_barto_reward": True}}, "id": {"id": "CartPole-v0"}}.items():
         alone(tmp_path / name / "a2c_cartpole", [500.0], env={**base, **change})
-        found = read_publication(tmp_path / name, against).results["cartpole", "a2c"]
-        assert found.peer is None
+        actual = read_publication(tmp_path / name, against).results["cartpole", "a2c"]
+        assert actual.peer is None
     assert "CartPole-v0" in grid(read_publication(tmp_path / "id"))[1][0]
 
 
@@ -193,21 +198,21 @@ def test_experiments_are_shown_and_sessions_are_left_alone_and_named(tmp_path: P
     synthetic.experiment(tmp_path / "search_a2c", trials=2, seeds=2, rows=4)
     shutil.copytree(tmp_path / "a2c_cartpole" / "seed-0", tmp_path / "single")
     (tmp_path / "notes.txt").write_text("a file")
-    found = read_publication(tmp_path)
-    assert list(found.results) == [("cartpole", "a2c")]
-    assert found.ignored == [
+    actual = read_publication(tmp_path)
+    assert list(actual.results) == [("cartpole", "a2c")]
+    assert actual.ignored == [
         "no Session of planned has started", "single is a Session, not a Trial", "no Session of waiting has started",
     ]  # fmt: skip
-    assert "Ignored: single is a Session, not a Trial." in list_notes(found)
-    (name,) = found.experiments
-    best = found.experiments[name].best
+    assert "Ignored: single is a Session, not a Trial." in list_notes(actual)
+    (name,) = actual.experiments
+    best = actual.experiments[name].best
     assert name == "search_a2c" and best is not None
-    sentence = found.experiments[name].describe()
+    sentence = actual.experiments[name].describe()
     assert sentence.startswith("2 of 2 Trials ranked, over algo.lr; ")
     assert f"the best by mean return: {format_number(best.values[0])} [" in sentence
     assert f"algo.lr={best.trial.hyperparameters['algo.lr']:.3g}" in sentence
-    assert "![The Experiment search_a2c](search_a2c.png)" in write_markdown(found)
-    assert html.escape(sentence) in write_page(found, {"cartpole": b"", "search_a2c": b""})
+    assert "![The Experiment search_a2c](search_a2c.png)" in write_markdown(actual)
+    assert html.escape(sentence) in write_page(actual, {"cartpole": b"", "search_a2c": b""})
     (tmp_path / "search_a2c").rename(tmp_path / "cartpole")
     with pytest.raises(LabError, match=r"with the name, so also the picture, of an environment"):
         read_publication(tmp_path)
@@ -216,12 +221,12 @@ def test_experiments_are_shown_and_sessions_are_left_alone_and_named(tmp_path: P
 def test_the_same_files_give_the_same_bytes_wherever_they_are(
     folder: Path, published: Publication, pictures: dict[str, bytes], tmp_path: Path
 ) -> None:
-    def made(found: Publication, pictures: dict[str, bytes]) -> list[bytes]:
+    def made(actual: Publication, pictures: dict[str, bytes]) -> list[bytes]:
         texts = (
-            json.dumps(results_json(found)),
-            results_csv(found),
-            write_markdown(found),
-            write_page(found, pictures),
+            json.dumps(results_json(actual)),
+            results_csv(actual),
+            write_markdown(actual),
+            write_page(actual, pictures),
         )
         return [*(text.encode() for text in texts), *pictures.values()]
 
@@ -280,11 +285,11 @@ def test_text_cannot_break_out_of_the_pages(tmp_path: Path) -> None:
         env={**base["env"], "name": EVIL, "id": EVIL},
         algo={**base["algo"], "name": EVIL},
     )
-    found = read_publication(tmp_path / "x")
-    page = write_page(found, {EVIL: b""})
+    actual = read_publication(tmp_path / "x")
+    page = write_page(actual, {EVIL: b""})
     assert "<script" not in page and page.count("&lt;script&gt;") > 3
     assert "python -m lab rerun &#39;x/a b&#39;" in page
-    markdown = write_markdown(found)
+    markdown = write_markdown(actual)
     assert "<script" not in markdown and r"\|\*bold\*\|" in markdown
     assert picture_name(EVIL) == "-script-alert-1---script---bold-----body---.png"
 
@@ -324,11 +329,11 @@ def test_odd_results_are_drawn_too(tmp_path: Path) -> None:
     alone(tmp_path / "one", [500.0])
     failed = {**spec_of()["algo"], "name": "$failed"}
     alone(tmp_path / "none", [1.0, 2.0], states={0: "failed", 1: "interrupted"}, algo=failed)
-    found = read_publication(tmp_path, benchmark(a2c_on_cartpole=490.0))
-    assert plot_environment(found, "cartpole").startswith(b"\x89PNG")
-    assert results_json(found)["cartpole"]["$failed"]["return"] is None
-    assert results_json(found)["cartpole"]["$failed"]["sessions"] == 0
-    assert ["-", "0 of 2 Sessions"] in grid(found)[1][0][3]
+    actual = read_publication(tmp_path, benchmark(a2c_on_cartpole=490.0))
+    assert plot_environment(actual, "cartpole").startswith(b"\x89PNG")
+    assert results_json(actual)["cartpole"]["$failed"]["return"] is None
+    assert results_json(actual)["cartpole"]["$failed"]["sessions"] == 0
+    assert ["-", "0 of 2 Sessions"] in grid(actual)[1][0][3]
     shutil.rmtree(tmp_path / "one")
     assert plot_environment(read_publication(tmp_path), "cartpole").startswith(b"\x89PNG")
 
@@ -364,9 +369,9 @@ def test_a_peers_file(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="cannot be read"):
         read_benchmark(tmp_path)
     path.write_text("return,algo,env,frames,more\n 1.5, ppo ,cartpole,100,x\n")
-    found = read_benchmark(path)
-    assert (found.name, found.source) == ("peer", ""), "without a comment, the name of the file"
-    assert found.figures == {("cartpole", "ppo"): Peer(100, 1.5)}
+    actual = read_benchmark(path)
+    assert (actual.name, actual.source) == ("peer", ""), "without a comment, the name of the file"
+    assert actual.figures == {("cartpole", "ppo"): Peer(100, 1.5)}
 
 
 @pytest.mark.parametrize(

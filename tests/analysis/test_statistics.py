@@ -38,9 +38,9 @@ several = arrays(float, st.integers(2, 12), elements=numbers)
 def rliable() -> Iterator[ModuleType]:
     """The peer. Of arch it needs the bootstrap alone; the rest of arch cannot be imported beside pandas 3."""
     with pytest.MonkeyPatch.context() as patch:
-        found = importlib.util.find_spec("arch")
-        assert found
-        patch.setitem(sys.modules, "arch", importlib.util.module_from_spec(found))
+        actual = importlib.util.find_spec("arch")
+        assert actual
+        patch.setitem(sys.modules, "arch", importlib.util.module_from_spec(actual))
         for module in ("library", "metrics"):
             importlib.import_module(f"rliable.{module}")
         yield importlib.import_module("rliable")
@@ -125,8 +125,8 @@ def test_aggregates_by_hand() -> None:
 
 def test_the_probability_of_improvement_by_hand() -> None:
     # 3 beats 1 and 2 and ties with 3; 1 ties with 1: of six pairs two are won and two tied.
-    found = probability_of_improvement(np.array([3.0, 1.0]), np.array([1.0, 2.0, 3.0]))
-    assert found["value"] == 3 / 6
+    actual = probability_of_improvement(np.array([3.0, 1.0]), np.array([1.0, 2.0, 3.0]))
+    assert actual["value"] == 3 / 6
     apart = probability_of_improvement(np.array([5.0, 6.0]), np.array([1.0, 2.0]))
     assert apart == {"value": 1.0, "low": 1.0, "high": 1.0}
 
@@ -135,12 +135,12 @@ def test_the_probability_of_improvement_by_hand() -> None:
 @given(few, few)
 def test_the_probability_of_improvement_counts_pairs(x: np.ndarray, y: np.ndarray) -> None:
     pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a in x for b in y]
-    found, turned = probability_of_improvement(x, y), probability_of_improvement(y, x)
-    assert found["value"] == pytest.approx(np.mean(pairs), abs=1e-12)
-    assert found["value"] + turned["value"] == pytest.approx(1)
-    assert found["value"] == pytest.approx(mannwhitneyu(x, y).statistic / (len(x) * len(y)))
+    actual, turned = probability_of_improvement(x, y), probability_of_improvement(y, x)
+    assert actual["value"] == pytest.approx(np.mean(pairs), abs=1e-12)
+    assert actual["value"] + turned["value"] == pytest.approx(1)
+    assert actual["value"] == pytest.approx(mannwhitneyu(x, y).statistic / (len(x) * len(y)))
     if min(len(x), len(y)) >= 2:
-        assert 0 <= found["low"] <= found["high"] <= 1
+        assert 0 <= actual["low"] <= actual["high"] <= 1
 
 
 @settings(max_examples=50, deadline=None)
@@ -152,9 +152,9 @@ def test_the_probability_of_improvement_knows_order_alone(x: np.ndarray, y: np.n
 def test_both_sides_are_resampled_independently() -> None:
     # Resampled alike, two equal samples would never differ.
     values = np.array([1.0, 2, 3, 4])
-    found = difference(values, values, "mean")
-    assert found["value"] == 0
-    assert found["low"] < -0.5 < 0.5 < found["high"]
+    actual = difference(values, values, "mean")
+    assert actual["value"] == 0
+    assert actual["low"] < -0.5 < 0.5 < actual["high"]
     chance = probability_of_improvement(values, values)
     assert chance["value"] == 0.5
     assert chance["low"] < 0.3 < 0.7 < chance["high"]
@@ -229,5 +229,5 @@ def test_the_interval_of_the_probability_of_improvement_is_that_of_rliable(rliab
     np.random.seed(0)  # noqa: NPY002 - rliable draws from the global generator, whatever it is given
     bootstrap = rliable.library.StratifiedIndependentBootstrap(x, y)
     drawn = bootstrap.apply(lambda a, b: np.array([rliable.metrics.probability_of_improvement(a, b)]), 2_000)[:, 0]
-    found = probability_of_improvement(x[:, 0], y[:, 0])
-    assert near_the_tails((found["low"], found["high"]), drawn)
+    actual = probability_of_improvement(x[:, 0], y[:, 0])
+    assert near_the_tails((actual["low"], actual["high"]), drawn)

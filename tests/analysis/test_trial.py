@@ -170,10 +170,10 @@ def test_the_spec_is_known_of_a_session_that_failed_before_its_first_row(tmp_pat
 
 def test_a_session_that_is_being_written_is_read_up_to_its_last_whole_row(tmp_path: Path) -> None:
     directory = TrialDir(synthetic.experiment(tmp_path, trials=1, seeds=2, rows=4).trial(0).path)
-    torn, begun = directory.session(0), directory.session(1)
+    torn, empty = directory.session(0), directory.session(1)
     with torn.metrics.open("a") as file:
         file.write("250000,-")
-    for table in (begun.episodes, begun.metrics, begun.timing):
+    for table in (empty.episodes, empty.metrics, empty.timing):
         table.write_text("")
     sessions = read_trial(directory).sessions
     assert sessions[0].tables is not None
@@ -183,14 +183,14 @@ def test_a_session_that_is_being_written_is_read_up_to_its_last_whole_row(tmp_pa
 
 
 def test_the_same_files_give_the_same_bytes_wherever_they_are(tmp_path: Path) -> None:
-    found = []
+    actual = []
     for folder in (tmp_path / "here", tmp_path / "somewhere else"):
         trial_of = SweepDir(synthetic.experiment(folder, trials=1, states=STATES).path).trial(0)
         write_json(trial_of.results, trial_results(read_trial(trial_of)))
-        found.append(trial_of.results.read_bytes())
-    assert found[0] == found[1]
-    assert str(tmp_path) not in found[0].decode()
-    assert json.loads(found[0])["consistency"] is None
+        actual.append(trial_of.results.read_bytes())
+    assert actual[0] == actual[1]
+    assert str(tmp_path) not in actual[0].decode()
+    assert json.loads(actual[0])["consistency"] is None
 
 
 def test_a_directory_without_sessions_is_no_trial(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m lab compare`, from its words to what it prints."""
+"""`python -m lab compare`, from its arguments to what it prints."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepDir:
     return synthetic.experiment(folder, trials=3, seeds=4, rows=20, states={(1, 2): "failed"})
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
-    main([str(word) for word in words])
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:
+    main([str(argument) for argument in arguments])
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -62,9 +62,9 @@ def test_names_are_shown_whole_and_as_they_are(tmp_path: Path, capsys: pytest.Ca
     assert any(f"between {names[0]} and {names[1]} " in line or f"{names[1]} and {names[0]} " in line for line in lines)
 
 
-def test_words_that_are_no_comparison(sweep: SweepDir, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ([], ["--help"]):
-        main(words)
+def test_wrong_arguments(sweep: SweepDir, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--help"]):
+        main(arguments)
         assert capsys.readouterr().out.startswith("Usage: python -m lab compare DIR")
     with pytest.raises(LabError, match="compare has no key 'metrics'"):
         main([str(sweep.path), str(sweep.trial(0).path), "metrics=return"])
@@ -89,11 +89,11 @@ def test_one_side_is_better_in_being_lower() -> None:
 
 
 def test_no_side_is_shown_to_be_better() -> None:
-    told = describe_comparison(compare(entry("a", (1.0, 2, 3, 9)), entry("b", (2.0, 3, 4, 5)), "return"))
-    assert told.startswith(
+    sentence = describe_comparison(compare(entry("a", (1.0, 2, 3, 9)), entry("b", (2.0, 3, 4, 5)), "return"))
+    assert sentence.startswith(
         "With 4 and 4 seeds, no difference between b and a on return can be concluded: P(b > a) = 0.62 ["
     )
-    assert told.endswith("; the intervals contain 0.5 and 0.")
+    assert sentence.endswith("; the intervals contain 0.5 and 0.")
     few = describe_comparison(compare(entry("a", HIGH[:3]), entry("b", LOW), "return"))
     assert few.startswith(
         "With 3 and 4 seeds, no difference between a and b on return can be concluded: P(a > b) = 1.00"
@@ -111,8 +111,8 @@ def test_a_picture_that_is_there_keeps_another_name(
     sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "compare.png").write_text("mine")
-    words = (sweep.trial(0).path, sweep.trial(1).path, f"out={tmp_path}")
-    assert run(capsys, *words)[-1].endswith("compare.png; the earlier one is now " + f"{tmp_path}/compare-1.png")
-    assert run(capsys, *words)[-1].endswith("compare.png"), "the same picture is made again"
+    arguments = (sweep.trial(0).path, sweep.trial(1).path, f"out={tmp_path}")
+    assert run(capsys, *arguments)[-1].endswith("compare.png; the earlier one is now " + f"{tmp_path}/compare-1.png")
+    assert run(capsys, *arguments)[-1].endswith("compare.png"), "the same picture is made again"
     assert (tmp_path / "compare-1.png").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"compare.png", "compare-1.png"}

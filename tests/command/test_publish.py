@@ -1,4 +1,4 @@
-"""`python -m lab publish`, from its words to what it prints and writes."""
+"""`python -m lab publish`, from its arguments to what it prints and writes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def peer(tmp_path: Path) -> Path:
     return path
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
-    main([str(word) for word in words])
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:
+    main([str(argument) for argument in arguments])
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -64,9 +64,9 @@ def test_it_writes_the_same_bytes_again_and_nothing_into_the_trials(
     assert sorted(folder.rglob("*")) == before
 
 
-def test_words_that_publish_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ([], ["--help"]):
-        main(words)
+def test_wrong_arguments(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--help"]):
+        main(arguments)
         assert capsys.readouterr().out.startswith("Usage: python -m lab publish DIR")
     with pytest.raises(LabError, match=r"publish has no key 'outt'\. Did you mean 'out'"):
         main([str(folder), "outt=x"])
