@@ -123,7 +123,8 @@ def test_law_1_sessions_of_different_trials_share_a_stack(tmp_path: pathlib.Path
     case = "discrete" if serves(algo, "", CHOICE) else "continuous"
     spec = specs(*overrides(algo, case), "log.tensorboard=false", "seed=1")[0]
     algos = [
-        dataclasses.replace(spec.algo, lr=lr, gamma=gamma) for lr, gamma in ((1e-3, 0.99), (3e-3, 0.9), (1e-4, 0.5))
+        dataclasses.replace(spec.algo, gamma=gamma, optimizer=dataclasses.replace(spec.algo.optimizer, lr=lr))
+        for lr, gamma in ((1e-3, 0.99), (3e-3, 0.9), (1e-4, 0.5))
     ]
     trials = [dataclasses.replace(spec, algo=algo) for algo in algos]
     stacked = train_specs(tmp_path / "stacked", trials)
