@@ -58,7 +58,7 @@ def test_numbers_are_what_they_are_declared() -> None:
         ("algo.optimizer.name=adm", "Did you mean 'adam'"),
         ("+algo.optimizer.beta3=1", "algo.optimizer has no key"),
         ("+foo=1", "has no key 'foo'"),
-        ("net.hidden=[0]", "widths of 1 or more"),
+        ("net.hidden=[0]", "each is a whole number, 1 or more"),
         ("net._target_=lab.net.mlp.Nothing", "cannot be imported"),
         ("net._target_=lab.algo.ppo.PPO", "extends Net"),
         ("env.num_envs=0", "1 or more"),
