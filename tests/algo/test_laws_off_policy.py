@@ -65,8 +65,8 @@ def killed() -> None:
 
 INTERRUPTIONS: tuple[Interruption, ...] = (
     (Collector, "_step", 20, asked),  # while actions are random
-    (ActorCritic, "update", 13, asked),
-    (ActorCritic, "update", 21, killed),
+    (ActorCritic, "draw_update_noise", 13, asked),
+    (ActorCritic, "draw_update_noise", 21, killed),
     (ActorCritic, "step_critic", 15, killed),
     (Evaluation, "step", 3, asked),
 )
