@@ -256,15 +256,19 @@ def _build(cls: type[T], values: Any, prefix: str) -> T:
             return Module(str(target), values, shared=shared)  # type: ignore[return-value]
     types = get_type_hints(cls, include_extras=True)
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    names = list(known)
     if "lr" not in known and "lr" in (values.get("optimizer") or {}):  # algo.lr is short for algo.optimizer.lr
+        names.append("lr")
+        if values.get("lr") == values["optimizer"]["lr"]:
+            validate(Positive, values["lr"], f"{prefix}lr")  # a mistake names the key that was typed
         values = {key: value for key, value in values.items() if key != "lr"}
     for key in values:
         if key not in known:
             new_name = renamed(f"{prefix}{key}", lambda new: new.removeprefix(prefix).partition(".")[0] in known)
             raise LabError(
                 new_name
-                or f"{prefix}{key} cannot be set: {group} has no key {str(key)!r}.{did_you_mean(str(key), known)}"
-                f" Its keys are: {', '.join(known)}."
+                or f"{prefix}{key} cannot be set: {group} has no key {str(key)!r}.{did_you_mean(str(key), names)}"
+                f" Its keys are: {', '.join(names)}."
             )
     built = {}
     for key, field in known.items():

@@ -1,4 +1,4 @@
-"""Which Sessions can be trained in lockstep: those whose arrays have the same shapes, and whose steps coincide."""
+"""Which Sessions can be trained in lockstep: those whose arrays have the same shapes, and which step together."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def test_groups(overrides: list[str], groups: list[list[int]]) -> None:
 
 def test_each_group_has_its_own_spaces() -> None:
     made = specs(*OWN, "+env.kwargs.size=${seed}")
-    found = group_in_lockstep(made, probe(made[0].env))
-    assert [spaces.observation.shape for _, spaces in found] == [(3,), (4,), (5,)]
+    groups = group_in_lockstep(made, probe(made[0].env))
+    assert [spaces.observation.shape for _, spaces in groups] == [(3,), (4,), (5,)]
     assert [spaces.observation.shape for spaces in check_spaces(made)] == [(3,), (4,), (5,)]
 
 
