@@ -52,7 +52,7 @@ class Linear(nn.Module):
 
 
 class NoisyLinear(Linear):
-    """A linear layer whose weights are disturbed by factorized noise (Fortunato et al. 2018, section 3b).
+    """A linear layer with factorized noise on its weights (Fortunato et al. 2018, section 3b).
 
     The scale of the noise is learned, starting at `sigma` / sqrt(inputs). `draw` sets the noise of the next calls.
     """

@@ -160,9 +160,9 @@ def test_draws_follow_the_probabilities(name: str) -> None:
 def test_a_deviation_of_the_network_starts_from_the_one_given() -> None:
     head = ActionHead(gym.spaces.Box(-1, 1, (2,)), torch.tensor([[0.5], [-0.5]]), 2, state_dependent_std=True)
     assert not list(head.parameters())
-    found = head(torch.tensor([0.1, 0.2, 0.0, 0.25]).expand(2, 3, 4))
-    assert found.mean[0, 0].tolist() == pytest.approx([0.1, 0.2])
-    assert found.log_std[:, 0].flatten().tolist() == pytest.approx([0.5, 0.75, -0.5, -0.25])
+    results = head(torch.tensor([0.1, 0.2, 0.0, 0.25]).expand(2, 3, 4))
+    assert results.mean[0, 0].tolist() == pytest.approx([0.1, 0.2])
+    assert results.log_std[:, 0].flatten().tolist() == pytest.approx([0.5, 0.75, -0.5, -0.25])
 
 
 @pytest.mark.law
@@ -180,8 +180,8 @@ def test_law_1_of_a_distribution(name: str, count: int) -> None:
         action = dist.sample(torch.from_numpy(np.stack(drawn))).detach()
         values = [dist.log_prob(action), dist.entropy()]
         total = sum((value * value).sum() for value in values)
-        found = torch.autograd.grad(total, [output, *head.parameters()])
-        return [action, dist.mode().detach(), *(value.detach() for value in values), *found]
+        results = torch.autograd.grad(total, [output, *head.parameters()])
+        return [action, dist.mode().detach(), *(value.detach() for value in values), *results]
 
     stacked = figures([0, 1, 2, 3, 4])
     for s in range(5):

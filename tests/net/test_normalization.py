@@ -46,35 +46,35 @@ def test_batches_are_normalized_by_their_own_moments_while_training_and_by_runni
     assert torch.equal(ours.mean, mean), "looking at observations changes nothing"
 
 
-def by_hand(x: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
-    chosen = x[usable > 0]
+def by_hand(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    chosen = x[mask > 0]
     return (x - chosen.mean(0)) / (chosen.var(0, unbiased=False) + EPS).sqrt()
 
 
 def test_rows_that_are_not_usable_have_no_part_in_the_moments() -> None:
-    usable = torch.tensor([[1.0, 1.0, 0.0, 1.0, 0.0, 1.0], [0.0] * 6])
+    mask = torch.tensor([[1.0, 1.0, 0.0, 1.0, 0.0, 1.0], [0.0] * 6])
     x, ours = 2 * numbers(2, 6, 3) - 1, BatchRenorm(2, 3)
-    ours.sample_weights = row_weights(usable)
+    ours.sample_weights = row_weights(mask)
     seen = ours(x)
-    assert torch.allclose(seen[0], by_hand(x[0], usable[0]), atol=1e-5)
-    assert torch.allclose(seen[1], by_hand(x[1], torch.ones(6)), atol=1e-5), "all rows, where none is usable"
+    assert torch.allclose(seen[0], by_hand(x[0], mask[0]), atol=1e-5)
+    assert torch.allclose(seen[1], by_hand(x[1], torch.ones(6)), atol=1e-5), "all rows, where the mask has none"
     ours.sample_weights = None
     assert torch.allclose(ours(x)[0], by_hand(x[0], torch.ones(6)), atol=1e-5)
 
 
 def test_shares_of_rows() -> None:
-    found = row_weights(torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0] * 4]))
-    assert found[..., 0].tolist() == [[0.5, 0.0, 0.5, 0.0], [0.25] * 4]
+    gradients = row_weights(torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0] * 4]))
+    assert gradients[..., 0].tolist() == [[0.5, 0.0, 0.5, 0.0], [0.25] * 4]
 
 
 def test_the_gradient_is_that_of_the_arithmetic() -> None:
-    usable, slope = torch.tensor([[1.0, 1.0, 0.0, 1.0, 1.0]]), numbers(1, 5, 3, seed=4)
+    mask, slope = torch.tensor([[1.0, 1.0, 0.0, 1.0, 1.0]]), numbers(1, 5, 3, seed=4)
     x = numbers(1, 5, 3).requires_grad_()
     ours = BatchRenorm(1, 3)
-    ours.sample_weights = row_weights(usable)
-    (found,) = torch.autograd.grad((ours(x) * slope).sum(), x)
-    (expected,) = torch.autograd.grad((by_hand(x[0], usable[0]) * slope[0]).sum(), x)
-    assert torch.allclose(found, expected, atol=1e-5)
+    ours.sample_weights = row_weights(mask)
+    (gradients,) = torch.autograd.grad((ours(x) * slope).sum(), x)
+    (expected,) = torch.autograd.grad((by_hand(x[0], mask[0]) * slope[0]).sum(), x)
+    assert torch.allclose(gradients, expected, atol=1e-5)
 
 
 def test_corrections_are_bounded() -> None:
@@ -108,19 +108,19 @@ def d_of(ours: BatchRenorm, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(("batch", "width"), SIZES)
 @pytest.mark.parametrize("kind", [LayerNorm, BatchRenorm])
 def test_law_1_of_a_normalization(kind: type[nn.Module], batch: int, width: int, training: bool) -> None:
-    usable = (numbers(5, batch, seed=7) > 0).float()
+    mask = (numbers(5, batch, seed=7) > 0).float()
 
     def figures(part: slice) -> list[torch.Tensor]:
         ours = kind(len(range(5)[part]), width)
         ours.train(training)
         if isinstance(ours, BatchRenorm):
-            ours.sample_weights = row_weights(usable[part])
+            ours.sample_weights = row_weights(mask[part])
             ours.warmup = 1
         for seed in (1, 2):
             x = (2 * numbers(5, batch, width, seed=seed)[part] + 1).requires_grad_()
             y = ours(x)
-        found = torch.autograd.grad((y * y * y).sum(), [x, *ours.parameters()])
-        return [y.detach(), *found, *ours.buffers()]
+        gradients = torch.autograd.grad((y * y * y).sum(), [x, *ours.parameters()])
+        return [y.detach(), *gradients, *ours.buffers()]
 
     stacked = figures(slice(None))
     for s in range(5):
