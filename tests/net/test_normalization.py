@@ -51,7 +51,7 @@ def by_hand(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (x - chosen.mean(0)) / (chosen.var(0, unbiased=False) + EPS).sqrt()
 
 
-def test_rows_that_are_not_usable_have_no_part_in_the_moments() -> None:
+def test_rows_outside_the_mask_have_no_part_in_the_moments() -> None:
     mask = torch.tensor([[1.0, 1.0, 0.0, 1.0, 0.0, 1.0], [0.0] * 6])
     x, ours = 2 * numbers(2, 6, 3) - 1, BatchRenorm(2, 3)
     ours.sample_weights = row_weights(mask)
@@ -62,9 +62,9 @@ def test_rows_that_are_not_usable_have_no_part_in_the_moments() -> None:
     assert torch.allclose(ours(x)[0], by_hand(x[0], torch.ones(6)), atol=1e-5)
 
 
-def test_shares_of_rows() -> None:
-    gradients = row_weights(torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0] * 4]))
-    assert gradients[..., 0].tolist() == [[0.5, 0.0, 0.5, 0.0], [0.25] * 4]
+def test_weights_of_rows() -> None:
+    weights = row_weights(torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0] * 4]))
+    assert weights[..., 0].tolist() == [[0.5, 0.0, 0.5, 0.0], [0.25] * 4]
 
 
 def test_the_gradient_is_that_of_the_arithmetic() -> None:
