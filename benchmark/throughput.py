@@ -3,7 +3,7 @@
     python -m benchmark.throughput [work ...] [rounds=2]
 
 Work is any of ppo, dqn and sac; all of them by default. The contenders take turns, round by round, so that a machine
-whose speed drifts does so for all of them; the ratios are taken within a round. Sessions run with all that they leave
+whose speed drifts does so for all of them; ratios are computed within a round. Sessions run with all that they leave
 behind, but without evaluation, which the peer has not.
 """
 
@@ -29,7 +29,7 @@ class Work:
 
     title: str
     frames: int  # that each Session trains for
-    settings: tuple[str, ...]  # words of our command line
+    settings: tuple[str, ...]  # of our command line
     env_id: str  # of the peer, as all that follows
     num_envs: int
     algorithm: str
@@ -92,8 +92,8 @@ WORK = {
 def measure_lab(work: Work, seeds: str) -> float:
     """Train through the command line and return frames per second in the training loop, over all Sessions."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [*work.settings, *ALWAYS, f"frames={work.frames}", f"seed={seeds}", f"hydra.run.dir={folder}"]
-        subprocess.run([sys.executable, "-m", "lab", *words], check=True, stdout=subprocess.DEVNULL)
+        overrides = [*work.settings, *ALWAYS, f"frames={work.frames}", f"seed={seeds}", f"hydra.run.dir={folder}"]
+        subprocess.run([sys.executable, "-m", "lab", *overrides], check=True, stdout=subprocess.DEVNULL)
         tables = sorted(Path(folder).rglob("timing.csv"))
         rows = [line.split(",") for line in tables[0].read_text().splitlines()[1:]]
         return len(tables) * float(rows[-1][0]) / sum(float(row[1]) for row in rows)
@@ -136,11 +136,11 @@ def compare(name: str, rounds: int) -> None:
         print(f"{contender:20}{statistics.median(speeds):>10,.0f}{statistics.median(ratios):>8.2f}", flush=True)
 
 
-def main(*words: str) -> None:
+def main(*arguments: str) -> None:
     """Compare at the work that is named, or at all of it."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    rounds = next((int(word.partition("=")[2]) for word in words if word.startswith("rounds=")), 2)
-    for name in [word for word in words if "=" not in word] or WORK:
+    rounds = next((int(argument.partition("=")[2]) for argument in arguments if argument.startswith("rounds=")), 2)
+    for name in [argument for argument in arguments if "=" not in argument] or WORK:
         compare(name, rounds)
 
 

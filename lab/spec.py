@@ -133,15 +133,15 @@ class SweepSpec:
     """What decides a sweep, beside the specs of its Sessions."""
 
     objective: ObjectiveSpec
-    search: SearchSpec | None  # null for a grid
-    rungs: Annotated[int, Ge(2)]  # at each of so many equal shares of its frames, a Session is looked at by the pruner
+    search: SearchSpec | None  # None for a grid
+    rungs: Annotated[int, Ge(2)]  # equal parts of a Session; after each the pruner judges its Trial
     stack: str  # Sessions that one process trains in lockstep: a number, or auto
-    parallel: Count | None  # Trials that run at the same time; null for as many as the launcher has room for
-    max_failure_rate: Fraction  # share of the Sessions that ended, above which the sweep stops if so many failed
+    parallel: Count | None  # Trials that run at the same time; None for as many as the launcher has room for
+    max_failure_rate: Fraction  # fraction of the ended Sessions that may fail before the sweep stops
     retry: bool  # whether Sessions that failed are run again
     mix_code: bool  # whether a Trial may get Sessions of other code than those that it has
     plan: bool  # whether only to say what would run
-    hung_after: Positive | None  # minutes without a step after which a job counts as hung; null for never
+    hung_after: Positive | None  # minutes without a step after which a job counts as hung; None for never
     detach: bool  # whether to return at once, and to let the sweep go on without a terminal
 
     def check(self) -> None:

@@ -24,9 +24,9 @@ class Browser:
         self._answers, ours = os.pipe()
         flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe")
         # It reads commands from descriptor 3 and answers on 4.
-        words = ["bash", "-c", f'exec "$@" 3<&{theirs} 4>&{ours}', "bash", str(CHROMIUM), *flags]
+        command = ["bash", "-c", f'exec "$@" 3<&{theirs} 4>&{ours}', "bash", str(CHROMIUM), *flags]
         self._process = subprocess.Popen(
-            [*words, f"--user-data-dir={profile}", "--window-size=1366,768"],
+            [*command, f"--user-data-dir={profile}", "--window-size=1366,768"],
             pass_fds=(theirs, ours), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(theirs)

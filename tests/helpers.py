@@ -51,21 +51,21 @@ def serves(algo: str, env: str, kind: str | None = None) -> bool:
     return (kind or KINDS.get(env, CHOICE)) in SERVED.get(algo, (CHOICE, CHOICES, BOX))
 
 
-def specs(*words: str) -> list[Spec]:
+def specs(*overrides: str) -> list[Spec]:
     """Compose a config as the command line does."""
-    return copy.deepcopy(composed(words))
+    return copy.deepcopy(composed(overrides))
 
 
 @functools.cache
-def composed(words: tuple[str, ...]) -> list[Spec]:
+def composed(overrides: tuple[str, ...]) -> list[Spec]:
     """Compose a config, of which the tests of an algorithm ask for the same ones again and again."""
     with initialize_config_dir(str(CONF)):
-        return read(compose("config", [*words]))
+        return read(compose("config", [*overrides]))
 
 
-def train(folder: Path, *words: str) -> list[RunDir]:
+def train(folder: Path, *overrides: str) -> list[RunDir]:
     """Train a stack in this process, a directory for each seed, and return them."""
-    made = specs(*QUIET, *words)
+    made = specs(*QUIET, *overrides)
     return train_specs(folder, made)
 
 
@@ -114,11 +114,11 @@ def same_provenance() -> Provenance:
 
 
 def lab(
-    *words: str, timeout: float = 120, cwd: Path = ROOT, env: dict[str, str] | None = None
+    *overrides: str, timeout: float = 120, cwd: Path = ROOT, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
     return subprocess.run(
-        [sys.executable, "-m", "lab", *words],
+        [sys.executable, "-m", "lab", *overrides],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -128,10 +128,10 @@ def lab(
     )
 
 
-def start_lab(*words: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
+def start_lab(*overrides: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
     """Start the command line in a session of its own, so that a signal reaches this process alone."""
     pipe = subprocess.PIPE
-    command = [sys.executable, "-m", "lab", *words]
+    command = [sys.executable, "-m", "lab", *overrides]
     return subprocess.Popen(command, cwd=cwd, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
@@ -145,7 +145,7 @@ def wait_for(holds: Callable[[], Any], process: subprocess.Popen[str] | None = N
 
 
 def clone(folder: Path) -> dict[str, Any]:
-    """Clone the project, as it is now, and commit all; return what lets `lab` run there and from its code."""
+    """Clone the project in its current state and commit it; return what lets `lab` run there and from its code."""
     git(ROOT, "clone", "--quiet", str(ROOT), str(folder))
     for part in ("lab", "conf", "tests"):
         shutil.rmtree(folder / part)
@@ -155,8 +155,8 @@ def clone(folder: Path) -> dict[str, Any]:
     return {"cwd": folder, "env": {"PYTHONPATH": str(folder)}}
 
 
-def git(folder: Path, *words: str) -> str:
+def git(folder: Path, *arguments: str) -> str:
     """Run git in a folder, as somebody, and return what it prints."""
     identity = ("-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
-    done = subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True)
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
     return done.stdout.strip()

@@ -48,7 +48,7 @@ class Critic(nn.Module):
 
 
 class Anything(nn.Module):
-    """Gives what it is told to."""
+    """Gives what its argument says."""
 
     def __init__(self, gives: str = "", **others: Any) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Anything(nn.Module):
     def forward(self, observation: Tensor) -> Any:
         if self.gives == "error":
             raise ValueError("cannot look")
-        return {"row": observation[0], "words": "features"}.get(self.gives, observation.flatten(1) * self.weight)
+        return {"row": observation[0], "text": "features"}.get(self.gives, observation.flatten(1) * self.weight)
 
 
 class Shared(nn.Module):

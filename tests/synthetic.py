@@ -109,7 +109,7 @@ def session(
         directory.episodes, index=False
     )
     seconds = np.full(done, spec["frames"] / rows / 5000)
-    phases = {phase: seconds * share for phase, share in zip(("collect", "learn"), (0.4, 0.6), strict=True)}
+    phases = {phase: seconds * fraction for phase, fraction in zip(("collect", "learn"), (0.4, 0.6), strict=True)}
     timing = {"frame": frames, "seconds": seconds, "frames_per_second": 5000.0, **phases, "evaluate": 0.0, "write": 0.0}
     pd.DataFrame(timing).to_csv(directory.timing, index=False)
     git = {"sha": "0123456789abcdef0123456789abcdef01234567", "branch": "main", "uncommitted": False, "left_out": {}}

@@ -34,8 +34,8 @@ def test_every_key_has_a_comment_in_its_file_or_in_the_one_that_it_inherits(file
 @pytest.mark.parametrize("env", [*ENVIRONMENTS, "gymnasium"])
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_every_pair_composes(algo: str, env: str) -> None:
-    words = ["env.id=CartPole-v1"] if env == "gymnasium" else []
-    spec = specs(f"algo={algo}", f"env={env}", *words)[0]
+    overrides = ["env.id=CartPole-v1"] if env == "gymnasium" else []
+    spec = specs(f"algo={algo}", f"env={env}", *overrides)[0]
     assert spec.algo.name == algo
 
 
@@ -44,21 +44,21 @@ def test_every_pair_composes(algo: str, env: str) -> None:
     [*USUAL, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS if pair not in USUAL)],
 )
 def test_every_pair_trains_a_few_steps_in_dev_mode(tmp_path: Path, algo: str, env: str) -> None:
-    words = ["algo.horizon=16"]
+    overrides = ["algo.horizon=16"]
     if hasattr(specs(f"algo={algo}")[0].algo, "batch_size"):
-        words.append("algo.batch_size=16")
+        overrides.append("algo.batch_size=16")
     if hasattr(specs(f"algo={algo}")[0].algo, "learning_starts"):
-        words.append("algo.learning_starts=128")
-    directory = train(tmp_path, f"algo={algo}", f"env={env}", *words, "mode=dev", "frames=300", "eval.every=0")[0]
+        overrides.append("algo.learning_starts=128")
+    directory = train(tmp_path, f"algo={algo}", f"env={env}", *overrides, "mode=dev", "frames=300", "eval.every=0")[0]
     assert directory.read_status()["error"] is None
     assert directory.read_status()["state"] == "completed"
 
 
-def set_in(values: Any, found: Any) -> bool:
+def set_in(values: Any, spec: Any) -> bool:
     """Say whether a spec has values, of which groups may hold some keys alone."""
     if isinstance(values, dict):
-        return all(key in found and set_in(value, found[key]) for key, value in values.items())
-    return bool(values == found)
+        return all(key in spec and set_in(value, spec[key]) for key, value in values.items())
+    return bool(values == spec)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith("tuned/")])

@@ -39,7 +39,7 @@ def test_the_readme_shows_two_of_each() -> None:
         "my_conf/algo/my_algo.yaml", "my_conf/env/my_env.yaml", "my_package/__init__.py", "my_package/signed.py",
     ]  # fmt: skip
     assert len(COMMANDS) == 2
-    assert all("--config-dir" in words for words in COMMANDS)
+    assert all("--config-dir" in overrides for overrides in COMMANDS)
 
 
 def test_a_session_learns_what_the_readme_says(place: dict[str, Any]) -> None:
@@ -77,9 +77,9 @@ def test_a_sweep_reaches_its_processes(place: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("sweep", [False, True], ids=["session", "sweep"])
 def test_what_was_interrupted_is_resumed(place: dict[str, Any], sweep: bool) -> None:
-    words = [*COMMANDS[sweep], "frames=20_000", "hydra.run.dir=out", "hydra.sweep.dir=out"]
+    overrides = [*COMMANDS[sweep], "frames=20_000", "hydra.run.dir=out", "hydra.sweep.dir=out"]
     environment = {"env": {**os.environ, **place["env"]}, "cwd": place["cwd"]}
-    process = subprocess.Popen([sys.executable, "-m", "lab", *words], **environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "lab", *overrides], **environment, stdout=subprocess.DEVNULL)
     out = place["cwd"] / "out"
     deadline = time.monotonic() + 60
     while not any(out.rglob("episodes.csv")) and time.monotonic() < deadline:

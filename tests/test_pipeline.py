@@ -95,19 +95,19 @@ def pair(stage: str) -> tuple[str, str]:
 
 def training(stages: dict[str, Any], algorithm: str = "") -> dict[str, Any]:
     """Return the stages of pairs, or those among them of one algorithm."""
-    found = {name: stage for name, stage in stages.items() if name.partition("@")[0] in TRAINING}
-    return {name: stage for name, stage in found.items() if algorithm in ("", pair(name)[0])}
+    chosen = {name: stage for name, stage in stages.items() if name.partition("@")[0] in TRAINING}
+    return {name: stage for name, stage in chosen.items() if algorithm in ("", pair(name)[0])}
 
 
 def reached(*begin: str) -> set[str]:
     """Return the modules of the project that some of its modules import, directly or not, and those themselves."""
-    found: set[str] = set()
+    modules: set[str] = set()
     left = list(begin)
     while left:
         module = left.pop()
-        if module in found:
+        if module in modules:
             continue
-        found.add(module)
+        modules.add(module)
         names = set()
         for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
@@ -117,7 +117,7 @@ def reached(*begin: str) -> set[str]:
         for name in names:
             path = name.replace(".", "/")
             left += [file for file in (f"{path}.py", f"{path}/__init__.py") if (ROOT / file).is_file()]
-    return found
+    return modules
 
 
 def test_all_that_stages_depend_on_is_there_or_made_by_a_stage(stages: dict[str, Any]) -> None:
@@ -170,8 +170,8 @@ def test_pairs_depend_on_every_key_that_decides_a_session(stages: dict[str, Any]
     deciding = set(config) - {*SWEEP_KEYS, "hydra"}
     assert deciding - {"defaults"} <= {field.name for field in fields(Spec)}
     for name, stage in training(stages).items():
-        (found,) = (dep for dep in stage.deps if dep.fs_path == str(CONF / "config.yaml"))
-        assert set(found.params) == deciding, name
+        (config,) = (dep for dep in stage.deps if dep.fs_path == str(CONF / "config.yaml"))
+        assert set(config.params) == deciding, name
 
 
 def test_what_the_stage_of_a_session_trains_is_a_spec() -> None:
@@ -212,18 +212,18 @@ def test_the_readme_quotes_what_is_published() -> None:
     table = (ROOT / "results" / "throughput.txt").read_text(encoding="utf-8")
     speeds = re.findall(r"^(.+?) {2,}([\d,]+) +(\d\.\d\d)$", table, re.MULTILINE)
     quoted_speeds = re.findall(r"^\| .+-v\d \| (.+) \|$", text, re.MULTILINE)
-    found = [figures for row in quoted_speeds for figures in re.findall(r"([\d,]+) \((\d\.\d\d)\)", row)]
-    assert found == [(frames, ratio) for name, frames, ratio in speeds if name.startswith("lab")]
-    assert len(found) == 6
+    quoted = [figures for row in quoted_speeds for figures in re.findall(r"([\d,]+) \((\d\.\d\d)\)", row)]
+    assert quoted == [(frames, ratio) for name, frames, ratio in speeds if name.startswith("lab")]
+    assert len(quoted) == 6
     assert all((ROOT / picture).exists() for picture in re.findall(r"!\[.*?\]\((.+?)\)", text))
 
 
-def dvc(folder: Path, *words: str) -> str:
+def dvc(folder: Path, *arguments: str) -> str:
     """Run DVC in a clone, where the command line is that of the clone, and return what it prints."""
     here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": here, "DVC_SITE_CACHE_DIR": str(folder.parent / "site"), "DVC_NO_ANALYTICS": "1"}
     env.pop("PYTHONPATH", None)
-    command = [sys.executable, "-m", "dvc", *words]
+    command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -369,10 +369,10 @@ def without_null(values: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_an_experiment_of_dvc_trains_what_it_composed_into_a_run_directory_like_any_other(checkout: Path) -> None:
-    words = ("algo=ppo", "env=pendulum", "algo.lr=2e-3", "frames=2048")
-    dvc(checkout, "exp", "run", *(part for word in words for part in ("-S", word)), "session")
+    overrides = ("algo=ppo", "env=pendulum", "algo.lr=2e-3", "frames=2048")
+    dvc(checkout, "exp", "run", *(part for override in overrides for part in ("-S", override)), "session")
     session = RunDir(checkout / "session")
-    assert load(session.spec) == specs(*words)[0]
+    assert load(session.spec) == specs(*overrides)[0]
     assert find_level(session.path) == "session"
     assert session.read_status()["state"] == "completed"
     results = session.results.read_bytes()

@@ -309,10 +309,10 @@ def test_unknown_code_and_other_code_are_printed(tmp_path: Path, capsys: pytest.
     write_json(directory.provenance, {**facts, "code": {"lab": "another", "mine": "x"}})
     session.print_code_warnings(code, [directory])
     assert f"Warning: {directory.path} resumes with other code than it started with: lab." in capsys.readouterr().err
-    found = Provenance({**facts, "restore": "pickle"}, code)
+    provenance = Provenance({**facts, "restore": "pickle"}, code)
     state = {"best": 0, "episodes": 0, "rows": 0, "row_frame": 0, "window": []}
     state["tables"] = read_json(directory.status)["tables"]
-    record.Record(specs()[0], directory, found, (), 200, state).finish("interrupted", 200)
+    record.Record(specs()[0], directory, provenance, (), 200, state).finish("interrupted", 200)
     log = directory.log.read_text()
     assert "WARNING The code of lab has no git SHA: git is not installed." in log
     assert "WARNING the code of lab is not what this Session was started with: see provenance.json" in log

@@ -73,7 +73,7 @@ class ActorCritic(OffPolicy):
         size = self.num_actions or self.action_dim * self.OUTPUTS_PER_ACTION
         values = Output("value", self.num_actions or 1, [1.0] * len(rngs))
         self.actor = net.build(spaces.observation, [Output("policy", size, [POLICY_GAIN] * len(rngs))], rngs)
-        # Separate networks, as twins that share a trunk would err alike.
+        # Separate networks, as twins with one trunk would err alike.
         self.critic = nn.ModuleDict(
             {name: net.build(spaces.observation, [values], rngs, extra=self.action_dim) for name in TWINS}
         )

@@ -52,7 +52,7 @@ class Options:
     out: str | None = option(None, "where to run it again; outputs/<name>/<date>/<time> by default", shown="out=NEW")
     code: Literal["recorded", "here"] = option(
         "recorded",
-        "the code to run: recorded (its commit, and what was not committed) or here (the code as it is now)",
+        "the code to run: recorded (its commit, and what was not committed) or here (the current code)",
     )
     tolerance: NonNegative = option(
         0.0, "the most by which the return of a Session may differ from before to count as reproduced"

@@ -28,7 +28,7 @@ class Module(Net):
     Images in bytes reach it scaled to 0..1. Its constructor gets the keys of conf/net/ except `shared`, and the
     observation space if it has an argument `observation_space`. For a critic of continuous actions its forward must
     take these as a second argument `extra` [B, A]. Layers such as dropout or batch normalization are in training mode
-    where gradients are taken, and in evaluation mode elsewhere.
+    where gradients are computed, and in evaluation mode elsewhere.
     """
 
     target: str  # path of the class

@@ -17,7 +17,7 @@ from lab.net.layers import Activation, orthogonal, scale_images
 class StackedModule(nn.Module):
     """Copies of a module, one for each Session, with stacked parameters and buffers [S, ...].
 
-    Random draws of a copy, as in dropout, come from the Session's own seed and the number of gradients taken before:
+    Random draws of a copy, as in dropout, come from the Session's own seed and the number of gradients computed before:
     they are independent of other Sessions, and the same after a resumption (law 2).
     """
 

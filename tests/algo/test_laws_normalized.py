@@ -45,8 +45,8 @@ def test_law_1_alone_in_a_stack_and_interrupted(tmp_path: Path, case: str) -> No
     assert go_on(made, whole) == ["completed"] * 2
     assert go_on(made[1:], alone[1:]) == ["completed"]
     horizons = 400 // (2 * made[0].algo.horizon)
-    for share in (0.3, 0.5):  # of the whole, each counted from the last interruption
-        assert go_on(made, parts, (Stack, "finish_interval", int(share * horizons), killed)) == ["interrupted"] * 2
+    for fraction in (0.3, 0.5):  # of the whole, each counted from the last interruption
+        assert go_on(made, parts, (Stack, "finish_interval", int(fraction * horizons), killed)) == ["interrupted"] * 2
     assert go_on(made, parts) == ["completed"] * 2
     for one, other in zip(parts, whole, strict=True):
         assert result(one) == result(other)

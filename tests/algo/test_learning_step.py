@@ -176,7 +176,7 @@ def test_a_kl_limit_ends_the_update_of_each_session_on_its_own() -> None:
     single, _ = make("ppo", "acrobot", "algo.epochs=2", "algo.batch_size=24", "algo.lr=0.1")
     agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     single.algorithm.learn(rollout, single.streams, 0.0, diagnose=True)
-    # The first epoch has a KL of 0 before its only step; the second is over the limit, and the last that is taken.
+    # The first epoch has a KL of 0 before its only step; the second is over the limit, and the last.
     assert torch.equal(
         agent.algorithm.learners["agent"].parameters.values, single.algorithm.learners["agent"].parameters.values
     )

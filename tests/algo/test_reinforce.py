@@ -33,7 +33,7 @@ def make(algo: str, env: str, *overrides: str) -> tuple[Agent, Rollout]:
 
 
 def horizons(steps: Rollout) -> list[Rollout]:
-    """Return the rollouts of the horizons that steps were taken in."""
+    """Return the rollouts of the horizons with a learning step."""
     names = ("action", "reward", "terminated", "truncated", "valid")
     return [
         Rollout(
@@ -70,7 +70,7 @@ def episodes(steps: Rollout, horizon: int) -> list[tuple[int, int, float]]:
 )
 def test_steps_from_whole_episodes(env: str, overrides: tuple[str, ...]) -> None:
     agent, steps = make("reinforce", env, *overrides, "algo.episode_steps=60")
-    reference, taken, cut_off = Reference(agent), 0, 0
+    reference, num_updates, cut_off = Reference(agent), 0, 0
     optimizer = torch.optim.Adam(reference.parameters(), LR, eps=1e-5)
     for horizon, rollout in enumerate(horizons(steps)):
         actual = episodes(steps, horizon)
@@ -88,10 +88,10 @@ def test_steps_from_whole_episodes(env: str, overrides: tuple[str, ...]) -> None
                 advantage = (advantage - advantage.mean()) / (advantage.std(unbiased=False) + 1e-8)
             loss = loss - (dist.log_prob(action) * advantage).mean() - ENTROPY * dist.entropy().mean()
             step(reference, optimizer, loss)
-            taken += 1
+            num_updates += 1
             cut_off += min(t for t, *_ in actual) == (horizon + 1) * T - KEPT
         same_weights(agent, reference)
-    assert HORIZONS / 3 < taken < HORIZONS
+    assert HORIZONS / 3 < num_updates < HORIZONS
     assert cut_off, "an episode is longer than what is kept"
     assert any("value" in name for name in agent.algorithm.weights(0)) == agent.algorithm.has_value
 

@@ -194,14 +194,14 @@ def test_the_probability_of_improvement_is_that_of_rliable(rliable: ModuleType, 
 def near_the_tails(ends: tuple[float, float], drawn: np.ndarray) -> bool:
     """Say whether ends found with 2,000 resamples may be those of the distribution that a peer drew from.
 
-    The share of 2,000 resamples below its true 2.5 % quantile has a standard deviation of sqrt(0.025 * 0.975 / 2000),
+    Of 2,000 resamples, the fraction below the true 2.5 % quantile has a deviation of sqrt(0.025 * 0.975 / 2000),
     0.35 %; four of them are 1.4 %, and those of the peer's draws are added in the same way. So with its 5,000 the
     ends lie between its quantiles at 0.2 % and 4.8 %, and at 95.2 % and 99.8 %.
     """
     slack = 4 * np.sqrt(0.025 * 0.975 / RESAMPLES) + 4 * np.sqrt(0.025 * 0.975 / len(drawn))
     return all(
-        np.quantile(drawn, max(share - slack, 0)) - 1e-9 <= end <= np.quantile(drawn, min(share + slack, 1)) + 1e-9
-        for end, share in zip(ends, (0.025, 0.975), strict=True)
+        np.quantile(drawn, max(level - slack, 0)) - 1e-9 <= end <= np.quantile(drawn, min(level + slack, 1)) + 1e-9
+        for end, level in zip(ends, (0.025, 0.975), strict=True)
     )
 
 

@@ -89,7 +89,7 @@ def test_what_differs_is_said_with_the_frame_and_by_how_much(
     provenance["packages"]["numpy"] = "1.0.0"
     write_json(trained.provenance, provenance)
     trained.checkpoint("last").unlink()
-    trained.patch.unlink()  # which the code as it is now does without
+    trained.patch.unlink()  # which the current code does without
     with pytest.raises(SystemExit) as end:
         rerun.main([str(trained.path), f"out={tmp_path}/again", "tolerance=0.5", "code=here"])
     assert end.value.code == 1

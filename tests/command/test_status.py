@@ -91,9 +91,9 @@ def test_help_is_shown(command: object, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_resume_runs_an_interrupted_session_again_and_it_ends_as_it_would_have(tmp_path: Path) -> None:
-    words = ("frames=2000", "algo.horizon=16", "seed=[3,4]")
-    whole = train(tmp_path / "whole", *words)
-    done = lab(*QUIET, *words, f"hydra.run.dir={tmp_path / 'run'}")
+    overrides = ("frames=2000", "algo.horizon=16", "seed=[3,4]")
+    whole = train(tmp_path / "whole", *overrides)
+    done = lab(*QUIET, *overrides, f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     session = RunDir(tmp_path / "run" / "seed-4")
     write_json(session.status, {**read_json(session.status), "state": "running"})  # as after a crash of the machine

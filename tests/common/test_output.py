@@ -23,7 +23,7 @@ sys.stderr.write(f"lost {sys.stdout.lost}")
 
 
 def read_nothing(first: str, *command: str) -> tuple[int, str]:
-    """Run a command whose output is read up to a line with some words; return its exit code and its errors."""
+    """Run a command whose output is read up to a line with some text; return its exit code and its errors."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, *command], cwd=ROOT, text=True, **pipes) as process:
         assert process.stdout and process.stderr
@@ -39,6 +39,6 @@ def test_output_to_a_closed_pipe_is_dropped() -> None:
 
 
 def test_a_session_continues_without_readers_of_its_output(tmp_path: Path) -> None:
-    words = ("frames=3000", "log.every=200", "eval.every=0", "log.tensorboard=false", f"hydra.run.dir={tmp_path}")
-    assert read_nothing("3,000 frames", "-m", "lab", *words) == (0, "")
+    overrides = ("frames=3000", "log.every=200", "eval.every=0", "log.tensorboard=false", f"hydra.run.dir={tmp_path}")
+    assert read_nothing("3,000 frames", "-m", "lab", *overrides) == (0, "")
     assert RunDir(tmp_path).read_status()["state"] == "completed"

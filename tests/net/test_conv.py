@@ -161,8 +161,8 @@ def layers(network: StackedNetwork) -> list[tuple[int, ...]]:
     return [tuple(value.shape[1:]) for name, value in network.named_parameters() if name.endswith("weight")]
 
 
-def net_of(*words: str) -> Convolutional:
-    return specs("env=gymnasium", "env.id=tests.envs:Picture-v0", *words)[0].net  # type: ignore[return-value]
+def net_of(*overrides: str) -> Convolutional:
+    return specs("env=gymnasium", "env.id=tests.envs:Picture-v0", *overrides)[0].net  # type: ignore[return-value]
 
 
 def test_the_networks_in_conf_are_those_of_the_papers() -> None:
@@ -175,7 +175,7 @@ def test_the_networks_in_conf_are_those_of_the_papers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         ("net=nature net.channels=middle", "one of auto, first, last"),
         ("net=nature net.filters=[]", "one or more numbers"),
@@ -186,9 +186,9 @@ def test_the_networks_in_conf_are_those_of_the_papers() -> None:
         ("net=impala net.activation=rely", "Did you mean 'relu'"),
     ],
 )
-def test_values_that_are_not_allowed(words: str, sentence: str) -> None:
+def test_values_that_are_not_allowed(overrides: str, sentence: str) -> None:
     with pytest.raises(LabError, match=sentence):
-        net_of(*words.split())
+        net_of(*overrides.split())
 
 
 def test_observations_that_are_no_images_and_images_that_are_too_small() -> None:

@@ -171,7 +171,7 @@ def test_a_spec_with_a_module_read_back_is_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         ("net=module", "net._target_: Missing mandatory value"),
         ("net=module net._target_=tests.modules.Torsi", "cannot be imported"),
@@ -189,9 +189,9 @@ def test_a_spec_with_a_module_read_back_is_the_same(tmp_path: Path) -> None:
         ("~tuned net=module net._target_=tests.modules.Shared", "net.shared cannot be an argument"),
     ],
 )
-def test_mistakes_in_the_config_are_sentences(words: str, sentence: str) -> None:
+def test_mistakes_in_the_config_are_sentences(overrides: str, sentence: str) -> None:
     with pytest.raises(LabError, match=sentence):
-        specs(*words.split())
+        specs(*overrides.split())
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_mistakes_in_the_config_are_sentences(words: str, sentence: str) -> None
         ({"a": 1}, r"cannot be made with a=1: ValueError: too many"),
         ({"gives": "error"}, r"cannot process observations of shape \(4,\): ValueError: cannot look\."),
         ({"gives": "row"}, r"gave \(4,\) for 2 observations: its forward must return features \[B, N\]"),
-        ({"gives": "words"}, r"gave str for 2 observations"),
+        ({"gives": "text"}, r"gave str for 2 observations"),
         ({"gives": "double"}, r"has weight in torch.float64: it must be float32"),
     ],
 )

@@ -142,7 +142,7 @@ def test_the_forget_gate_is_open_at_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         ("net.size=1", "net.size=1 is not allowed: net.size must be a whole number, 2 or more"),
         ("net.hidden=[0]", "each is a whole number, 1 or more"),
@@ -153,6 +153,6 @@ def test_the_forget_gate_is_open_at_first() -> None:
         ("algo=dqn", "algo=dqn cannot learn with net._target_=lab.net.recurrent.GRU, .* Choose another network"),
     ],
 )
-def test_mistakes_are_sentences(words: str, sentence: str) -> None:
+def test_mistakes_are_sentences(overrides: str, sentence: str) -> None:
     with pytest.raises(LabError, match=sentence):
-        specs("net=gru", *words.split())
+        specs("net=gru", *overrides.split())

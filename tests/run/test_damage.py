@@ -84,8 +84,8 @@ def commands(path: Path, other: Path, terminal: Terminal) -> dict[str, Callable[
     session = RunDir(path / "seed-0")
     results = TrialDir(path).results if session.path.exists() else SweepDir(path).results
 
-    def run(main: Callable[[list[str]], None], *words: str) -> list[str]:
-        main(list(words))
+    def run(main: Callable[[list[str]], None], *arguments: str) -> list[str]:
+        main(list(arguments))
         return [" ".join(line.split()) for line in terminal.take().replace(str(path.parent), "").splitlines()]
 
     def write_again(where: Path, file: Path) -> object:

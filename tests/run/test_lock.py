@@ -60,8 +60,8 @@ def test_a_forked_process_does_not_release_a_lock(tmp_path: Path) -> None:
 
 
 def test_a_process_that_an_environment_leaves_behind_does_not_keep_the_session(tmp_path: Path) -> None:
-    words = ("env=gymnasium", "env.id=tests.rogue_process:Leaves-v0", "name=leaves", "env.restore=pickle")
-    directory = train(tmp_path, *words, "frames=300", "eval.every=0")[0]
+    overrides = ("env=gymnasium", "env.id=tests.rogue_process:Leaves-v0", "name=leaves", "env.restore=pickle")
+    directory = train(tmp_path, *overrides, "frames=300", "eval.every=0")[0]
     assert directory.read_status()["state"] == "completed"
     assert not directory.lock.is_held()
 

@@ -115,12 +115,12 @@ class Elements(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.found: list[tuple[str, ...]] = []
+        self.tags: list[tuple[str, ...]] = []
         self.addresses: list[str] = []
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, *(name for name, _ in attrs)))
+        self.tags.append((tag, *(name for name, _ in attrs)))
         self.addresses += [str(value) for name, value in attrs if name in ("href", "src", "action", "style")]
 
 
@@ -141,8 +141,8 @@ def test_no_element_and_no_attribute_of_a_page_comes_from_data(
         pages.append([Elements(text) for text in texts])
     assert not UNSAFE.search("".join(capsys.readouterr()))
     for one, other in zip(*pages, strict=True):
-        assert len(one.found) > 10
-        assert one.found == other.found
+        assert len(one.tags) > 10
+        assert one.tags == other.tags
         assert all(
             re.match(r"(#|data:image/png;base64,|[\w.%-]+(/[\w.%-]+)*/?$)", address) for address in other.addresses
         )

@@ -219,14 +219,14 @@ def stop_all() -> None:
 
 def orphans() -> list[int]:
     """Processes of jobs which outlived the daemons, as they do when the controller was killed before them."""
-    found = []
+    processes = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             stepd = (process / "exe").readlink().name.startswith("slurmstepd") and (process / "cwd").readlink() == STATE
             names = (process / "environ").read_bytes().split(b"\0")
             if stepd or (b"SLURM_CLUSTER_NAME=lab" in names and any(n.startswith(b"SLURMD_NODENAME=") for n in names)):
-                found.append(int(process.name))
-    return sorted(found)
+                processes.append(int(process.name))
+    return sorted(processes)
 
 
 def jobs() -> str:

@@ -92,9 +92,9 @@ def assert_completed_once(session: RunDir) -> None:
 
 
 def assert_all_completed_once(folder: Path, number: int) -> None:
-    found = find_sessions(folder)
-    assert len(found) == number
-    for session in found:
+    sessions = find_sessions(folder)
+    assert len(sessions) == number
+    for session in sessions:
         assert_completed_once(session)
     assert queued() == []
 

@@ -111,9 +111,9 @@ def orphans(folder: Path) -> list[str]:
     """Return the processes that still work in a directory, once they have had time to end."""
     patience = time.monotonic() + 20
     while True:
-        found = [str(session.path) for session in find_sessions(folder) if session.lock.is_held()]
-        if not found or time.monotonic() > patience:
-            return found
+        held = [str(session.path) for session in find_sessions(folder) if session.lock.is_held()]
+        if not held or time.monotonic() > patience:
+            return held
         time.sleep(0.2)
 
 

@@ -1,4 +1,4 @@
-"""The Optuna study of a sweep: its points do not depend on interruptions, and outcomes are told as they are."""
+"""The Optuna study of a sweep: its points do not depend on interruptions, and it gets outcomes as they are."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from lab.errors import LabError
 from lab.run.code.git import GitError, run_git, succeeds
 from lab.run.code.repository import Repository
 
-HERE = "; code=here runs it with the code as it is now"
+HERE = "; code=here runs it with the current code"
 
 
 @dataclass(frozen=True)
