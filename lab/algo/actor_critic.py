@@ -132,25 +132,30 @@ class ActorCritic(OffPolicy):
         return [gather_actions(values, batch.action) for values in self.q_values(self.critic, batch.observation, None)]
 
     def step_critic(
-        self, batch: Batch, values: list[torch.Tensor], target: torch.Tensor, mask: torch.Tensor, diagnose: bool
+        self,
+        batch: Batch,
+        losses: torch.Tensor,
+        values: list[torch.Tensor],
+        target: torch.Tensor,
+        mask: torch.Tensor,
+        diagnose: bool,
     ) -> dict[str, torch.Tensor]:
-        """Take a step on 1/2 (Q_1(s, a) - y)^2 + 1/2 (Q_2(s, a) - y)^2, and return metrics [S].
+        """Take a gradient step of both critics, set priorities by their errors, and return metrics [S].
 
         Args:
             batch: transitions.
-            values: of both critics, [S, B].
+            losses: of both critics together, [S, B].
+            values: Q_1(s, a) and Q_2(s, a), [S, B].
             target: y, [S, B].
             mask: 1 for Sessions that take this step, 0 for others, [S, 1].
             diagnose: whether to compute metrics.
         """
         assert self.replay is not None
-        first, second = (value - target for value in values)
-        losses = 0.5 * (first.square() + second.square())
         norm = self.learners["critic"].step(losses, batch.weight, mask)
         if not diagnose and not self.memory.prioritized:
             return {}
         with torch.no_grad():
-            errors = 0.5 * (first.abs() + second.abs())
+            errors = 0.5 * ((values[0] - target).abs() + (values[1] - target).abs())
             self.replay.update_priorities(batch, errors)
             weights = sample_weights(batch.weight)
             return {
@@ -162,5 +167,5 @@ class ActorCritic(OffPolicy):
 
     @property
     def is_policy_step(self) -> bool:
-        """Whether the policy takes a step after this one of the critics."""
+        """Whether this gradient step also updates the policy."""
         return self.num_updates % self.policy_delay == 0

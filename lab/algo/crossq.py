@@ -63,7 +63,8 @@ class CrossQ(SAC):
             least = torch.minimum(*(next_value for _, next_value in pairs))
             next_value, log_prob = self.expectation_over_policy(least, log_prob)
             target = batch.reward + batch.discount * (next_value - self.log_temperature.exp() * log_prob)
-        return self.step_critic(batch, values, target, mask, diagnose)
+        losses = 0.5 * ((values[0] - target).square() + (values[1] - target).square())
+        return self.step_critic(batch, losses, values, target, mask, diagnose)
 
     def update_actor(
         self, batch: Batch, noise: torch.Tensor, mask: torch.Tensor

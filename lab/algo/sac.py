@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 class SAC(ActorCritic):
     """Learns values that include the entropy of the policy, at a temperature alpha that is learned too.
 
-    With n_step > 1 a return includes the entropy in the state that completes it, and not in those between.
+    With n_step > 1, the target includes the entropy of the state it bootstraps from, and not of those before.
+
+    Shapes: S Sessions, B samples, A action dimensions (Box) or actions (Discrete).
 
     Attributes set by `build`:
-        log_temperature: log alpha, [S, 1].
-        target: the critics that targets come from: target networks, or the critics themselves if `tau` is None.
+        log_temperature: log alpha, [S, 1]; the metric `ent_coef` is alpha.
+        target_critic: the critics that compute y: target networks, or the critics themselves if `tau` is None.
     """
 
     tau: Annotated[Scalar, Gt(0), Le(1)] | None
@@ -53,13 +55,14 @@ class SAC(ActorCritic):
         from lab.net.learner import Learner
 
         super().build(spaces, net, streams, device)
-        self.target = self.critic if self.tau is None else self.add_target("target", "target", self.critic)
+        self.target_critic = self.critic if self.tau is None else self.add_target("target", "target", self.critic)
         starts = [[math.log(start)] for start in torch.as_tensor(self.temperature).flatten().tolist()]
         self.log_temperature = nn.Parameter(torch.tensor(starts, device=device))
         if self.learn_temperature:
             module = nn.ParameterDict({"log_temperature": self.log_temperature})
-            spec = replace(self.optimizer, lr=self.temperature_lr, lr_schedule="constant", lr_schedule_kwargs={})
-            spec.max_grad_norm = None
+            # A constant learning rate of its own, without clipping; the rest is as for the networks.
+            spec = replace(self.optimizer, lr=self.temperature_lr, lr_schedule="constant", max_grad_norm=None)
+            spec.lr_schedule_kwargs = {}
             self.learners["temperature"] = Learner(module, spec, device)
 
     def update(
@@ -70,23 +73,31 @@ class SAC(ActorCritic):
         if self.is_policy_step:
             actor_metrics, log_prob = self.update_actor(batch, noise, mask)
             metrics |= actor_metrics | self.update_temperature(batch, log_prob, mask)
-        if self.tau is not None:
+        if self.tau is not None:  # in every gradient step, whatever `policy_delay` is
             self.targets["target"].polyak_update(self.learners["critic"].parameters, self.tau * mask)
         return metrics
 
     def update_critic(
         self, batch: Batch, noise: torch.Tensor, mask: torch.Tensor, diagnose: bool
     ) -> dict[str, torch.Tensor]:
-        """Fit both critics to y = r + gamma V'(s'), where V' is the soft value by the target critics (equation 5)."""
+        """Take a gradient step of both critics on 1/2 (Q_i(s, a) - y)^2 (equation 5).
+
+        y = R + discount V'(s'), where V' is the soft value by the target critics. R sums `n_step` rewards, and the
+        discount is gamma^n_step, or 0 where the episode terminated.
+        """
         with torch.no_grad():
-            next_value, _ = self.soft_value(self.target, batch.next_observation, noise)
+            next_value, _ = self.soft_value(self.target_critic, batch.next_observation, noise)
             target = batch.reward + batch.discount * next_value
-        return self.step_critic(batch, self.batch_q_values(batch), target, mask, diagnose)
+        values = self.batch_q_values(batch)
+        losses = 0.5 * ((values[0] - target).square() + (values[1] - target).square())
+        return self.step_critic(batch, losses, values, target, mask, diagnose)
 
     def update_actor(
         self, batch: Batch, noise: torch.Tensor, mask: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Take a step of the policy on -V(s) = alpha log pi(a|s) - min_i Q_i(s, a) (equation 7).
+        """Take a gradient step of the policy on -V(s) = alpha log pi(a|s) - min_i Q_i(s, a) (equation 7).
+
+        The learner differentiates the policy's parameters only, so the critics get no gradient.
 
         Returns:
             Metrics [S], and the log-probabilities of the actions, [S, B].
@@ -98,13 +109,13 @@ class SAC(ActorCritic):
         return metrics | {"entropy": -weighted_mean(log_prob, weights)}, log_prob
 
     def update_temperature(self, batch: Batch, log_prob: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Take a step of log alpha on -log alpha (log pi(a|s) + target entropy), and return alpha from before, [S].
+        """Take a gradient step of log alpha on -log alpha (log pi(a|s) + target entropy); return alpha before it, [S].
 
-        The logarithm keeps alpha above 0; in equation 18 alpha itself stands in its place.
+        Equation 18 of the paper, and 11 of Christodoulou 2019, optimize alpha; its logarithm keeps alpha positive.
         """
         temperature = self.log_temperature.detach().exp()[:, 0]
         if self.learn_temperature:
-            losses = -self.log_temperature * (log_prob + self.entropy_target)
+            losses = -self.log_temperature * (log_prob + self.resolved_target_entropy)
             self.learners["temperature"].step(losses, sample_weights(batch.weight), mask)
         return {"ent_coef": temperature}
 
@@ -116,7 +127,7 @@ class SAC(ActorCritic):
         Box actions are one sample a of the policy, Discrete ones the whole expectation over it.
         """
         action, log_prob = self.sample_actions(observation, noise)
-        # A Discrete policy learns through its probabilities alone, a Box policy through the values too.
+        # Box: the gradient passes through Q into the action. Discrete: only the probabilities depend on the policy.
         with torch.set_grad_enabled(action is not None and torch.is_grad_enabled()):
             value = torch.minimum(*self.q_values(critic, observation, action))
         value, log_prob = self.expectation_over_policy(value, log_prob)
@@ -124,13 +135,13 @@ class SAC(ActorCritic):
 
     def policy(self, observation: torch.Tensor) -> Categorical | TanhGaussian:
         """Return the distribution of actions for observations [S, B, ...]."""
-        from lab.net.distribution import LOG_STD_LEAST, LOG_STD_MOST, Categorical, TanhGaussian
+        from lab.net.distribution import LOG_STD_MAX, LOG_STD_MIN, Categorical, TanhGaussian
 
         output = self.actor(observation, "policy")[0]
         if self.num_actions:
             return Categorical(output)
         mean, log_std = output.split(self.action_dim, -1)
-        return TanhGaussian(mean, log_std.clamp(LOG_STD_LEAST, LOG_STD_MOST))
+        return TanhGaussian(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX))
 
     def choose_actions(self, observation: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         policy = self.policy(observation)
@@ -146,9 +157,9 @@ class SAC(ActorCritic):
         return (None, policy.log_probs) if isinstance(policy, Categorical) else policy.sample_with_log_prob(noise)
 
     def expectation_over_policy(self, value: torch.Tensor, log_prob: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the values and log-probabilities of what `sample_actions` returned, [S, B] each.
+        """Average values and log-probabilities over a Discrete policy, and return Box ones unchanged, [S, B] each.
 
-        Those of Discrete actions, [S, B, A], are averaged over the policy (Christodoulou 2019, equations 10 and 12).
+        Discrete ones, [S, B, A], are weighted by their probabilities (Christodoulou 2019, equations 10 and 12).
         """
         if not self.num_actions:
             return value, log_prob
@@ -156,7 +167,7 @@ class SAC(ActorCritic):
         return (probabilities * value).sum(-1), (probabilities * log_prob).sum(-1)
 
     @property
-    def entropy_target(self) -> Scalar:
+    def resolved_target_entropy(self) -> Scalar:
         """Entropy that the temperature aims at, in nats."""
         if self.target_entropy is not None:
             return self.target_entropy

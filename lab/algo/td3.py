@@ -53,7 +53,10 @@ class TD3(ActorCritic):
     def update_critic(
         self, batch: Batch, noise: torch.Tensor, mask: torch.Tensor, diagnose: bool
     ) -> dict[str, torch.Tensor]:
-        """Fit both critics to y = r + gamma min_i Q'_i(s', clip(pi'(s') + clip(noise)))."""
+        """Take a gradient step of both critics on 1/2 (Q_i(s, a) - y)^2.
+
+        y = R + discount min_i Q'_i(s', clip(pi'(s') + clip(noise))).
+        """
         with torch.no_grad():
             # Target policy smoothing (section 5.3): similar actions are to have similar values.
             bound = per_action(self.target_noise_clip)
@@ -61,10 +64,12 @@ class TD3(ActorCritic):
             next_action = add_noise(torch.tanh(self.target_actor(batch.next_observation, "policy")[0]), smoothing)
             next_value = torch.minimum(*self.q_values(self.target, batch.next_observation, next_action))
             target = batch.reward + batch.discount * next_value
-        return self.step_critic(batch, self.batch_q_values(batch), target, mask, diagnose)
+        values = self.batch_q_values(batch)
+        losses = 0.5 * ((values[0] - target).square() + (values[1] - target).square())
+        return self.step_critic(batch, losses, values, target, mask, diagnose)
 
     def update_actor(self, batch: Batch, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Take a step of the policy on -Q_1(s, pi(s))."""
+        """Take a gradient step of the policy on -Q_1(s, pi(s))."""
         action = torch.tanh(self.actor(batch.observation, "policy")[0])
         losses = -self.critic["q1"](batch.observation, "value", extra=action)[0].squeeze(-1)
         norm = self.learners["actor"].step(losses, batch.weight, mask)

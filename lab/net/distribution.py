@@ -20,7 +20,7 @@ from lab.net.layers import in_whole_lanes
 
 LOG_2 = math.log(2)
 LOG_2PI = math.log(2 * math.pi)
-LOG_STD_LEAST, LOG_STD_MOST = -20.0, 2.0  # bounds on a network's log standard deviation (Haarnoja et al. 2018)
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # bounds on a network's log standard deviation (Haarnoja et al. 2018)
 INSIDE = 1 - 1e-6  # actions are clamped to +-INSIDE before a density is computed
 TINY = 1e-6
 NODES, WEIGHTS = (array.tolist() for array in np.polynomial.hermite_e.hermegauss(16))
@@ -274,7 +274,7 @@ class ActionHead(nn.Module):
         mean, log_std = output, self.log_std
         if log_std is None:
             mean, deviation = output.split(self.action_dim, -1)
-            log_std = (self.start + deviation).clamp(LOG_STD_LEAST, LOG_STD_MOST)
+            log_std = (self.start + deviation).clamp(LOG_STD_MIN, LOG_STD_MAX)
         return TanhGaussian(mean, log_std) if self.kind == "tanh_gaussian" else Gaussian(mean, log_std)
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

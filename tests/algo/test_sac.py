@@ -224,7 +224,7 @@ def test_it_learns_discrete_actions(tmp_path: Path) -> None:
         "algo.target_entropy_fraction=1.1": "algo.target_entropy_fraction must be a number above 0, up to 1",
         "algo.tau=0": "algo.tau must be a number above 0, up to 1",
         "algo.policy_delay=0": "algo.policy_delay must be a whole number, 1 or more",
-        "algo.lr=-1": "algo.optimizer.lr must be a number above 0",
+        "algo.lr=-1": "algo.lr must be a number above 0",
     }.items(),
 )
 def test_values_that_are_not_allowed(overrides: str, sentence: str) -> None:
