@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted"  # value of Experiment.stopped after Ctrl-C or SIGTERM
 POLL_SECONDS = 0.25  # between two readings of the run directories
-LEFTOVER_SECONDS = 60.0  # to wait for Sessions whose controller was killed; they end by themselves
+LEFTOVER_SECONDS = 60.0  # to wait for local jobs of a killed controller, which notice its end and save their Sessions
 MIN_ENDED = 4  # Sessions that must have ended before their failure rate is judged
 
 
@@ -39,9 +39,9 @@ MIN_ENDED = 4  # Sessions that must have ended before their failure rate is judg
 class Outcome:
     """State of a Trial, read from its files."""
 
-    state: str  # "completed" (every objective has a value), "failed", "pruned" or "running"
-    values: list[float] | None = None  # of the objectives, if it completed
-    rungs: dict[int, float] = field(default_factory=dict)  # value of the first objective at each rung reached
+    state: str  # "completed" (every objective has a value), "failed", "pruned" or "running" (Sessions remain)
+    values: list[float] | None = None  # one for each objective, if it completed
+    rungs: dict[int, float] = field(default_factory=dict)  # the objective after each of `rungs` equal parts, as reached
 
 
 @dataclass
@@ -49,8 +49,8 @@ class ActiveTrial:
     """A Trial that was launched."""
 
     trial: Trial
-    jobs: dict[Future[Any], Job]  # that have not ended
-    ended_jobs: list[tuple[Job, str | None]] = field(default_factory=list)  # with why a job has no result
+    jobs: dict[Future[Any], Job]  # jobs that have not ended
+    ended_jobs: list[tuple[Job, str | None]] = field(default_factory=list)  # and the reason if a job has no result
 
     def close_sessions(self) -> None:
         """Write an end state for every Session of an ended job that wrote none itself."""
@@ -68,13 +68,13 @@ class Experiment:
     tree: Tree  # display on the terminal
     watchdog: Watchdog  # detects jobs that hang
     draw: Callable[[TrialDir], object] = lambda directory: None  # draws an ended Trial in the background
-    stopped: str | None = None  # why the Experiment stopped before its plan was done
+    stopped: str | None = None  # the reason, if it stopped before its plan was done
     _active: list[ActiveTrial] = field(default_factory=list)
     _unfinished: list[Trial] = field(default_factory=list)  # started by an earlier controller, to be launched first
-    _next_number: int = 0  # of the next new Trial
-    _last_rung: dict[int, int] = field(default_factory=dict)  # at which the pruner last judged each Trial
-    _spared: set[int] = field(default_factory=set)  # numbers of the Trials that are not pruned any more
-    _ended_states: list[str] = field(default_factory=list)  # of the Sessions that ended under this controller
+    _next_number: int = 0  # number that the next new Trial gets
+    _last_rung: dict[int, int] = field(default_factory=dict)  # last rung at which the pruner judged each Trial
+    _spared: set[int] = field(default_factory=set)  # numbers of Trials that are never pruned
+    _ended_states: list[str] = field(default_factory=list)  # states of Sessions that ended under this controller
 
     def __post_init__(self) -> None:
         self._disk_space = DiskSpace(self.plan.directory.path, self.tree.announce)
@@ -87,6 +87,8 @@ class Experiment:
             in_jobs.setdefault(job.trial, {})[future] = job
         idle = [trial for trial in started if trial.number not in in_jobs]
         wait_for_leftovers(idle)
+        for trial in idle:  # the disk was still full when the earlier controller ended
+            mark_interrupted_by_full_disk(trial)
         outcomes = self._open_study(started)
         self.tree.adopt({trial.number: (trial, outcomes[trial.number]) for trial in started})
         self._active = [ActiveTrial(trial, in_jobs[trial.number]) for trial in started if trial.number in in_jobs]
@@ -97,31 +99,34 @@ class Experiment:
             active.jobs |= zip(self.launcher.submit(jobs), jobs, strict=True)
         self._unfinished = [trial for trial in idle if trial.remaining()]
         self._next_number = max((trial.number + 1 for trial in started), default=0)
-        # To prune the rest of a Trial in which a Session completed would take all of it out of the ranking.
+        # Pruning a Trial with a completed Session would drop that result from the ranking.
         self._spared = {trial.number for trial in started if "completed" in trial.states().values()}
 
     def run(self) -> None:
-        """Run all Trials that are not done; a second request to stop raises KeyboardInterrupt while jobs may run."""
+        """Run all Trials that are not done; a second Ctrl-C raises KeyboardInterrupt while jobs may still be running."""
         try:
             with self.tree, stop_signals() as self._stop_requested:
                 while self._step():
                     pass
         except BaseException:
-            self.stop("it could not go on")  # else the threads that wait for jobs would keep this process alive
+            self.stop("the controller ended early")  # else threads that wait for jobs would keep this process alive
             raise
 
     def _step(self) -> bool:
         """Make one pass of the control loop; return False once nothing is left to do."""
         if not self.stopped and not self._stop_requested():
             self._launch_trials()
-        if self.plan.settings.detach or not self._active:
+        if self.plan.settings.detach or not self._active:  # with detach, the first pass has submitted every job
             return False
         futures = [future for active in self._active for future in active.jobs]
-        if not futures:
+        if futures:
+            wait(futures, POLL_SECONDS, FIRST_COMPLETED)
+        else:  # Sessions may outlive their jobs
             sleep(POLL_SECONDS)
-        wait(futures, POLL_SECONDS, FIRST_COMPLETED)
         if self._stop_requested() and not self.stopped:
-            self.tree.announce("Interrupted: what runs ends with everything written. Ctrl-C again ends it at once.")
+            self.tree.announce(
+                "Interrupted: running Sessions save their work and end. Press Ctrl-C again to kill them."
+            )
             self.stop(INTERRUPTED)
         for active in self._active[:]:
             self._collect_finished(active)
@@ -172,7 +177,7 @@ class Experiment:
         return started[0]
 
     def _collect_finished(self, active: ActiveTrial) -> None:
-        """Give every Session of a job that ended an end state, unless it was asked to stop: then it can be resumed."""
+        """Mark Sessions of ended jobs as failed if they wrote no final state; while stopping they can be resumed."""
         for future in [future for future in active.jobs if future.done()]:
             job = active.jobs.pop(future)
             reason = self.watchdog.reason(job) or self.launcher.error(future)
@@ -186,7 +191,7 @@ class Experiment:
                 self.tree.say(f"{active.trial.directory.path}: {reason}")
 
     def _finish(self, active: ActiveTrial) -> None:
-        """Tell the study the outcome of a Trial, none of whose Sessions runs any more, and write its figures."""
+        """Tell the study the outcome of a Trial after its last Session ended, and write its figures."""
         from lab.analysis import analyze_trial
 
         self._active.remove(active)
@@ -201,7 +206,7 @@ class Experiment:
         try:
             analyze_trial(trial.directory)
         except (LabError, OSError) as error:
-            self.tree.say(f"The figures of {trial.directory.path} could not be made: {error}")
+            self.tree.announce(f"The figures of {trial.directory.path} could not be made: {error}")
         self.draw(trial.directory)
         self.tree.end(trial, outcome)
         ended, failed = len(self._ended_states), self._ended_states.count("failed")
@@ -212,7 +217,7 @@ class Experiment:
     def _prune(self, trial: Trial, study: Study) -> None:
         """Report a Trial at the rungs it has newly reached, and stop it if the pruner says so.
 
-        Once one of its Sessions has ended, a Trial is not pruned any more.
+        A Trial is not pruned any more once one of its Sessions has ended.
         """
         from lab.analysis.objective import read_values_at
 
@@ -249,7 +254,7 @@ class Experiment:
     def _retry_on_full_disk(self, action: Callable[[], None]) -> bool:
         """Write something; while the disk is full, wait and try again. Return False if asked to stop meanwhile."""
 
-        def recover() -> None:
+        def recover() -> None:  # the action may have written half of its changes to the study
             self._open_study(self.plan.started())
             self._last_rung.clear()
 
@@ -257,20 +262,21 @@ class Experiment:
 
     def _requeue_after_full_disk(self, trial: Trial) -> bool:
         """Requeue a Trial whose Sessions failed because the disk was full, once there is space; False for others."""
-
-        def interrupt() -> None:
-            for session in failed_on_full_disk(trial.sessions()):
-                session.mark_interrupted()
-
         stop = self._stop_requested
         if (
             failed_on_full_disk(trial.sessions())
             and self._disk_space.wait(stop)
-            and self._retry_on_full_disk(interrupt)
+            and self._retry_on_full_disk(partial(mark_interrupted_by_full_disk, trial))
         ):
             self._unfinished.insert(0, trial)
             return True
         return False
+
+
+def mark_interrupted_by_full_disk(trial: Trial) -> None:
+    """Let the Sessions of a Trial that failed because the disk was full resume from their checkpoints."""
+    for session in failed_on_full_disk(trial.sessions()):
+        session.mark_interrupted()
 
 
 def wait_for_leftovers(trials: Sequence[Trial]) -> None:

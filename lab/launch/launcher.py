@@ -31,11 +31,11 @@ class JobLauncher(Launcher):
 
     Attributes:
         slots: number of jobs that run at the same time.
-        outlives: whether jobs go on when the process of the sweep ends.
+        outlives_controller: whether jobs go on when the controller, the process of the sweep, ends.
     """
 
     slots: int = 8
-    outlives: bool = False
+    outlives_controller: bool = False
     _next_number: int | None = None
 
     @abstractmethod

@@ -3,11 +3,12 @@
 The life of a task:
 
 1. `SlurmLauncher.start` copies the code to the sweep's directory, so that later edits do not reach waiting tasks, and
-   submits arrays of tasks. It records each task in `.jobs/NUMBER.json`, by which `adopt` finds it again if the process
-   of the sweep ends.
+   submits arrays of tasks. It records each task in `.jobs/NUMBER.json`, by which `adopt` finds it again after the
+   controller died.
 2. On a node, submitit unpickles a `Worker`, which composes the job's config and trains its Sessions.
 3. Shortly before its time limit, a task gets SIGUSR2: its Sessions write checkpoints, and submitit requeues the task.
-   SLURM itself requeues tasks that are preempted or lose their node. Sessions resume from their checkpoints.
+   A task that is preempted gets SIGTERM: its Sessions write checkpoints, then it waits to be killed, as SLURM requeues
+   only what it had to kill. After the loss of a node SLURM requeues too. Sessions resume from their checkpoints.
 4. A `TaskMonitor` polls the queue, and resolves the future of each task that is over.
 
 What the Sessions did is read from their run directories; a task returns only Hydra's JobReturn.
@@ -51,9 +52,10 @@ from lab.trial import Job
 if TYPE_CHECKING:
     import submitit
 
-MIN_SECONDS = 15  # that a task must run before SLURM warns it of its time limit
-KILL_SECONDS = 600.0  # that a preempted or canceled task waits for SLURM to kill it
-# Runs Python with SIGUSR2 blocked: it may arrive before submitit has set its handler, and would kill the task.
+MIN_SECONDS = 15  # shortest time between the start of a task and the warning of its time limit
+KILL_SECONDS = 600.0  # longest time that a preempted or canceled task waits for SLURM to kill it
+# Runs Python with SIGUSR2 blocked, which exec preserves: the signal may arrive before submitit has set its handler, and
+# would kill the task.
 START_PYTHON = (
     "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]);"
     " os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
@@ -69,7 +71,7 @@ class SlurmLauncher(JobLauncher):
         params: options of submitit's executor, as in conf/hydra/launcher/slurm.yaml.
     """
 
-    outlives = True
+    outlives_controller = True
 
     def __init__(self, array_size: int, poll: float, **params: Any) -> None:
         for key in ("nodes", "tasks_per_node"):
@@ -90,13 +92,11 @@ class SlurmLauncher(JobLauncher):
         self._code: CodeCopy | None = None
 
     def start(self, jobs: Sequence[Job], first: int) -> list[Future[JobReturn]]:
-        """Submit jobs in as few arrays as possible: all of them, or none."""
-        if "%" in str(self.directory.path.absolute()):
-            raise LabError(
-                f"hydra.sweep.dir={self.directory.path} cannot be used with SLURM, which replaces % in paths."
-            )
-        outputs = self.directory.path
-        self._code = self._code or CodeSnapshot.take(outputs).freeze(outputs / ".code")
+        """Submit jobs in as few arrays as possible; if SLURM refuses one array, cancel those before it."""
+        root = self.directory.path
+        if "%" in str(root.absolute()):
+            raise LabError(f"hydra.sweep.dir={root} cannot be used with SLURM, which replaces % in paths.")
+        self._code = self._code or CodeSnapshot.take(root).freeze(root / ".code")
         worker = Worker(self._write_shared(self._code))
         submitted: list[Job] = []
         for start in range(0, len(jobs), self.array_size):
@@ -107,8 +107,8 @@ class SlurmLauncher(JobLauncher):
             except (subprocess.CalledProcessError, RuntimeError) as error:
                 self._cancel(submitted)
                 raise LabError(f"SLURM refused the jobs: {describe_error(error)}") from error
-            for job, number, task in zip(batch, numbers, array, strict=True):
-                self._tasks[job] = Task(task.job_id, Path(self.params["submitit_folder"]).absolute())
+            for job, number, submitted_job in zip(batch, numbers, array, strict=True):
+                self._tasks[job] = Task(submitted_job.job_id, Path(self.params["submitit_folder"]).absolute())
                 self._record(job, number)
             submitted += batch
         return [self.monitor.watch(self._tasks[job]) for job in jobs]
@@ -144,7 +144,7 @@ class SlurmLauncher(JobLauncher):
             print(visible(f"Tasks could not be canceled: {error}"), file=sys.stderr)
 
     def _record(self, job: Job, number: int) -> None:
-        """Write what `adopt` reads; jobs of other Hydra applications have no Sessions and are not adopted."""
+        """Write what `adopt` reads. Jobs from Hydra's own sweepers have no Sessions and are not adopted."""
         if job.sessions:
             task, root = self._tasks[job], self.directory.path
             sessions = {seed: str(session.path.relative_to(root)) for seed, session in job.sessions.items()}
@@ -196,7 +196,7 @@ class Worker:
         return launcher(overrides, "hydra.sweep.dir", number, str(number), state)
 
     def checkpoint(self, *arguments: Any) -> submitit.helpers.DelayedSubmission:
-        """Return what a requeued task runs: the same again, as all progress is in run directories."""
+        """Return what a requeued task runs: the same call, as all progress is in run directories."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self, *arguments)
@@ -213,7 +213,7 @@ def with_config_groups_of(code: CodeCopy, context: HydraContext) -> HydraContext
     loader: Any = copy.deepcopy(context.config_loader)
     for element in loader.config_search_path.get_path():
         before, scheme, path = str(element.path).rpartition("file://")
-        if before == "" and element.path is not None:
+        if before == "" and element.path is not None:  # a folder, with or without file://; pkg:// paths stay
             element.path = f"{scheme}{code.translate(path)}"
     loader.repository = ConfigRepository(config_search_path=loader.config_search_path)
     return HydraContext(config_loader=loader, callbacks=context.callbacks)

@@ -78,7 +78,7 @@ def execute(plan: SweepPlan, spec: Spec) -> None:
     write_sealed_yaml(directory.multirun, OmegaConf.to_yaml(composer.config))
     write_sealed_json(directory.sweep, content)
     launcher = composer.launcher
-    if settings.detach and (study or not launcher.outlives):
+    if settings.detach and (study or not launcher.outlives_controller):
         detach(plan)
         return
     launcher.warm_up()

@@ -21,7 +21,7 @@ from lab.launch.watchdog import Watchdog
 from lab.run import disk as room
 from lab.run import files
 from lab.run.directory import SweepDir
-from lab.run.disk import DiskSpace, is_disk_full
+from lab.run.disk import DiskSpace, failed_on_full_disk, is_disk_full
 from lab.sweep.overrides import SweepOverrides
 from lab.sweep.plan import SweepPlan
 from lab.sweep.study import Study
@@ -113,9 +113,17 @@ class Launcher:
         return future.result()
 
 
+class Always(Launcher):
+    """Runs jobs of which none fails."""
+
+    def submit(self, jobs: list[Job]) -> list[Future[str | None]]:
+        self.launched.append(1)
+        return super().submit(jobs)
+
+
 def searched(folder: Path, launcher: Launcher) -> list[tuple[dict[str, float], list[float] | None]]:
     """Run a search of five Trials, and return their points and values."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
 
     class MadeUpPlan(SweepPlan):
         def point(self, number: int, suggested: dict[str, Any]) -> Point:
@@ -142,11 +150,6 @@ def searched(folder: Path, launcher: Launcher) -> list[tuple[dict[str, float], l
 def test_a_search_continues_as_if_the_disk_had_not_been_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Always(Launcher):
-        def submit(self, jobs: list[Job]) -> list[Future[str | None]]:
-            self.launched.append(1)  # so that none fails
-            return super().submit(jobs)
-
     expected = searched(tmp_path / "whole", Always())
     original, ask, tell = files.write_atomically, Study.ask, Study.tell
     lacking = {"point.json", "ask", "tell"}
@@ -177,3 +180,13 @@ def test_a_search_continues_as_if_the_disk_had_not_been_full(
     assert launcher.launched == [0, 1, 1, 2, 3, 4]
     out = capsys.readouterr().out
     assert out.count("is full: the sweep goes on when there is space") == 4
+
+
+def test_resuming_a_sweep_that_was_stopped_on_a_full_disk_runs_what_failed_for_it(tmp_path: Path) -> None:
+    expected = searched(tmp_path, Always())
+    session = SweepDir(tmp_path).trial(1).session(0)
+    session.write_status("failed", 1, 10, str(FULL), lost=True)
+    assert failed_on_full_disk({0: session})
+    launcher = Always()
+    assert searched(tmp_path, launcher) == expected
+    assert session.read_status()["state"] == "completed"

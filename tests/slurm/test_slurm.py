@@ -209,7 +209,7 @@ def test_a_second_ctrl_c_cancels_what_runs(tmp_path: Path, start: Start) -> None
     assert process.stdout
     wait_for(lambda: states(tmp_path) == ["running"] * 2, process)
     process.send_signal(signal.SIGINT)
-    assert any("Ctrl-C again ends it at once" in line for line in process.stdout)
+    assert any("Press Ctrl-C again to kill them" in line for line in process.stdout)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
