@@ -103,7 +103,7 @@ class Experiment:
         self._spared = {trial.number for trial in started if "completed" in trial.states().values()}
 
     def run(self) -> None:
-        """Run all Trials that are not done; a second Ctrl-C raises KeyboardInterrupt while jobs may still be running."""
+        """Run all Trials that are not done; a second Ctrl-C raises KeyboardInterrupt while jobs may still run."""
         try:
             with self.tree, stop_signals() as self._stop_requested:
                 while self._step():
