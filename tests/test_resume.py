@@ -442,7 +442,12 @@ def test_tensorboard_shows_each_row_of_a_resumed_session_once(tmp_path: Path) ->
     directory = RunDir(tmp_path / "3")
     assert len(read_json(directory.provenance)["resumed"]) == 2
     events = EventAccumulator(str(directory.path), size_guidance={"scalars": 0, "histograms": 0}).Reload()
-    for tag, column in (("progress/return", "return"), ("evaluation/return", "eval_return"), ("learning/lr", "lr")):
+    columns = {
+        "progress/return": "return",
+        "evaluation/return": "eval_return",
+        "learning/learning_rate": "learning_rate",
+    }
+    for tag, column in columns.items():
         written = zip(rows(directory.metrics, "frame"), rows(directory.metrics, column), strict=True)
         expected = [(int(frame), pytest.approx(float(value))) for frame, value in written if value]
         assert [(event.step, event.value) for event in events.Scalars(tag)] == expected

@@ -54,7 +54,7 @@ def test_values_without_a_seed_are_resolved_once() -> None:
         (["name=x_${hydra:job.num}"], r"name=x_\$\{hydra:job.num\} is not allowed: .* depends on how a Session is"),
         (["+env.kwargs.a=${hydra:runtime.output_dir}"], r"env.kwargs.a=.* is not allowed"),
         (["frames=${seed}", "seed=[1000,2000]"], "frames is 1000 with seed=1000 and 2000 with seed=2000"),
-        (["algo.gamma=${seed}", "seed=[1,2]"], "algo.gamma=2.0 is not allowed"),
+        (["algo.gamma=${seed}", "seed=[1,2]"], "algo.gamma=2 is not allowed"),
         (["env.num_envs=${seed}", "seed=${env.num_envs}"], "seed"),
         (["name=${nothing}"], "nothing"),
     ],

@@ -111,7 +111,7 @@ def test_a_plan_runs_nothing(tmp_path: Path) -> None:
     ("overrides", "sentence"),
     [
         ("algo.lrr=1,2", "algo.lrr cannot be set: algo has no key 'lrr'. Did you mean 'lr'?"),
-        ("algo.lr=0.1,fast", "algo.lr=fast is not allowed: algo.lr must be a number."),
+        ("algo.lr=0.1,fast", "algo.lr=fast is not allowed: algo.lr must be a number above 0."),
         ("search=a2cc", "search=a2cc does not exist. Did you mean 'a2c'?"),
         ("search=command_line algo.gamma=interval(0.5,1.5)", "algo.gamma=1.5 is not allowed"),
         ("objective.metric=retrun", "objective.metric=retrun is not allowed"),
