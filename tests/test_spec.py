@@ -67,7 +67,7 @@ def test_numbers_are_what_they_are_declared() -> None:
         ("~algo.gamma", "algo.gamma is missing"),
         ("eval.every=-1", "a whole number, 0 or more"),
         ("mode=dev mode=train log.every=0", "a whole number, 1 or more"),
-        ("algo=ppo algo.batch_size=1000", "nearest that will do"),
+        ("algo=ppo algo.batch_size=1000", "Use 512 or 1024"),
         ("algo=ppo algo.clip_range=0", "above 0"),
         ("algo.advantage=n_step algo.n_step=50", "algo.horizon"),
         ("algo=dqn frames=1000", "less than frames"),

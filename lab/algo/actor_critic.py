@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from lab.algo.algorithm import unsupported_actions
 from lab.algo.off_policy import OffPolicy
 from lab.algo.samples import gather_actions, sample_weights
 from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.common.validation import Count
 from lab.env.spec import EnvSpec
-from lab.errors import LabError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,10 +53,8 @@ class ActorCritic(OffPolicy):
         if self.SERVES_DISCRETE and isinstance(space, gym.spaces.Discrete):
             return
         if not (isinstance(space, gym.spaces.Box) and space.is_bounded("both")):
-            discrete = " or one choice from several (Discrete)" if self.SERVES_DISCRETE else ""
-            raise LabError(
-                f"algo={self.name} cannot learn env.id={env.id}, whose actions are {space}: it needs numbers between"
-                f" bounds (a Box){discrete}."
+            raise unsupported_actions(
+                self, "Discrete and bounded Box" if self.SERVES_DISCRETE else "bounded Box", space, env
             )
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:

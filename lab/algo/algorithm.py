@@ -18,6 +18,7 @@ from lab.net.net import NORMS
 from lab.net.schedule import Scalar
 
 if TYPE_CHECKING:
+    import gymnasium as gym
     from torch import nn
 
     from lab.env.vector import Spaces
@@ -202,6 +203,14 @@ class Algorithm:
             network.restore(index, state["parameters"])
         for name, learner in self.learners.items():
             learner.restore(index, state["learners"][name])
+
+
+def unsupported_actions(algo: Algorithm, supported: str, actions: gym.Space[Any], env: EnvSpec) -> LabError:
+    """Return the error for an environment with actions that an algorithm does not support."""
+    return LabError(
+        f"algo={algo.name} supports {supported} actions only, and those of env.id={env.id} are {actions}. Choose"
+        " another environment, or an algorithm for any actions, as algo=ppo."
+    )
 
 
 def stack(items: list[T], device: torch.device, key: str) -> T:

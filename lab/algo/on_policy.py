@@ -63,10 +63,10 @@ class OnPolicy(Algorithm):
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
         import gymnasium as gym
 
-        space, needed = spaces.action, "numbers (a Box)"
+        space, needed = spaces.action, "Box actions"
         fits = self.distribution == "auto" or isinstance(space, gym.spaces.Box)
         if self.distribution in ("beta", "tanh_gaussian"):
-            needed = "numbers between bounds (a Box)"
+            needed = "bounded Box actions"
             fits = isinstance(space, gym.spaces.Box) and space.is_bounded("both")
         if not fits:
             raise LabError(

@@ -59,14 +59,18 @@ def gather_actions(values: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
 def check_batch_size(batch_size: int, horizon: int, num_envs: int) -> None:
     """Raise LabError for a batch size that does not divide the samples of a horizon."""
     samples = horizon * num_envs
-    if batch_size < 2 or samples % batch_size:
-        divisors = [n for n in range(2, samples + 1) if samples % n == 0]
-        nearest = sorted(sorted(divisors, key=lambda n: abs(n - batch_size))[:4])
-        raise LabError(
-            f"algo.batch_size={batch_size} does not divide the rollout of {samples} samples (algo.horizon="
-            f"{horizon} times env.num_envs={num_envs}), or is below 2: the nearest that will do are "
-            f"{', '.join(map(str, nearest)) or 'none, as the rollout is too short'}."
-        )
+    if batch_size >= 2 and samples % batch_size == 0:
+        return
+    rollout = f"rollout of {samples} samples (algo.horizon={horizon} times env.num_envs={num_envs})"
+    divisors = [n for n in range(2, samples + 1) if samples % n == 0]
+    if not divisors:
+        raise LabError(f"algo.batch_size={batch_size} is not possible: the {rollout} is too short.")
+    nearest = " or ".join(map(str, sorted(sorted(divisors, key=lambda n: abs(n - batch_size))[:2])))
+    problem = f"does not divide the {rollout}" if batch_size >= 2 else "is not allowed: it must be 2 or more"
+    raise LabError(
+        f"algo.batch_size={batch_size} {problem}, and all minibatches have one size. Use {nearest}, or change"
+        " algo.horizon or env.num_envs."
+    )
 
 
 def draw_orders(streams: list[Streams], epochs: int, units: int) -> torch.Tensor:

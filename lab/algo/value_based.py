@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Le
 
-from lab.algo.algorithm import Algorithm
+from lab.algo.algorithm import Algorithm, unsupported_actions
 from lab.algo.exploration import ExplorationSpec
 from lab.algo.samples import (
     check_batch_size,
@@ -23,7 +23,6 @@ from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.common.validation import Count
 from lab.env.spec import EnvSpec
-from lab.errors import LabError
 from lab.net.optimizer import OptimizerSpec
 from lab.net.schedule import Scalar
 
@@ -58,10 +57,7 @@ class ValueBased(Algorithm):
 
         super().check_spaces(spaces, env)
         if not isinstance(spaces.action, gym.spaces.Discrete):
-            raise LabError(
-                f"algo={self.name} cannot learn env.id={env.id}, whose actions are {spaces.action}: it needs one choice"
-                " from several (Discrete)."
-            )
+            raise unsupported_actions(self, "Discrete", spaces.action, env)
 
     def build_network(
         self, spaces: Spaces, net: Net, streams: list[Streams], num_atoms: int = 0, noisy: bool = False

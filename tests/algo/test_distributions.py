@@ -70,9 +70,9 @@ def test_the_first_ratio_of_an_update_is_one(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     {
-        "algo.distribution=beta env.id=CartPole-v1": r"algo.distribution=beta is not possible .*Discrete.2.*bounds",
-        "algo.distribution=gaussian env.id=CartPole-v1": r"algo.distribution=gaussian is not possible .*numbers",
-        "algo.distribution=tanh_gaussian env.id=tests.envs:Single-v0": r"is not possible .*numbers between bounds",
+        "algo.distribution=beta env.id=CartPole-v1": r"algo.distribution=beta is not possible .*Discrete.2.*bounded",
+        "algo.distribution=gaussian env.id=CartPole-v1": r"algo.distribution=gaussian is not possible .*Box actions",
+        "algo.distribution=tanh_gaussian env.id=tests.envs:Single-v0": r"is not possible .*bounded Box actions",
     }.items(),
 )
 def test_distributions_that_do_not_fit_the_actions(overrides: str, sentence: str) -> None:

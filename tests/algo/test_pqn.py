@@ -59,7 +59,7 @@ def test_a_session_that_has_stopped_is_not_touched() -> None:
     ("mistake", "sentence"),
     [
         ("algo.batch_size=100", "algo.batch_size=100 does not divide the rollout of 256 samples"),
-        ("algo.lr=0", "algo.optimizer.lr must be a number above 0"),
+        ("algo.lr=0", "algo.lr must be a number above 0"),
         ("algo.optimizer.name=adan", "Did you mean 'adam'"),
     ],
 )
@@ -71,4 +71,4 @@ def test_mistakes_are_refused(mistake: str, sentence: str) -> None:
 def test_several_choices_at_once_are_refused() -> None:
     done = lab("algo=pqn", "env=gymnasium", "env.id=tests.envs:Pair-v0")
     assert done.returncode == 2
-    assert "algo=pqn cannot learn env.id=tests.envs:Pair-v0" in done.stderr
+    assert "algo=pqn supports Discrete actions only, and those of env.id=tests.envs:Pair-v0" in done.stderr

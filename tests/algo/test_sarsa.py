@@ -103,4 +103,4 @@ def test_mistakes_are_refused(mistake: str, sentence: str) -> None:
 def test_continuous_actions_are_refused() -> None:
     done = lab("algo=sarsa", "env=pendulum")
     assert done.returncode == 2
-    assert "algo=sarsa cannot learn env.id=Pendulum-v1" in done.stderr
+    assert "algo=sarsa supports Discrete actions only, and those of env.id=Pendulum-v1" in done.stderr

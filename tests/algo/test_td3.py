@@ -131,5 +131,5 @@ def test_values_that_are_not_allowed(word: str, sentence: str) -> None:
 @pytest.mark.parametrize("env", ["CartPole-v1", "tests.envs:Single-v0"])
 def test_actions_that_it_cannot_serve(env: str) -> None:
     spec = specs("algo=td3", "env=gymnasium", f"env.id={env}")[0]
-    with pytest.raises(LabError, match=r"algo=td3 cannot learn .*numbers between bounds \(a Box\)\.$"):
+    with pytest.raises(LabError, match=r"algo=td3 supports bounded Box actions only"):
         spec.algo.check_spaces(probe(spec.env), spec.env)
