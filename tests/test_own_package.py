@@ -99,7 +99,7 @@ def test_what_was_interrupted_is_resumed(place: dict[str, Any], sweep: bool) -> 
     ("mistake", "sentence"),
     [
         ("algo.leest=1", "algo.leest cannot be set: algo has no key 'leest'. Did you mean 'least'?"),
-        ("algo.least=-1", "algo.least=-1.0 is not allowed: algo.least must be 0 or more."),
+        ("algo.least=-1", "algo.least=-1 is not allowed: algo.least must be a number, 0 or more."),
         ("algo=my_alg", "algo=my_alg does not exist. Did you mean 'my_algo'?"),
     ],
 )
