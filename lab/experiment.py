@@ -20,7 +20,7 @@ from lab.errors import LabError
 from lab.run.directory import TrialDir
 from lab.run.disk import DiskSpace, failed_on_full_disk
 from lab.run.schemas import ENDED
-from lab.trial import Job, Trial, states_of
+from lab.trial import Job, Outcome, Trial, states_of
 
 if TYPE_CHECKING:
     from lab.launch.launcher import JobLauncher
@@ -33,15 +33,6 @@ INTERRUPTED = "interrupted"  # value of Experiment.stopped after Ctrl-C or SIGTE
 POLL_SECONDS = 0.25  # between two readings of the run directories
 LEFTOVER_SECONDS = 60.0  # to wait for local jobs of a killed controller, which notice its end and save their Sessions
 MIN_ENDED = 4  # Sessions that must have ended before their failure rate is judged
-
-
-@dataclass
-class Outcome:
-    """State of a Trial, read from its files."""
-
-    state: str  # "completed" (every objective has a value), "failed", "pruned" or "running" (Sessions remain)
-    values: list[float] | None = None  # one for each objective, if it completed
-    rungs: dict[int, float] = field(default_factory=dict)  # the objective after each of `rungs` equal parts, as reached
 
 
 @dataclass

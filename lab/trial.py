@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,15 @@ class Trial:
         for seed, session in self.sessions().items():
             if states[seed] == "running" and not session.stop.exists():
                 session.ask_to_stop(state, reason)
+
+
+@dataclass
+class Outcome:
+    """State of a Trial, read from its files."""
+
+    state: str  # "completed" (every objective has a value), "failed", "pruned" or "running" (Sessions remain)
+    values: list[float] | None = None  # one for each objective, if it completed
+    rungs: dict[int, float] = field(default_factory=dict)  # the objective after each of `rungs` equal parts, as reached
 
 
 def states_of(sessions: Mapping[int, RunDir]) -> dict[int, str]:

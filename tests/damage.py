@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import yaml
 
-from lab.run.checkpoint import seal
 from lab.run.files import CHECKSUM
+from lab.run.tensor_files import seal
 
 MUTATIONS = ("missing", "empty", "cut", "random", "flipped", "lacking", "wrong", "link")
 TOLD = re.compile(

@@ -18,9 +18,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from lab.env.vector import probe
-from lab.run.checkpoint import read as read_checkpoint
 from lab.run.directory import RunDir
 from lab.run.provenance import Provenance, collect
+from lab.run.tensor_files import read as read_checkpoint
 from lab.session import train as train_stack
 from lab.spec import Spec, read
 

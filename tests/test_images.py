@@ -10,7 +10,7 @@ import torch
 
 from lab.command.enjoy import main as enjoy
 from lab.env.vector import Environments, probe
-from lab.run import checkpoint
+from lab.run import tensor_files
 from lab.run.directory import RunDir
 from lab.session import train as train_stack
 from lab.train.agent import Agent
@@ -87,7 +87,7 @@ def test_bytes_stay_bytes_in_rollouts_replay_and_checkpoints(tmp_path: Path) -> 
     files = sorted(directory.replay.glob("*.pt"))
     assert files
     for path in files:
-        content = checkpoint.read(path)["observation"]
+        content = tensor_files.read(path)["observation"]
         assert content.dtype == torch.uint8
         assert path.stat().st_size < content.numel() * 2
 
@@ -108,7 +108,7 @@ def test_images_are_kept_as_bytes_and_normalized_when_they_are_learned_from(
     assert [result(directory) for directory in parts] == [result(directory) for directory in whole]
     assert result(alone[0]) == result(whole[0])
     path = next(whole[0].replay.glob("*.pt"))
-    assert checkpoint.read(path)["observation"].dtype == torch.uint8
+    assert tensor_files.read(path)["observation"].dtype == torch.uint8
 
 
 def test_a_trained_agent_can_be_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

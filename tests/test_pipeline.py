@@ -38,6 +38,7 @@ NUMBERLESS = {
     "lab/run/code/packages.py",
     "lab/run/code/repository.py",
     "lab/run/code/snapshot.py",
+    "lab/run/tensor_files.py",
     "lab/run/checkpoint.py",  # a Session that is resumed is, to the last bit, one that was not
     "lab/train/display.py",
     "lab/train/tensorboard.py",

@@ -21,7 +21,7 @@ from lab.algo.on_policy import OnPolicy
 from lab.env.vector import probe
 from lab.errors import LabError
 from lab.memory.replay import Replay
-from lab.run import checkpoint
+from lab.run import checkpoint, tensor_files
 from lab.run.directory import RunDir
 from lab.run.files import read_json
 from lab.session import train
@@ -239,7 +239,7 @@ def test_law_1_with_a_replay_memory_interrupted_and_resumed(tmp_path: Path, algo
         (Replay, "sample", 50, signalled),
     )
     assert resumed[-1] > 1200
-    known = checkpoint.read(RunDir(tmp_path / "parts" / "3").checkpoint("last"))["replay"]["segments"]
+    known = tensor_files.read(RunDir(tmp_path / "parts" / "3").checkpoint("last"))["replay"]["segments"]
     assert len(known) > 3
 
 
@@ -249,7 +249,7 @@ def test_law_1_rolls_back_if_a_file_of_the_memory_is_damaged(tmp_path: Path) -> 
     begin(made, tmp_path / "whole")
     begin(made, tmp_path / "parts", (Stack, "collect_and_learn", 100, killed))
     parts = RunDir(tmp_path / "parts" / "3")
-    state = checkpoint.read(parts.checkpoint("last"))
+    state = tensor_files.read(parts.checkpoint("last"))
     newest = parts.replay / state["replay"]["segments"][-1]["name"]
     newest.write_bytes(newest.read_bytes()[:-9])
     begin(made, tmp_path / "parts")

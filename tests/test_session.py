@@ -19,13 +19,13 @@ import yaml
 from lab import session
 from lab.env.vector import probe
 from lab.errors import LabError
-from lab.run.checkpoint import read as read_checkpoint
 from lab.run.code.repository import Repository
 from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir
 from lab.run.files import read_json, write_json
 from lab.run.provenance import Provenance
 from lab.run.table import Table
+from lab.run.tensor_files import read as read_checkpoint
 from lab.session import train as train_stack
 from lab.train import record
 from lab.train.agent import Agent, find_device

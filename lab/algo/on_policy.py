@@ -227,4 +227,6 @@ class OnPolicy(Algorithm):
         steps: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Return the metrics of self-imitation after a horizon, and all its learning steps; empty if it is off."""
-        return self.imitation.learn(self, rollout, value, streams, fraction_done, steps) if self.imitation else {}
+        if self.imitation is None:
+            return {}
+        return self.imitation.learn(self, self.policy_and_value, rollout, value, streams, fraction_done, steps)

@@ -17,9 +17,12 @@ from lab.memory.spec import ReplaySpec
 from lab.net.schedule import Scalar
 
 if TYPE_CHECKING:
-    from lab.algo.on_policy import OnPolicy
+    from collections.abc import Callable
+
+    from lab.algo.algorithm import Algorithm
     from lab.memory.episodes import EpisodeReplay
     from lab.memory.rollout import Rollout
+    from lab.net.distribution import Distribution
 
 
 @dataclass
@@ -44,7 +47,7 @@ class SelfImitation:
         require(not combined, f"{key}.memory.combined", combined, "false, as the newest step has no return yet")
         require(size >= samples, f"{key}.memory.size", size, f"{samples} or more (a horizon)")
 
-    def allocate(self, agent: OnPolicy, num_envs: int) -> EpisodeReplay:
+    def allocate(self, agent: Algorithm, num_envs: int) -> EpisodeReplay:
         """Return an empty memory of the agent's episodes."""
         from lab.memory.episodes import EpisodeReplay
 
@@ -58,7 +61,8 @@ class SelfImitation:
 
     def learn(
         self,
-        agent: OnPolicy,
+        agent: Algorithm,
+        policy_and_value: Callable[[dict[str, torch.Tensor]], tuple[Distribution, torch.Tensor]],
         rollout: Rollout,
         value: torch.Tensor,
         streams: list[Streams],
@@ -71,6 +75,7 @@ class SelfImitation:
 
         Args:
             agent: the algorithm that this is a part of.
+            policy_and_value: computes its policy and values, [S, B], from inputs by name.
             rollout: the steps.
             value: of every state of the rollout, [T + 1, S, E].
             streams: each Session's random streams.
@@ -91,7 +96,7 @@ class SelfImitation:
         totals = {name: torch.zeros_like(steps) for name in self.METRICS}
         for drawn in uniforms:
             batch = replay.sample(drawn, agent.gamma, fraction_done, rollout.statistics)
-            policy, values = agent.policy_and_value({"observation": batch.observation})
+            policy, values = policy_and_value({"observation": batch.observation})
             better = (batch.reward - values).clamp(min=0)
             policy_loss = -policy.log_prob(batch.action) * better.detach()
             value_loss = 0.5 * better.square()

@@ -89,7 +89,7 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
 
     from lab.env.guard import close, pop_notices
     from lab.env.vector import probe
-    from lab.run.checkpoint import read
+    from lab.run.tensor_files import read
     from lab.train.agent import Agent
 
     torch.set_num_threads(spec.threads)

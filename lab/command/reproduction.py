@@ -108,7 +108,7 @@ def find_divergence(old: Path, new: Path) -> int | None:
 def _has_same_weights(before: RunDir, again: RunDir) -> bool | None:
     if not before.checkpoint("last").exists():
         return None
-    from lab.run.checkpoint import read
+    from lab.run.tensor_files import read
 
     old, new = (read(directory.checkpoint("last"))["parameters"] for directory in (before, again))
     return old.keys() == new.keys() and all(

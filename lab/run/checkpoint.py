@@ -6,31 +6,16 @@ and a replay memory writes new steps to files of its own.
 
 from __future__ import annotations
 
-import io
-import pickle
-import zlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import Any
 
 from lab.errors import LabError
-from lab.run.files import Document, require_shape, write_atomically
+from lab.run.directory import RunDir
 from lab.run.schemas import CHECKPOINT
 from lab.run.table import starts_with
-
-if TYPE_CHECKING:
-    from lab.run.directory import RunDir
+from lab.run.tensor_files import load, unseal, write
 
 GENERATIONS = ("last", "previous")  # newest first
 DETERMINISTIC = ("episodes", "metrics")  # tables that must be undamaged to resume; timings differ between any two runs
-
-
-def write(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically, with a checksum."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(path, seal(buffer.getvalue()))
 
 
 def write_generation(directory: RunDir, state: dict[str, Any]) -> None:
@@ -39,32 +24,6 @@ def write_generation(directory: RunDir, state: dict[str, Any]) -> None:
     if last.exists():
         last.replace(previous)
     write(last, state)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint.
-
-    Raises:
-        LabError: it is missing, cannot be read or is damaged.
-    """
-    try:
-        return _load(path)
-    except OSError as error:
-        raise LabError(f"{path} cannot be read: {error.strerror}. Has the Session reached a checkpoint?") from error
-
-
-def _load(path: Path) -> dict[str, Any]:
-    content = unseal(path.read_bytes(), path)
-    try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # whose message says how to run what the file holds
-        raise LabError(f"{path} is damaged: it holds something else than tensors and plain data.") from error
-    except Exception as error:  # of zip, which raises what it likes
-        raise LabError(f"{path} is damaged: {' '.join(str(error).split())[:200]}.") from error
-    require_shape(state, CHECKPOINT, path)
-    document = Document({}, path)
-    document.update(state)  # as it is: parts of it go into the next checkpoint
-    return document
 
 
 def load_generations(directory: RunDir) -> tuple[list[dict[str, Any]], list[str]]:
@@ -79,7 +38,7 @@ def load_generations(directory: RunDir) -> tuple[list[dict[str, Any]], list[str]
     states, problems = [], []
     for which in GENERATIONS:
         try:
-            state = _load(directory.checkpoint(which))
+            state = load(directory.checkpoint(which))
             _require_files(directory, state)
             states.append(state | {"generation": which})
         except FileNotFoundError:
@@ -143,20 +102,3 @@ def group_by_frame(generations: list[list[dict[str, Any]]]) -> list[tuple[list[i
 def _point(state: dict[str, Any]) -> tuple[int, bool]:
     """Return the frame of a checkpoint, and whether all that was due at that frame is done."""
     return state["frame"], state["unfinished_interval"] is None
-
-
-def seal(content: bytes) -> bytes:
-    """Append a checksum from which `unseal` detects damage."""
-    return content + zlib.crc32(content).to_bytes(4, "big")
-
-
-def unseal(content: bytes, path: Path) -> bytes:
-    """Return the content that was sealed.
-
-    Raises:
-        LabError: the checksum does not fit.
-    """
-    body, checksum = content[:-4], content[-4:]
-    if len(checksum) < 4 or zlib.crc32(body).to_bytes(4, "big") != checksum:
-        raise LabError(f"{path} is damaged: its checksum does not fit its content.")
-    return body

@@ -218,7 +218,7 @@ def _logged_end(log: Path) -> tuple[str | None, int]:
 
 
 def _last_checkpoint(directory: StatusFiles) -> dict[str, Any] | None:
-    from lab.run.checkpoint import read
+    from lab.run.tensor_files import read
 
     try:
         return read(directory.checkpoint("last"))

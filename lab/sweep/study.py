@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.pool import NullPool
 
 from lab.errors import LabError
-from lab.experiment import Outcome
+from lab.trial import Outcome
 
 STATES = {
     "completed": TrialState.COMPLETE,

@@ -18,8 +18,7 @@ from lab.run.progress import SessionProgress, TrialProgress, count_states, read_
 
 if TYPE_CHECKING:
     from lab.analysis.objective import Objective
-    from lab.experiment import Outcome
-    from lab.trial import Trial
+    from lab.trial import Outcome, Trial
 
 STYLES = {
     "completed": "green", "failed": "bold red", "pruned": "yellow", "interrupted": "magenta", "running": "cyan",

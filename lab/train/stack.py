@@ -16,7 +16,7 @@ from lab.common.signals import uninterrupted
 from lab.env.guard import pop_notices
 from lab.env.vector import Environments, Spaces, detect_restore_method, rng_warnings
 from lab.errors import explain_error
-from lab.run import checkpoint
+from lab.run import checkpoint, tensor_files
 from lab.run.directory import RunDir
 from lab.run.files import write_text
 from lab.run.provenance import Provenance
@@ -252,7 +252,7 @@ class Stack:
 
     def write_best(self, s: int) -> None:
         """Write one Session's best checkpoint."""
-        checkpoint.write(self.directories[s].checkpoint("best"), self.agent_state(s))
+        tensor_files.write(self.directories[s].checkpoint("best"), self.agent_state(s))
 
     def save(self, sessions: list[int]) -> None:
         """Write checkpoints that Sessions can be resumed from."""
@@ -263,7 +263,7 @@ class Stack:
                 "unfinished_interval": interval.before if interval else None,
                 "collector": self.collector.state(s),
                 "averages": self.averages.state(s),
-                "replay": replay.save(s, folder, checkpoint.write) if replay else None,
+                "replay": replay.save(s, folder, tensor_files.write) if replay else None,
                 "record": self.records[s].sync(),
             }
             checkpoint.write_generation(self.directories[s], state)
@@ -279,7 +279,7 @@ class Stack:
             self.optimizer_steps[s] = state["optimizer_steps"]
             self.collector.restore(s, state["collector"])
             if self.agent.algorithm.replay:
-                self.agent.algorithm.replay.restore(s, state["replay"], self.directories[s].replay, checkpoint.read)
+                self.agent.algorithm.replay.restore(s, state["replay"], self.directories[s].replay, tensor_files.read)
         if states:
             self.collector.frame = states[0]["frame"]
             self.averages.restore([state["averages"] for state in states], self.device)

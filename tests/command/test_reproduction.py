@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lab.command.reproduction import Verdict, compare_machines, compare_sessions, find_divergence
-from lab.run import checkpoint
+from lab.run import tensor_files
 from lab.run.directory import RunDir
 from lab.run.provenance import machine
 from tests.helpers import train
@@ -31,11 +31,11 @@ def test_a_copy_is_the_same(pair: tuple[RunDir, RunDir]) -> None:
 
 def test_one_bit_of_the_weights_is_seen(pair: tuple[RunDir, RunDir]) -> None:
     path = pair[1].checkpoint("last")
-    state = checkpoint.read(path)
+    state = tensor_files.read(path)
     name = next(iter(state["parameters"]))
     weights = state["parameters"][name].clone()
     weights.view(-1)[0] = torch.nextafter(weights.view(-1)[0], torch.tensor(9.0))
-    checkpoint.write(path, {**state, "parameters": {**state["parameters"], name: weights}})
+    tensor_files.write(path, {**state, "parameters": {**state["parameters"], name: weights}})
     verdict = compare_sessions("seed-0", *pair)
     assert verdict.identical == {"episodes": True, "metrics": True, "weights": False}
     assert not verdict.is_identical and not verdict.is_within(0)

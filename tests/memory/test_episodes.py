@@ -12,7 +12,7 @@ import torch
 from lab.memory.episodes import EpisodeReplay
 from lab.memory.rollout import Raw, Rollout, Statistics
 from lab.memory.spec import ReplaySpec
-from lab.run import checkpoint
+from lab.run import tensor_files
 
 S, E, T = 2, 3, 4
 GAMMA = torch.tensor([[0.9], [0.5]])
@@ -173,12 +173,12 @@ def test_a_restored_memory_continues_equally(tmp_path: Path, size: int) -> None:
         for _ in range(2):
             replay.add_episodes(*episodes.horizon(), GAMMA)
             on(replay, rng.random((S, 8)))
-        states = [replay.save(s, tmp_path / str(s), checkpoint.write) for s in range(S)]
+        states = [replay.save(s, tmp_path / str(s), tensor_files.write) for s in range(S)]
         for s in range(S):
             replay.remove_unused_files(s, tmp_path / str(s))
     copy = make(size)
     for s in range(S):
-        copy.restore(s, states[s], tmp_path / str(s), checkpoint.read)
+        copy.restore(s, states[s], tmp_path / str(s), tensor_files.read)
     for s in range(S):
         assert contents(copy, s) == contents(replay, s)
     for _ in range(20):
@@ -196,7 +196,7 @@ def test_the_size_of_a_checkpoint_does_not_grow(tmp_path: Path) -> None:
     for number in range(60):
         replay.add_episodes(*episodes.horizon(), GAMMA)
         if number % 10 == 9:
-            replay.save(0, tmp_path, checkpoint.write)
+            replay.save(0, tmp_path, tensor_files.write)
             sizes.append(max(path.stat().st_size for path in tmp_path.iterdir()))
     assert max(sizes) < 1.3 * sizes[0]
 

@@ -11,7 +11,7 @@ from gymnasium.spaces import Box
 from lab.errors import LabError
 from lab.memory.recent import RecentSteps
 from lab.memory.rollout import Rollout, Statistics
-from lab.run import checkpoint
+from lab.run import tensor_files
 from tests.memory.test_replay import E, S, T, World
 
 NAMES = ("observation", "action", "reward", "valid", "carry")
@@ -82,10 +82,10 @@ def test_restored_steps_continue_equally(tmp_path: Path, horizons: int) -> None:
         if number % 7 == 2 or number == horizons - 1:
             if number == 16:
                 recent.cut_episodes(1)
-            state = recent.save(1, tmp_path, checkpoint.write)
+            state = recent.save(1, tmp_path, tensor_files.write)
             recent.remove_unused_files(1, tmp_path)
     other = make(carry=1)
-    other.restore(1, state, tmp_path, checkpoint.read)
+    other.restore(1, state, tmp_path, tensor_files.read)
     for _ in range(3):
         for number in range(recent.blocks):
             one, two = recent.read_block(number, None), other.read_block(number, None)

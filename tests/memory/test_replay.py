@@ -19,7 +19,7 @@ from lab.errors import LabError
 from lab.memory.replay import Replay
 from lab.memory.rollout import Raw, Rollout, Statistics
 from lab.memory.spec import ReplaySpec
-from lab.run import checkpoint
+from lab.run import tensor_files
 from lab.run.directory import RunDir
 from lab.train.stack import Stack
 from tests.helpers import specs
@@ -278,12 +278,12 @@ def test_a_memory_is_restored_from_its_files(tmp_path: Path, prioritized: bool) 
         batch = replay.sample(rng.random((S, 8)), GAMMA, 0.3)
         replay.update_priorities(batch, torch.from_numpy(rng.normal(size=(S, 8))))
         if rng.random() < 0.6:
-            states.append(replay.save(1, tmp_path, checkpoint.write))
+            states.append(replay.save(1, tmp_path, tensor_files.write))
             replay.remove_unused_files(1, tmp_path)
-    states.append(replay.save(1, tmp_path, checkpoint.write))
+    states.append(replay.save(1, tmp_path, tensor_files.write))
     replay.remove_unused_files(1, tmp_path)
     other = memory(3, prioritized=prioritized)
-    other.restore(1, states[-1], tmp_path, checkpoint.read)
+    other.restore(1, states[-1], tmp_path, tensor_files.read)
     uniforms = rng.random((S, 500))
     one, two = replay.sample(uniforms, GAMMA, 0.7), other.sample(uniforms, GAMMA, 0.7)
     for name in ("observation", "action", "reward", "discount", "next_observation", "weight"):
@@ -299,7 +299,7 @@ def test_files_do_not_grow_with_the_memory_nor_outlive_it(tmp_path: Path) -> Non
         rollout = world.rollout()
         for folder, replay in replays.items():
             replay.add(rollout)
-            replay.save(0, folder, checkpoint.write)
+            replay.save(0, folder, tensor_files.write)
             replay.remove_unused_files(0, folder)
         sizes += [path.stat().st_size for path in large.glob(f"*-{(horizon + 1) * T}.pt")]
     assert len(set(sizes[5:])) <= 3

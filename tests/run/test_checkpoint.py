@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import LabError
-from lab.run import checkpoint
-from lab.run.checkpoint import group_by_frame, load_generations, roll_back, seal, unseal, write_generation
+from lab.run import checkpoint, tensor_files
+from lab.run.checkpoint import group_by_frame, load_generations, roll_back, write_generation
 from lab.run.directory import RunDir
 from lab.run.files import read_json
+from lab.run.tensor_files import seal, unseal
 from lab.train.stack import Stack
 from tests.helpers import Interruption, go_on, result, specs, weights
 
@@ -127,7 +128,7 @@ def test_law_1_with_both_checkpoints_damaged_a_session_starts_over_and_nothing_i
 def test_law_1_a_checkpoint_whose_rows_are_missing_is_not_used(
     copied: RunDir, uninterrupted: RunDir, table: str, which: str, frames: list[int], damage: str
 ) -> None:
-    size = checkpoint.read(copied.checkpoint(which))["record"]["tables"][table]["size"]
+    size = tensor_files.read(copied.checkpoint(which))["record"]["tables"][table]["size"]
     path = copied.tables[table]
     content = bytearray(path.read_bytes())
     content[size - 2] ^= 1
@@ -170,7 +171,7 @@ def test_the_checkpoint_resumed_from_survives_until_the_next_is_written(
 ) -> None:
     alter(copied.checkpoint("last"))
 
-    write = checkpoint.write
+    write = tensor_files.write
 
     def killed(path: Path, state: dict[str, Any]) -> None:
         if path == copied.checkpoint("last"):
@@ -233,7 +234,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_previous_one(tmp_path: Path, monk
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    monkeypatch.setattr(tensor_files, "write_atomically", full)
     with pytest.raises(OSError, match="No space"):
         write_empty_checkpoint(directory, 200)
     assert [state["frame"] for state in generations(directory)] == [100]

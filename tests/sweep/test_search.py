@@ -12,9 +12,9 @@ from optuna.distributions import FloatDistribution
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 
-from lab.experiment import Outcome
 from lab.sweep.search import instantiate_optuna, make_sampler
 from lab.sweep.study import Study
+from lab.trial import Outcome
 from tests.helpers import CONF
 
 

@@ -10,7 +10,7 @@ import torch
 from lab.command.enjoy import main as enjoy
 from lab.command.resume import main as resume
 from lab.errors import LabError
-from lab.run import checkpoint
+from lab.run import tensor_files
 from lab.run.directory import RunDir
 from lab.run.files import plain, read_json, write_json
 from tests.helpers import train
@@ -55,24 +55,24 @@ def test_other_spaces_are_rejected_before_anything_is_written(
 
 def test_other_parameters_are_rejected(interrupted: RunDir) -> None:
     for which in ("last", "previous"):
-        state = plain(checkpoint.read(interrupted.checkpoint(which)))
+        state = plain(tensor_files.read(interrupted.checkpoint(which)))
         name = next(iter(state["parameters"]))
         state["parameters"][name] = torch.zeros(1)  # which would fill any parameter without a word
-        checkpoint.write(interrupted.checkpoint(which), state)
+        tensor_files.write(interrupted.checkpoint(which), state)
     before = files(interrupted)
     for command, overrides in ((enjoy, ["checkpoint=last"]), (resume, [])):
         with pytest.raises(LabError, match=r"The agent differs from that of .*: .* is \[1\] there and"):
             command([str(interrupted.path), *overrides])
     state["parameters"] = {}
-    checkpoint.write(interrupted.checkpoint("last"), state)
+    tensor_files.write(interrupted.checkpoint("last"), state)
     with pytest.raises(LabError, match="is absent there"):
         enjoy([str(interrupted.path), "checkpoint=last"])
     assert set(before) == set(files(interrupted))
 
 
 def test_another_optimizer_is_rejected(interrupted: RunDir) -> None:
-    state = plain(checkpoint.read(interrupted.checkpoint("last")))
+    state = plain(tensor_files.read(interrupted.checkpoint("last")))
     state["learners"] = {}
-    checkpoint.write(interrupted.checkpoint("last"), state)
+    tensor_files.write(interrupted.checkpoint("last"), state)
     with pytest.raises(LabError, match=r"The agent differs from that of .*KeyError"):
         resume([str(interrupted.path)])
