@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 
+import cloudpickle
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from lab.common.text import quote
 from lab.errors import LabError
 from lab.run.directory import SweepDir
+from lab.run.provenance import command_line
 from lab.trial import Job
 
 MAX_THREADS = 1000  # that wait for jobs
@@ -56,6 +60,11 @@ class JobLauncher(Launcher):
 
     def warm_up(self) -> None:
         """Prepare for the first job; called as soon as it is certain that there is one."""
+
+    def pickle_job(self, job: Job, number: int) -> bytes:
+        """Return all that `run_pickled_job` needs to run a job in another process."""
+        hydra = (self.hydra_context, self.task_function, self.config, Singleton.get_state())
+        return cloudpickle.dumps((*hydra, job.overrides, number, command_line()))
 
     @property
     def directory(self) -> SweepDir:
@@ -119,6 +128,27 @@ class AnyLauncher(JobLauncher):
 
     def stop(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def run_pickled_job(payload: bytes) -> JobReturn:
+    """Run what `JobLauncher.pickle_job` returned, in another process."""
+    context, task_function, config, state, overrides, number, command = cloudpickle.loads(payload)
+    sys.orig_argv = command  # what the user typed, not how this process was forked
+    Singleton.set_state(state)
+    setup_globals()
+    try:
+        job = context.config_loader.load_sweep_config(config, overrides)
+    except Exception as error:
+        return failed(overrides, f"its config cannot be composed: {error}")
+    with open_dict(job):
+        job.hydra.job.id, job.hydra.job.num = f"{os.getpid()}", number
+    return run_job(
+        hydra_context=context,
+        task_function=task_function,
+        config=job,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
 
 
 def failed(overrides: Sequence[str], reason: str) -> JobReturn:

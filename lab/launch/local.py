@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,16 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, run_job, setup_globals
-from omegaconf import open_dict
+from hydra.core.utils import JobReturn
 
 from lab.common.signals import Requests
 from lab.errors import describe_exit, require
 from lab.launch.gpus import GpuPool, visible_gpus
-from lab.launch.launcher import JobLauncher, failed
+from lab.launch.launcher import JobLauncher, failed, run_pickled_job
 from lab.launch.processes import ProcessPool, kill_group
-from lab.run.provenance import command_line
 from lab.trial import Job
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # limit the threads of numerical libraries
@@ -73,18 +69,19 @@ class LocalLauncher(JobLauncher):
         self._pool.stop()
 
     def _fork(self, job: Job, number: int, environment: dict[str, str]) -> _ForkedJob:
-        hydra = (self.hydra_context, self.task_function, self.config, Singleton.get_state())
-        payload = cloudpickle.dumps((*hydra, job.overrides, number, command_line(), environment))
-        return _ForkedJob(self._context, job.overrides, payload, self.directory.jobs / f"{number}.log")
+        payload = self.pickle_job(job, number)
+        return _ForkedJob(self._context, job.overrides, payload, environment, self.directory.jobs / f"{number}.log")
 
 
 class _ForkedJob:
     """The process of a job, which sends its JobReturn."""
 
-    def __init__(self, context: Any, overrides: list[str], payload: bytes, log: Path) -> None:
+    def __init__(
+        self, context: Any, overrides: list[str], payload: bytes, environment: dict[str, str], log: Path
+    ) -> None:
         self.overrides, self.log = overrides, log
         self._receiver, sender = context.Pipe(duplex=False)
-        self._process = context.Process(target=_run, args=(payload, sender, log), name=f"job-{log.stem}")
+        self._process = context.Process(target=_run, args=(payload, sender, environment, log), name=f"job-{log.stem}")
         with interrupts_ignored():
             self._process.start()
         sender.close()
@@ -107,41 +104,21 @@ class _ForkedJob:
         return failed(self.overrides, f"its process {describe_exit(self._process.exitcode)}; {output}")
 
 
-def _run(payload: bytes, sender: Connection, log: Path) -> None:
+def _run(payload: bytes, sender: Connection, environment: dict[str, str], log: Path) -> None:
     """Run a job in its process, and send its JobReturn; nothing if asked to end while it does not train."""
     with suppress(KeyboardInterrupt):
         Requests(at_once=True).set()
         os.setsid()  # a group of its own, which can be killed as a whole, and which Ctrl-C does not reach
-        threading.Thread(target=_end_with_parent, daemon=True, name="end with parent").start()
+        threading.Thread(target=end_with_parent, daemon=True, name="end with parent").start()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab", buffering=0) as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-        sender.send_bytes(cloudpickle.dumps(_run_job(payload)))
+        os.environ.update(environment)
+        sender.send_bytes(cloudpickle.dumps(run_pickled_job(payload)))
 
 
-def _run_job(payload: bytes) -> JobReturn:
-    context, task_function, config, state, overrides, number, command, environment = cloudpickle.loads(payload)
-    os.environ.update(environment)
-    sys.orig_argv = command  # what the user typed, not how this process was forked
-    Singleton.set_state(state)
-    setup_globals()
-    try:
-        job = context.config_loader.load_sweep_config(config, overrides)
-    except Exception as error:
-        return failed(overrides, f"its config cannot be composed: {error}")
-    with open_dict(job):
-        job.hydra.job.id, job.hydra.job.num = f"{os.getpid()}", number
-    return run_job(
-        hydra_context=context,
-        task_function=task_function,
-        config=job,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
-
-
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process when the one that launched it ends: by SIGTERM first, and by SIGKILL if that does not help."""
     parent = parent_process()
     assert parent is not None

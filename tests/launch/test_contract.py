@@ -35,8 +35,8 @@ class TestSubmititLocalUnderOurSweeps(LauncherContract):
 
 
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("local", ["hydra.launcher.slots=1"])])
-class TestLocalLauncher(LauncherTestSuite):
-    """Our launcher under Hydra's own sweeper."""
+class TestLauncher(LauncherTestSuite):
+    """Our launchers under Hydra's own sweeper."""
 
 
 @pytest.mark.parametrize(
