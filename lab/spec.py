@@ -1,4 +1,7 @@
-"""The border between conf/ and the code: what Hydra composes becomes typed Specs here, strictly, or a LabError."""
+"""Composed configs become typed, checked specs here; what does not fit is a LabError.
+
+conf/config.yaml explains each key.
+"""
 
 from __future__ import annotations
 
@@ -31,38 +34,38 @@ T = TypeVar("T")
 class EvalSpec:
     """Evaluation with the deterministic policy in environments of its own."""
 
-    every: Natural  # frames between evaluations, 0 for none
-    episodes: Count  # episodes of an evaluation, each in its own environment
-    max_steps: Count  # steps after which an evaluation episode is cut
+    every: Natural
+    episodes: Count
+    max_steps: Count
 
 
 @dataclass
 class LogSpec:
     """What a Session writes while it trains."""
 
-    every: Count  # frames between rows of metrics.csv
-    tensorboard: bool  # whether to write TensorBoard events
-    histograms: Natural  # rows between histograms in TensorBoard, 0 for none
+    every: Count
+    tensorboard: bool
+    histograms: Natural
 
 
 @dataclass
 class CheckpointSpec:
     """How often a Session saves itself."""
 
-    every: Count  # frames between checkpoints
-    minutes: Positive | None  # time after which a checkpoint is written at any frame
+    every: Count
+    minutes: Positive | None
 
 
 @dataclass
 class Spec:
     """All that decides the result of one Session: spec + git SHA is enough to run it again."""
 
-    seed: Natural  # origin of every random draw
-    frames: Count  # environment steps to train for, over all environments of the Session
-    name: str  # what the run is called, in paths and titles
-    mode: Literal["train", "dev"]  # dev: a short run in which every learning step is checked
-    device: str  # cpu, cuda, cuda:N, or auto
-    threads: Count  # threads that torch may use; results depend on it in their last bits
+    seed: Natural
+    frames: Count
+    name: str
+    mode: Literal["train", "dev"]
+    device: str
+    threads: Count
     algo: Algorithm
     env: EnvSpec
     net: Net
@@ -102,9 +105,9 @@ def require_name(name: str) -> None:
 class ObjectiveSpec:
     """What the Trials of an Experiment are ranked by."""
 
-    metric: list[str]  # figures of session.json; several give a Pareto front
-    direction: list[str]  # maximize or minimize, for each metric; auto for what suits it
-    aggregate: str  # over the seeds of a Trial
+    metric: list[str]
+    direction: list[str]
+    aggregate: str
 
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""
@@ -123,9 +126,9 @@ class ObjectiveSpec:
 class SearchSpec:
     """Where the points of an Experiment come from if they are no grid."""
 
-    params: dict[str, str]  # a distribution by the key of each hyperparameter, in the grammar of Hydra's sweeps
-    n_trials: Count = 20  # points in all, counting those of earlier runs in the same directory
-    custom: str | None = None  # a function (config, optuna.Trial) that suggests more: for conditional spaces
+    params: dict[str, str]
+    n_trials: Count = 20
+    custom: str | None = None
 
 
 @dataclass
@@ -133,16 +136,16 @@ class SweepSpec:
     """What decides a sweep, beside the specs of its Sessions."""
 
     objective: ObjectiveSpec
-    search: SearchSpec | None  # None for a grid
-    rungs: Annotated[int, Ge(2)]  # equal parts of a Session; after each the pruner judges its Trial
-    stack: str  # Sessions that one process trains in lockstep: a number, or auto
-    parallel: Count | None  # Trials that run at the same time; None for as many as the launcher has room for
-    max_failure_rate: Fraction  # fraction of the ended Sessions that may fail before the sweep stops
-    retry: bool  # whether Sessions that failed are run again
-    mix_code: bool  # whether a Trial may get Sessions of other code than those that it has
-    plan: bool  # whether only to say what would run
-    hung_after: Positive | None  # minutes without a step after which a job counts as hung; None for never
-    detach: bool  # whether to return at once, and to let the sweep go on without a terminal
+    search: SearchSpec | None
+    rungs: Annotated[int, Ge(2)]
+    stack: str
+    parallel: Count | None
+    max_failure_rate: Fraction
+    retry: bool
+    mix_code: bool
+    plan: bool
+    hung_after: Positive | None
+    detach: bool
 
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""

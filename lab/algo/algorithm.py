@@ -11,11 +11,10 @@ from annotated_types import Ge, Le
 
 from lab.common.imports import torch
 from lab.common.streams import Streams
-from lab.common.validation import Count
+from lab.common.validation import Count, Scalar
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require, require_one_of
 from lab.net.net import NORMS
-from lab.net.schedule import Scalar
 
 if TYPE_CHECKING:
     import gymnasium as gym

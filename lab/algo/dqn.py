@@ -18,10 +18,9 @@ from lab.algo.samples import gather_actions, sample_weights, weighted_mean
 from lab.algo.value_based import ValueBased
 from lab.common.imports import torch
 from lab.common.streams import Streams
-from lab.common.validation import Count
+from lab.common.validation import Count, Scalar
 from lab.env.spec import EnvSpec
 from lab.errors import require
-from lab.net.schedule import Scalar
 
 if TYPE_CHECKING:
     from lab.env.vector import Spaces

@@ -11,9 +11,9 @@ from annotated_types import Gt, Le
 
 from lab.common.imports import torch
 from lab.common.streams import Streams
-from lab.common.validation import Count
+from lab.common.validation import Count, Scalar
 from lab.errors import require
-from lab.net.schedule import Scalar, scheduled
+from lab.net.schedule import scheduled
 
 
 @dataclass

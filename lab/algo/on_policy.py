@@ -11,10 +11,11 @@ from lab.algo.algorithm import Algorithm
 from lab.algo.samples import weighted_mean
 from lab.common.imports import torch
 from lab.common.streams import Streams
+from lab.common.validation import Scalar
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, require
 from lab.net.optimizer import OptimizerSpec
-from lab.net.schedule import Scalar, check_schedule, scheduled
+from lab.net.schedule import check_schedule, scheduled
 
 if TYPE_CHECKING:
     from lab.algo.sil import SelfImitation

@@ -22,11 +22,10 @@ from lab.algo.samples import (
 from lab.algo.sil import SelfImitation
 from lab.common.imports import torch
 from lab.common.streams import Streams
-from lab.common.validation import Count
+from lab.common.validation import Count, Scalar
 from lab.env.spec import EnvSpec
 from lab.errors import require
 from lab.net.checks import ratio_problems
-from lab.net.schedule import Scalar
 
 if TYPE_CHECKING:
     from lab.memory.rollout import Rollout

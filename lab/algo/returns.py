@@ -8,7 +8,7 @@ horizon.
 from __future__ import annotations
 
 from lab.common.imports import torch
-from lab.net.schedule import Scalar
+from lab.common.validation import Scalar
 
 
 def lambda_return(

@@ -11,10 +11,9 @@ from annotated_types import Ge
 from lab.algo.samples import has_samples, weighted_mean
 from lab.common.imports import torch
 from lab.common.streams import Streams
-from lab.common.validation import Count, Natural
+from lab.common.validation import Count, Natural, Scalar
 from lab.errors import LabError, require
 from lab.memory.spec import ReplaySpec
-from lab.net.schedule import Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable

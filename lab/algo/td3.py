@@ -11,7 +11,7 @@ from lab.algo.actor_critic import ActorCritic
 from lab.algo.samples import sample_weights, weighted_mean
 from lab.common.imports import torch
 from lab.common.streams import Streams
-from lab.net.schedule import Scalar
+from lab.common.validation import Scalar
 
 if TYPE_CHECKING:
     from lab.env.vector import Spaces

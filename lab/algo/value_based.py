@@ -21,10 +21,9 @@ from lab.algo.samples import (
 )
 from lab.common.imports import torch
 from lab.common.streams import Streams
-from lab.common.validation import Count
+from lab.common.validation import Count, Scalar
 from lab.env.spec import EnvSpec
 from lab.net.optimizer import OptimizerSpec
-from lab.net.schedule import Scalar
 
 if TYPE_CHECKING:
     from lab.env.vector import Spaces

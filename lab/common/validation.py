@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from lab.common.text import format_value
 from lab.errors import LabError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+    Scalar = float | torch.Tensor
+else:
+    Scalar = float  # a hyperparameter: a float in a Session's config, and a tensor [S, 1] in a stack
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]

@@ -11,25 +11,25 @@ from lab.errors import require
 class Reference:
     """Known returns of an environment that results are compared with; None where unknown."""
 
-    id: str | None  # Gymnasium id that the returns belong to; they are ignored for any other
-    random_return: float | None  # mean return of uniformly random actions
-    solved: float | None  # 100-episode mean return at which it counts as solved
-    random_return_error: float | None = None  # standard error of random_return
+    id: str | None
+    random_return: float | None
+    solved: float | None
+    random_return_error: float | None = None
 
 
 @dataclass
 class EnvSpec:
     """One Gymnasium environment, how many of them a Session steps, and how."""
 
-    name: str  # short name, used in the name of a run
-    id: str  # Gymnasium id
-    num_envs: Count  # environments that a Session steps together
-    kwargs: dict[str, Any]  # arguments for the environment's constructor
+    name: str
+    id: str
+    num_envs: Count
+    kwargs: dict[str, Any]
     vectorization_mode: Literal["auto", "native", "sync", "async"]
     restore: Literal["auto", "pickle", "replay", "reset"]
-    normalize_observations: bool  # whether to scale observations by their running mean and deviation
-    normalize_rewards: bool  # whether to scale rewards by the running deviation of the discounted return
-    normalize_clip: Positive  # bound on normalized observations and rewards, in deviations
+    normalize_observations: bool
+    normalize_rewards: bool
+    normalize_clip: Positive
     reference: Reference
     isolate_rng: Literal["auto", "always", "never"] = "auto"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
 from lab.common.imports import torch
 from lab.common.text import format_bytes
-from lab.common.validation import Count, Fraction, Positive
+from lab.common.validation import Count, Scalar
 from lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -23,16 +24,19 @@ UNBOUNDED = 1e38  # bounds from here on are those of a type, not of an observati
 
 @dataclass
 class ReplaySpec:
-    """Settings of a replay memory."""
+    """Settings of a replay memory, which conf/algo/dqn.yaml explains.
 
-    size: Count  # transitions kept, the newest ones
-    dtype: Literal["float32", "float16"]  # of numbers in observations; images in bytes stay bytes
-    combined: bool  # whether each minibatch holds the newest transition (Zhang & Sutton 2017)
-    prioritized: bool  # whether transitions are drawn in proportion to their priority (Schaul et al. 2016)
-    alpha: Fraction  # prioritized: exponent of priorities, from 0 (uniform) to 1
-    beta: Fraction  # prioritized: exponent of importance weights, from 0 (no correction) to 1
-    beta_final: Fraction  # prioritized: beta at the end of training
-    eps: Positive  # prioritized: added to errors, so that every transition can be drawn again
+    `combined`: Zhang & Sutton 2017; priorities: Schaul et al. 2016.
+    """
+
+    size: Count
+    dtype: Literal["float32", "float16"]
+    combined: bool
+    prioritized: bool
+    alpha: Annotated[Scalar, Ge(0), Le(1)]
+    beta: Annotated[Scalar, Ge(0), Le(1)]
+    beta_final: Annotated[Scalar, Ge(0), Le(1)]
+    eps: Annotated[Scalar, Gt(0)]
 
     def check_observations(self, key: str, observations: Box, env: str) -> None:
         """Raise LabError for observations that `dtype` cannot hold; `key` is the name of the group."""

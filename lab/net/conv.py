@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 class Convolutional(Net):
     """Base of networks that process images; fully connected layers follow the convolutions."""
 
-    channels: Literal["auto", "first", "last"]  # axis of an image's channels; auto: the smaller one, last if equal
-    filters: list[Count]  # output channels of each layer or section
-    hidden: list[Count]  # width of each fully connected layer after them
+    channels: Literal["auto", "first", "last"]
+    filters: list[Count]
+    hidden: list[Count]
     activation: ActivationName
-    gain: float  # gain of the orthogonal initialization of all hidden layers
+    gain: float
 
     def check(self) -> None:
         require(bool(self.filters), "net.filters", self.filters, "a list of one or more numbers")
@@ -80,8 +80,8 @@ class Convolutional(Net):
 class NatureCNN(Convolutional):
     """Convolutions without padding, as in Mnih et al. 2015 ("Human-level control", Methods)."""
 
-    kernels: list[Count]  # width and height of each layer's window, in pixels
-    strides: list[Count]  # step of each layer's window, in pixels
+    kernels: list[Count]
+    strides: list[Count]
 
     def check(self) -> None:
         super().check()
@@ -113,7 +113,7 @@ class ImpalaCNN(Convolutional):
     With three sections of two blocks and one fully connected layer it is the paper's deep network.
     """
 
-    blocks: Natural  # residual blocks of two layers in each section
+    blocks: Natural
 
     def size(self, pixels: int) -> int:
         for _ in self.filters:

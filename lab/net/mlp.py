@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class MLP(Net):
     """Fully connected layers."""
 
-    hidden: list[Count]  # width of each hidden layer
+    hidden: list[Count]
     activation: ActivationName
-    gain: float  # gain of the orthogonal initialization of hidden layers
+    gain: float
     norm: NormName
 
     @property

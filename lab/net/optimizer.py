@@ -13,8 +13,9 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Lt
 
 from lab.common.imports import import_class, torch
+from lab.common.validation import Scalar
 from lab.errors import LabError, require, require_one_of
-from lab.net.schedule import Scalar, TorchSchedule, check_schedule
+from lab.net.schedule import TorchSchedule, check_schedule
 
 NAMES = ("adam", "rmsprop", "sgd")
 TINY = 1e-30  # in place of 0 before the first step
@@ -22,18 +23,18 @@ TINY = 1e-30  # in place of 0 before the first step
 
 @dataclass
 class OptimizerSpec:
-    """Which optimizer a learner uses, its learning rate and its constants."""
+    """Which optimizer a learner uses, its learning rate and its constants; conf/algo/*.yaml explain each key."""
 
-    name: str  # one of NAMES, or the path of a class, as torch.optim.RAdam
-    lr: Annotated[Scalar, Gt(0)]  # learning rate
-    lr_schedule: str  # how it changes: one of schedule.NAMES, or the path of one of torch's, stepped in learning calls
-    lr_final: Annotated[Scalar, Ge(0)]  # learning rate at the end of the schedule
-    max_grad_norm: Annotated[Scalar, Gt(0)] | None  # bound on the norm of a Session's gradient, None for no bound
-    beta1: Annotated[Scalar, Ge(0), Lt(1)]  # decay of the mean of gradients (adam), momentum (rmsprop, sgd)
-    beta2: Annotated[Scalar, Ge(0), Lt(1)]  # decay of the mean of squared gradients (adam, rmsprop)
-    eps: Annotated[Scalar, Gt(0)]  # added to the root of that mean (adam, rmsprop)
-    lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict)  # of a schedule of torch: constructor arguments
-    kwargs: dict[str, Any] = field(default_factory=dict)  # of a class of torch: constructor arguments
+    name: str
+    lr: Annotated[Scalar, Gt(0)]
+    lr_schedule: str
+    lr_final: Annotated[Scalar, Ge(0)]
+    max_grad_norm: Annotated[Scalar, Gt(0)] | None
+    beta1: Annotated[Scalar, Ge(0), Lt(1)]
+    beta2: Annotated[Scalar, Ge(0), Lt(1)]
+    eps: Annotated[Scalar, Gt(0)]
+    lr_schedule_kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_path(self) -> bool:

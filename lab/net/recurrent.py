@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 class Recurrent(Net):
     """Fully connected layers, then a recurrent cell. Algorithms that give extra numbers refuse such networks."""
 
-    hidden: list[Count]  # width of each fully connected layer before the cell
-    activation: ActivationName  # of these layers
-    size: Annotated[int, Ge(2)]  # numbers of the cell's output, and of its state (twice as many for an LSTM)
-    burn_in: Natural  # steps at the start of each horizon that only update the state and are not learned from
-    gain: float  # gain of the orthogonal initialization of hidden layers
+    hidden: list[Count]
+    activation: ActivationName
+    size: Annotated[int, Ge(2)]
+    burn_in: Natural
+    gain: float
 
     recurrent: ClassVar[bool] = True
 

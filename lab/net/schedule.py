@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lab.common.imports import import_class, torch
+from lab.common.validation import Scalar
 from lab.errors import LabError, require, require_one_of
-
-if TYPE_CHECKING:
-    Scalar = float | torch.Tensor
-else:
-    Scalar = float  # a number in a Session's config, which becomes a vector [S, 1] in a stack
 
 NAMES = ("constant", "linear", "exponential", "cosine")
 
