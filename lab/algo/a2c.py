@@ -77,7 +77,7 @@ class A2C(OnPolicy):
         losses = {
             "policy_loss": -log_prob * advantage,
             "value_loss": 0.5 * (value - returns).square(),
-            "entropy_loss": -policy.entropy(),
+            "entropy": policy.entropy(),
         }
         entropy_coef = self.update_schedules(fraction_done)
         active = self.active * has_samples(weights)

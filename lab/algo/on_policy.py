@@ -127,7 +127,7 @@ class OnPolicy(Algorithm):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
             (output,), carry = self.network.step(observation, carry, "policy")
-            policy: Distribution = self.head(output)
+            policy = self.head.forward(output)
             return policy.mode() if noise is None else policy.sample(noise), carry
 
     def network_inputs(self, rollout: Rollout, states: int) -> dict[str, torch.Tensor]:
@@ -151,19 +151,19 @@ class OnPolicy(Algorithm):
     def forward(self, inputs: dict[str, torch.Tensor], *outputs: str) -> tuple[torch.Tensor, ...]:
         """Return named outputs of the network, [S, B, size], for what `network_inputs` returned."""
         if not self.carry_size:
-            return self.network(inputs["observation"], *outputs)
+            return self.network.forward(inputs["observation"], *outputs)
         return self.network.unroll(inputs["observation"], inputs["carry"], inputs["begins"], *outputs)
 
     def policy(self, inputs: dict[str, torch.Tensor]) -> Distribution:
         """Return the distributions of actions for what `network_inputs` returned."""
-        return self.head(self.forward(inputs, "policy")[0])
+        return self.head.forward(self.forward(inputs, "policy")[0])
 
     def policy_and_value(self, inputs: dict[str, torch.Tensor]) -> tuple[Distribution, torch.Tensor]:
         """Return the distributions of actions and the values [S, B] for what `network_inputs` returned."""
         if not self.has_value:
             return self.policy(inputs), torch.zeros(inputs["observation"].shape[:2], device=self.active.device)
         policy, value = self.forward(inputs, "policy", "value")
-        return self.head(policy), value.squeeze(-1)
+        return self.head.forward(policy), value.squeeze(-1)
 
     def values(self, rollout: Rollout) -> torch.Tensor:
         """Return the values of every state of a rollout, [T + 1, S, E], without gradients."""
@@ -194,10 +194,10 @@ class OnPolicy(Algorithm):
     def step(
         self, losses: dict[str, torch.Tensor], weights: torch.Tensor, mask: torch.Tensor, entropy_coef: torch.Tensor
     ) -> torch.Tensor:
-        """Take an optimizer step on policy_loss + value_coef * value_loss + entropy_coef * entropy_loss.
+        """Take an optimizer step on policy_loss + value_coef * value_loss - entropy_coef * entropy.
 
         Args:
-            losses: the three losses of every sample by name, [S, B].
+            losses: these two losses and the entropy of every sample by name, [S, B].
             weights: weights of the samples, [S, B].
             mask: 1 for Sessions that take this step, 0 for others, [S, 1].
             entropy_coef: [S, 1].
@@ -205,7 +205,8 @@ class OnPolicy(Algorithm):
         Returns:
             The norm of each Session's gradient before clipping, [S].
         """
-        total = losses["policy_loss"] + self.value_coef * losses["value_loss"] + entropy_coef * losses["entropy_loss"]
+        total = torch.addcmul(losses["policy_loss"], torch.as_tensor(self.value_coef), losses["value_loss"])
+        total = torch.addcmul(total, entropy_coef, losses["entropy"], value=-1)
         return self.learners["agent"].step(total, weights, mask)
 
     def loss_metrics(
@@ -214,7 +215,7 @@ class OnPolicy(Algorithm):
         """Return the metrics [S] of a step's losses."""
         metrics = {name: weighted_mean(loss.detach(), weights) for name, loss in losses.items()}
         return metrics | {
-            "entropy": -metrics["entropy_loss"],
+            "entropy_loss": -metrics["entropy"],
             "learning_rate": self.learning_rate[:, 0],
             "ent_coef": entropy_coef[:, 0],
         }

@@ -64,7 +64,7 @@ class PPO(OnPolicy):
     def learn(
         self, rollout: Rollout, streams: list[Streams], fraction_done: float, diagnose: bool
     ) -> dict[str, torch.Tensor]:
-        from lab.memory.rollout import minibatches
+        from lab.memory.rollout import minibatches, shuffle
 
         value = self.values(rollout)
         advantage = gae(rollout.reward, self.discount(rollout), value, rollout.truncated, self.gae_lambda)
@@ -74,12 +74,14 @@ class PPO(OnPolicy):
             "action": self.flatten_time(rollout.action),
             "advantage": self.flatten_time(advantage),
             "returns": self.flatten_time(advantage + value[:-1]),
-            "value": self.flatten_time(value[:-1]),
             "mask": self.flatten_time(self.mask_burn_in(rollout.valid)),
         }
+        old_value = self.flatten_time(value[:-1])
+        if self.clip_range_vf is not None:
+            samples["value"] = old_value
         with torch.no_grad():
             samples["log_prob"] = self.policy(inputs).log_prob(samples["action"])
-        stack, size = samples["value"].shape
+        stack, size = old_value.shape
         count = size // self.batch_size
         units = size // self.horizon if self.carry_size else size  # recurrent networks need whole sequences
 
@@ -90,12 +92,11 @@ class PPO(OnPolicy):
         for epoch, order in enumerate(draw_orders(streams, self.epochs, units).to(value.device)):
             is_last = epoch == self.epochs - 1
             kl = torch.zeros(stack, device=value.device)
-            for index, batch in enumerate(minibatches(samples, order, count)):
-                weights = sample_weights(batch["mask"])
-                losses, log_ratio = self.losses(batch, weights)
+            for index, batch in enumerate(minibatches(self.prepare(shuffle(samples, order, count)))):
+                weights, mask = batch["weights"], learning * batch["has_samples"]
+                losses, log_ratio = self.losses(batch)
                 if self.problems is not None and epoch == index == 0:
                     self.problems |= ratio_problems(log_ratio.exp(), learning)
-                mask = learning * has_samples(weights)
                 norm = self.step(losses, weights, mask, entropy_coef)
                 steps = steps + mask[:, 0]
                 if self.target_kl is not None or is_last:
@@ -112,34 +113,45 @@ class PPO(OnPolicy):
         metrics |= {
             "steps": steps,
             "approx_kl": kl,
-            "explained_variance": explained_variance(samples["value"], samples["returns"], weights),
+            "explained_variance": explained_variance(old_value, samples["returns"], weights),
         }
         return metrics | self.imitate(rollout, value, streams, fraction_done, steps)
 
-    def losses(
-        self, batch: dict[str, torch.Tensor], weights: torch.Tensor
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def prepare(self, batches: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Add to all minibatches of an epoch what does not depend on the network, at once as it is faster."""
+        weights, advantage = sample_weights(batches["mask"]), batches["advantage"]
+        if self.normalize_advantage:
+            advantage = normalize(advantage, weights)
+        epsilon = torch.as_tensor(self.clip_range).unsqueeze(-1)
+        # Of r A and clip(r, ...) A the smaller is that of r A and this, as A is constant.
+        bound = torch.where(advantage > 0, 1 + epsilon, 1 - epsilon) * advantage
+        return batches | {
+            "weights": weights,
+            "has_samples": has_samples(weights),
+            "cost": -advantage,
+            "least_loss": -bound,
+        }
+
+    def losses(self, batch: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return the losses of a minibatch by name, and the log-ratio of the new policy to the old, [S, B] each.
 
         With the ratio r = pi(a|s) / pi_old(a|s), the policy loss is -min(r A, clip(r, 1 - epsilon, 1 + epsilon) A)
         (equation 7) and the value loss 1/2 (V(s) - R)^2. With `clip_range_vf` it is the larger of this one and that of
         the value clipped around the old one.
         """
-        advantage, returns = batch["advantage"], batch["returns"]
-        if self.normalize_advantage:
-            advantage = normalize(advantage, weights)
+        from torch.nn import functional
+
+        returns = batch["returns"]
         policy, value = self.policy_and_value(batch)
         log_ratio = policy.log_prob(batch["action"]) - batch["log_prob"]
-        ratio = log_ratio.exp()
-        epsilon = torch.as_tensor(self.clip_range)
-        value_loss = (value - returns).square()
+        value_loss = functional.mse_loss(value, returns, reduction="none")
         if self.clip_range_vf is not None:
             bound = torch.as_tensor(self.clip_range_vf)
             clipped = batch["value"] + (value - batch["value"]).clamp(-bound, bound)
             value_loss = torch.maximum(value_loss, (clipped - returns).square())
         losses = {
-            "policy_loss": -torch.minimum(ratio * advantage, ratio.clamp(1 - epsilon, 1 + epsilon) * advantage),
+            "policy_loss": torch.maximum(log_ratio.exp() * batch["cost"], batch["least_loss"]),
             "value_loss": 0.5 * value_loss,
-            "entropy_loss": -policy.entropy(),
+            "entropy": policy.entropy(),
         }
         return losses, log_ratio.detach()

@@ -98,7 +98,7 @@ class REINFORCE(OnPolicy):
         losses = {
             "policy_loss": -log_prob * advantage,
             "value_loss": 0.5 * (value - returns).square() if self.baseline else torch.zeros_like(value),
-            "entropy_loss": -entropy,
+            "entropy": entropy,
         }
         active = self.active * has_samples(weights)
         norm = self.step(losses, weights, active, entropy_coef)

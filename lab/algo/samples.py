@@ -16,7 +16,7 @@ def sample_weights(mask: torch.Tensor) -> torch.Tensor:
 
 def has_samples(weights: torch.Tensor) -> torch.Tensor:
     """Return 1 for Sessions with a sample of weight above 0, 0 for others: [S, 1] of weights [S, B]."""
-    return (weights.sum(-1, keepdim=True) > 0).to(weights.dtype)
+    return weights.sum(-1, keepdim=True).sign_()
 
 
 def weighted_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

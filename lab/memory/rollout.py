@@ -104,8 +104,8 @@ def by_environment(steps: Tensor) -> Tensor:
     return steps.movedim(0, 2).flatten(1, 2).contiguous()
 
 
-def minibatches(samples: dict[str, Tensor], order: Tensor, count: int) -> Iterator[dict[str, Tensor]]:
-    """Shuffle samples, or whole sequences of them, and yield minibatches, tensors [S, N / count, ...] by name.
+def shuffle(samples: dict[str, Tensor], order: Tensor, count: int) -> dict[str, Tensor]:
+    """Shuffle samples, or whole sequences of them, into minibatches: tensors [S, count, N / count, ...] by name.
 
     Args:
         samples: tensors [S, N, ...] by name; N may differ, if each is a multiple of U.
@@ -114,10 +114,15 @@ def minibatches(samples: dict[str, Tensor], order: Tensor, count: int) -> Iterat
     """
     stack, units = order.shape
     rows = (order + torch.arange(stack, device=order.device).unsqueeze(1) * units).flatten()
-    parts = {}
+    batches = {}
     for name, value in samples.items():
         number, shape = value.shape[1], value.shape[2:]
         flat = value.flatten(0, 1) if number == units else value.view(stack * units, number // units, *shape)
-        parts[name] = flat.index_select(0, rows).view(stack, count, number // count, *shape).unbind(1)
-    for index in range(count):
-        yield {name: part[index] for name, part in parts.items()}
+        batches[name] = flat.index_select(0, rows).view(stack, count, number // count, *shape)
+    return batches
+
+
+def minibatches(batches: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Yield the minibatches that `shuffle` returned, one at a time: tensors [S, N / count, ...] by name."""
+    for parts in zip(*(value.unbind(1) for value in batches.values()), strict=True):
+        yield dict(zip(batches, parts, strict=True))
