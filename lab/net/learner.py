@@ -27,6 +27,8 @@ class Learner:
         """Take over the parameters of a module, each [S, ...], and move it to the device."""
         self.spec, self.parameters = spec, Parameters(module.to(device))
         self.lr: torch.Tensor = self.parameters.values.new_zeros(len(self.parameters.values), 1) + spec.lr
+        self.max_grad_norm = None if spec.max_grad_norm is None else torch.zeros_like(self.lr) + spec.max_grad_norm
+        self._gradient_bits = self.parameters.gradients.view(torch.int32)
         path, kwargs = spec.lr_schedule, spec.lr_schedule_kwargs
         self.schedule = TorchSchedule("algo.optimizer.lr_schedule", path, kwargs, self.lr) if "." in path else None
         kind = TorchOptimizers if spec.is_path else Optimizer
@@ -56,10 +58,10 @@ class Learner:
         """
         self.parameters.backward(losses, sample_weights)
         gradients = self.parameters.gradients
-        gradients.view(torch.int32).bitwise_and_(-mask.int())  # 0 outside the mask, even in place of NaN
+        self._gradient_bits.bitwise_and_(-mask.int())  # 0 outside the mask, even in place of NaN
         norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
-        if self.spec.max_grad_norm is not None:
-            gradients.mul_((self.spec.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+        if self.max_grad_norm is not None:
+            gradients.mul_(self.max_grad_norm / torch.maximum(norm, self.max_grad_norm))
         before = self.parameters.values.clone() if self.problems is not None else None
         self.optimizer.step(gradients, self.lr, mask)
         if self.problems is not None and before is not None:

@@ -18,7 +18,7 @@ from lab.errors import LabError, require, require_one_of
 from lab.net.schedule import TorchSchedule, check_schedule
 
 NAMES = ("adam", "rmsprop", "sgd")
-TINY = 1e-30  # in place of 0 before the first step
+TINY = 1e-30  # in place of 0 before the first step, as a Session outside the mask is divided by it too
 
 
 @dataclass
@@ -75,13 +75,13 @@ class Optimizer:
         self._step = {"adam": self._adam, "rmsprop": self._rmsprop, "sgd": self._sgd}[spec.name]
         zero = values.new_zeros(len(values), 1)
         self.beta1, self.beta2, self.eps = zero + spec.beta1, zero + spec.beta2, zero + spec.eps
-        self.rates = 1 - torch.cat([self.beta1, self.beta2], 1)
+        self.rate1, self.rate2, self._one = 1 - self.beta1, 1 - self.beta2, torch.ones_like(zero)
         self._scratch = torch.empty_like(values)
         self.state: dict[str, torch.Tensor] = {"mean": torch.zeros_like(values)}
         if spec.name != "sgd":
             self.state["square"] = torch.zeros_like(values)
-        if spec.name == "adam":  # powers of both betas, by which the means are corrected
-            self.state["powers"] = torch.ones_like(self.rates)
+        if spec.name == "adam":  # 1 - beta1^t and 1 - beta2^t, by which the means are corrected
+            self.state |= {"correction1": zero + TINY, "correction2": zero + TINY}
 
     def step(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
         """Take one step.
@@ -95,17 +95,16 @@ class Optimizer:
             self._step(gradients, lr, mask)
 
     def _adam(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
-        mean, square, powers = self.state.values()
-        rates = self.rates * mask
-        powers.sub_(powers * rates)
-        rate1, rate2 = rates.split(1, 1)
-        correction1, correction2 = (1 - powers).clamp_(min=TINY).split(1, 1)
-        root = correction2.sqrt()
+        # Operations are few and in place: in small networks their number is what a step costs.
+        mean, square, correction1, correction2 = self.state.values()
+        rate1, rate2 = self.rate1 * mask, self.rate2 * mask
+        correction1.lerp_(self._one, rate1)
+        root = correction2.lerp_(self._one, rate2).sqrt()
         mean.lerp_(gradients, rate1)
         square.lerp_(torch.mul(gradients, gradients, out=self._scratch), rate2)
         update = torch.sqrt(square, out=self._scratch).add_(self.eps * root)
         torch.div(mean, update, out=update)
-        self.values.addcmul_(update, lr * mask * root / correction1, value=-1)
+        self.values.addcmul_(update, (lr * mask).mul_(root).div_(correction1), value=-1)
 
     def _rmsprop(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
         square = self.state["square"]
