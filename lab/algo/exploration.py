@@ -79,17 +79,15 @@ class ExplorationSpec:
             streams: each Session's random streams.
             fraction_done: fraction of the Session's frames that are done.
         """
-        drawn = []
-        for stream, value in zip(streams, self.scheduled_values(fraction_done), strict=True):
+        noise = np.zeros((shape[0], len(streams), shape[1], num_actions), np.float32)
+        for s, (stream, value) in enumerate(zip(streams, self.scheduled_values(fraction_done), strict=True)):
             if self.method == "boltzmann":
                 waits = np.maximum(stream.actions.standard_exponential((*shape, num_actions)), 1e-300)
-                drawn.append((-value * np.log(waits)).astype(np.float32))
+                noise[:, s] = -value * np.log(waits)
                 continue
-            noise = np.zeros((*shape, num_actions), np.float32)
             uniform = stream.actions.random(shape)
-            explores = (uniform < value).nonzero()
-            if len(explores[0]):  # below the probability, uniform / value is again uniform between 0 and 1
-                action = np.minimum((uniform[explores] * (num_actions / value)).astype(np.int64), num_actions - 1)
-                noise[(*explores, action)] = np.inf
-            drawn.append(noise)
-        return torch.from_numpy(np.stack(drawn, 1))
+            step, env = (uniform < value).nonzero()
+            if len(step):  # below the probability, uniform / value is again uniform between 0 and 1
+                action = np.minimum((uniform[step, env] * (num_actions / value)).astype(np.int64), num_actions - 1)
+                noise[step, s, env, action] = np.inf
+        return torch.from_numpy(noise)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -71,11 +70,10 @@ class ValueBased(Algorithm):
             outputs.append(Output("value", max(num_atoms, 1), ones, noisy))
         return net.build(spaces.observation, outputs, [stream.initialization for stream in streams])
 
-    def action_outputs(
-        self, network: Callable[..., tuple[torch.Tensor, ...]], observation: torch.Tensor
-    ) -> torch.Tensor:
+    def action_outputs(self, network: StackedNetwork, observation: torch.Tensor) -> torch.Tensor:
         """Return a network's outputs for all actions, of observations [S, B, ...]."""
-        outputs = network(observation, "advantage", "value") if self.dueling else network(observation, "advantage")
+        names = ("advantage", "value") if self.dueling else ("advantage",)
+        outputs = network.forward(observation, *names)
         if self.num_atoms:
             outputs = tuple(output.unflatten(-1, (-1, self.num_atoms)) for output in outputs)
         if not self.dueling:
@@ -157,7 +155,7 @@ class OnPolicyValueBased(ValueBased):
             streams: each Session's random streams.
             fraction_done: fraction of the Session's frames that are done.
         """
-        from lab.memory.rollout import by_session, minibatches
+        from lab.memory.rollout import by_session, minibatches, shuffle
 
         samples = {
             "observation": by_session(rollout.observation[:-1]),
@@ -170,8 +168,10 @@ class OnPolicyValueBased(ValueBased):
         self.update_learning_rates(fraction_done)
         totals: dict[str, torch.Tensor] = {}
         for order in draw_orders(streams, self.epochs, size).to(returns.device):
-            for batch in minibatches(samples, order, count):
-                weights = sample_weights(batch["mask"])
+            batches = shuffle(samples, order, count)
+            batches["weights"] = sample_weights(batches["mask"])
+            for batch in minibatches(batches):
+                weights = batch["weights"]
                 value = gather_actions(self.q_values(batch["observation"]), batch["action"])
                 error = value - batch["returns"]
                 loss = 0.5 * error.square()

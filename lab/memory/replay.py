@@ -210,18 +210,20 @@ class Replay:
         weight = valid / valid.sum(-1, keepdim=True).clamp_(min=1.0)
         if self._tree:
             weight = weight * torch.from_numpy(self._importance_weights(position, progress)).to(self.device)
+        next_position = (position + length * self.num_envs) % ring
+        observation, next_observation = self._observations(np.stack([position, next_position]), statistics).unbind(0)
         return Batch(
-            observation=self._observations(index, statistics),
+            observation=observation,
             action=self._gather(self._action, index),
             reward=reward,
             discount=discount,
-            next_observation=self._observations(self._to_index((position + length * self.num_envs) % ring), statistics),
+            next_observation=next_observation,
             weight=weight,
             index=position,
         )
 
     def _to_index(self, position: np.ndarray) -> torch.Tensor:
-        """Return the rows [S, B] of positions [S, B] in rings whose first three axes are flattened."""
+        """Return the rows [..., S, B] of positions [..., S, B] in rings whose first three axes are flattened."""
         return torch.from_numpy(position + self._offsets).to(self.device)
 
     @staticmethod
@@ -229,8 +231,8 @@ class Replay:
         rows = ring.view(-1, *ring.shape[3:]).index_select(0, index.view(-1)).view(*index.shape, *ring.shape[3:])
         return rows.float() if rows.dtype == torch.float16 else rows
 
-    def _observations(self, index: torch.Tensor, statistics: Statistics | None) -> torch.Tensor:
-        raw = self._gather(self._observation, index)
+    def _observations(self, position: np.ndarray, statistics: Statistics | None) -> torch.Tensor:
+        raw = self._gather(self._observation, self._to_index(position))
         return statistics.normalize_observations(raw) if statistics else raw
 
     def _normalize_rewards(self, reward: torch.Tensor, statistics: Statistics) -> torch.Tensor:

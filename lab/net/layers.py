@@ -38,7 +38,8 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(rngs), 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.product(x, self.weight, self.bias)
+        parameters: Any = self._parameters  # as attributes of a module they take as long to read as to multiply
+        return self.product(x, parameters["weight"], parameters["bias"])
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return x times a weight, stored in the layout of this layer, plus a bias."""

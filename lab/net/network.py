@@ -34,15 +34,15 @@ class StackedNetwork(nn.Module):
         features: dict[nn.Module, Tensor] = {}
         results = []
         for output in outputs:
-            trunk, head = self._parts[output]
+            trunk, head = self._parts[output]  # called without hooks, which take as long as a small layer
             if trunk not in features:
-                features[trunk] = trunk(x, extra)
-            results.append(head(features[trunk]))
+                features[trunk] = trunk.forward(x, extra)
+            results.append(head.forward(features[trunk]))
         return tuple(results)
 
     def step(self, x: Tensor, carry: Tensor, *outputs: str) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the named outputs [S, E, size] of one environment step, and the new carry [S, E, K]."""
-        return self(x, *outputs), carry
+        return self.forward(x, *outputs), carry
 
     def unroll(self, x: Tensor, carry: Tensor, begins: Tensor, *outputs: str) -> tuple[Tensor, ...]:
         """Compute named outputs for M sequences of T steps, laid out one after the other.

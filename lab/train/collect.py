@@ -57,14 +57,14 @@ class Collector:
         """Take a horizon of steps in every Session that has not failed; `heartbeat` is called after each step."""
         agent, algorithm = self.agent, self.agent.algorithm
         noise = algorithm.draw_noise(self.horizon, self.num_envs, agent.streams, self.frame / agent.spec.frames)
-        noise = noise.to(agent.device)
+        noises = noise.to(agent.device).unbind(0)
         self._raw[0] = self._raw[-1]
-        raw = torch.from_numpy(self._raw)
+        raw = torch.from_numpy(self._raw).unbind(0)
         observations, actions, carry = [], [], self._carry
         watch = RngWatch(self._shared_rngs)
         for t in range(self.horizon):
             observations.append(agent.normalize(raw[t]))
-            action, self._carry = algorithm.act(observations[t], noise[t], self._carry)
+            action, self._carry = algorithm.act(observations[t], noises[t], self._carry)
             actions.append(action)
             self._step(t, action.cpu().numpy())
             if algorithm.carry_size:  # after an autoreset step, the next one is the first of an episode

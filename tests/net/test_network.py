@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import torch
 from gymnasium.spaces import Box
@@ -33,10 +35,9 @@ def test_a_shared_trunk_is_one_and_is_computed_once() -> None:
     network, parameters = build(shared=True)
     assert network.trunks["policy"] is network.trunks["value"]
     assert len(parameters.leaves) == 4 + 4
-    calls = []
-    network.trunks["policy"].register_forward_hook(lambda *_: calls.append(1))
-    network(torch.randn(3, 7, 4), "policy", "value")
-    assert len(calls) == 1
+    with patch.object(network.trunks["policy"], "forward", wraps=network.trunks["policy"].forward) as forward:
+        network(torch.randn(3, 7, 4), "policy", "value")
+    forward.assert_called_once()
     assert len(build(shared=False)[1].leaves) == 8 + 4
 
 
