@@ -44,9 +44,7 @@ def test_it_learns_to_look(tmp_path: Path, algo: str) -> None:
 
 
 @pytest.mark.law
-@pytest.mark.parametrize(
-    ("algo", "net"), [("ppo", "plain"), pytest.param("ppo", "residual", marks=SLOW), ("dqn", "plain")]
-)
+@pytest.mark.parametrize(("algo", "net"), [("ppo", "plain"), ("ppo", "residual"), ("dqn", "plain")])
 def test_law_1_alone_is_as_in_a_stack(tmp_path: Path, algo: str, net: str) -> None:
     alone = train(tmp_path / "alone", *overrides(algo, net), "frames=768", "seed=2")
     stacked = train(tmp_path / "stacked", *overrides(algo, net), "frames=768", "seed=[0,1,2,3]")

@@ -52,7 +52,9 @@ class StackedModule(nn.Module):
         parameters = {name: value.unbind(0) for name, value in self.module.named_parameters()}
         buffers = dict(self.module.named_buffers())
         features = []
-        for s, observations in enumerate(scale_images(x).unbind(0)):
+        for s, own_inputs in enumerate(x.unbind(0)):
+            # Convolutions round by strides and alignment, in which a slice may differ from a tensor of its own (law 1).
+            observations = scale_images(own_inputs).clone(memory_format=torch.contiguous_format)
             if seeds:
                 torch.default_generator.manual_seed(seeds[s])  # torch.manual_seed takes a hundred times as long
                 if x.is_cuda:
