@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, fields, is_dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from annotated_types import Ge, Le
@@ -179,8 +180,8 @@ class Algorithm:
 
     def is_finite(self) -> list[bool]:
         """Return for each Session whether all parameters that it learns are finite."""
-        sums = sum(learner.parameters.values.sum(1) for learner in self.learners.values())
-        return [math.isfinite(total) for total in torch.as_tensor(sums).tolist()]
+        sums = reduce(torch.add, (learner.parameters.values.sum(1) for learner in self.learners.values()))
+        return [math.isfinite(total) for total in sums.tolist()]
 
     def weights(self, index: int) -> dict[str, torch.Tensor]:
         """Return copies of all parameters of one Session by name, on the CPU."""

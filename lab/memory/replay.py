@@ -138,16 +138,18 @@ class Replay:
 
     def _write(self, rollout: Rollout) -> None:
         start = self.count % self.ring_length
-        slots = slice(start, start + self.horizon)
         raw = rollout.raw or rollout
         observation = raw.observation
         if self._observation.dtype == torch.float16:
             observation = observation.clamp(-FLOAT16_MAX, FLOAT16_MAX)
         observation = observation.to(self._observation.dtype)
         scalars = torch.stack([raw.reward, 1 - rollout.terminated, rollout.done, rollout.valid], -1)
-        self._observation[:, slots] = observation[:-1].transpose(0, 1)
-        self._action[:, slots] = rollout.action.transpose(0, 1)
-        self._scalars[:, slots] = scalars.transpose(0, 1)
+        for ring, steps in (
+            (self._observation, observation[:-1]),
+            (self._action, rollout.action),
+            (self._scalars, scalars),
+        ):
+            ring.narrow(1, start, self.horizon).copy_(steps.transpose(0, 1))
         self.count += self.horizon
         self._observation[:, self.count % self.ring_length] = observation[-1]
 
@@ -194,15 +196,14 @@ class Replay:
         """
         batch = uniforms.shape[1]
         ring = self.ring_length * self.num_envs
-        newest_env = (uniforms[:, -1] * self.num_envs).astype(np.int64)
         if self._tree:
             position = self._tree.find((np.arange(batch) + uniforms) / batch)
             if self.spec.combined:
-                position[:, -1] = (self.count - self.n) % self.ring_length * self.num_envs + newest_env
+                position[:, -1] = (self.count - self.n) % self.ring_length * self.num_envs + self._draw_env(uniforms)
         else:
             drawn = (uniforms * self.num_available).astype(np.int64)
             if self.spec.combined:
-                drawn[:, -1] = self.num_available - self.num_envs + newest_env
+                drawn[:, -1] = self.num_available - self.num_envs + self._draw_env(uniforms)
             oldest = self.count - self.num_available // self.num_envs - (self.n - 1)
             position = (oldest * self.num_envs + drawn) % ring
         index = self._to_index(position)
@@ -221,6 +222,10 @@ class Replay:
             weight=weight,
             index=position,
         )
+
+    def _draw_env(self, uniforms: np.ndarray) -> np.ndarray:
+        """Return the environment [S] whose newest transition is the last of a minibatch (`combined`)."""
+        return (uniforms[:, -1] * self.num_envs).astype(np.int64)
 
     def _to_index(self, position: np.ndarray) -> torch.Tensor:
         """Return the rows [..., S, B] of positions [..., S, B] in rings whose first three axes are flattened."""

@@ -86,16 +86,15 @@ class Collector:
             reward = np.stack(scaled, 1)
         agent.update_moments(self._raw[:-1], valid)
 
-        def to_tensor(values: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(values.astype(np.float32)).to(agent.device)
-
+        columns = np.array([reward, self._terminated, self._truncated & ~self._terminated, valid], np.float32)
+        rewards, terminated, truncated, valid_steps = torch.from_numpy(columns).to(agent.device).unbind(0)
         return Rollout(
             observation=torch.stack(observations),
             action=torch.stack(actions),
-            reward=to_tensor(reward),
-            terminated=to_tensor(self._terminated),
-            truncated=to_tensor(self._truncated & ~self._terminated),
-            valid=to_tensor(valid),
+            reward=rewards,
+            terminated=terminated,
+            truncated=truncated,
+            valid=valid_steps,
             carry=carry,
             raw=self._copy_raw(),
         )
