@@ -2,10 +2,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 import lab  # noqa: F401 - before the first matrix product, for what it asks of the library that makes them
 
 torch.set_num_threads(1)
+settings.register_profile("lab", deadline=None)  # tests run beside others, on machines of any speed
+settings.load_profile("lab")
 
 
 @pytest.fixture(autouse=True)

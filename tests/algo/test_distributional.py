@@ -17,7 +17,7 @@ def test_a_projection_by_hand() -> None:
     assert actual.flatten().tolist() == pytest.approx([0.0, 0.0, 1.0])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(2, 9), st.integers(0, 2**32 - 1))
 def test_a_projection_is_as_the_paper_says(atoms: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -45,7 +45,7 @@ def test_a_quantile_loss_by_hand() -> None:
     assert float(quantile_huber(torch.tensor([[[1.0]]]), torch.tensor([[[-2.0]]]))) == pytest.approx(0.5 * 2.5)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**32 - 1))
 def test_a_quantile_loss_is_as_the_paper_says(number: int, targets: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

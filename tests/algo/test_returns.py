@@ -61,7 +61,7 @@ def test_completed_by_hand() -> None:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=12), st.integers(1, 12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_completed_agrees_with_the_slow_reference(done: list[bool], newest: int) -> None:
     slow = []
     for t in range(len(done)):
@@ -115,7 +115,7 @@ def histories(draw):
 
 
 @given(histories(), st.integers(1, 10))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_returns_agree_with_the_slow_reference(history, n) -> None:
     reward, ends, values, last, gamma, lambda_ = history
     terminated = [end == "terminated" for end in ends]

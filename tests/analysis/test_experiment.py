@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -110,7 +110,6 @@ def test_several_objectives_are_ranked_by_fronts() -> None:
     assert all(each.improvement is None for each in made.ranking)
 
 
-@settings(deadline=None)
 @given(arrays(float, st.tuples(st.integers(1, 12), st.just(2)), elements=st.integers(0, 4).map(float)))
 def test_a_front_is_what_nothing_left_dominates(values: np.ndarray) -> None:
     def dominated(row: np.ndarray, rows: np.ndarray) -> bool:

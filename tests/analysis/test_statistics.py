@@ -69,13 +69,13 @@ def test_degenerate_cases_by_hand() -> None:
     assert (low[0], high[0]) == (1.0, 2.0) and np.isnan([low[1], high[1]]).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(arrays(float, st.tuples(st.integers(1, 30), st.integers(1, 3)), elements=numbers))
 def test_the_interquartile_mean_is_the_trimmed_mean_of_scipy(values: np.ndarray) -> None:
     np.testing.assert_allclose(iqm(values, axis=0), trim_mean(values, 0.25, axis=0), rtol=1e-12, atol=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(several, st.randoms(use_true_random=False))
 def test_the_order_of_values_changes_no_bit(values: np.ndarray, random: object) -> None:
     other = values.copy()
@@ -86,7 +86,7 @@ def test_the_order_of_values_changes_no_bit(values: np.ndarray, random: object) 
     assert difference(values, values[::-1]) == difference(other, other)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(arrays(float, st.tuples(st.integers(0, 12), st.integers(1, 5)), elements=numbers))
 def test_columns_have_the_summaries_that_they_have_alone(values: np.ndarray) -> None:
     assert summarize_columns(values) == [summarize(column) for column in values.T]
@@ -104,7 +104,7 @@ def test_intervals_of_a_long_curve_of_many_seeds_fit_in_memory() -> None:
     assert peak < 150e6
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(several)
 def test_intervals_stay_within_the_values(values: np.ndarray) -> None:
     for name in ("mean", "median", "iqm"):
@@ -131,7 +131,7 @@ def test_the_probability_of_improvement_by_hand() -> None:
     assert apart == {"value": 1.0, "low": 1.0, "high": 1.0}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(few, few)
 def test_the_probability_of_improvement_counts_pairs(x: np.ndarray, y: np.ndarray) -> None:
     pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a in x for b in y]
@@ -143,7 +143,7 @@ def test_the_probability_of_improvement_counts_pairs(x: np.ndarray, y: np.ndarra
         assert 0 <= actual["low"] <= actual["high"] <= 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(few, few)
 def test_the_probability_of_improvement_knows_order_alone(x: np.ndarray, y: np.ndarray) -> None:
     assert probability_of_improvement(x, y) == probability_of_improvement(np.exp(x), np.exp(y))
@@ -170,7 +170,7 @@ def test_a_difference_by_hand() -> None:
     assert probability_of_improvement(x[:1], y) == {"value": 1.0, "low": None, "high": None}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(several, several)
 def test_a_difference_shifts_with_its_first_side(x: np.ndarray, y: np.ndarray) -> None:
     one, shifted = difference(x, y), difference(x + 1000.0, y)
@@ -178,13 +178,13 @@ def test_a_difference_shifts_with_its_first_side(x: np.ndarray, y: np.ndarray) -
         assert shifted[end] == pytest.approx(one[end] + 1000, rel=1e-9, abs=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(arrays(float, st.integers(1, 20), elements=numbers))
 def test_the_interquartile_mean_is_that_of_rliable(rliable: ModuleType, values: np.ndarray) -> None:
     assert iqm(values) == pytest.approx(rliable.metrics.aggregate_iqm(values[:, None]), rel=1e-12, abs=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(few, few)
 def test_the_probability_of_improvement_is_that_of_rliable(rliable: ModuleType, x: np.ndarray, y: np.ndarray) -> None:
     theirs = rliable.metrics.probability_of_improvement(x[:, None], y[:, None])

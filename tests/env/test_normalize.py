@@ -9,7 +9,7 @@ from lab.env.normalize import RewardScale, RunningMoments
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_moments_of_batches_equal_those_of_all_data(sizes: list[int]) -> None:
     data = np.random.default_rng(0).normal(3, 2, (sum(sizes), 2))
     moments = RunningMoments(2)

@@ -15,7 +15,7 @@ def reference(leaves: np.ndarray, uniform: float) -> int:
     return int(np.flatnonzero(leaves)[-1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=400), st.integers(0, 2**32 - 1))
 def test_draws_are_in_proportion_to_the_leaves(numbers: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)

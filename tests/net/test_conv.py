@@ -121,7 +121,7 @@ def test_extra_numbers_stand_behind_what_is_seen(kind: str) -> None:
 
 
 @given(st.integers(1, 40), st.lists(st.tuples(st.integers(1, 6), st.integers(1, 4)), min_size=1, max_size=3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_sizes_are_those_of_torchs_layers(pixels: int, layers: list[tuple[int, int]]) -> None:
     kernels, strides = [kernel for kernel, _ in layers], [stride for _, stride in layers]
     net = NatureCNN(**{**PLAIN, "filters": [1] * len(layers), "kernels": kernels, "strides": strides})

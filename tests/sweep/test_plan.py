@@ -39,7 +39,7 @@ def values(composer: Composer, *overrides: str) -> list[Any]:
     return [next(iter(point.hyperparameters.values())) for point in grid(composer, *overrides)[0]]
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(VALUES, VALUES)
 def test_recorded_values_are_those_of_the_spec(composer: Composer, one: Any, other: Any) -> None:
     points, note = grid(composer, f"+env.kwargs.a={quote_exactly(one)},{quote_exactly(other)}")
