@@ -207,7 +207,9 @@ def test_law_1_an_experiment_and_its_ranking_are_the_same_again(tmp_path: Path) 
     # Of a Trial alone, and with other code.
     trial = sweep / "trial-000"
     changed = tmp_path / "clone" / "lab" / "algo" / "on_policy.py"
-    changed.write_text(changed.read_text().replace("+ self.value_coef *", "+ 1.5 * self.value_coef *"))
+    before = changed.read_text()
+    changed.write_text(before.replace("torch.as_tensor(self.value_coef)", "1.5 * torch.as_tensor(self.value_coef)"))
+    assert changed.read_text() != before
     done = lab("rerun", str(trial), "out=other", "code=here", **there)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "0 of 3 Sessions are the same" in done.stdout
