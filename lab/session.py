@@ -22,7 +22,7 @@ from lab.run.lock import LOCK_SECONDS
 from lab.run.provenance import collect, command_line
 from lab.run.schemas import SPEC
 from lab.run.status import RECOVERED
-from lab.spec import Spec, differences
+from lab.spec import Spec, require_same_spec
 from lab.train.lockstep import group_in_lockstep
 from lab.train.record import Record
 from lab.train.stack import Stack
@@ -103,26 +103,25 @@ def acquire_all(directories: list[RunDir], specs: list[Spec], patience: float) -
         for directory, spec in zip(directories, specs, strict=True):
             directory.acquire(patience)
             acquired.append(directory)
-            require_same_spec(directory, spec)
+            require_resumable(directory, spec)
     except BaseException:
         for directory in acquired:
             directory.release(undo=True)
         raise
 
 
-def require_same_spec(directory: RunDir, spec: Spec) -> None:
+def require_resumable(directory: RunDir, spec: Spec) -> None:
     """Raise LabError if the directory holds a Session of another spec, or one whose spec cannot be read."""
     advice = "Choose another directory, or move this one away first."
     try:
-        changes = differences(read_yaml(directory.spec, SPEC), spec.to_dict())
+        recorded = read_yaml(directory.spec, SPEC)
     except FileNotFoundError as error:
         if directory.holds_results:
             raise LabError(f"{directory.spec} is missing, so what Session is there is not known. {advice}") from error
         return
     except LabError as error:
         raise LabError(f"{error} {advice}") from error
-    if changes:
-        raise LabError(f"{directory.path} holds a Session of another spec: {'; '.join(changes)}. {advice}")
+    require_same_spec(recorded, spec, directory.path, advice)
 
 
 def print_code_warnings(code: CodeSnapshot, resumed: Sequence[RunDir]) -> None:

@@ -190,6 +190,13 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
+def require_same_spec(recorded: dict[str, Any], spec: Spec, directory: Path, advice: str) -> None:
+    """Raise LabError if the spec recorded in a directory is another one; `advice` says what to do."""
+    changes = differences(recorded, spec.to_dict())
+    if changes:
+        raise LabError(f"{directory} holds a Session of another spec: {'; '.join(changes)}. {advice}")
+
+
 def read(config: DictConfig) -> list[Spec]:
     """Turn a composed config into one checked Spec for each seed that it names.
 

@@ -11,7 +11,7 @@ from lab.common.text import format_value
 from lab.errors import LabError
 from lab.launch.naming import select_for_all
 from lab.run.schemas import ENDED
-from lab.spec import Spec, differences
+from lab.spec import Spec, require_same_spec
 from lab.sweep.composer import Composer
 from lab.sweep.plan import SweepPlan, distinct_specs
 from lab.sweep.search import suggest_point
@@ -64,16 +64,12 @@ def refuse_other_spec(trial: Trial, specs: list[Spec]) -> None:
     for session, spec in zip(trial.sessions().values(), specs, strict=True):
         if session.spec.exists():
             try:
-                changed = differences(read_spec(session), spec.to_dict())
+                recorded = read_spec(session)
             except LabError:
                 if session.read_status()["state"] not in ENDED:
                     raise
                 continue  # analysis counts it as failed, and nothing is written there
-            if changed:
-                raise LabError(
-                    f"{session.path} holds a Session of another spec: {'; '.join(changed)}."
-                    " Choose another hydra.sweep.dir."
-                )
+            require_same_spec(recorded, spec, session.path, "Choose another hydra.sweep.dir.")
 
 
 def require_possible(objective: Objective, spec: Spec, rungs: int | None = None) -> None:

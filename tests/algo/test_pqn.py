@@ -10,7 +10,7 @@ from tests.algo.steps import E, T, forward_returns, horizon, minibatch_steps, pl
 from tests.helpers import lab, specs
 
 GAMMA, LR = 0.9, 1e-2
-WORDS = ("algo=pqn", "env=acrobot", f"algo.gamma={GAMMA}", f"algo.lr={LR}", "algo.optimizer.lr_schedule=constant")
+OVERRIDES = ("algo=pqn", "env=acrobot", f"algo.gamma={GAMMA}", f"algo.lr={LR}", "algo.optimizer.lr_schedule=constant")
 
 
 @pytest.mark.parametrize("lambda_", [0.0, 0.65])
@@ -23,7 +23,7 @@ def test_a_horizon_of_pqn(lambda_: float, epochs: int, batch_size: int) -> None:
         f"algo.batch_size={size}",
         "algo.optimizer.max_grad_norm=0.5",
     )
-    agent, rollout = horizon(*WORDS, *overrides)
+    agent, rollout = horizon(*OVERRIDES, *overrides)
     with torch.no_grad():
         next_value = plain(agent)(rollout.observation[1:, 0]).max(-1).values
     returns = forward_returns(rollout, next_value, GAMMA, lambda_)
@@ -35,7 +35,7 @@ def test_a_horizon_of_pqn(lambda_: float, epochs: int, batch_size: int) -> None:
 
 def test_values_are_those_of_the_network_before_the_first_step() -> None:
     agent, rollout = horizon(
-        *WORDS, "algo.batch_size=null", "algo.epochs=1", "algo.td_lambda=0.65", "algo.dueling=true"
+        *OVERRIDES, "algo.batch_size=null", "algo.epochs=1", "algo.td_lambda=0.65", "algo.dueling=true"
     )
     values = agent.algorithm.rollout_values(rollout)
     assert values.shape == (T + 1, 1, E, 3)
@@ -47,7 +47,7 @@ def test_values_are_those_of_the_network_before_the_first_step() -> None:
 
 
 def test_a_session_that_has_stopped_is_not_touched() -> None:
-    agent, rollout = horizon(*WORDS, "algo.batch_size=7")
+    agent, rollout = horizon(*OVERRIDES, "algo.batch_size=7")
     before = agent.algorithm.learners["q"].parameters.values.clone()
     agent.algorithm.active[0] = 0.0
     rollout.reward[:] = float("nan")

@@ -30,7 +30,7 @@ from tests.algo.off_policy import (
 from tests.helpers import specs
 
 TEMPERATURE, TEMPERATURE_LR, RATE, UPDATES = 0.4, 3e-2, 0.1, 4
-WORDS = (
+OVERRIDES = (
     f"algo.temperature={TEMPERATURE}", f"algo.temperature_lr={TEMPERATURE_LR}", f"algo.tau={RATE}",
     f"algo.gradient_steps={UPDATES}", "algo.policy_delay=2",
 )  # fmt: skip
@@ -85,7 +85,11 @@ class DiscreteActions:
 @pytest.mark.parametrize("learn_temperature", [True, False])
 @pytest.mark.parametrize(("env", "kind"), [("pendulum", BoxActions()), ("acrobot", DiscreteActions())])
 def test_learning_steps(env: str, kind: BoxActions | DiscreteActions, learn_temperature: bool) -> None:
-    overrides = [*WORDS, "algo.target_entropy_fraction=0.7", f"algo.learn_temperature={str(learn_temperature).lower()}"]
+    overrides = [
+        *OVERRIDES,
+        "algo.target_entropy_fraction=0.7",
+        f"algo.learn_temperature={str(learn_temperature).lower()}",
+    ]
     agent, rollout = make("sac", env, *overrides)
     parts = plain_parts(agent)
     critics = nn.ModuleList([parts["critic.q1"], parts["critic.q2"]])

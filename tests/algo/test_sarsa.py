@@ -12,7 +12,7 @@ from tests.algo.steps import E, T, forward_returns, horizon, minibatch_steps, pl
 from tests.helpers import lab, specs
 
 GAMMA, LR = 0.9, 1e-2
-WORDS = (
+OVERRIDES = (
     "algo=sarsa", "env=acrobot", f"algo.gamma={GAMMA}", f"algo.lr={LR}", "algo.optimizer.max_grad_norm=0.5",
     "algo.epochs=1", "algo.batch_size=null",
     "algo.exploration.start=0.8", "algo.exploration.final=0.2", "algo.exploration.fraction=0.5",
@@ -30,7 +30,7 @@ def expectation(values: torch.Tensor) -> float:
 @pytest.mark.parametrize("expected", [False, True])
 @pytest.mark.parametrize("lambda_", [0.0, 0.7, 1.0])
 def test_a_horizon_of_sarsa(lambda_: float, expected: bool) -> None:
-    agent, rollout = horizon(*WORDS, f"algo.td_lambda={lambda_}", f"algo.expected={str(expected).lower()}")
+    agent, rollout = horizon(*OVERRIDES, f"algo.td_lambda={lambda_}", f"algo.expected={str(expected).lower()}")
     with torch.no_grad():
         values = plain(agent)(rollout.observation[:, 0])
     next_value = torch.zeros(T, E)
@@ -55,7 +55,7 @@ def test_a_horizon_of_sarsa(lambda_: float, expected: bool) -> None:
 def test_steps_in_which_an_environment_was_reset_change_nothing() -> None:
     agents = []
     for reward in (0.0, 1e6):
-        agent, rollout = horizon(*WORDS)
+        agent, rollout = horizon(*OVERRIDES)
         rollout.reward[rollout.valid == 0] = reward
         agent.algorithm.learn(rollout, agent.streams, 0.25, diagnose=True)
         agents.append(agent.algorithm.learners["q"].parameters.values)
@@ -75,7 +75,7 @@ def test_the_expectation_over_an_exploring_policy_by_hand() -> None:
 
 
 def test_the_expectation_is_what_exploration_gives_on_average() -> None:
-    agent, rollout = horizon(*WORDS, "algo.horizon=2000")
+    agent, rollout = horizon(*OVERRIDES, "algo.horizon=2000")
     algorithm = agent.algorithm
     noise = algorithm.draw_noise(2000, E, agent.streams, 0.25)
     observation, carry = rollout.observation[0], torch.zeros(1, E, 0)

@@ -29,14 +29,14 @@ from tests.algo.off_policy import (
 from tests.helpers import specs
 
 RATE, UPDATES, TARGET_NOISE, CLIP = 0.1, 5, 0.8, 0.5
-WORDS = (
+OVERRIDES = (
     f"algo.target_policy_noise={TARGET_NOISE}", f"algo.target_noise_clip={CLIP}", f"algo.tau={RATE}",
     f"algo.gradient_steps={UPDATES}",
 )  # fmt: skip
 
 
 def test_learning_steps() -> None:
-    agent, rollout = make("td3", "pendulum", *WORDS)
+    agent, rollout = make("td3", "pendulum", *OVERRIDES)
     parts = plain_parts(agent)
     assert len(parts) == 6
     critics = nn.ModuleList([parts["critic.q1"], parts["critic.q2"]])
