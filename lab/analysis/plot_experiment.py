@@ -25,9 +25,8 @@ from lab.analysis.trial import common_reference
 
 Panel = Callable[[Axes, Experiment], None]
 
-RANK_COLORS = [plotting.PALETTE[index] for index in (1, 0, 2, 3, 5, 4)]  # of the best Trials in order
-HIGHLIGHTED = len(RANK_COLORS)  # Trials with a curve of their own
-BEST, OTHERS = RANK_COLORS[0], "0.6"
+HIGHLIGHTED = 6  # Trials with a curve of their own
+BEST, OTHERS = plotting.rank_color(0), "0.6"
 MAX_RANKED = 15  # Trials in the ranking
 MAX_HYPERPARAMETERS = 8  # with a panel and an axis of their own, by importance
 MAX_BARS = 10  # hyperparameters whose importance is drawn
@@ -120,7 +119,9 @@ def _curves(ax: Axes, experiment: Experiment, labels: list[str], columns: int) -
         return plotting.note(ax, "no episode has ended", hide_axes=True)
     for index, label in enumerate(labels):
         line: dict[str, Any] = {"linestyle": "-" if index < HIGHLIGHTED // 2 else (0, (5, 1))}
-        plotting.band(ax, *means[index], color=RANK_COLORS[index], label=label, zorder=3 - index / HIGHLIGHTED, **line)
+        plotting.band(
+            ax, *means[index], color=plotting.rank_color(index), label=label, zorder=3 - index / HIGHLIGHTED, **line
+        )
     _faint_curves(ax, unranked, "trials not ranked: each session", linestyle=(0, (3, 2)))
     _faint_curves(ax, [(frames, values.mean(axis=0)) for frames, values in means[HIGHLIGHTED:]], "other trials")
     plotting.reference_lines(
@@ -150,7 +151,7 @@ def _ranking(ax: Axes, experiment: Experiment) -> None:
     if not top:
         return plotting.note(ax, "no trial completed with a value: none is ranked", hide_axes=True)
     for y, ranked in enumerate(top):
-        color = RANK_COLORS[y] if y < HIGHLIGHTED else OTHERS
+        color = plotting.rank_color(y) if y < HIGHLIGHTED else OTHERS
         ax.hlines(y, *ranked.ends(), color=color, linewidth=2.5, alpha=0.6)
         ax.plot(ranked.values[0], y, "o", color=color, markersize=6)
     ax.set_yticks(range(len(top)), [f"{ranked.rank}. trial {ranked.trial.number}" for ranked in top])
@@ -172,7 +173,7 @@ def _front(ax: Axes, experiment: Experiment) -> None:
         ax.scatter(x, y, s=18, color=OTHERS, alpha=0.6, linewidths=0, label="other trials")
     ax.plot([], [], "o", color="0.2", label="front, by number of the trial")
     for index, ranked in enumerate(front):
-        color = RANK_COLORS[index] if index < HIGHLIGHTED else plotting.STRONG
+        color = plotting.rank_color(index) if index < HIGHLIGHTED else plotting.STRONG
         x, y = ranked.values[:2]
         ax.hlines(y, *ranked.ends(0), color=color, linewidth=1.2, alpha=0.5)
         ax.vlines(x, *ranked.ends(1), color=color, linewidth=1.2, alpha=0.5)
@@ -191,8 +192,8 @@ def _hyperparameter(ax: Axes, experiment: Experiment, key: str) -> None:
     scale = Scale.of([trial.value(key) for trial in [*(ranked.trial for ranked in experiment.ranking), *unranked]])
     x = scale.spread(np.append(values * experiment.objective.signs[0], np.full(len(unranked), -np.inf)))
     ends = np.array([ranked.ends() for ranked in experiment.ranking]).reshape(-1, 2)
-    ax.vlines(x[:n], *ends.T, color=plotting.STRONG, linewidth=1, alpha=0.45)
-    ax.scatter(x[:n], values, s=14, color=plotting.STRONG, alpha=0.7, linewidths=0)
+    ax.vlines(x[:n], *ends.T, color=OTHERS, linewidth=1, alpha=0.45)
+    ax.scatter(x[:n], values, s=14, color=OTHERS, alpha=0.7, linewidths=0)
     best = len(experiment.front)
     ax.plot(x[:best], values[:best], "*", color=BEST, markersize=13, markeredgecolor="white")
     bottom = ax.get_xaxis_transform()
@@ -224,14 +225,14 @@ def _parallel_coordinates(ax: Axes, experiment: Experiment, keys: list[str]) -> 
     """Draw each ranked Trial as a line through its hyperparameters to its objectives, the best on top."""
     count = len(experiment.hyperparameters)
     more = f", the {len(keys)} most important of {count} hyperparameters" if count > len(keys) else ""
-    ax.set_title(f"Parallel coordinates of the ranked trials{more}, the {_best_name(experiment)} in orange")
+    ax.set_title(f"Parallel coordinates of the ranked trials{more}, the {_best_name(experiment)} in blue")
     objectives = np.array([ranked.values for ranked in experiment.ranking])
     values, sign = objectives[:, 0], experiment.objective.signs[0]
     scales = [Scale.of([ranked.trial.value(key) for ranked in experiment.ranking]) for key in keys]
     scales += [Scale(column) for column in objectives.T]
     y = np.stack([scale.to_unit(scale.spread(sign * values)) for scale in scales], axis=1)
     lines = np.stack([np.broadcast_to(np.arange(len(scales)), y.shape), y], axis=2)  # [trial, axis, 2]
-    colors = sns.color_palette("crest" if sign > 0 else "crest_r", as_cmap=True)
+    colors = sns.color_palette("light:0.3" if sign > 0 else "light:0.3_r", as_cmap=True)
     order = np.argsort(sign * values, kind="stable")
     style = {"cmap": colors, "norm": Normalize(values.min(), values.max()), "linewidths": 1.2}
     alpha = float(np.clip(60 / len(order), 0.35, 0.9))

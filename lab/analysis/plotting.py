@@ -24,6 +24,11 @@ DASHES = ("-", "--", ":", "-.")
 RIGHT = "right axis"  # label of axes that keep their right edge
 
 
+def rank_color(place: int) -> str:
+    """Return the color of the Trial at a place in the ranking, from 0 for the best, in pictures and pages alike."""
+    return PALETTE[place % len(PALETTE)]
+
+
 def line_style(index: int) -> dict[str, Any]:
     """Return color and dashes of the curve with this index, different for the first 32."""
     return {"color": PALETTE[index % len(PALETTE)], "linestyle": DASHES[index // len(PALETTE) % len(DASHES)]}
