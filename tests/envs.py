@@ -320,6 +320,23 @@ class Level(Base):
         return self.level + float(action == (self.observation[0] > 0))
 
 
+class Empty(Base):
+    """Has a space that holds nothing."""
+
+    EMPTY = {
+        "dict": gym.spaces.Dict({}),
+        "part": gym.spaces.Dict({"position": gym.spaces.Box(-1, 1, (3,)), "rest": gym.spaces.Tuple(())}),
+        "box": gym.spaces.Box(-1, 1, (3, 0)),
+        "image": gym.spaces.Box(0, 255, (0, 8, 3), np.uint8),
+    }
+
+    def __init__(self, space: str) -> None:
+        if space == "action":
+            self.action_space = gym.spaces.Box(-1, 1, (0,))
+        else:
+            self.observation_space = self.EMPTY[space]
+
+
 class Text(Base):
     """Has an action space that no policy serves."""
 
@@ -329,7 +346,7 @@ class Text(Base):
 gym.register("Endless-v0", entry_point=Endless)
 for kind in (
     Target, Shown, Highest, Single, Pair, Buttons, Corridor, Raises, RaisesInReset, Brittle, NotANumber, Killed, Fated,
-    Remembering, Picture, Recall, Text, Level,
+    Remembering, Picture, Recall, Text, Level, Empty,
     Unrepeatable, Unpicklable, Forgetful, HalfForgetful, Slow, SlowAtFirst, Hungry,
 ):  # fmt: skip
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

@@ -61,16 +61,28 @@ def set_in(values: Any, spec: Any) -> bool:
     return bool(values == spec)
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("tuned/")])
+@pytest.mark.parametrize("file", [file for file in FILES if re.match("tuned/[^/]+$", file)])
 def test_tuned_files_are_picked_up_by_themselves(file: str) -> None:
     algo, env = next(pair for pair in PAIRS if "_".join(pair) == Path(file).stem)
     tuned = yaml.safe_load((CONF / file).read_text())
+    for parent in tuned.pop("defaults", [])[1:]:
+        network = parent["optional net"].replace("${net}", "mlp")
+        tuned["net"] = yaml.safe_load((CONF / "tuned" / "net" / f"{network}.yaml").read_text())
     if lr := tuned["algo"].pop("lr", None):
         tuned["algo"].setdefault("optimizer", {})["lr"] = lr
     spec = specs(f"algo={algo}", f"env={env}")[0].to_dict()
     plain = specs(f"algo={algo}", f"env={env}", "~tuned")[0].to_dict()
     assert spec != plain
     assert set_in(tuned, spec)
+
+
+@pytest.mark.parametrize("net", ["gru", "nature", "module"])
+def test_tuned_settings_of_a_network_are_left_out_with_another(net: str) -> None:
+    chosen = (f"net={net}", *(("net._target_=tests.modules.Lazy",) if net == "module" else ()))
+    tuned, plain = (specs("algo=a2c", "env=cartpole", *chosen, *more)[0] for more in ((), ("~tuned",)))
+    assert tuned.net == plain.net
+    assert tuned.algo != plain.algo
+    assert specs("algo=a2c", "env=cartpole")[0].net.to_dict()["activation"] == "tanh"
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)

@@ -28,6 +28,11 @@ class Spaces:
     action: gym.Space[Any]
     original: gym.Space[Any]
 
+    @property
+    def action_size(self) -> int:
+        """Choices of an action, or numbers in it."""
+        return int(gym.spaces.flatdim(self.action))
+
     @classmethod
     def read(cls, name: str, env: gym.Env[Any, Any]) -> Spaces:
         """Return the spaces of an environment, or raise LabError if no policy can serve them."""
@@ -36,13 +41,19 @@ class Spaces:
             flat = gym.spaces.flatten_space(observation)
         except NotImplementedError as error:
             raise LabError(f"{name} has observations that cannot be made flat: {observation}.") from error
+        except ValueError as error:  # there is nothing to concatenate
+            raise LabError(f"{name} has observations with an empty Dict or Tuple: {observation}.") from error
         if not isinstance(flat, gym.spaces.Box):
             raise LabError(f"{name} has observations without a fixed size: {observation}.")
+        if not flat.shape or 0 in flat.shape:
+            raise LabError(f"{name} has observations without any number: {observation}.")
         if not isinstance(action, ACTION_SPACES) or not np.issubdtype(action.dtype, np.number):
             raise LabError(
                 f"{name} has the action space {action}, which no algorithm here can serve:"
                 " it must be Discrete, MultiDiscrete, MultiBinary or Box."
             )
+        if 0 in (action.shape or ()):
+            raise LabError(f"{name} has the action space {action}, in which there is nothing to choose.")
         if isinstance(action, gym.spaces.MultiDiscrete) and len(action.shape) != 1:
             raise LabError(f"{name} has actions of shape {action.shape}: MultiDiscrete must be one row.")
         if is_image(observation):

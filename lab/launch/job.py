@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lab.common.signals import was_asked_to_stop
-from lab.errors import LabError, did_you_mean, print_error, visible
+from lab.errors import LabError, did_you_mean, print_error, visible, warn_once
 from lab.launch.naming import run_directory
 from lab.launch.supervise import notify_supervisor
 from lab.run.directory import RunDir, SweepDir
@@ -106,7 +106,7 @@ def _train(config: DictConfig, output: Path, swept: bool = False) -> list[Record
     In a sweep, Sessions that have ended are left out: a cluster may run a job again of which some had ended.
     """
     specs = read(config)
-    check_tuned(_overrides(), HydraConfig.get().runtime.config_sources)
+    check_tuned(_overrides(), HydraConfig.get().runtime)
     from lab.train.lockstep import check_spaces
 
     spaces = check_spaces(specs)
@@ -159,15 +159,28 @@ def finish(records: Sequence[Record | Outcome]) -> int:
     return max(EXIT_STATUS[record.state] for record in records)
 
 
-def check_tuned(overrides: Iterable[str], sources: Iterable[Any]) -> None:
-    """Raise LabError if overrides name a tuned file that is in none of Hydra's sources: the group is optional to it."""
-    folders = [Path(source.path) for source in sources if source.schema == "file"]
+def check_tuned(overrides: Iterable[str], runtime: Any) -> None:
+    """Raise LabError if overrides name a tuned file that does not exist, because the group is optional to Hydra.
+
+    If the network is another one than the tuned one, say that its tuned settings are left out.
+
+    Args:
+        overrides: of the config.
+        runtime: Hydra's facts about the config, `hydra.runtime`.
+    """
+    folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
     options = sorted(path.stem for folder in folders for path in (folder / "tuned").glob("*.yaml"))
     for option in [override.partition("=")[2] for override in overrides if override.startswith("tuned=")]:
         if option not in options:
             raise LabError(
                 f"tuned={option} does not exist.{did_you_mean(option, options)} Options are: {', '.join(options)}."
             )
+    net, tuned = runtime.choices.get("net"), runtime.choices.get("tuned/net@net")
+    if tuned and not any((folder / "tuned/net" / f"{tuned}.yaml").exists() for folder in folders):
+        settings = tuned.removesuffix(net)
+        paths = [path for folder in folders for path in (folder / "tuned/net").glob(f"{settings}*.yaml")]
+        nets = " or ".join(sorted(f"net={path.stem.removeprefix(settings)}" for path in paths))
+        warn_once(f"tuned={runtime.choices['tuned']} sets keys of {nets}, which are left out with net={net}.")
 
 
 def _overrides() -> list[str]:

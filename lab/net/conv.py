@@ -29,7 +29,7 @@ class Convolutional(Net):
     def check(self) -> None:
         require(bool(self.filters), "net.filters", self.filters, "a list of one or more numbers")
 
-    def check_observations(self, observations: Box) -> None:
+    def check_observations(self, observations: Box, actions: int | None = None) -> None:
         if len(observations.shape) != 3:
             raise LabError(
                 f"net._target_={self.path} needs images (rows, columns and channels), and the observations are of"

@@ -11,7 +11,7 @@ import numpy as np
 
 from lab.common.imports import torch
 from lab.common.text import format_value
-from lab.errors import LabError, did_you_mean
+from lab.errors import LabError, did_you_mean, warn_once
 from lab.net.net import Net
 
 if TYPE_CHECKING:
@@ -55,15 +55,21 @@ class Module(Net):
             if key not in allowed and not takes_any:
                 raise LabError(
                     f"net.{key} cannot be set: {self.target} has no argument {key!r}.{did_you_mean(key, allowed)}"
-                    f" Its arguments are: {', '.join(allowed) or 'none'}. Add ~tuned to leave out the keys of a tuned"
-                    " file."
+                    f" Its arguments are: {', '.join(allowed) or 'none'}."
                 )
         for parameter in named:
             if parameter.default is parameter.empty and parameter.name not in (*self.arguments, SPACE):
                 raise LabError(f"net.{parameter.name} is missing: {self.target} requires it.")
 
-    def check_observations(self, observations: Box) -> None:
-        self.make(observations, None, 0)
+    def check_observations(self, observations: Box, actions: int | None = None) -> None:
+        _, width = self.make(observations, None, 0)
+        if width in (1, actions):
+            given = "one number" if width == 1 else f"{width} numbers, as many as there are actions,"
+            warn_once(
+                f"net._target_={self.target} returns {given} for each observation. If those are logits, values or"
+                " actions, let its forward return the features before its last layer instead: a linear layer for each"
+                " output of the algorithm follows the module."
+            )
 
     def make(self, observations: Box, extra: int | None, seed: int) -> tuple[nn.Module, int]:
         """Make the module of one Session, and return it with its number of features.

@@ -75,8 +75,11 @@ class Net:
             " layers. Choose algo.norm=none, or net=mlp."
         )
 
-    def check_observations(self, observations: Box) -> None:
-        """Raise LabError for observations that the network cannot process."""
+    def check_observations(self, observations: Box, actions: int | None = None) -> None:
+        """Raise LabError for observations that the network cannot process; warn of features that seem to be outputs.
+
+        `actions` is the number of choices, or of numbers in an action; None if unknown.
+        """
 
     def trunk(self, observations: Box, extra: int, rngs: list[np.random.Generator]) -> tuple[nn.Module, int]:
         """Return a stacked trunk, and its number of features."""

@@ -91,7 +91,7 @@ class Composer:
 
         if lines not in self._configs:
             config = self.hydra.config_loader.load_sweep_config(self.config, list(lines))
-            check_tuned(lines, config.hydra.runtime.config_sources)
+            check_tuned(lines, config.hydra.runtime)
             with hydra_config():
                 HydraConfig.instance().set_config(config)
                 hydra = HydraConfig.instance().cfg

@@ -66,6 +66,7 @@ def check_spaces(specs: Sequence[Spec], known: dict[str, Spaces] | None = None) 
     for name, spec in zip(names, specs, strict=True):
         if name not in environments:
             environments[name] = probe(spec.env)
-        spec.algo.check_spaces(environments[name], spec.env)
-        spec.net.check_observations(environments[name].observation)
+        spaces = environments[name]
+        spec.algo.check_spaces(spaces, spec.env)
+        spec.net.check_observations(spaces.observation, spaces.action_size)
     return [environments[name] for name in names]

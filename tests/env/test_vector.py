@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +13,9 @@ from lab.env.make import make_single
 from lab.env.spaces import ActionConverter
 from lab.env.vector import Environments, probe
 from lab.errors import LabError
-from tests.helpers import ENVIRONMENTS, specs
+from tests.helpers import ENVIRONMENTS, lab, specs
+
+EMPTY = ("env=gymnasium", "env.id=tests.envs:Empty-v0")
 
 
 def number(low: float, high: float) -> st.SearchStrategy[float]:
@@ -123,11 +126,26 @@ def test_an_id_without_a_version_is_the_newest_version() -> None:
         (("env.id=nowhere.module:X-v0",), "nowhere"),
         (("+env.kwargs.color=red",), "color"),
         (("env=gymnasium", "env.id=tests.envs:Text-v0"), "Discrete, MultiDiscrete, MultiBinary or Box"),
+        ((*EMPTY, "+env.kwargs.space=dict"), r"observations with an empty Dict or Tuple: Dict\(\)"),
+        (
+            (*EMPTY, "+env.kwargs.space=part"),
+            r"observations with an empty Dict or Tuple: Dict\('position': .*Tuple\(\)",
+        ),
+        ((*EMPTY, "+env.kwargs.space=box"), r"observations without any number: Box\(.*\(3, 0\)"),
+        ((*EMPTY, "+env.kwargs.space=image"), r"observations without any number: Box\(.*\(0, 8, 3\)"),
+        ((*EMPTY, "+env.kwargs.space=action"), r"action space Box\(.*\(0,\), float32\), in which there is nothing"),
     ],
 )
 def test_environments_that_cannot_be_made(overrides: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(LabError, match=sentence):
         probe(env_spec(*overrides))
+
+
+def test_an_empty_space_is_a_sentence_of_the_command_line(tmp_path: Path) -> None:
+    done = lab(*EMPTY, "+env.kwargs.space=dict", f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 2
+    assert done.stderr == "Error: env.id=tests.envs:Empty-v0 has observations with an empty Dict or Tuple: Dict().\n"
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_environment_can_be_rendered() -> None:

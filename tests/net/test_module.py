@@ -18,9 +18,10 @@ from lab.net.module import Module
 from lab.net.net import Output
 from lab.net.network import Parameters, StackedNetwork
 from lab.run.directory import RunDir
-from lab.run.files import write_text
+from lab.run.files import read_yaml, write_text
 from lab.spec import load
 from lab.train.collect import Collector
+from lab.train.lockstep import check_spaces
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 from tests.modules import Torso
 
@@ -209,6 +210,25 @@ def test_modules_that_do_not_work(arguments: dict[str, Any], sentence: str) -> N
     net.check()
     with pytest.raises(LabError, match=sentence):
         net.check_observations(SPACE)
+
+
+def test_the_command_of_the_readme_trains_with_a_tuned_pair(tmp_path: Path) -> None:
+    own = ("net=module", "net._target_=tests.modules.Torso", "+net.width=2", "frames=256", "eval.every=0")
+    done = lab("algo=a2c", "env=cartpole", *own, "log.tensorboard=false", f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    assert "tuned=a2c_cartpole sets keys of net=mlp, which are left out with net=module." in done.stderr
+    assert "net._target_=tests.modules.Torso returns 2 numbers, as many as there are actions" in done.stderr
+    assert read_yaml(tmp_path / "run" / "spec.yaml")["algo"]["horizon"] == 32, "what was tuned of the algorithm stays"
+
+
+@pytest.mark.parametrize(("width", "heard"), [(1, "returns one number"), (2, "returns 2 numbers"), (9, "")])
+def test_a_module_that_seems_to_return_logits_is_told_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, heard: str
+) -> None:
+    monkeypatch.setattr("lab.errors._warned", set())
+    check_spaces(specs("env=cartpole", *OWN[:-1], f"+net.width={width}"))
+    told = capsys.readouterr().err
+    assert heard in told and bool(heard) == bool(told)
 
 
 def test_mistakes_stop_before_the_first_frame(tmp_path: Path) -> None:
