@@ -182,7 +182,7 @@ class Experiment:
                 self.tree.say(f"{active.trial.directory.path}: {reason}")
 
     def _finish(self, active: ActiveTrial) -> None:
-        """Tell the study the outcome of a Trial after its last Session ended, and write its figures."""
+        """Tell the study the outcome of a Trial after its last Session ended, and write its metrics."""
         from lab.analysis import analyze_trial
 
         self._active.remove(active)
@@ -197,7 +197,7 @@ class Experiment:
         try:
             analyze_trial(trial.directory)
         except (LabError, OSError) as error:
-            self.tree.announce(f"The figures of {trial.directory.path} could not be made: {error}")
+            self.tree.announce(f"The metrics of {trial.directory.path} could not be made: {error}")
         self.draw(trial.directory)
         self.tree.end(trial, outcome)
         ended, failed = len(self._ended_states), self._ended_states.count("failed")
@@ -221,7 +221,7 @@ class Experiment:
         directories, objective = [*trial.sessions().values()], self.plan.objective
         for rung, value in read_values_at(directories, objective, first, last, rungs).items():
             if study.report(trial.number, rung, value):
-                trial.ask_to_stop("pruned", f"pruned at rung {rung} of {rungs}: {self.tree.figures([value])}")
+                trial.ask_to_stop("pruned", f"pruned at rung {rung} of {rungs}: {self.tree.format_values([value])}")
                 return
 
     def stop(self, reason: str) -> None:
@@ -294,5 +294,5 @@ def read_outcome(trial: Trial, plan: SweepPlan) -> Outcome:
         return Outcome(results.state, None, rungs)
     try:
         return Outcome("completed", plan.objective.values(results), rungs)
-    except LabError:  # a Session lacks a figure of the objective
+    except LabError:  # a Session lacks a metric of the objective
         return Outcome("failed", None, rungs)

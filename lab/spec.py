@@ -25,7 +25,7 @@ from lab.errors import LabError, did_you_mean, require, require_one_of
 from lab.net.module import Module
 from lab.net.net import Net
 from lab.run.files import plain, read_yaml
-from lab.run.schemas import AGGREGATES, DIRECTIONS, FIGURES, LESS_IS_BETTER
+from lab.run.schemas import AGGREGATES, DIRECTIONS, LESS_IS_BETTER, METRICS
 
 T = TypeVar("T")
 
@@ -112,9 +112,9 @@ class ObjectiveSpec:
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""
         for metric in self.metric:
-            require_one_of("objective.metric", metric, FIGURES)
-        require(bool(self.metric), "objective.metric", self.metric, "the name of a figure, or a list of one or more")
-        require(len(set(self.metric)) == len(self.metric), "objective.metric", self.metric, "different figures")
+            require_one_of("objective.metric", metric, METRICS)
+        require(bool(self.metric), "objective.metric", self.metric, "the name of a metric, or a list of one or more")
+        require(len(set(self.metric)) == len(self.metric), "objective.metric", self.metric, "different metrics")
         for direction in self.direction:
             require_one_of("objective.direction", direction, DIRECTIONS)
         one_each = f"one direction for each of the {len(self.metric)} metrics"
@@ -165,7 +165,7 @@ def read_sweep(config: DictConfig) -> SweepSpec:
     """
     values = resolve(config, [str(key) for key in SWEEP_KEYS if key in config])
     objective = values.get("objective")
-    if isinstance(objective, dict):  # one figure is what there usually is, so that a list is asked of nobody
+    if isinstance(objective, dict):  # one metric is what there usually is, so that a list is asked of nobody
         for key in ("metric", "direction"):
             if isinstance(objective.get(key), str):
                 objective[key] = [objective[key]]

@@ -116,12 +116,12 @@ def test_a_report_is_made_again(tmp_path: Path) -> None:
     session = train(tmp_path, "frames=500")[0]
     analyze_session(session)
     run = session.path
-    figures = (run / "session.json").read_bytes(), (run / "session.png").read_bytes()
+    written = (run / "session.json").read_bytes(), (run / "session.png").read_bytes()
     for path in (run / "session.json", run / "session.png"):
         path.unlink()
     done = lab("report", str(run))
     assert done.returncode == 0, done.stderr
-    assert ((run / "session.json").read_bytes(), (run / "session.png").read_bytes()) == figures
+    assert ((run / "session.json").read_bytes(), (run / "session.png").read_bytes()) == written
     assert lab("report", str(tmp_path / "nothing")).returncode == 2
 
 

@@ -217,7 +217,7 @@ def test_the_readme_quotes_what_is_published() -> None:
     table = (ROOT / "results" / "throughput.txt").read_text(encoding="utf-8")
     speeds = re.findall(r"^(.+?) {2,}([\d,]+) +(\d\.\d\d)$", table, re.MULTILINE)
     quoted_speeds = re.findall(r"^\| .+-v\d \| (.+) \|$", text, re.MULTILINE)
-    quoted = [figures for row in quoted_speeds for figures in re.findall(r"([\d,]+) \((\d\.\d\d)\)", row)]
+    quoted = [pair for row in quoted_speeds for pair in re.findall(r"([\d,]+) \((\d\.\d\d)\)", row)]
     assert quoted == [(frames, ratio) for name, frames, ratio in speeds if name.startswith("lab")]
     assert len(quoted) == 6
     assert all((ROOT / picture).exists() for picture in re.findall(r"!\[.*?\]\((.+?)\)", text))
@@ -324,7 +324,7 @@ def test_a_hyperparameter_trains_its_pair_alone_and_the_difference_shows(checkou
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_comment_in_an_algorithm_trains_what_uses_it_to_the_same_figures(checkout: Path) -> None:
+def test_a_comment_in_an_algorithm_trains_what_uses_it_to_the_same_metrics(checkout: Path) -> None:
     module = checkout / "lab/algo/a2c.py"
     module.write_text(f"{module.read_text()}\n# a comment\n")
     assert reproduce(checkout) == {"quick@a2c-cartpole", "quick_results"}
@@ -352,10 +352,10 @@ def test_another_clone_pulls_and_has_nothing_to_do(checkout: Path, tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_figures_and_pictures_are_shown(checkout: Path) -> None:
+def test_metrics_and_pictures_are_shown(checkout: Path) -> None:
     shown = json.loads(dvc(checkout, "metrics", "show", "results/quick/results.json", "--json"))
-    figures = shown[""]["data"]["results/quick/results.json"]["data"]
-    assert figures == without_null(json.loads((checkout / "results/quick/results.json").read_text()))
+    metrics = shown[""]["data"]["results/quick/results.json"]["data"]
+    assert metrics == without_null(json.loads((checkout / "results/quick/results.json").read_text()))
     dvc(checkout, "plots", "show", "--out", "pictures")
     page = (checkout / "pictures/index.html").read_text()
     pictures = [name for name in re.findall(r'src="([^"]+)"', page) if "quick" in name]
@@ -365,7 +365,7 @@ def test_figures_and_pictures_are_shown(checkout: Path) -> None:
 
 
 def without_null(values: Any) -> Any:
-    """Return figures as DVC shows them, which leaves out those that there are not."""
+    """Return metrics as DVC shows them, which leaves out those that there are not."""
     if not isinstance(values, dict):
         return values
     return {key: without_null(value) for key, value in values.items() if value is not None}

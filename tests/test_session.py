@@ -187,7 +187,7 @@ def test_an_evaluation_counts_the_first_episode_alone(tmp_path: Path) -> None:
     evaluation = Evaluation(agent, {0: made[0].env}, made[0].eval)
     while evaluation.running:
         evaluation.step()
-    returns, lengths = evaluation.figures[0]
+    returns, lengths = evaluation.episodes[0]
     assert returns.tolist() == lengths.tolist()
 
 

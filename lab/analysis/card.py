@@ -18,9 +18,9 @@ from lab.run.files import plain, read_json
 from lab.run.schemas import PROVENANCE
 
 PACKAGES = ("torch", "numpy", "gymnasium")  # whose versions are shown
-FIGURES = ("return", "best", "eval_return", "eval_best", "strength", "frames_to_solve")
-FIGURE_COLUMNS = ("figure", "n", "mean", "95 % interval", "IQM", "95 % interval", "meaning")
-SESSION_FIGURES = ("return", "best", "eval_return", "eval_best", "frames_to_solve")
+METRICS = ("return", "best", "eval_return", "eval_best", "strength", "frames_to_solve")
+METRIC_COLUMNS = ("metric", "n", "mean", "95 % interval", "IQM", "95 % interval", "meaning")
+SESSION_METRICS = ("return", "best", "eval_return", "eval_best", "frames_to_solve")
 
 
 def write_card(trial: Trial) -> str:
@@ -44,8 +44,8 @@ def describe_trial(trial: Trial, directory: str) -> dict[str, Any]:
         "window": WINDOW,
         "mean": trial.summaries.get("return", {}).get("mean"),
         "n": len(trial.values("return")),
-        "figures": (FIGURE_COLUMNS, _figure_rows(trial)),
-        "sessions": (("seed", "state", *SESSION_FIGURES), _session_rows(trial)),
+        "metrics": (METRIC_COLUMNS, _metric_rows(trial)),
+        "sessions": (("seed", "state", *SESSION_METRICS), _session_rows(trial)),
         "spec": yaml.safe_dump(plain(trial.common), sort_keys=False, allow_unicode=True),
         "origins": origins(trial.sessions),
         "commands": "\n".join(_commands(trial, directory)),
@@ -53,9 +53,9 @@ def describe_trial(trial: Trial, directory: str) -> dict[str, Any]:
     }
 
 
-def _figure_rows(trial: Trial) -> list[list[str]]:
+def _metric_rows(trial: Trial) -> list[list[str]]:
     rows = []
-    for name in FIGURES:
+    for name in METRICS:
         summary = trial.summaries.get(name)
         if summary and summary["n"]:
             estimates = (summary["mean"], summary["iqm"])
@@ -71,8 +71,8 @@ def _session_rows(trial: Trial) -> list[list[str]]:
     for session in trial.sessions:
         done = session.state == "completed"
         state = session.state if done or not session.frames else f"{session.state} at frame {session.frame:,}"
-        figures = [format_number(session.figure(name), name) if done else "-" for name in SESSION_FIGURES]
-        rows.append([str(session.seed), state, *figures])
+        metrics = [format_number(session.metric(name), name) if done else "-" for name in SESSION_METRICS]
+        rows.append([str(session.seed), state, *metrics])
     return rows
 
 
@@ -141,7 +141,7 @@ def best_seed(sessions: Sequence[Session]) -> int | None:
     """Return the seed of the Session that is best by evaluation, and among equals by return; None without Sessions."""
 
     def rank(session: Session) -> list[float]:
-        values = (session.figure(name) for name in ("eval_best", "return"))
+        values = (session.metric(name) for name in ("eval_best", "return"))
         return [float("-inf") if value is None else value for value in values]
 
     return max(sessions, key=rank).seed if sessions else None
@@ -161,7 +161,7 @@ def limits(trial: Trial) -> list[str]:
     elif n:
         width = "far too narrow for so few" if n < MIN_SEEDS else "too narrow for so few"
         sentences.append(f"Intervals are bootstraps over {plural(n, 'seed')}, {width}: another seed may differ more.")
-    sentences += [f"{capitalize(text)}: excluded from all figures." for text in describe_unfinished(trial.sessions)]
+    sentences += [f"{capitalize(text)}: excluded from all metrics." for text in describe_unfinished(trial.sessions)]
     sentences.append(
         "The return is that of the policy while training, which samples its actions; the agent that is played was the"
         " best by evaluation, and takes its most likely actions."

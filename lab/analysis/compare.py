@@ -21,7 +21,7 @@ from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
 from lab.run.schemas import LESS_IS_BETTER
 
 MAX_REASONS = 3  # in an error
-CURVES = {"eval_return": "eval_return", "eval_best": "eval_return", "length": "length"}  # of other figures: return
+CURVES = {"eval_return": "eval_return", "eval_best": "eval_return", "length": "length"}  # of other metrics: return
 LABELS = {
     "return": f"mean return of the last {WINDOW} episodes",
     "eval_return": "mean return of an evaluation",
@@ -47,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of one side with another by a figure of session.json."""
+    """Comparison of one side with another by a metric of session.json."""
 
     entry: Entry
     other: Entry
@@ -144,7 +144,7 @@ def differing_keys(trials: Sequence[Trial]) -> list[str]:
 
 
 def compare(entry: Entry, other: Entry, metric: str) -> Comparison:
-    """Compare two sides by a figure of their completed Sessions."""
+    """Compare two sides by a metric of their completed Sessions."""
     sign = -1 if metric in LESS_IS_BETTER else 1
     x, y = sign * entry.trial.values(metric), sign * other.trial.values(metric)
     comparison = Comparison(entry, other, metric, probability_of_improvement(x, y), difference(x, y), "", [])
@@ -193,8 +193,8 @@ def _contains(estimate: Estimate, value: float) -> bool:
 
 
 def require_metric(entries: Sequence[Entry], metric: str) -> None:
-    """Raise LabError unless the metric is a figure of some completed Session."""
-    known = {figure for entry in entries for session in entry.trial.completed for figure in session.figures}
+    """Raise LabError unless some completed Session has the metric."""
+    known = {name for entry in entries for session in entry.trial.completed for name in session.metrics}
     if not known:
         raise LabError("None of the Sessions completed, so there is nothing to compare.")
     require_one_of("metric", metric, known)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 DEFAULT_OBJECTIVE = Objective(("return",), ("maximize",), "mean")  # if sweep.json is missing
-MAIN_FIGURES = ("return", "best", "eval_return", "strength", "sample_efficiency", "stability", "frames_to_solve")
+MAIN_METRICS = ("return", "best", "eval_return", "strength", "sample_efficiency", "stability", "frames_to_solve")
 MIN_TRIALS = 8  # ranked, for importance
 TOP_FRACTION = 0.1  # of Trials that count as good ones for importance
 MIN_TOP = 5  # good Trials, as the authors of PED-ANOVA advise
@@ -90,7 +90,7 @@ class Experiment:
 
     @cached_property
     def ranking(self) -> list[Ranked]:
-        """Trials whose Sessions all completed with the objective's figures, the best first."""
+        """Trials whose Sessions all completed with the objective's metrics, the best first."""
         unranked = {trial.number for trial, _ in self.unranked}
         trials = [trial for trial in self.trials if trial.number not in unranked]
         values = np.array([self.objective.values(trial) for trial in trials]).reshape(-1, len(self.objective.metrics))
@@ -154,9 +154,9 @@ class Experiment:
         ranked = f"{len(self.ranking)} of {len(self.trials)} Trials ranked, over {', '.join(self.hyperparameters)}"
         if self.best is None:
             return f"{ranked}; there is no single best Trial."
-        figure = f"{self.objective.aggregate} {self.objective.metrics[0]}"
+        metric = f"{self.objective.aggregate} {self.objective.metrics[0]}"
         point = ", ".join(f"{key}={format_hyperparameter(value)}" for key, value in self.point(self.best.trial).items())
-        return f"{ranked}; the best by {figure}: {format_estimate(self.best.estimates[0])} with {point}."
+        return f"{ranked}; the best by {metric}: {format_estimate(self.best.estimates[0])} with {point}."
 
 
 def read_experiment(directory: SweepDir) -> Experiment:
@@ -290,7 +290,7 @@ def trials_table(experiment: Experiment) -> pd.DataFrame:
     """Return the content of trials.csv: a row for each Trial by number.
 
     Columns: trial, state, completed and planned (Sessions), rank, `objective_<metric>` with `_low` and `_high`, the
-    hyperparameters that differ, as typed on the command line, and `<figure>_mean` and `<figure>_iqm` over the completed
+    hyperparameters that differ, as typed on the command line, and `<metric>_mean` and `<metric>_iqm` over the completed
     Sessions.
     """
     ranking = {ranked.trial.number: ranked for ranked in experiment.ranking}
@@ -310,9 +310,9 @@ def trials_table(experiment: Experiment) -> pd.DataFrame:
         row |= {
             key: value if is_number(value) else format_value(value) for key, value in experiment.point(trial).items()
         }
-        for figure in MAIN_FIGURES:
-            values = np.sort(trial.values(figure))
+        for metric in MAIN_METRICS:
+            values = np.sort(trial.values(metric))
             for name in ("mean", "iqm"):
-                row[f"{figure}_{name}"] = float(STATISTICS[name](values)) if len(values) else None
+                row[f"{metric}_{name}"] = float(STATISTICS[name](values)) if len(values) else None
         rows.append(row)
     return pd.DataFrame(rows).astype({"rank": "Int64"} if rows else {})

@@ -18,10 +18,10 @@ from lab.run.directory import RunDir
 
 @dataclass(frozen=True)
 class Objective:
-    """Figures of session.json, aggregated over the seeds of a Trial.
+    """Metrics of session.json, aggregated over the seeds of a Trial.
 
     Attributes:
-        metrics: names of figures.
+        metrics: names of metrics.
         directions: `maximize` or `minimize`, for each metric.
         aggregate: over seeds: mean, median, iqm, or lower (the worse end of the mean's 95 % interval: the upper one of
             a metric that is minimized).
@@ -49,11 +49,11 @@ class Objective:
         """Return the value of each metric of a Trial whose Sessions all completed.
 
         Raises:
-            LabError: a Session did not complete or lacks a figure, or there are too few Sessions.
+            LabError: a Session did not complete or lacks a metric, or there are too few Sessions.
         """
         reasons = describe_unfinished(trial.sessions)
         for metric in self.metrics:
-            seeds = [session.seed for session in trial.completed if session.figure(metric) is None]
+            seeds = [session.seed for session in trial.completed if session.metric(metric) is None]
             reasons += [f"{format_seeds(seeds)} {'have' if len(seeds) > 1 else 'has'} no {metric}"] if seeds else []
         if not reasons and self.aggregate == "lower" and len(trial.sessions) < MIN_VALUES:
             reasons = [f"seed {trial.sessions[0].seed} is the only one, and an interval needs {MIN_VALUES}"]

@@ -72,7 +72,7 @@ def _explanation(publication: Publication) -> str:
     if publication.benchmark:
         name, source = publication.benchmark.name, publication.benchmark.source
         text += (
-            f" Below it, the figure of {name}{f' ({source})' if source else ''} and how ours compares:"
+            f" Below it, the return of {name}{f' ({source})' if source else ''} and how ours compares:"
             f" {', '.join(f'{symbol} {verdict}' for verdict, symbol in SYMBOLS.items())}. Even means a difference of at"
             " most 1 % of the highest possible return, if theirs is as near to it; otherwise the mean alone decides."
         )
@@ -91,7 +91,7 @@ def grid(publication: Publication) -> tuple[list[str], list[tuple[str, str, str,
 
 
 def _cell(publication: Publication, env: str, algo: str, frames_differ: bool) -> list[str]:
-    """Return the lines of a cell: mean and interval, the peer's figure, and what is missing or differs."""
+    """Return the lines of a cell: mean and interval, the peer's return, and what is missing or differs."""
     result, peer = publication.results.get((env, algo)), publication.peers.get((env, algo))
     if result is None:
         return ["-", format_number(peer.value)] if peer else []

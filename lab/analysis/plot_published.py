@@ -61,7 +61,7 @@ def _curves(ax: Axes, results: Sequence[Result], styles: Styles) -> None:
 
 
 def _finals(ax: Axes, results: Sequence[Result], styles: Styles, peer: str) -> None:
-    """Draw a row for each algorithm: its seeds, their mean with its interval, and the peer's figure."""
+    """Draw a row for each algorithm: its seeds, their mean with its interval, and the peer's return."""
     ax.set(title="Final return", xlabel="return")
     beside: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "center", "clip_on": False}
     for row, result in enumerate(results):

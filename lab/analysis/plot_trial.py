@@ -123,7 +123,7 @@ def _final_returns(ax: Axes, trial: Trial, height: float) -> None:
         ax.hlines(y, *interval(finals, name), color=color, linewidth=2.5, alpha=0.6)
         ax.plot(STATISTICS[name](finals), y, "D", color=color, markersize=min(6, size))
     for y, session in enumerate(trial.sessions, len(colors)):
-        value = session.figure("return")
+        value = session.metric("return")
         if session.state == "completed" and value is not None:
             ax.plot(value, y, "o", color=plotting.FAINT, markersize=min(6, size))
         else:

@@ -1,4 +1,4 @@
-"""Published results: Trials of algorithms on environments, compared with the figures of a peer."""
+"""Published results: Trials of algorithms on environments, compared with the returns that a peer publishes."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from lab.analysis.trial import VARIES, Trial, describe_unfinished, read_trial
 from lab.common.text import format_interval, format_number
 from lab.errors import LabError
 from lab.run.directory import SweepDir, TrialDir, find_level
-from lab.run.schemas import FIGURES
+from lab.run.schemas import METRICS
 
 COLUMNS = ("algo", "env", "frames", "return")  # of a peer's CSV
 CEILINGS = {"CartPole-v1": 500.0}  # highest possible mean return, by environment
 EVEN = 0.01  # fraction of a ceiling: near it, a smaller difference counts as even
-MEANS = ("best", "eval_return", "strength", "frames_to_solve")  # figures with only their mean in results.json
+MEANS = ("best", "eval_return", "strength", "frames_to_solve")  # metrics with only their mean in results.json
 NO_ESTIMATE: Estimate = {"value": None, "low": None, "high": None}
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A published figure of a peer: the mean return of an algorithm on an environment after some frames."""
+    """A result that a peer publishes: the mean return of an algorithm on an environment after some frames."""
 
     frames: int
     value: float
 
 
-Figures = dict[tuple[str, str], Peer]  # by environment and algorithm
+Peers = dict[tuple[str, str], Peer]  # by environment and algorithm
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Published figures of a peer, in the order of the file; `source` says what they are and where they come from."""
+    """Results that a peer publishes, in the order of the file; `source` says what they are and where they come from."""
 
     name: str
     source: str
-    figures: Figures
+    peers: Peers
 
 
 class Result:
-    """A published Trial compared with a peer's figure.
+    """A published Trial compared with a peer's result.
 
     `mean` is the mean return with its interval, `difference` that minus the peer's, `verdict` better, even or worse,
     and `shortfall` how far it is below the peer's, as a fraction of the peer's gain over random actions.
     """
 
-    def __init__(self, trial: Trial, figures: Figures) -> None:
+    def __init__(self, trial: Trial, peers: Peers) -> None:
         self.trial = trial
         self.algo, self.env = str(trial.spec["algo.name"]), str(trial.spec["env.name"])
         self.frames = int(trial.spec["frames"])
-        # The peer's figure is for the environment as conf/env defines it.
+        # The peer's result is for the environment as conf/env defines it.
         same = trial.spec.get("env.reference.id") == trial.environment
-        self.peer = figures.get((self.env, self.algo)) if same else None
-        self.figures = {name: summary for name, summary in trial.summaries.items() if summary["n"]}
-        self.mean: Estimate = self.figures["return"]["mean"] if "return" in self.figures else NO_ESTIMATE
+        self.peer = peers.get((self.env, self.algo)) if same else None
+        self.metrics = {name: summary for name, summary in trial.summaries.items() if summary["n"]}
+        self.mean: Estimate = self.metrics["return"]["mean"] if "return" in self.metrics else NO_ESTIMATE
         self.difference: float | None = None
         self.verdict: str | None = None
         self.shortfall: float | None = None
@@ -82,17 +82,17 @@ class Publication:
     path: Path  # of the directory that holds the Trials
     results: dict[tuple[str, str], Result]  # by environment and algorithm
     experiments: dict[str, Experiment]  # by name
-    benchmark: Benchmark | None  # a peer's figures that the results are compared with
+    benchmark: Benchmark | None  # what a peer publishes, which the results are compared with
     ignored: list[str]  # what else the directory holds, and why it is no result
 
     @property
-    def peers(self) -> Figures:
-        """The peer's figures, by environment and algorithm."""
-        return self.benchmark.figures if self.benchmark else {}
+    def peers(self) -> Peers:
+        """The peer's results, by environment and algorithm."""
+        return self.benchmark.peers if self.benchmark else {}
 
     @property
     def environments(self) -> list[str]:
-        """Environments with a Trial, in the order of the peer's figures, others after them by name."""
+        """Environments with a Trial, in the order of the peer's results, others after them by name."""
         return _in_order((env for env, _ in self.peers), {env for env, _ in self.results})
 
     @property
@@ -173,10 +173,10 @@ def _add_trial(publication: Publication, folder: Path) -> None:
 
 
 def read_benchmark(path: Path) -> Benchmark:
-    """Read a peer's figures from a CSV; its first comment names the peer and, after a colon, the source.
+    """Read a peer's results from a CSV; its first comment names the peer and, after a colon, the source.
 
     Raises:
-        LabError: the file cannot be read, lacks a column, has a figure twice or one that is not a number.
+        LabError: the file cannot be read, lacks a column, has a result twice or one that is not a number.
     """
     needed = f"{', '.join(COLUMNS[:-1])} and {COLUMNS[-1]}"
     try:
@@ -193,7 +193,7 @@ def read_benchmark(path: Path) -> Benchmark:
             raise LabError(f"{path} has no column {column!r}: its columns must be {needed}.")
         rows[column] = rows[column].str.strip()
     frames, values = (pd.to_numeric(rows[column], errors="coerce").to_numpy(float) for column in COLUMNS[2:])
-    figures: Figures = {}
+    peers: Peers = {}
     for index, (algo, env) in enumerate(zip(rows["algo"], rows["env"], strict=True)):
         for column, valid, allowed in (
             ("frames", frames[index] >= 1 and frames[index].is_integer(), "a positive whole number"),
@@ -202,16 +202,16 @@ def read_benchmark(path: Path) -> Benchmark:
             if not valid:
                 text = f"{column}={rows[column][index]} is not allowed: {column} must be {allowed}"
                 raise LabError(f"{path}, {algo} on {env}: {text}.")
-        if (env, algo) in figures:
-            raise LabError(f"{path} has two figures of {algo} on {env}.")
-        figures[env, algo] = Peer(int(frames[index]), float(values[index]))
+        if (env, algo) in peers:
+            raise LabError(f"{path} has two results of {algo} on {env}.")
+        peers[env, algo] = Peer(int(frames[index]), float(values[index]))
     comment = next((line.lstrip("# ") for line in text.splitlines() if line.startswith("#")), path.stem)
     name, _, source = comment.partition(": ")
-    return Benchmark(name, source, figures)
+    return Benchmark(name, source, peers)
 
 
 def results_json(publication: Publication) -> dict[str, Any]:
-    """Return the content of results.json: figures by environment and algorithm; deterministic."""
+    """Return the content of results.json: metrics by environment and algorithm; deterministic."""
     results: dict[str, Any] = {}
     for result in publication.ordered():
         results.setdefault(result.env, {})[result.algo] = _row(result)
@@ -219,27 +219,27 @@ def results_json(publication: Publication) -> dict[str, Any]:
 
 
 def results_csv(publication: Publication) -> str:
-    """Return the content of results.csv: a row for each Trial, with all of its figures."""
+    """Return the content of results.csv: a row for each Trial, with all of its metrics."""
     rows = []
     for result in publication.ordered():
         row = {"env": result.env, "algo": result.algo, "env_id": result.trial.environment, **_row(result)}
-        for name in FIGURES:
+        for name in METRICS:
             if name != "frames":  # in a row, the planned frames
-                row |= _flat_estimate(name, result.figures.get(name), "mean")
+                row |= _flat_estimate(name, result.metrics.get(name), "mean")
         rows.append({**row, "directory": result.trial.directory.path.name})
     return pd.DataFrame(rows, dtype=object).to_csv(index=False)
 
 
 def _row(result: Result) -> dict[str, Any]:
     """Return the plain values of a result in results.json."""
-    peer, solved = result.peer, result.figures.get("frames_to_solve")
+    peer, solved = result.peer, result.metrics.get("frames_to_solve")
     return {
         "frames": result.frames,
         "sessions": len(result.trial.completed),
         "planned": len(result.trial.sessions),
-        **_flat_estimate("return", result.figures.get("return"), "mean"),
-        **_flat_estimate("iqm", result.figures.get("return"), "iqm"),
-        **{name: _flat_estimate(name, result.figures.get(name), "mean")[name] for name in MEANS},
+        **_flat_estimate("return", result.metrics.get("return"), "mean"),
+        **_flat_estimate("iqm", result.metrics.get("return"), "iqm"),
+        **{name: _flat_estimate(name, result.metrics.get(name), "mean")[name] for name in MEANS},
         "solved": solved["n"] if solved else 0,
         "peer": peer.value if peer else None,
         "peer_frames": peer.frames if peer else None,
@@ -266,13 +266,13 @@ def list_shortfalls(publication: Publication) -> list[str]:
         low, high = result.mean["low"], result.mean["high"]
         if low is not None and high is not None:
             contains = "contains" if low <= result.peer.value <= high else "does not contain"
-            text += f"; the 95 % interval {format_interval(result.mean)} {contains} that figure"
+            text += f"; the 95 % interval {format_interval(result.mean)} {contains} that return"
         sentences.append(f"{text}.")
     return sentences
 
 
 def list_notes(publication: Publication) -> list[str]:
-    """Return sentences on excluded Sessions, different frames, figures without a counterpart and ignored folders."""
+    """Return sentences on excluded Sessions, different frames, results without a counterpart and ignored folders."""
     notes, benchmark = [], publication.benchmark
     for result in publication.ordered():
         title = result.trial.title
@@ -286,13 +286,13 @@ def list_notes(publication: Publication) -> list[str]:
             )
     if benchmark:
         missing: dict[str, list[str]] = {}
-        for env, algo in benchmark.figures:
+        for env, algo in benchmark.peers:
             if (env, algo) not in publication.results:
                 missing.setdefault(env, []).append(algo)
         if missing:
             named = "; ".join(f"on {env}, {', '.join(algos)}" for env, algos in missing.items())
-            notes.append(f"{benchmark.name} has figures without a Trial here: {named}.")
+            notes.append(f"{benchmark.name} has results without a Trial here: {named}.")
         without = [result.trial.title for result in publication.ordered() if result.peer is None]
         if without:
-            notes.append(f"{benchmark.name} has no figure of {', '.join(without)}.")
+            notes.append(f"{benchmark.name} has no result of {', '.join(without)}.")
     return notes + [f"Ignored: {reason}." for reason in publication.ignored]

@@ -22,10 +22,10 @@ from lab.analysis.statistics import STATISTICS
 from lab.analysis.text import format_hyperparameter, format_seeds, render
 from lab.analysis.trial import VARIES, Trial, common_spec, consistency, count_states, unfinished_session
 from lab.common.text import canonical, format_estimate, format_interval, format_number
-from lab.run.schemas import FIGURES
+from lab.run.schemas import METRICS
 
-MAIN_FIGURES = ("eval_best", "best", "strength", "sample_efficiency", "stability", "frames_to_solve")  # always shown
-SESSION_FIGURES = ("return", "best", "eval_return", "eval_best")
+MAIN_METRICS = ("eval_best", "best", "strength", "sample_efficiency", "stability", "frames_to_solve")  # always shown
+SESSION_METRICS = ("return", "best", "eval_return", "eval_best")
 AGGREGATES = {"iqm": "interquartile mean", "lower": "lower end of the mean's 95 % interval"}
 
 
@@ -123,9 +123,9 @@ def _columns(experiment: Experiment) -> list[Column]:
     for key in experiment.hyperparameters:
         numbers = all(trial.value(key) is None or is_number(trial.value(key)) for trial in trials)
         columns.append(Column(key, number=numbers))
-    for name in dict.fromkeys([*MAIN_FIGURES, "consistency", *FIGURES]):
+    for name in dict.fromkeys([*MAIN_METRICS, "consistency", *METRICS]):
         if name not in objective.metrics and any(_mean(trial, name) is not None for trial in trials):
-            extra = name not in MAIN_FIGURES
+            extra = name not in MAIN_METRICS
             columns.append(Column(name, "", MEANINGS.get(name), number=True, descending=True, extra=extra))
     return columns
 
@@ -148,7 +148,7 @@ def _row(
         "reason": reason,
         "cells": [_cell(experiment, column.key, trial, ranked) for column in columns],
         "sessions": _sessions(experiment, trial),
-        "figures": _figures(trial),
+        "metrics": _metrics(trial),
         "spec": _spec(trial, others[0] if others else None),
         "errors": _errors(trial.sessions),
         "origins": origins(trial.sessions, private=True),
@@ -185,16 +185,16 @@ def _sessions(experiment: Experiment, trial: Trial) -> tuple[list[str], list[dic
     """Return the columns of the table of Sessions, and a row for each with links to its files."""
     names = [
         name
-        for name in dict.fromkeys([*SESSION_FIGURES, *experiment.objective.metrics])
-        if any(session.figures.get(name) is not None for session in trial.sessions)
+        for name in dict.fromkeys([*SESSION_METRICS, *experiment.objective.metrics])
+        if any(session.metrics.get(name) is not None for session in trial.sessions)
     ]
     rows = []
     for session in trial.sessions:
         facts, of = read_provenance(session), "" if session.state == "completed" else f" of {session.frames:,}"
         times = (str(facts.get(key) or "").replace("T", " ").replace("+00:00", " UTC") for key in ("start", "end"))
-        figures = [format_number(session.figure(name), name) for name in names]
+        metrics = [format_number(session.metric(name), name) for name in names]
         frames = f"{session.frame:,}{of}" if session.frames else "-"
-        cells = [frames, *figures, _frames_per_second(session), *times]
+        cells = [frames, *metrics, _frames_per_second(session), *times]
         rows.append({"session": session, "cells": cells, "files": _files(session, experiment.directory.path)})
     return ["seed", "state", "frames", *names, "frames/s", "start", "end", "files"], rows
 
@@ -217,10 +217,10 @@ def _files(session: Session, root: Path) -> dict[str, str]:
     }
 
 
-def _figures(trial: Trial) -> list[list[str]]:
-    """Return a row for each figure: its name, n, and each statistic with its interval."""
+def _metrics(trial: Trial) -> list[list[str]]:
+    """Return a row for each metric: its name, n, and each statistic with its interval."""
     rows = []
-    for name in dict.fromkeys([*MAIN_FIGURES, *FIGURES]):
+    for name in dict.fromkeys([*MAIN_METRICS, *METRICS]):
         summary = trial.summaries.get(name)
         if summary and summary["n"]:
             estimates = [format_estimate(summary[statistic], name) for statistic in STATISTICS]

@@ -1,4 +1,4 @@
-"""A Session read from its files, and its figures: how good, how early and how steady its returns were."""
+"""A Session read from its files, and its metrics: how good, how early and how steady its returns were."""
 
 from __future__ import annotations
 
@@ -87,11 +87,11 @@ class Session:
     frames: int  # frames planned; 0 if it has not started
     error: str | None  # why it failed (a traceback or a sentence) or was pruned
     tables: Tables | None  # None if it has not written any
-    figures: dict[str, Any]  # content of session.json; empty without tables
+    metrics: dict[str, Any]  # content of session.json; empty without tables
 
-    def figure(self, name: str) -> float | None:
-        """Return a figure; None if the Session has none, or one that is not finite."""
-        value = self.figures.get(name)
+    def metric(self, name: str) -> float | None:
+        """Return a metric; None if the Session has none, or one that is not finite."""
+        value = self.metrics.get(name)
         return float(value) if value is not None and np.isfinite(value) else None
 
 
@@ -101,18 +101,18 @@ def read_session(directory: RunDir, seed: int) -> Session:
     if status is None:
         return Session(directory, seed, "pending", 0, 0, None, None, {})
     state, error, tables = status["state"], status["error"], None
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     has_tables = all(file.exists() and file.stat().st_size for file in (directory.episodes, directory.metrics))
     if state == "completed" or has_tables:
         try:
             tables = read_tables(directory, status)
-            figures = session_results(tables)
+            metrics = session_results(tables)
         except LabError as problem:
             if state == "completed":
                 warn_once(f"{problem} The Session of seed {seed} counts as failed.")
                 state = "failed"
             error = error or str(problem).replace(f"{directory.path}/", "")  # the same wherever the directory is
-    return Session(directory, seed, state, status["frame"], status["frames"], error, tables, figures)
+    return Session(directory, seed, state, status["frame"], status["frames"], error, tables, metrics)
 
 
 def read_tables(directory: RunDir, status: dict[str, Any] | None = None) -> Tables:
@@ -173,7 +173,7 @@ def read_spec(directory: RunDir) -> dict[str, Any]:
 
 
 def session_results(tables: Tables) -> dict[str, Any]:
-    """Return the content of session.json: deterministic figures, None where one is undefined."""
+    """Return the content of session.json: deterministic metrics, None where one is undefined."""
     log = {key: tables.metrics[key].to_numpy(float) for key in ("frame", "optimizer_steps", "return", "eval_return")}
     means = tables.episodes["return"].rolling(WINDOW, min_periods=1).mean().to_numpy()
     full = means[WINDOW - 1 :]

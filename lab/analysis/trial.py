@@ -1,4 +1,4 @@
-"""A Trial read from its files: Sessions that differ only in the seed, and figures over them."""
+"""A Trial read from its files: Sessions that differ only in the seed, and metrics over them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Trial:
 
     @property
     def completed(self) -> list[Session]:
-        """Completed Sessions: figures are over these alone."""
+        """Completed Sessions: metrics are over these alone."""
         return [session for session in self.sessions if session.state == "completed"]
 
     @property
@@ -65,12 +65,12 @@ class Trial:
 
     @cached_property
     def summaries(self) -> dict[str, dict[str, Any]]:
-        """lab.analysis.statistics.summarize of every figure over the completed Sessions."""
-        values = {figure: self.values(figure) for session in self.completed for figure in session.figures}
-        summaries: dict[str, dict[str, Any]] = {figure: {} for figure in values}
+        """lab.analysis.statistics.summarize of every metric over the completed Sessions."""
+        values = {metric: self.values(metric) for session in self.completed for metric in session.metrics}
+        summaries: dict[str, dict[str, Any]] = {metric: {} for metric in values}
         for n in {len(column) for column in values.values()}:
-            group = [figure for figure, column in values.items() if len(column) == n]
-            columns = summarize_columns(np.stack([values[figure] for figure in group], 1))
+            group = [metric for metric, column in values.items() if len(column) == n]
+            columns = summarize_columns(np.stack([values[metric] for metric in group], 1))
             summaries.update(zip(group, columns, strict=True))
         return summaries
 
@@ -97,9 +97,9 @@ class Trial:
         """Return a hyperparameter by its dotted key: from the sweep if it set it, otherwise from the spec."""
         return self.hyperparameters[key] if key in self.hyperparameters else self.spec.get(key)
 
-    def values(self, figure: str) -> np.ndarray:
-        """Return a figure of each completed Session that has it [n]."""
-        values = [session.figure(figure) for session in self.completed]
+    def values(self, metric: str) -> np.ndarray:
+        """Return a metric of each completed Session that has it [n]."""
+        values = [session.metric(metric) for session in self.completed]
         return np.array([value for value in values if value is not None], float)
 
     def log(self, column: str = "return") -> tuple[np.ndarray, np.ndarray]:
@@ -170,7 +170,7 @@ def trial_results(trial: Trial) -> dict[str, Any]:
     return {
         "sessions": {"planned": len(trial.sessions), **count_states(session.state for session in trial.sessions)},
         "seeds": [session.seed for session in trial.completed],
-        "figures": trial.summaries,
+        "metrics": trial.summaries,
         "consistency": consistency(trial),
         "not_completed": [unfinished_session(session) for session in trial.sessions if session.state != "completed"],
     }

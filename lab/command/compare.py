@@ -26,7 +26,7 @@ MAX_KEYS = 4  # hyperparameters in which the sides differ that the table shows
 class Options:
     """Options of the command."""
 
-    metric: str = option("return", "what to compare: a figure of session.json")
+    metric: str = option("return", "what to compare: a metric of session.json")
     out: str = option(".", "the directory to draw compare.png into")
 
 
@@ -62,7 +62,7 @@ def main(paths: list[Path], options: Options) -> None:
 
 
 def comparison_table(entries: Sequence[Entry], comparisons: Sequence[Comparison], metric: str) -> Table:
-    """Return a table of the figures of all sides, and how each compares with the first."""
+    """Return a table of the metrics of all sides, and how each compares with the first."""
     from rich.table import Table
     from rich.text import Text
 

@@ -100,7 +100,7 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
     print(visible(f"{spec.name} seed {spec.seed}, {options.checkpoint} checkpoint, at frame {state['frame']:,}"))
     try:
         with stop_signals() as stop:
-            figures = play_all(Player(agent, env, spec, options, state["frame"] / spec.frames), options, stop)
+            episodes = play_all(Player(agent, env, spec, options, state["frame"] / spec.frames), options, stop)
     finally:
         if options.render == "human":  # its window belongs to this thread
             env.close()
@@ -108,7 +108,7 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
             close(f"env.id={spec.env.id}", env.close)
         for text in pop_notices():
             print(visible(f"Warning: {text}"), file=sys.stderr)
-    print_spread(figures)
+    print_spread(episodes)
     if stop():
         raise KeyboardInterrupt
 
@@ -136,7 +136,7 @@ def play_all(player: Player, options: Options, stop: Callable[[], bool]) -> list
 
     if options.video:
         Path(options.video).mkdir(parents=True, exist_ok=True)
-    figures = []
+    ended = []
     seeds = np.random.SeedSequence(options.seed).generate_state(options.episodes)
     for episode, (seed, path) in enumerate(zip(seeds, options.films(), strict=True)):
         with film(path, player.env.metadata.get("render_fps", 30)) if path else nullcontext() as show:
@@ -145,10 +145,10 @@ def play_all(player: Player, options: Options, stop: Callable[[], bool]) -> list
         note = f"  {path}" if path else ""
         print(visible(f"episode {episode:>3}  return {total:>10.2f}  length {length:>6}{cut}{note}"), flush=True)
         if done or not stop():
-            figures.append((total, length))
+            ended.append((total, length))
         if stop():
             break
-    return figures
+    return ended
 
 
 class Player:
@@ -201,14 +201,14 @@ class Player:
         return total, length, done
 
 
-def print_spread(figures: list[tuple[float, int]]) -> None:
+def print_spread(episodes: list[tuple[float, int]]) -> None:
     """Print the mean and the spread of returns and lengths."""
     import numpy as np
 
-    if not figures:
+    if not episodes:
         return
-    returns, lengths = np.array(figures).T
+    returns, lengths = np.array(episodes).T
     spread = f" ± {returns.std(ddof=1):.2f}" if len(returns) > 1 else ""
-    episodes = f"{len(returns)} episode{'s' if len(returns) > 1 else ''}"
+    count = f"{len(returns)} episode{'s' if len(returns) > 1 else ''}"
     print(visible(f"\nreturn {returns.mean():.2f}{spread} (from {returns.min():.2f} to {returns.max():.2f})"))
-    print(visible(f"length {lengths.mean():.1f} (from {lengths.min():.0f} to {lengths.max():.0f}), {episodes}"))
+    print(visible(f"length {lengths.mean():.1f} (from {lengths.min():.0f} to {lengths.max():.0f}), {count}"))

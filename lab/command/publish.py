@@ -1,4 +1,4 @@
-"""`python -m lab publish DIR`: write tables, pages and pictures of Trials, compared with a peer's published figures."""
+"""`python -m lab publish DIR`: write tables, pages and pictures of Trials, beside a peer's results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Options:
         " and each Experiment into",
     )
     against: str = option(
-        "", "a CSV of a peer's figures to compare with, with the columns algo, env, frames and return", "against=FILE"
+        "", "a CSV of a peer's results to compare with, with the columns algo, env, frames and return", "against=FILE"
     )
 
 
@@ -92,7 +92,7 @@ def _refuse_foreign(results: Path, others: list[Path]) -> None:
     """Raise LabError if a file would be overwritten that does not belong to an earlier publication."""
     existing = [path for path in (results, *others) if os.path.lexists(path)]
     try:
-        own = all("frames" in figures for env in read_json(results, RESULTS).values() for figures in env.values())
+        own = all("frames" in row for env in read_json(results, RESULTS).values() for row in env.values())
     except LabError:
         own = False
     if existing and not own:
@@ -116,7 +116,7 @@ def publication_table(publication: Publication) -> Table:
         table.add_column(Text(column), justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for result in publication.ordered():
-        trial, solved = result.trial, result.figures.get("frames_to_solve")
+        trial, solved = result.trial, result.metrics.get("frames_to_solve")
         cells = [trial.environment, result.algo, f"{result.frames:,}", trial.progress, format_estimate(result.mean)]
         some = f" ({solved['n']} of {len(trial.completed)})" if solved and solved["n"] < len(trial.completed) else ""
         cells.append(format_number(solved["mean"]["value"], "frames_to_solve") + some if solved else "-")

@@ -1,4 +1,4 @@
-"""`python -m lab report DIR`: make the figures and pictures of a run directory again, from its files."""
+"""`python -m lab report DIR`: make the metrics and pictures of a run directory again, from its files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Experiment."""
 
 @command("the run directory of a Session, a Trial or an Experiment, finished or not", notes=NOTES)
 def main(path: Path, options: NoOptions) -> None:
-    """Make the figures and pictures of a run directory again.
+    """Make the metrics and pictures of a run directory again.
 
     Raises:
         LabError: the directory is no run directory, or its files cannot be read.

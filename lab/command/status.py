@@ -93,7 +93,7 @@ def find_best(sweep: Document, trials: list[TrialProgress]) -> str | None:
 def read_value(trial: TrialProgress, metric: str, aggregate: str) -> float | None:
     """Return the objective of a Trial from its trial.json; None unless all of its Sessions completed with a value."""
     try:
-        estimates = (trial.results or {}).get("figures", {}).get(metric)
+        estimates = (trial.results or {}).get("metrics", {}).get(metric)
         if trial.state != "completed" or not estimates or estimates["n"] != len(trial.sessions):
             return None
         value: float | None = estimates["mean"]["low"] if aggregate == "lower" else estimates[aggregate]["value"]

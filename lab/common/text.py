@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 RESERVED = ("null", "true", "false", "~", "")  # plain scalars that YAML does not read as a text
-WHOLE_FIGURES = ("frames_to_solve",)  # figures that are written without decimals
+WHOLE_METRICS = ("frames_to_solve",)  # metrics that are written without decimals
 
 
 def canonical(value: Any) -> str:
@@ -46,25 +46,25 @@ def _format_item(value: Any, digits: int | None) -> str:
     return quote(value) if isinstance(value, str) and re.search(r"[^\w./-]", value) else format_value(value, digits)
 
 
-def format_number(value: float | None, figure: str = "return") -> str:
-    """Format a figure with one decimal, or three digits below 10; None is a dash."""
+def format_number(value: float | None, metric: str = "return") -> str:
+    """Format a metric with one decimal, or three digits below 10; None is a dash."""
     if value is None:
         return "-"
-    if figure in WHOLE_FIGURES:
+    if metric in WHOLE_METRICS:
         return f"{value:,.0f}"
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value + 0.0:.3g}"
 
 
-def format_interval(estimate: Mapping[str, Any], figure: str = "return") -> str:
+def format_interval(estimate: Mapping[str, Any], metric: str = "return") -> str:
     """Format the interval of an estimate, or a dash if it has none, as with one seed."""
-    low, high = (format_number(estimate[end], figure) for end in ("low", "high"))
+    low, high = (format_number(estimate[end], metric) for end in ("low", "high"))
     return "-" if estimate["low"] is None else f"[{low}, {high}]"
 
 
-def format_estimate(estimate: Mapping[str, Any], figure: str = "return") -> str:
+def format_estimate(estimate: Mapping[str, Any], metric: str = "return") -> str:
     """Format an estimate with its interval, if it has one."""
-    value = format_number(estimate["value"], figure)
-    return value if estimate["low"] is None else f"{value} {format_interval(estimate, figure)}"
+    value = format_number(estimate["value"], metric)
+    return value if estimate["low"] is None else f"{value} {format_interval(estimate, metric)}"
 
 
 def format_duration(seconds: float) -> str:

@@ -52,9 +52,9 @@ class GpuPool:
             free = {name: free_memory(name) for name in names}
             names = [name for name in names if free[name] >= self.memory]
             if not names and not any(self._leases.values()):
-                figures = ", ".join(f"{name}: {memory:,} MiB" for name, memory in free.items())
+                memories = ", ".join(f"{name}: {memory:,} MiB" for name, memory in free.items())
                 raise LabError(
-                    f"hydra.launcher.gpu_memory={self.memory} asks for more memory than any GPU has free ({figures})."
+                    f"hydra.launcher.gpu_memory={self.memory} asks for more memory than any GPU has free ({memories})."
                 )
         return min(names, key=lambda name: self._leases[name], default=None)
 

@@ -134,14 +134,14 @@ def _train(config: DictConfig, output: Path, swept: bool = False) -> list[Record
 
 
 def analyze(records: Sequence[Record | Outcome]) -> None:
-    """Write the figures of every Session, as far as its files allow."""
+    """Write the metrics of every Session, as far as its files allow."""
     from lab.analysis import analyze_session
 
     for record in records:
         try:
             analyze_session(record.dir)
         except (OSError, LabError) as error:
-            print(visible(f"The figures of {record.dir.path} could not be made: {error}"), file=sys.stderr)
+            print(visible(f"The metrics of {record.dir.path} could not be made: {error}"), file=sys.stderr)
 
 
 def finish(records: Sequence[Record | Outcome]) -> int:
@@ -154,7 +154,7 @@ def finish(records: Sequence[Record | Outcome]) -> int:
         if len(records) > 1:
             analyze_run(records[0].dir.path.parent)
     except KeyboardInterrupt:
-        print("\nInterrupted while drawing; make figures again with: python -m lab report DIR", file=sys.stderr)
+        print("\nInterrupted while drawing; make metrics and pictures with: python -m lab report DIR", file=sys.stderr)
     print_results(records)
     return max(EXIT_STATUS[record.state] for record in records)
 

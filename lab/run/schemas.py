@@ -6,11 +6,11 @@ from lab.run.files import Shape
 
 STATES = ("running", "completed", "failed", "pruned", "interrupted")
 ENDED = ("completed", "failed", "pruned")  # a Session leaves these states only on request
-FIGURES = (
+METRICS = (
     "return", "best", "eval_return", "eval_best", "length", "strength", "max_strength", "final_strength",
     "sample_efficiency", "training_efficiency", "stability", "frames_to_solve", "frames", "optimizer_steps", "episodes",
 )  # of session.json  # fmt: skip
-LESS_IS_BETTER = ("frames_to_solve",)  # of these figures; for all others, more is better
+LESS_IS_BETTER = ("frames_to_solve",)  # of these metrics; for all others, more is better
 DIRECTIONS = ("maximize", "minimize")
 AGGREGATES = ("mean", "median", "iqm", "lower")  # over seeds; `lower` is the lower end of the mean's 95 % interval
 
@@ -31,7 +31,7 @@ SWEEP: Shape = {
 }  # fmt: skip
 TRIAL: Shape = {
     "sessions": {"*": int}, "seeds": [int], "consistency": float | None, "not_completed": [dict],
-    "figures": {"*": {"n": int, "mean": ESTIMATE, "std": ESTIMATE, "median": ESTIMATE, "iqm": ESTIMATE}},
+    "metrics": {"*": {"n": int, "mean": ESTIMATE, "std": ESTIMATE, "median": ESTIMATE, "iqm": ESTIMATE}},
 }  # fmt: skip
 SESSION: Shape = {"*": float | None}
 JOB: Shape = {"task": str, "folder": str, "trial": int, "overrides": [str], "sessions": {"*": str}}

@@ -23,9 +23,9 @@ REFERENCE = {
         "strength", "max_strength", "final_strength", "sample_efficiency", "training_efficiency", "stability",
     ),
     "solved": ("frames_to_solve",),
-}  # figures by the key of env.reference that they need  # fmt: skip
+}  # metrics by the key of env.reference that they need  # fmt: skip
 MEANING = {"random_return": "the mean return of random actions", "solved": "the return that counts as solved"}
-MIN_ROWS = {"stability": 2}  # rows of metrics.csv that a figure needs, if more than one
+MIN_ROWS = {"stability": 2}  # rows of metrics.csv that a metric needs, if more than one
 
 
 def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
@@ -73,11 +73,11 @@ def refuse_other_spec(trial: Trial, specs: list[Spec]) -> None:
 
 
 def require_possible(objective: Objective, spec: Spec, rungs: int | None = None) -> None:
-    """Raise LabError if no Session of a spec can have a figure of the objective, or have it at the pruner's rungs."""
+    """Raise LabError if no Session of a spec can have a metric of the objective, or have it at the pruner's rungs."""
     for metric in objective.metrics:
         reason = _why_impossible(metric, spec)
         if reason:
-            other = "Or rank by another figure, as objective.metric=return."
+            other = "Or rank by another metric, as objective.metric=return."
             raise LabError(f"objective.metric={metric} is not possible {reason} {other}")
     reason = _why_unprunable(objective.metrics[0], spec, rungs) if rungs else ""
     if reason:

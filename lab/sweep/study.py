@@ -59,7 +59,7 @@ class Study:
     def open(self, outcomes: dict[int, Outcome]) -> None:
         """Start the study, or rewrite it from its database and the current outcomes of the started Trials.
 
-        It is rewritten because figures change when seeds are added, and Optuna never changes a finished trial.
+        It is rewritten because metrics change when seeds are added, and Optuna never changes a finished trial.
 
         Args:
             outcomes: of each Trial that has a directory, by number, from 0 without a gap.

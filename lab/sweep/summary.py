@@ -16,7 +16,7 @@ from lab.train.display import print_next_steps
 
 MAX_ROWS = 12  # Trials in the ranking
 MIN_SEEDS = 4  # below which bootstrap intervals are far too narrow
-FIGURES = ("return", "best", "eval_return", "strength", "frames_to_solve")
+METRICS = ("return", "best", "eval_return", "strength", "frames_to_solve")
 
 
 def print_summary(path: Path, unfinished: str | None = None) -> None:
@@ -46,14 +46,14 @@ def print_summary(path: Path, unfinished: str | None = None) -> None:
 
 
 def print_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:
-    """Print the figures of a Trial with their intervals; return the commands to type next, with their purposes."""
+    """Print the metrics of a Trial with their intervals; return the commands to type next, with their purposes."""
     table = _table(count_sessions(results["sessions"]), "mean", "95 % interval", "IQM", "95 % interval", "std")
-    for figure in FIGURES:
-        estimates = results["figures"].get(figure)
+    for metric in METRICS:
+        estimates = results["metrics"].get(metric)
         if estimates and estimates["n"]:
             note = "" if estimates["n"] == results["sessions"]["completed"] else f" (of {estimates['n']})"
             cells = [cell for key in ("mean", "iqm") for cell in _cells(estimates[key])]
-            table.add_row(f"{figure}{note}", *cells, format_number(estimates["std"]["value"]))
+            table.add_row(f"{metric}{note}", *cells, format_number(estimates["std"]["value"]))
     console.print(table if table.row_count else count_sessions(results["sessions"]))
     print_failures(console, path, results["not_completed"])
     if not results["seeds"]:

@@ -190,7 +190,7 @@ def print_detached(directory: SweepDir, pid: int | None = None) -> None:
     else:
         commands[f"tail -f {shlex.quote(str(directory.jobs / 'controller.log'))}"] = "its output"
         commands[f"kill -INT {pid}"] = "end it, with everything written"
-    commands[f"python -m lab report {path}"] = "figures of what has been written so far"
+    commands[f"python -m lab report {path}"] = "metrics of what has been written so far"
     print_next_steps(Terminal(soft_wrap=True), commands)
 
 

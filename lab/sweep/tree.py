@@ -58,13 +58,13 @@ class Tree:
         progress.refresh()
         is_best = self._update_best(progress, outcome)
         if outcome.values is not None:
-            text = f"{self.figures(outcome.values)}{', the best so far' if is_best and self.total > 1 else ''}"
+            text = f"{self.format_values(outcome.values)}{', the best so far' if is_best and self.total > 1 else ''}"
         else:
             states = count_states([progress])
             text = ", ".join(f"{states[state]} {state}" for state in STYLES if state in states)
         self.say(f"{title(progress)}: {text}")
 
-    def figures(self, values: Sequence[float]) -> str:
+    def format_values(self, values: Sequence[float]) -> str:
         """Format the values of the objective."""
         pairs = zip(self.objective.metrics, values, strict=True)
         return ", ".join(f"{self.objective.aggregate} {metric} {format_number(value)}" for metric, value in pairs)
@@ -129,7 +129,7 @@ class Tree:
             add_trial(root, trial, sessions=not trial.ended)
         if not self.best or self.total == 1:
             return root
-        best = f"best so far: {title(self.best[0])}: {self.figures(self.best[1])}"
+        best = f"best so far: {title(self.best[0])}: {self.format_values(self.best[1])}"
         return Group(root, Text(best, style="green", overflow="ellipsis"))
 
     def _add(self, trial: Trial) -> TrialProgress:

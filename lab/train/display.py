@@ -37,7 +37,7 @@ class Display:
             columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
             if self.console.width >= WIDE:
                 columns.append(BarColumn(bar_width=20))
-            columns.append(TextColumn("{task.percentage:>3.0f}% {task.fields[figures]}", markup=False))
+            columns.append(TextColumn("{task.percentage:>3.0f}% {task.fields[progress]}", markup=False))
             self._live = Progress(*columns, console=self.console, auto_refresh=False)
         self._tasks = []
         self._start = self._drawn = perf_counter()
@@ -45,7 +45,7 @@ class Display:
         for spec in specs:
             if self._live:
                 name = f"{spec.name} seed {spec.seed}"
-                self._tasks.append(self._live.add_task(name, total=spec.frames, figures=""))
+                self._tasks.append(self._live.add_task(name, total=spec.frames, progress=""))
             else:
                 resumed = f", from frame {frame:,} on" if frame else ""
                 self.console.print(f"{spec.name} seed {spec.seed}: {spec.frames:,} frames{resumed}")
@@ -61,16 +61,16 @@ class Display:
         elapsed = now - self._start
         left = format_duration(elapsed * max(spec.frames - frame, 0) / max(frame - self._first_frame, 1))
         mean = format_number(mean_return)
-        figures = f"{frame:>9,} frames {frames_per_second:>7,.0f}/s  return {mean:>6}  {left} left"
+        progress = f"{frame:>9,} frames {frames_per_second:>7,.0f}/s  return {mean:>6}  {left} left"
         fraction_done = frame / spec.frames
         if self._live:
-            self._live.update(self._tasks[index], completed=min(frame, spec.frames), figures=figures)
+            self._live.update(self._tasks[index], completed=min(frame, spec.frames), progress=progress)
             if fraction_done >= 1 or (index == len(self.specs) - 1 and now - self._drawn >= REFRESH):
                 self._live.refresh()
                 self._drawn = now
         elif fraction_done >= 1 or fraction_done - self._printed[index] >= PLAIN_STEP:
             self._printed[index] = fraction_done
-            line = f"{spec.name} seed {spec.seed} {min(fraction_done, 1):>4.0%} {figures}"
+            line = f"{spec.name} seed {spec.seed} {min(fraction_done, 1):>4.0%} {progress}"
             self.console.print(line, soft_wrap=True)
 
     def __enter__(self) -> Display:
@@ -86,20 +86,20 @@ class Display:
 
 
 def print_results(records: Sequence[Record | Outcome]) -> None:
-    """Print how each Session ended, its figures, its directory, and what to type next."""
+    """Print how each Session ended, its metrics, its directory, and what to type next."""
     console = Terminal(soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Session", no_wrap=True)
     for column in ("state", "frames", "return", "best", "evaluation", "strength", "frames to solve"):
         table.add_column(column, justify="right", no_wrap=True)
     for record in records:
-        figures = read_json(record.dir.results, SESSION) if record.dir.results.exists() else {}
+        metrics = read_json(record.dir.results, SESSION) if record.dir.results.exists() else {}
         table.add_row(
             f"{record.spec.name} seed {record.spec.seed}",
             record.state,
             f"{record.frame:,}",
-            *(format_number(figures.get(key)) for key in ("return", "best", "eval_return", "strength")),
-            f"{figures['frames_to_solve']:,}" if figures.get("frames_to_solve") else "-",
+            *(format_number(metrics.get(key)) for key in ("return", "best", "eval_return", "strength")),
+            f"{metrics['frames_to_solve']:,}" if metrics.get("frames_to_solve") else "-",
         )
     # Never cut to the width of a terminal, because results are copied and searched for.
     console.width = max(console.width, 140)

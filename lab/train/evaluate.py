@@ -24,7 +24,7 @@ class Evaluation:
         self._streams = [streams.evaluation for streams in agent.streams]
         self._stream_states = [stream.bit_generator.state for stream in self._streams]
         self.running: dict[int, np.ndarray] = {}  # by index of a Session that is not done, 1 for running episodes
-        self.figures: dict[int, np.ndarray] = {}  # returns and lengths [2, episodes]
+        self.episodes: dict[int, np.ndarray] = {}  # returns and lengths [2, episodes]
         self.failures: dict[int, str] = {}  # errors
         self._steps = 0
         self._envs: dict[int, Environments] = {}
@@ -43,7 +43,7 @@ class Evaluation:
             except Exception as error:
                 self.failures[s] = explain_error(error)
                 continue
-            self.figures[s] = np.zeros((2, spec.episodes))
+            self.episodes[s] = np.zeros((2, spec.episodes))
             self.running[s] = np.ones(spec.episodes, bool)
 
     def step(self) -> None:
@@ -57,11 +57,11 @@ class Evaluation:
                 self._raw[s], reward, terminated, truncated = self._envs[s].step(action[s])
             except Exception as error:
                 self.failures[s] = explain_error(error)
-                del self.running[s], self.figures[s]
+                del self.running[s], self.episodes[s]
                 continue
             finally:
                 self.settings.restore_step_settings()
-            self.figures[s] += np.stack([np.where(running, reward, 0.0), running])
+            self.episodes[s] += np.stack([np.where(running, reward, 0.0), running])
             running &= ~(terminated | truncated)
             if not running.any() or self._steps >= self.spec.max_steps:
                 del self.running[s]
@@ -70,8 +70,8 @@ class Evaluation:
             changed = self._watch.changed()
             if changed:
                 reason = explain_global_draws(f"env.id={agent.spec.env.id}", changed)
-                self.failures |= dict.fromkeys(self.figures, reason)
-                self.figures.clear()
+                self.failures |= dict.fromkeys(self.episodes, reason)
+                self.episodes.clear()
 
     def close(self) -> None:
         """Close the environments; if episodes still run, restore the random streams for the next attempt."""

@@ -224,7 +224,7 @@ class Record:
         evaluation: np.ndarray | None,
         timing: Mapping[str, float],
     ) -> None:
-        """Write a row of the algorithm's metrics, of an evaluation's figures [2, episodes], and of seconds by phase."""
+        """Write a row of metrics, of returns and lengths [2, episodes] of an evaluation, and of seconds by phase."""
         lengths = [e.length for e in self._window]
         mean_length = sum(lengths) / len(lengths) if lengths else None
         progress = (frame, optimizer_steps, self._episodes, self.mean_return, mean_length)
@@ -243,8 +243,8 @@ class Record:
         if self._events:
             self._events.add_row(row, timing["frames_per_second"])
         names = [name for name in ("return", "entropy", *EVALUATION) if row.get(name) is not None]
-        figures = " ".join(f"{name}={row[name]:.4g}" for name in names)
-        self.log("frame %d of %d %s", frame, self.spec.frames, figures)
+        values = " ".join(f"{name}={row[name]:.4g}" for name in names)
+        self.log("frame %d of %d %s", frame, self.spec.frames, values)
 
     def add_histograms(self, agent: Agent, index: int, actions: np.ndarray | None) -> None:
         """Write histograms if they are due with the last row; the arguments are those of TensorBoard."""

@@ -172,19 +172,19 @@ class Stack:
         evaluating = interval.is_due(spec.eval.every)
         logging = evaluating or interval.is_due(spec.log.every)
         saving = interval.is_due(spec.checkpoint.every)
-        figures: dict[int, np.ndarray] = {}
+        evaluations: dict[int, np.ndarray] = {}
         if evaluating:
             with self.timed("evaluate"):
                 evaluated = self.evaluate()
             if evaluated is None:
                 return
-            figures = evaluated
+            evaluations = evaluated
         self.unfinished_interval = None
         with self.timed("write"):
             if logging:
-                self.log(figures)
+                self.log(evaluations)
             if evaluating or (spec.eval.every == 0 and saving):
-                self.save_best(figures)
+                self.save_best(evaluations)
             if saving and self.restore_method == "reset" and not interval.last:
                 for s in self.collector.alive[:]:
                     self.collector.renew_environments(s)
@@ -211,7 +211,7 @@ class Stack:
         self.seconds[phase] += perf_counter() - start
 
     def evaluate(self) -> dict[int, np.ndarray] | None:
-        """Return the figures of an evaluation by Session, or None if `stop` ended it."""
+        """Return returns and lengths [2, episodes] of an evaluation by Session, or None if `stop` ended it."""
         # The environments are new in each evaluation, so that none depends on what they remember of an earlier one.
         evaluation = Evaluation(self.agent, {s: self.specs[s].env for s in self.collector.alive}, self.spec.eval)
         while evaluation.running and not self.stop():
@@ -220,9 +220,9 @@ class Stack:
         evaluation.close()
         for s, reason in evaluation.failures.items():
             self.collector.fail(s, reason)
-        return None if evaluation.running else evaluation.figures
+        return None if evaluation.running else evaluation.episodes
 
-    def log(self, figures: dict[int, np.ndarray]) -> None:
+    def log(self, evaluations: dict[int, np.ndarray]) -> None:
         """Write a row of metrics and timings for every Session."""
         elapsed = perf_counter() - self.logged_time
         speed = (self.frame - self.logged_frame) / elapsed
@@ -233,16 +233,16 @@ class Stack:
         for s in self.collector.alive:
             record = self.records[s]
             row = {name: column[s] for name, column in columns.items()}
-            record.add_row(self.frame, int(self.optimizer_steps[s]), row, figures.get(s), timing)
+            record.add_row(self.frame, int(self.optimizer_steps[s]), row, evaluations.get(s), timing)
             record.add_histograms(self.agent, s, None if self.actions is None else self.actions[:, s].cpu().numpy())
             self.display.update(s, self.frame, record.mean_return, speed)
 
-    def save_best(self, figures: dict[int, np.ndarray]) -> None:
+    def save_best(self, evaluations: dict[int, np.ndarray]) -> None:
         """Save the agents whose return is their best so far: in evaluation or, without it, in training."""
         for s in self.collector.alive:
             record = self.records[s]
-            reached = float(figures[s][0].mean()) if s in figures else record.mean_return
-            if reached is not None and reached >= record.best and (s in figures or self.spec.eval.every == 0):
+            reached = float(evaluations[s][0].mean()) if s in evaluations else record.mean_return
+            if reached is not None and reached >= record.best and (s in evaluations or self.spec.eval.every == 0):
                 record.best = reached
                 self.write_best(s)
 

@@ -112,22 +112,22 @@ def test_the_agent_to_play_is_the_best_by_evaluation_and_then_by_return() -> Non
     assert best_seed([]) is None
 
 
-def test_what_did_not_complete_is_said_and_in_no_figure(tmp_path: Path) -> None:
+def test_what_did_not_complete_is_said_and_in_no_metric(tmp_path: Path) -> None:
     directory = alone(tmp_path, [100.0, 9999.0, 300.0, 9999.0], states={1: "failed", 3: "pending"})
     text = card(directory)
     assert "2 of 4 Sessions completed" in text and "**200.0**" in text
     assert "9,999" not in text
     assert "| 1 | failed at frame 99,996 | - | - |" in text
     assert "| 3 | pending | - | - |" in text
-    assert "- Seed 3 has not started: excluded from all figures." in text
-    assert "- Seed 1 failed: excluded from all figures." in text
+    assert "- Seed 3 has not started: excluded from all metrics." in text
+    assert "- Seed 1 failed: excluded from all metrics." in text
     assert "the environment broke" not in text, "an error may hold a path"
 
 
 def test_a_card_of_nothing_says_so(tmp_path: Path) -> None:
     failed = card(alone(tmp_path / "failed", [1.0], states={0: "failed"}))
     assert "0 of 1 Session completed. There is no result yet." in failed
-    assert "enjoy" not in failed and "## Figures" not in failed
+    assert "enjoy" not in failed and "## Metrics" not in failed
     pending = card(alone(tmp_path / "pending", [1.0, 2.0], states={0: "pending", 1: "pending"}))
     assert pending.startswith("# pending\n\nThere is no result yet.\n")
     assert "Seeds 0 and 1 have not started" in pending
@@ -167,7 +167,7 @@ def test_the_same_files_give_the_same_card_wherever_they_are(tmp_path: Path) -> 
         assert hidden not in text
 
 
-def test_a_card_is_written_with_the_figures_of_a_trial_that_stands_alone(tmp_path: Path) -> None:
+def test_a_card_is_written_with_the_metrics_of_a_trial_that_stands_alone(tmp_path: Path) -> None:
     directory = alone(tmp_path / "a2c_cartpole", [100.0, 200.0])
     assert analyze(directory.path) == [directory.results, directory.plot, directory.card]
     assert directory.card.read_text() == card(directory)

@@ -41,7 +41,7 @@ def environment(name: str, **kwargs: object) -> dict[str, object]:
     return {"env": {"id": name, "kwargs": kwargs, "reference": reference}}
 
 
-def test_figures_are_those_of_the_statistics() -> None:
+def test_metrics_are_those_of_the_statistics() -> None:
     actual = compare(entry("a", HIGH), entry("b", LOW), "return")
     assert actual.improvement == probability_of_improvement(np.array(HIGH), np.array(LOW))
     assert actual.difference == difference(np.array(HIGH), np.array(LOW))
@@ -209,7 +209,7 @@ def test_sides_must_be_two_different_run_directories(sweep: SweepDir, tmp_path: 
         read_entries([sweep.path, tmp_path])
 
 
-def test_the_metric_must_be_a_figure() -> None:
+def test_an_unknown_metric_is_refused() -> None:
     with pytest.raises(LabError, match=r"metric=retrun is not allowed.* Did you mean 'return'"):
         require_metric([entry("a", HIGH)], "retrun")
     with pytest.raises(LabError, match="None of the Sessions completed"):

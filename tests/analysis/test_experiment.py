@@ -1,4 +1,4 @@
-"""Ranking, importance and the figures of an Experiment."""
+"""Ranking, importance and the metrics of an Experiment."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def experiment(*trials: Trial, objective: Objective = RETURN, sweep: dict[str, A
     return Experiment(SweepDir("."), sweep or {}, objective, [*trials])
 
 
-def of_values(number: int, *values: float, figure: str = "return", **hyperparameters: object) -> Trial:
-    sessions = [session(seed, **{figure: value}) for seed, value in enumerate(values)]
+def of_values(number: int, *values: float, metric: str = "return", **hyperparameters: object) -> Trial:
+    sessions = [session(seed, **{metric: value}) for seed, value in enumerate(values)]
     return trial(*sessions, number=number, **hyperparameters)
 
 
@@ -63,7 +63,7 @@ def test_the_ranking_by_hand() -> None:
 
 def test_less_may_be_better() -> None:
     trials = [
-        of_values(number, *values, figure="frames_to_solve") for number, values in enumerate([(9, 9), (1, 3), (2, 4)])
+        of_values(number, *values, metric="frames_to_solve") for number, values in enumerate([(9, 9), (1, 3), (2, 4)])
     ]
     made = experiment(*trials, objective=SOLVE)
     assert [each.trial.number for each in made.ranking] == [1, 2, 0]
@@ -172,9 +172,9 @@ def test_importance_finds_what_matters(tmp_path: Path) -> None:
     assert importance["algo.advantage"] < 0.1
 
 
-def lines_of_trials(n: int, objective: Objective = RETURN, **figures: float) -> Experiment:
+def lines_of_trials(n: int, objective: Objective = RETURN, **metrics: float) -> Experiment:
     def of_number(number: int) -> Trial:
-        made = {metric: figures.get(metric, float(number)) for metric in objective.metrics}
+        made = {metric: metrics.get(metric, float(number)) for metric in objective.metrics}
         return trial(session(0, **made), number=number, **{"algo.lr": 0.1 * number, "algo.n_step": number % 2})
 
     return experiment(*map(of_number, range(n)), objective=objective)

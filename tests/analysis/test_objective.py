@@ -66,7 +66,7 @@ def test_a_trial_has_a_value_if_every_session_completed(state: str, sentence: st
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
-def test_a_trial_has_a_value_if_every_session_has_the_figure(value: float | None) -> None:
+def test_a_trial_has_a_value_if_every_session_has_the_metric(value: float | None) -> None:
     made = trial(*(session(seed, frames_to_solve=value if seed else 100) for seed in range(3)))
     with pytest.raises(LabError, match=r"^seeds 1 and 2 have no frames_to_solve$"):
         objective("mean", "frames_to_solve").values(made)

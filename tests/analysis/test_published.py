@@ -1,4 +1,4 @@
-"""Published results: their figures by hand, how they compare with a peer's, and what the pages say."""
+"""Published results: their values by hand, how they compare with a peer's, and what the pages say."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def result(
     made = trial(*(session(seed, spec=whole, **{"return": value}) for seed, value in enumerate(returns)))
     if not returns:
         made = trial(session(0, "failed", spec=whole))
-    figures = {} if peer is None else {(env["name"], whole["algo"]["name"]): Peer(200_000, peer)}
-    return Result(made, figures)
+    peers = {} if peer is None else {(env["name"], whole["algo"]["name"]): Peer(200_000, peer)}
+    return Result(made, peers)
 
 
-def benchmark(**figures: float) -> Benchmark:
-    """Make up a peer's figures, by `algo_on_env`, of 200,000 frames each."""
-    pairs = {tuple(reversed(name.split("_on_"))): value for name, value in figures.items()}
+def benchmark(**returns: float) -> Benchmark:
+    """Make up a peer's results, by `algo_on_env`, of 200,000 frames each."""
+    pairs = {tuple(reversed(name.split("_on_"))): value for name, value in returns.items()}
     return Benchmark("Peer", "their page", {(env, algo): Peer(200_000, value) for (env, algo), value in pairs.items()})
 
 
@@ -88,21 +88,21 @@ def pictures(published: Publication) -> dict[str, bytes]:
     return {env: plot_environment(published, env) for env in published.environments}
 
 
-def test_the_figures_of_slm_lab_are_those_of_its_table() -> None:
+def test_the_results_of_slm_lab_are_those_of_its_table() -> None:
     actual = read_benchmark(ROOT / "benchmark" / "slm_lab.csv")
     assert actual.name == "SLM Lab v5.3"
     assert "docs/BENCHMARKS.md" in actual.source
-    assert len(actual.figures) == 28
-    assert actual.figures["cartpole", "ppo"] == Peer(200_000, 498.9)
-    assert actual.figures["lunarlander_continuous", "a2c"] == Peer(300_000, -76.8)
+    assert len(actual.peers) == 28
+    assert actual.peers["cartpole", "ppo"] == Peer(200_000, 498.9)
+    assert actual.peers["lunarlander_continuous", "a2c"] == Peer(300_000, -76.8)
     algorithms = ["reinforce", "sarsa", "dqn", "ddqn_per", "a2c", "ppo", "sac", "crossq"]
     environments = ["cartpole", "acrobot", "pendulum", "lunarlander", "lunarlander_continuous"]
-    assert list(dict.fromkeys(algo for _, algo in actual.figures)) == algorithms
-    assert list(dict.fromkeys(env for env, _ in actual.figures)) == environments
+    assert list(dict.fromkeys(algo for _, algo in actual.peers)) == algorithms
+    assert list(dict.fromkeys(env for env, _ in actual.peers)) == environments
     assert set(algorithms) & set(ALGORITHMS) and set(environments) & set(ENVIRONMENTS)
 
 
-def test_figures_stand_on_completed_sessions_and_are_named_by_environment_and_algorithm(published: Publication) -> None:
+def test_results_stand_on_completed_sessions_and_are_named_by_environment_and_algorithm(published: Publication) -> None:
     made = results_json(published)
     assert {env: list(algos) for env, algos in made.items()} == {"cartpole": ["ppo", "a2c"], "acrobot": ["a2c"]}
     actual = made["cartpole"]["ppo"]
@@ -161,9 +161,9 @@ def test_a_shortfall_is_a_share_of_the_way_from_random_actions() -> None:
     sentences = list_shortfalls(publication(result(440.0, 460.0, peer=475.0), against=benchmark()))
     assert sentences == [
         "ppo on CartPole-v1 is 25.0 below Peer's 475.0, 5.6 % of its gain over random actions;"
-        " the 95 % interval [440.0, 460.0] does not contain that figure."
+        " the 95 % interval [440.0, 460.0] does not contain that return."
     ]
-    assert "[440.0, 480.0] contains that figure." in list_shortfalls(
+    assert "[440.0, 480.0] contains that return." in list_shortfalls(
         publication(result(440.0, 480.0, peer=475.0), against=benchmark())
     )[0]  # fmt: skip
     assert list_shortfalls(publication(result(480.0, peer=475.0), against=benchmark())) == []
@@ -175,11 +175,11 @@ def test_what_a_reader_should_know_is_said(published: Publication) -> None:
     assert (
         "a2c on CartPole-v1 was trained for 100,000 frames and Peer's for 200,000: that alone can make a difference."
     ) in sentences
-    assert "Peer has figures without a Trial here: on pendulum, sarsa." in sentences
-    assert "Peer has no figure of a2c on Acrobot-v1." in sentences
+    assert "Peer has results without a Trial here: on pendulum, sarsa." in sentences
+    assert "Peer has no result of a2c on Acrobot-v1." in sentences
 
 
-def test_a_peers_figure_is_of_the_environment_as_it_is_and_of_no_other(tmp_path: Path) -> None:
+def test_a_peers_result_is_of_the_environment_as_it_is_and_of_no_other(tmp_path: Path) -> None:
     base = spec_of()["env"]
     against = benchmark(a2c_on_cartpole=490.0)
     for name, change in {"kwargs": {"kwargs": {"sutton_barto_reward": True}}, "id": {"id": "CartPole-v0"}}.items():
@@ -253,7 +253,7 @@ def test_the_markdown_has_a_cell_for_each_pair(published: Publication) -> None:
     assert "![Learning curves on CartPole-v1](cartpole.png)" in lines
 
 
-def test_a_figure_that_only_the_peer_has_is_in_the_table() -> None:
+def test_a_result_that_only_the_peer_has_is_in_the_table() -> None:
     made = publication(
         result(500.0), result(-80.0, env={"name": "acrobot", "id": "Acrobot-v1"}, algo={"name": "dqn"}),
         against=benchmark(dqn_on_cartpole=240.0, ppo_on_cartpole=499.0),
@@ -371,7 +371,7 @@ def test_a_peers_file(tmp_path: Path) -> None:
     path.write_text("return,algo,env,frames,more\n 1.5, ppo ,cartpole,100,x\n")
     actual = read_benchmark(path)
     assert (actual.name, actual.source) == ("peer", ""), "without a comment, the name of the file"
-    assert actual.figures == {("cartpole", "ppo"): Peer(100, 1.5)}
+    assert actual.peers == {("cartpole", "ppo"): Peer(100, 1.5)}
 
 
 @pytest.mark.parametrize(
@@ -383,11 +383,11 @@ def test_a_peers_file(tmp_path: Path) -> None:
         ("algo,env,frames,return\nppo,cartpole,1,nan\n", "return must be a number"),
         ("algo,env,frames,return\nppo,cartpole,1.5,1\n", "ppo on cartpole: frames=1.5 is not allowed: frames must be"),
         ("algo,env,frames,return\n\n# x\nppo,cartpole\n", "ppo on cartpole: frames= is not allowed"),
-        ("algo,env,frames,return\nppo,cartpole,1,1\nppo,cartpole,2,2\n", "two figures of ppo on cartpole"),
+        ("algo,env,frames,return\nppo,cartpole,1,1\nppo,cartpole,2,2\n", "two results of ppo on cartpole"),
     ],
     ids=["column", "empty", "number", "not finite", "whole", "short", "twice"],
 )  # fmt: skip
-def test_a_mistake_in_the_peers_figures_is_a_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+def test_a_mistake_in_the_peers_results_is_a_sentence(text: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "peer.csv").write_text(text)
     with pytest.raises(LabError) as error:
         read_benchmark(tmp_path / "peer.csv")

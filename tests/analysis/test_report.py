@@ -229,7 +229,7 @@ def test_half_finished_and_odd_directories(tmp_path: Path) -> None:
         return write_page(tmp_path / case.__name__)
 
     page = make(no_session_completed)
-    assert "No Trial is ranked yet" in page and "No figures: no Session has completed." in part(page, 0)
+    assert "No Trial is ranked yet" in page and "No metrics: no Session has completed." in part(page, 0)
     assert curves(read_figures(tmp_path / "no_session_completed")["columns"]["return"]["data"], 0, "session")
     page = make(nothing_started)
     assert (

@@ -1,4 +1,4 @@
-"""The figures of a Session by hand."""
+"""The metrics of a Session by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from lab.analysis.session import Tables, efficiency, frames_to_solve, read_tables, session_results, stability
 from lab.errors import LabError
 from lab.run.directory import RunDir
-from lab.run.schemas import FIGURES
+from lab.run.schemas import METRICS
 
 
 def tables(returns: list[float | None], random_return: float | None = 10.0) -> Tables:
@@ -28,7 +28,7 @@ def tables(returns: list[float | None], random_return: float | None = 10.0) -> T
     return Tables({"env": env}, episodes, metrics, pd.DataFrame(), "completed")
 
 
-def test_figures_by_hand() -> None:
+def test_metrics_by_hand() -> None:
     # Strengths 10, 30, 20 at frames 100, 200, 300 and steps 10, 20, 30.
     results = session_results(tables([20.0, 40.0, 30.0]))
     weights = np.array([1 / 100, 1 / 200, 1 / 300])
@@ -47,7 +47,7 @@ def test_rows_before_the_first_episode_count_for_nothing() -> None:
     assert session_results(tables([None, 20.0, 40.0]))["strength"] == 20.0
 
 
-def test_figures_without_a_meaning_are_null() -> None:
+def test_metrics_without_a_meaning_are_null() -> None:
     results = session_results(tables([20.0, 40.0], random_return=None))
     assert results["strength"] is None
     assert results["return"] == 100.0
@@ -94,5 +94,5 @@ def test_a_directory_that_is_no_session(tmp_path: Path) -> None:
         read_tables(RunDir(tmp_path))
 
 
-def test_figures_are_those_that_an_objective_may_name() -> None:
-    assert set(session_results(tables([20.0, 40.0, 30.0]))) == set(FIGURES)
+def test_metrics_are_those_that_an_objective_may_name() -> None:
+    assert set(session_results(tables([20.0, 40.0, 30.0]))) == set(METRICS)

@@ -1,4 +1,4 @@
-"""The figures of a Trial by hand, and which Sessions they stand on."""
+"""The metrics of a Trial by hand, and which Sessions they stand on."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def session(
     random_return: float | None = RANDOM,
     error: str | None = None,
     spec: dict[str, object] | None = None,
-    **figures: float | None,
+    **metrics: float | None,
 ) -> Session:
-    """Make up a Session with these figures, and these returns at its log points."""
+    """Make up a Session with these metrics, and these returns at its log points."""
     tables = None
     if returns is not None or spec is not None:
         points = returns or [20.0]
         env = {"id": "E-v0", "kwargs": {}, "reference": {"id": "E-v0", "random_return": random_return, "solved": None}}
-        metrics = pd.DataFrame({"frame": [100 * (i + 1) for i in range(len(points))], "return": points}, dtype=float)
+        logged = pd.DataFrame({"frame": [100 * (i + 1) for i in range(len(points))], "return": points}, dtype=float)
         plain = {"name": "made up", "frames": 1000, "seed": seed, "env": env, **(spec or {})}
-        tables = Tables(plain, pd.DataFrame(), metrics, pd.DataFrame(), state)
-    return Session(RunDir(f"trial-000/seed-{seed}"), seed, state, 1000, 1000, error, tables, dict(figures))
+        tables = Tables(plain, pd.DataFrame(), logged, pd.DataFrame(), state)
+    return Session(RunDir(f"trial-000/seed-{seed}"), seed, state, 1000, 1000, error, tables, dict(metrics))
 
 
 def trial(*sessions: Session, number: int | None = None, **hyperparameters: object) -> Trial:
@@ -56,7 +56,7 @@ def trial(*sessions: Session, number: int | None = None, **hyperparameters: obje
     )
 
 
-def test_figures_stand_on_completed_sessions_alone() -> None:
+def test_metrics_stand_on_completed_sessions_alone() -> None:
     made = trial(
         session(0, **{"return": 1.0, "frames_to_solve": 500}),
         session(1, "failed", **{"return": 1000.0}),
@@ -71,17 +71,17 @@ def test_figures_stand_on_completed_sessions_alone() -> None:
         "planned": 7, "completed": 2, "failed": 1, "interrupted": 1, "pending": 1, "pruned": 1, "running": 1
     }  # fmt: skip
     assert results["seeds"] == [0, 3]
-    assert results["figures"]["return"]["n"] == 2
-    assert results["figures"]["return"]["mean"]["value"] == 2.0
-    assert results["figures"]["return"]["std"]["value"] == pytest.approx(math.sqrt(2))
-    assert results["figures"]["frames_to_solve"]["n"] == 1, "of a Session that never got there nothing is made up"
-    assert results["figures"]["frames_to_solve"]["mean"] == {"value": 500.0, "low": None, "high": None}
+    assert results["metrics"]["return"]["n"] == 2
+    assert results["metrics"]["return"]["mean"]["value"] == 2.0
+    assert results["metrics"]["return"]["std"]["value"] == pytest.approx(math.sqrt(2))
+    assert results["metrics"]["frames_to_solve"]["n"] == 1, "of a Session that never got there nothing is made up"
+    assert results["metrics"]["frames_to_solve"]["mean"] == {"value": 500.0, "low": None, "high": None}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None])
-def test_a_figure_that_is_not_finite_enters_no_aggregate(value: float | None) -> None:
+def test_a_metric_that_is_not_finite_enters_no_aggregate(value: float | None) -> None:
     made = trial(*(session(seed, **{"return": value if seed == 1 else 5.0 + seed}) for seed in range(3)))
-    summary = trial_results(made)["figures"]["return"]
+    summary = trial_results(made)["metrics"]["return"]
     assert summary["n"] == 2
     assert summary["mean"]["value"] == 6.0
 
@@ -103,7 +103,7 @@ def test_a_session_without_a_result_is_named_with_its_reason() -> None:
 def test_a_trial_of_which_nothing_completed_has_results() -> None:
     results = trial_results(trial(session(0, "failed"), session(1, "pending")))
     assert results["sessions"] == {"planned": 2, "completed": 0, "failed": 1, "pending": 1}
-    assert results["figures"] == {}
+    assert results["metrics"] == {}
     assert results["consistency"] is None
 
 
@@ -151,7 +151,7 @@ def test_a_trial_is_read_from_its_files(tmp_path: Path) -> None:
     assert made.spec["algo.optimizer.lr"] == made.value("algo.lr") == made.hyperparameters["algo.lr"]
     assert "seed" not in made.spec
     results = trial_results(made)
-    assert results["figures"]["return"]["n"] == 1
+    assert results["metrics"]["return"]["n"] == 1
     assert [each["error"] for each in results["not_completed"]] == [
         "RuntimeError: the environment broke", "pruned at rung 5 of 10 by MedianPruner", None
     ]  # fmt: skip
@@ -178,8 +178,8 @@ def test_a_session_that_is_being_written_is_read_up_to_its_last_whole_row(tmp_pa
     sessions = read_trial(directory).sessions
     assert sessions[0].tables is not None
     assert len(sessions[0].tables.metrics) == 4
-    assert sessions[0].figures["frames"] == 200_000
-    assert (sessions[1].tables, sessions[1].figures) == (None, {})
+    assert sessions[0].metrics["frames"] == 200_000
+    assert (sessions[1].tables, sessions[1].metrics) == (None, {})
 
 
 def test_the_same_files_give_the_same_bytes_wherever_they_are(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_it_prints_figures_and_what_they_allow_to_conclude(
+def test_it_prints_metrics_and_what_they_allow_to_conclude(
     sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = run(capsys, *(sweep.trial(number).path for number in range(3)), f"out={tmp_path}/new")

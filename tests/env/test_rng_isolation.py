@@ -146,8 +146,8 @@ def test_seeds_differ_in_a_sweep_of_forked_workers(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len({(tmp_path / f"seed-{seed}" / "episodes.csv").read_text() for seed in range(4)}) == 4
     assert done.stdout.count("draws from numpy.random") == 1
-    figures = read_json(tmp_path / "trial.json")["figures"]["return"]
-    assert figures["std"]["value"] > 0
+    metrics = read_json(tmp_path / "trial.json")["metrics"]["return"]
+    assert metrics["std"]["value"] > 0
     played = [lab("enjoy", str(tmp_path / "seed-0"), "episodes=2", "code=here").stdout for _ in range(2)]
     assert played[0] == played[1]
     assert "episode   1" in played[0]

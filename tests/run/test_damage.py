@@ -1,4 +1,4 @@
-"""Damaged files: no command shows a traceback, and none changes a figure silently."""
+"""Damaged files: no command shows a traceback, and none changes a metric silently."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def terminal(capsys: pytest.CaptureFixture[str]) -> Iterator[Terminal]:
 
 
 def commands(path: Path, other: Path, terminal: Terminal) -> dict[str, Callable[[], object]]:
-    """Return commands on a run directory; each gives the figures that it shows or writes."""
+    """Return commands on a run directory; each gives the metrics that it shows or writes."""
     session = RunDir(path / "seed-0")
     results = TrialDir(path).results if session.path.exists() else SweepDir(path).results
 
@@ -115,8 +115,8 @@ def outcome(runs: dict[str, Path], command: str, name: str, mutation: str, folde
     """Damage a file of a copy and run a command on it.
 
     Returns:
-        The outcome: the `same` figures, `refused` in a sentence, or other figures, `reported` as such. An error that is
-        no sentence, or other figures without a report, fail the test.
+        The outcome: the `same` metrics, `refused` in a sentence, or other metrics, `reported` as such. An error that is
+        no sentence, or other metrics without a report, fail the test.
     """
     kind = "sweep" if name in OF_SWEEP else "part" if command == "resume" else "whole"
     if (command, kind) not in INTACT:
@@ -131,7 +131,7 @@ def outcome(runs: dict[str, Path], command: str, name: str, mutation: str, folde
     terminal.clear()
     errors._warned.clear()
     try:
-        figures = commands(copy, runs["whole"], terminal)[command]()
+        results = commands(copy, runs["whole"], terminal)[command]()
     except LabError as error:
         assert names_damage(str(error), folder, runs[kind].parent), error
         if command == "resume":
@@ -141,10 +141,10 @@ def outcome(runs: dict[str, Path], command: str, name: str, mutation: str, folde
     if command == "resume":  # whatever was there before is there still
         kept = {value for key, value in contents(copy).items()}
         assert before.get("seed-0/checkpoint/best.pt") in {None, *kept}
-    if figures == INTACT[command, kind]:
+    if results == INTACT[command, kind]:
         return "same"
-    text = terminal.text + json.dumps(figures, default=str)
-    assert names_damage(text, folder, runs[kind].parent), f"{figures} without a report:\n{text}"
+    text = terminal.text + json.dumps(results, default=str)
+    assert names_damage(text, folder, runs[kind].parent), f"{results} without a report:\n{text}"
     return "reported"
 
 
@@ -201,7 +201,7 @@ def test_a_damaged_file_of_a_sweep(
 
 @pytest.mark.law
 @pytest.mark.parametrize("name", ["spec.yaml", "status.json", "episodes.csv", "metrics.csv"])
-def test_no_flipped_bit_changes_a_figure_silently(
+def test_no_flipped_bit_changes_a_metric_silently(
     runs: dict[str, Path], name: str, tmp_path: Path, terminal: Terminal
 ) -> None:
     copy = shutil.copytree(runs["whole"], tmp_path / "copy")
@@ -211,9 +211,9 @@ def test_no_flipped_bit_changes_a_figure_silently(
     random_bits = random.Random(name)
     for bit in random_bits.sample(range(8 * len(content)), 60):
         path.write_bytes(flip(content, bit))
-        figures = trial_results(read_trial(TrialDir(copy)))
-        damaged = figures["sessions"] == {"planned": 2, "completed": 1, "failed": 1}
-        assert figures == intact or (damaged and f"{name} " in str(figures["not_completed"])), bit
+        results = trial_results(read_trial(TrialDir(copy)))
+        damaged = results["sessions"] == {"planned": 2, "completed": 1, "failed": 1}
+        assert results == intact or (damaged and f"{name} " in str(results["not_completed"])), bit
 
 
 def each_key_left_out(values: Any) -> Iterator[Any]:

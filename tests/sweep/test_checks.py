@@ -9,7 +9,7 @@ import pytest
 from lab.analysis.objective import Objective
 from lab.analysis.session import read_session
 from lab.errors import LabError
-from lab.run.schemas import FIGURES
+from lab.run.schemas import METRICS
 from lab.sweep.checks import first_rows, last_frame, require_possible
 from tests.helpers import specs, train
 
@@ -63,8 +63,8 @@ def test_an_objective_that_a_pruner_cannot_judge_is_refused(metric: str, overrid
 
 def test_every_objective_is_possible_in_a_known_environment() -> None:
     spec = specs(*A2C)[0]
-    require_possible(objective(*FIGURES), spec)
-    for metric in FIGURES:
+    require_possible(objective(*METRICS), spec)
+    for metric in METRICS:
         if metric != "frames_to_solve":
             require_possible(objective(metric), spec, 10)
 
@@ -74,7 +74,7 @@ def test_an_evaluation_at_the_end_is_enough_without_a_pruner(tmp_path: Path) -> 
     spec = specs(*overrides)[0]
     require_possible(objective("eval_return", "stability"), spec)
     results = read_session(train(tmp_path, *overrides)[0], 0)
-    assert results.figure("eval_return") is not None
+    assert results.metric("eval_return") is not None
     assert results.tables is not None
     assert results.tables.metrics["frame"].tolist()[:2] == first_rows(spec)
     assert results.frame == last_frame(spec)

@@ -53,7 +53,7 @@ def test_a_point_that_was_asked_for_but_never_started_is_asked_for_again(path: P
     assert again.ask() == points[2]
 
 
-def test_figures_that_changed_are_told_again(path: Path) -> None:
+def test_metrics_that_changed_are_told_again(path: Path) -> None:
     first = opened(path)
     for value in (1.0, 2.0):
         number, _ = first.ask()

@@ -72,8 +72,8 @@ def test_a_trial_is_continued_and_gets_more_seeds(tmp_path: Path) -> None:
     assert " -m lab -m algo=a2c " in read_json(folder / "seed-0" / "provenance.json")["command"]
     trial = read_json(folder / "trial.json")
     assert trial["seeds"] == [0, 1, 2]
-    assert trial["figures"]["return"]["n"] == 3
-    assert trial["figures"]["return"]["mean"]["low"] < trial["figures"]["return"]["mean"]["high"]
+    assert trial["metrics"]["return"]["n"] == 3
+    assert trial["metrics"]["return"]["mean"]["low"] < trial["metrics"]["return"]["mean"]["high"]
 
 
 @pytest.mark.slow
@@ -240,7 +240,7 @@ def test_what_fails_fails_alone_and_is_listed(tmp_path: Path) -> None:
     assert "NaN" in failed[2, 1]["error"]
     assert "killed by SIGKILL" in failed[3, 0]["error"]
     for number in (1, 2, 3):
-        assert read_json(tmp_path / f"trial-00{number}" / "trial.json")["figures"] == {}, "what failed is in no mean"
+        assert read_json(tmp_path / f"trial-00{number}" / "trial.json")["metrics"] == {}, "what failed is in no mean"
     for line in ("6 failed:", "trial-001 seed 0: RuntimeError: the environment broke", "trial-001/seed-0/session.log"):
         assert line in done.stdout
     again = sweep(tmp_path, f"env.id={ids}", small=small, code=1)

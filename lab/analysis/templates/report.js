@@ -5,9 +5,9 @@ const trials = [...table.tBodies].map(body => ({body, number: Number(body.datase
 const heads = [...table.tHead.rows[0].cells], columnNames = Object.keys(data.columns);
 const ranked = trials.filter(trial => trial.body.dataset.ranked);
 const firstFive = (ranked.length ? ranked : trials).slice(0, 5).map(trial => trial.number);
-const view = {chosen: new Set(firstFive), open: new Set(), figure: columnNames[0], sort: "rank", descending: false, filter: "", all: false};
+const view = {chosen: new Set(firstFive), open: new Set(), metric: columnNames[0], sort: "rank", descending: false, filter: "", all: false};
 
-/* ---- Figures: built by lab/analysis/report_figures.py, colored here by which Trials are chosen ---- */
+/* ---- Plots: built by lab/analysis/report_figures.py, colored here by which Trials are chosen ---- */
 
 function draw(host, traces, layout, onTrial) {
   const lines = traces.map(trace => typeof trace.x === "number" ? {...trace, x: data.frames[trace.x]} : trace);
@@ -22,7 +22,7 @@ function colorOf(number) {
 }
 function drawCurves() {
   if (!columnNames.length) return;
-  const {data: traces, layout} = data.columns[view.figure];
+  const {data: traces, layout} = data.columns[view.metric];
   const styled = traces.map(trace => {
     const color = colorOf(trace.meta.trial), visible = Boolean(color);
     if (trace.meta.kind === "band") return {...trace, visible, fillcolor: `${color}26`};
@@ -128,7 +128,7 @@ function readView() {
     const trial = trials.find(each => `trial-${each.number}` === name);
     if (trial) named.push(trial);
     else if (name === "chosen") view.chosen = new Set(value.match(/\d+/g)?.map(Number));
-    else if (name === "figure" && columnNames.includes(value)) view.figure = value;
+    else if (name === "metric" && columnNames.includes(value)) view.metric = value;
     else if (name === "sort") [view.sort, view.descending] = [value.replace(/^-/, ""), value.startsWith("-")];
     else if (name === "filter") view.filter = value;
     else if (name === "all") view.all = true;
@@ -139,7 +139,7 @@ function keepView() {
   const parts = [...view.open].map(number => `trial-${number}`);
   const add = (name, value) => parts.push(`${name}=${encodeURIComponent(value)}`);
   if (String([...view.chosen]) !== String(firstFive)) add("chosen", [...view.chosen]);
-  if (view.figure !== columnNames[0]) add("figure", view.figure);
+  if (view.metric !== columnNames[0]) add("metric", view.metric);
   if (view.sort !== "rank" || view.descending) add("sort", (view.descending ? "-" : "") + view.sort);
   if (view.filter) add("filter", view.filter);
   if (view.all) add("all", 1);
@@ -148,7 +148,7 @@ function keepView() {
 function showView() {
   const named = readView();
   [$("filter").value, $("all").checked] = [view.filter, view.all];
-  if (columnNames.length) $("column").value = view.figure;
+  if (columnNames.length) $("column").value = view.metric;
   table.classList.toggle("all", view.all);
   arrange();
   showChosen();
@@ -159,7 +159,7 @@ function showView() {
 function listen(id, event, change) {
   $(id)?.addEventListener(event, ({target}) => { change(target); keepView(); });
 }
-listen("column", "change", target => { view.figure = target.value; drawCurves(); });
+listen("column", "change", target => { view.metric = target.value; drawCurves(); });
 listen("metric", "change", drawPanels);
 listen("filter", "input", target => { view.filter = target.value; arrange(); });
 listen("all", "change", target => { view.all = target.checked; table.classList.toggle("all", view.all); });
