@@ -16,6 +16,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from lab.common.signals import stop_signals
+from lab.common.text import plural
 from lab.errors import LabError
 from lab.run.directory import TrialDir
 from lab.run.disk import DiskSpace, failed_on_full_disk
@@ -203,7 +204,7 @@ class Experiment:
         ended, failed = len(self._ended_states), self._ended_states.count("failed")
         allowed = self.plan.settings.max_failure_rate
         if not self.stopped and ended >= MIN_ENDED and failed / ended > allowed:
-            self.stop(f"{failed} of {ended} Sessions failed, more than max_failure_rate={allowed}")
+            self.stop(f"{failed} of {plural(ended, 'Session')} failed, more than max_failure_rate={allowed}")
 
     def _prune(self, trial: Trial, study: Study) -> None:
         """Report a Trial at the rungs it has newly reached, and stop it if the pruner says so.

@@ -117,7 +117,7 @@ class ObjectiveSpec:
         require(len(set(self.metric)) == len(self.metric), "objective.metric", self.metric, "different metrics")
         for direction in self.direction:
             require_one_of("objective.direction", direction, DIRECTIONS)
-        one_each = f"one direction for each of the {len(self.metric)} metrics"
+        one_each = f"one direction for each metric ({', '.join(self.metric)})"
         require(len(self.direction) == len(self.metric), "objective.direction", self.direction, one_each)
         require_one_of("objective.aggregate", self.aggregate, AGGREGATES)
 

@@ -58,7 +58,7 @@ def test_a_session_learns_what_the_readme_says(place: dict[str, Any]) -> None:
 def test_a_session_is_the_same_when_run_again(place: dict[str, Any]) -> None:
     assert lab(*COMMANDS[0], "frames=4000", "hydra.run.dir=one", **place).returncode == 0
     again = lab("rerun", "one", "out=again", **place)
-    assert "1 of 1 Sessions are the same to the last bit" in again.stdout, again.stdout + again.stderr
+    assert "1 of 1 Session is the same to the last bit" in again.stdout, again.stdout + again.stderr
 
 
 @pytest.mark.law

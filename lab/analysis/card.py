@@ -10,9 +10,9 @@ import yaml
 
 from lab.analysis.session import MEANINGS, WINDOW, Session
 from lab.analysis.statistics import MIN_SEEDS
-from lab.analysis.text import capitalize, plural, render
+from lab.analysis.text import capitalize, render
 from lab.analysis.trial import Trial, describe_unfinished
-from lab.common.text import format_interval, format_number
+from lab.common.text import format_interval, format_number, plural
 from lab.errors import LabError
 from lab.run.files import plain, read_json
 from lab.run.schemas import PROVENANCE

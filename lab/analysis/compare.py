@@ -15,7 +15,7 @@ from lab.analysis.session import WINDOW, read_session, read_spec
 from lab.analysis.statistics import MIN_SEEDS, MIN_VALUES, Estimate, difference, probability_of_improvement
 from lab.analysis.text import format_hyperparameter
 from lab.analysis.trial import Trial, describe_unfinished, read_trial
-from lab.common.text import canonical
+from lab.common.text import canonical, plural
 from lab.errors import LabError, require_one_of
 from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
 from lab.run.schemas import LESS_IS_BETTER
@@ -181,9 +181,8 @@ def _doubts(comparison: Comparison, n: int, m: int) -> list[str]:
     for side, count in ((comparison.entry, n), (comparison.other, m)):
         completed = len(side.trial.completed)
         if count < completed:
-            doubts.append(
-                f"only {count} of {completed} Sessions of {side.name} have {comparison.metric}, which flatters it"
-            )
+            some = f"{count} of {plural(completed, 'Session')} of {side.name} {'has' if count == 1 else 'have'}"
+            doubts.append(f"only {some} {comparison.metric}, which flatters it")
     return doubts
 
 
@@ -212,7 +211,7 @@ def list_notes(entries: Sequence[Entry]) -> list[str]:
         one, other = (side.trial.spec.get("frames") for side in (first, entry))
         if isinstance(one, int) and isinstance(other, int) and one != other:
             notes.append(
-                f"{first.name} was trained for {one:,} frames and {entry.name} for {other:,}:"
+                f"{first.name} was trained for {plural(one, 'frame')} and {entry.name} for {other:,}:"
                 " that alone can make a difference."
             )
     return notes

@@ -17,7 +17,7 @@ from lab.analysis.scale import is_number, needs_log_scale
 from lab.analysis.statistics import STATISTICS, Estimate, probability_of_improvement
 from lab.analysis.text import format_hyperparameter
 from lab.analysis.trial import Trial, count_states, read_trial, unfinished_session
-from lab.common.text import canonical, format_estimate, format_value
+from lab.common.text import canonical, format_estimate, format_value, plural
 from lab.errors import LabError, warn_once
 from lab.run.directory import SweepDir
 
@@ -151,7 +151,8 @@ class Experiment:
 
     def describe(self) -> str:
         """Return a sentence on what the Experiment varied, and which Trial is best."""
-        ranked = f"{len(self.ranking)} of {len(self.trials)} Trials ranked, over {', '.join(self.hyperparameters)}"
+        trials, keys = plural(len(self.trials), "Trial"), ", ".join(self.hyperparameters)
+        ranked = f"{len(self.ranking)} of {trials} ranked, over {keys}"
         if self.best is None:
             return f"{ranked}; there is no single best Trial."
         metric = f"{self.objective.aggregate} {self.objective.metrics[0]}"

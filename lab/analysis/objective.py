@@ -10,8 +10,8 @@ import numpy as np
 
 from lab.analysis.session import Tables, read_tables, session_results
 from lab.analysis.statistics import MIN_VALUES, aggregate, interval
-from lab.analysis.text import format_seeds
 from lab.analysis.trial import Trial, describe_unfinished
+from lab.common.text import format_seeds
 from lab.errors import LabError
 from lab.run.directory import RunDir
 

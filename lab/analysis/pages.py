@@ -11,8 +11,8 @@ from typing import Any
 from lab.analysis.card import describe_trial
 from lab.analysis.published import Publication, list_notes, list_shortfalls
 from lab.analysis.session import WINDOW
-from lab.analysis.text import plural, render
-from lab.common.text import format_interval, format_number
+from lab.analysis.text import render
+from lab.common.text import format_interval, format_number, plural
 
 SYMBOLS = {"better": "▲", "even": "=", "worse": "▼"}
 
@@ -63,7 +63,7 @@ def _about(publication: Publication) -> str:
     if publication.benchmark:
         verdicts = [result.verdict for result in publication.results.values() if result.verdict]
         counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in SYMBOLS)
-        text += f" Compared with {publication.benchmark.name} on {len(verdicts)} results: {counts}."
+        text += f" Compared with {publication.benchmark.name} on {plural(len(verdicts), 'result')}: {counts}."
     return text
 
 
@@ -104,7 +104,7 @@ def _cell(publication: Publication, env: str, algo: str, frames_differ: bool) ->
     if result.trial.state != "completed":
         lines.append(result.trial.progress)
     if frames_differ:
-        lines.append(f"{result.frames:,} frames")
+        lines.append(plural(result.frames, "frame"))
     if result.peer and result.peer.frames != result.frames:
         lines.append(f"theirs: {result.peer.frames:,}")
     return lines

@@ -20,8 +20,9 @@ from lab.analysis import plotting
 from lab.analysis.experiment import Experiment
 from lab.analysis.scale import Scale
 from lab.analysis.session import WINDOW
-from lab.analysis.text import format_hyperparameter, plural, short_names, shorten
+from lab.analysis.text import format_hyperparameter, short_names, shorten
 from lab.analysis.trial import common_reference
+from lab.common.text import plural
 
 Panel = Callable[[Axes, Experiment], None]
 

@@ -13,6 +13,7 @@ from lab.analysis.session import POLICY_LOSSES, VALUE_LOSSES, WINDOW, Session
 from lab.analysis.statistics import STATISTICS, interval
 from lab.analysis.text import format_hyperparameter, shorten
 from lab.analysis.trial import VARIES, Trial, unfinished_session
+from lab.common.text import plural
 
 UNFINISHED = "0.5"  # color of Sessions that did not complete
 MARKERS = {"failed": "X", "pruned": "s", "interrupted": "D", "running": ">"}  # where their curves end
@@ -43,7 +44,7 @@ def _title(trial: Trial) -> str:
     parts = [trial.spec[key] for key in ("name", "env.id") if trial.spec.get(key, VARIES) != VARIES]
     name = ": ".join(parts) or trial.directory.path.resolve().name
     number = "" if trial.number is None else f", trial {trial.number}"
-    return f"{name}{number}, {len(trial.completed)} of {len(trial.sessions)} sessions completed"
+    return f"{name}{number}, {len(trial.completed)} of {plural(len(trial.sessions), 'session')} completed"
 
 
 def _notes(trial: Trial) -> list[str]:
@@ -127,7 +128,7 @@ def _final_returns(ax: Axes, trial: Trial, height: float) -> None:
         if session.state == "completed" and value is not None:
             ax.plot(value, y, "o", color=plotting.FAINT, markersize=min(6, size))
         else:
-            why = "no episode ended" if session.state == "completed" else f"{session.state} at {session.frame:,} frames"
+            why = "no episode ended" if session.state == "completed" else f"{session.state} at frame {session.frame:,}"
             place = ax.get_yaxis_transform()
             ax.text(0.02, y, why, transform=place, va="center", color=UNFINISHED, fontsize=size * 0.85)
     names = [name.replace("iqm", "IQM") for name in colors] + [f"seed {session.seed}" for session in trial.sessions]
@@ -142,7 +143,7 @@ def _final_returns(ax: Axes, trial: Trial, height: float) -> None:
 
 def _seeds(sessions: list[Session]) -> str:
     numbers = ", ".join(str(session.seed) for session in sessions)
-    return f"seed{'s' if len(sessions) > 1 else ''} {shorten(numbers, 30)}"
+    return f"{'seed' if len(sessions) == 1 else 'seeds'} {shorten(numbers, 30)}"
 
 
 def _no_mean(trial: Trial) -> str:

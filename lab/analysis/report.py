@@ -19,9 +19,9 @@ from lab.analysis.report_figures import figure_data
 from lab.analysis.scale import is_number
 from lab.analysis.session import MEANINGS, Session
 from lab.analysis.statistics import STATISTICS
-from lab.analysis.text import format_hyperparameter, format_seeds, render
+from lab.analysis.text import format_hyperparameter, render
 from lab.analysis.trial import VARIES, Trial, common_spec, consistency, count_states, unfinished_session
-from lab.common.text import canonical, format_estimate, format_interval, format_number
+from lab.common.text import canonical, format_estimate, format_interval, format_number, format_seeds
 from lab.run.schemas import METRICS
 
 MAIN_METRICS = ("eval_best", "best", "strength", "sample_efficiency", "stability", "frames_to_solve")  # always shown

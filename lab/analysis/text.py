@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.common.text import format_estimate, format_interval, format_number, format_value
+from lab.common.text import (
+    format_estimate,
+    format_interval,
+    format_number,
+    format_seeds,
+    format_value,
+    plural,
+)
 from lab.errors import visible
 
 if TYPE_CHECKING:
@@ -34,17 +41,6 @@ def format_hyperparameter(value: Any) -> str:
     if 0.99 < value < 1:
         return f"{value:.{1 - int(np.floor(np.log10(1 - value)))}g}"
     return f"{value:.{max(3, int(np.log10(abs(value))) + 1)}g}"
-
-
-def plural(count: int, noun: str) -> str:
-    """Return `1 Trial` or `1,200 Trials`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def format_seeds(seeds: Sequence[int]) -> str:
-    """Return `seed 1` or `seeds 1, 2 and 3`."""
-    *others, last = map(str, seeds)
-    return f"seeds {', '.join(others)} and {last}" if others else f"seed {last}"
 
 
 def capitalize(text: str) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 
 from lab.analysis.session import Session, Tables, read_session, read_spec, thin
 from lab.analysis.statistics import std, summarize_columns
-from lab.analysis.text import format_hyperparameter, format_seeds
-from lab.common.text import canonical, flatten
+from lab.analysis.text import format_hyperparameter
+from lab.common.text import canonical, flatten, format_seeds, plural
 from lab.errors import LabError
 from lab.run.directory import TrialDir
 from lab.run.status import combined_state
@@ -45,7 +45,7 @@ class Trial:
     @property
     def progress(self) -> str:
         """How many Sessions completed, as in `3 of 4 Sessions`."""
-        return f"{len(self.completed)} of {len(self.sessions)} Session{'s' if len(self.sessions) > 1 else ''}"
+        return f"{len(self.completed)} of {plural(len(self.sessions), 'Session')}"
 
     @property
     def state(self) -> str:

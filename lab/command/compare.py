@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lab.command.options import command, option
 from lab.common.terminal import Terminal
-from lab.common.text import format_estimate
+from lab.common.text import format_estimate, plural
 from lab.run.files import rename_existing, write_atomically
 from lab.run.schemas import LESS_IS_BETTER
 
@@ -105,7 +105,7 @@ def describe_comparison(comparison: Comparison) -> str:
     else:
         conclusion = f"{one} is better than {other} on {metric}"
         conclusion += ", of which less is better" if metric in LESS_IS_BETTER else ""
-    return f"With {n} and {m} seeds, {conclusion}: {numbers}."
+    return f"With {n} and {plural(m, 'seed')}, {conclusion}: {numbers}."
 
 
 def _format_chance(estimate: dict[str, float | None]) -> str:

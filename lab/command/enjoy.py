@@ -15,6 +15,7 @@ from lab import spec as specs
 from lab.command.options import command, option
 from lab.common.imports import installed_only
 from lab.common.signals import stop_signals
+from lab.common.text import plural
 from lab.common.validation import Count, Natural
 from lab.errors import LabError, require, visible
 from lab.run.directory import RunDir
@@ -74,7 +75,7 @@ def require_session(directory: RunDir) -> None:
     sessions = sorted(spec.parent for spec in path.glob("*/spec.yaml")) if path.is_dir() else []
     if sessions:
         commands = "\n".join(f"  python -m lab enjoy {shlex.quote(str(session))}" for session in sessions)
-        raise LabError(f"{path} holds {len(sessions)} Sessions; choose one:\n{commands}")
+        raise LabError(f"{path} holds {plural(len(sessions), 'Session')}; choose one:\n{commands}")
     raise LabError(f"{path} is not the run directory of a Session: it has no spec.yaml.")
 
 
@@ -209,6 +210,6 @@ def print_spread(episodes: list[tuple[float, int]]) -> None:
         return
     returns, lengths = np.array(episodes).T
     spread = f" ± {returns.std(ddof=1):.2f}" if len(returns) > 1 else ""
-    count = f"{len(returns)} episode{'s' if len(returns) > 1 else ''}"
+    count = plural(len(returns), "episode")
     print(visible(f"\nreturn {returns.mean():.2f}{spread} (from {returns.min():.2f} to {returns.max():.2f})"))
     print(visible(f"length {lengths.mean():.1f} (from {lengths.min():.0f} to {lengths.max():.0f}), {count}"))

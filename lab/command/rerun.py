@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lab.analysis.session import read_spec  # not lab.spec's: an old spec may have other keys
 from lab.command.options import command, option
 from lab.common.terminal import Terminal
+from lab.common.text import plural
 from lab.common.validation import Count, NonNegative
 from lab.errors import LabError, visible
 from lab.run import provenance
@@ -81,7 +82,7 @@ def main(path: Path, options: Options) -> None:
         codes = restore_code(stack, completed, here=options.code == "here")
         differences = print_differences(console, completed)
         print_doubts(console, path, sessions, completed)
-        console.print(f"Running {len(completed)} of {len(sessions)} Sessions of {path} again in {out}")
+        console.print(f"Running {len(completed)} of {plural(len(sessions), 'Session')} of {path} again in {out}")
         slots = options.slots or max(1, len(os.sched_getaffinity(0)) // read_spec(completed[0])["threads"])
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-rerun-")))
         jobs = plan(path, out, completed, codes, slots, folder)
@@ -94,7 +95,8 @@ def main(path: Path, options: Options) -> None:
     write_json(rerun_path(out), {**content, "sessions": [verdict.to_dict() for verdict in verdicts]})
     print_verdicts(console, path, out, verdicts, options.tolerance)
     if len(verdicts) < len(sessions):
-        console.print(f"{len(sessions) - len(verdicts)} of {len(sessions)} were not run again.", style="yellow")
+        left_out = len(sessions) - len(verdicts)
+        console.print(f"Not run again: {left_out} of {len(sessions)} Sessions.", style="yellow")
     if not all(verdict.is_within(options.tolerance) for verdict in verdicts):
         sys.exit(1)
 
@@ -185,7 +187,7 @@ def print_doubts(console: Terminal, path: Path, sessions: Sequence[RunDir], comp
     for session in sessions:
         if session not in completed:
             status, name = session.read_status(), session.path.relative_to(path)
-            doubts.append(f"{name} is not run again: it is {status['state']} at {status['frame']:,} frames")
+            doubts.append(f"{name} is not run again: it is {status['state']} at frame {status['frame']:,}")
     for doubt in doubts:
         console.print(doubt, style="yellow")
 
@@ -299,11 +301,12 @@ def print_verdicts(console: Terminal, path: Path, out: Path, verdicts: Sequence[
     console.print()
     console.print(verdict_table(verdicts))
     console.print()
-    console.print(
-        f"{same} of {len(verdicts)} Sessions are the same to the last bit.", style="green" if all_same else "red"
-    )
+    sessions = plural(len(verdicts), "Session")
+    verb = "is" if 1 in (same, len(verdicts)) else "are"
+    console.print(f"{same} of {sessions} {verb} the same to the last bit.", style="green" if all_same else "red")
     if tolerance:
-        console.print(f"{within} of {len(verdicts)} have returns within {tolerance:g} of those before.")
+        verb = "has a return" if within == 1 else "have returns"
+        console.print(f"{within} of {sessions} {verb} within {tolerance:g} of before.")
     console.print(f"Everything is in {out}, and this comparison in {rerun_path(out).name}")
     if within < len(verdicts) and find_level(path) != "session":
         console.print(f"\nNext:\n  python -m lab compare {quote_path(path)} {quote_path(out)}  # what may be concluded")

@@ -13,7 +13,7 @@ from rich.tree import Tree as Branches
 
 from lab.command.options import command, option
 from lab.common.terminal import Terminal
-from lab.common.text import format_number
+from lab.common.text import format_number, plural
 from lab.errors import LabError, warn_once
 from lab.run.directory import SweepDir
 from lab.run.files import Document
@@ -69,7 +69,7 @@ def render(path: Path, trials: list[TrialProgress]) -> RenderableType:
     counts = count_states(trials)
     planned = sum(counts.values()) + (max(sweep["trials"] - len(trials), 0) * len(sweep["seeds"]) if sweep else 0)
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-    root = Branches(Text(f"{path}: {planned} Sessions planned, {states or 'none started'}", style="bold"))
+    root = Branches(Text(f"{path}: {plural(planned, 'Session')} planned, {states or 'none started'}", style="bold"))
     for trial in trials:
         add_trial(root, trial)
     best = find_best(sweep, trials) if sweep and len(trials) > 1 else None

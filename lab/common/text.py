@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 RESERVED = ("null", "true", "false", "~", "")  # plain scalars that YAML does not read as a text
@@ -78,6 +78,17 @@ def format_bytes(size: float) -> str:
     """Format a number of bytes as 999 bytes, 1.5 KB or 2.5 GB."""
     power = min(int(math.log10(max(size, 1)) // 3), 4)
     return f"{size / 1000**power:.3g} {('bytes', 'KB', 'MB', 'GB', 'TB')[power]}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 Trial` or `1,200 Trials`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def format_seeds(seeds: Sequence[int]) -> str:
+    """Return `seed 1` or `seeds 1, 2 and 3`."""
+    *others, last = map(str, seeds)
+    return f"seeds {', '.join(others)} and {last}" if others else f"seed {last}"
 
 
 def quote(text: str) -> str:

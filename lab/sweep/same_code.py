@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lab.common.text import format_seeds
 from lab.errors import LabError
 from lab.run.code.packages import changed_since, different
 from lab.run.code.snapshot import CodeSnapshot
@@ -45,14 +46,14 @@ def require_same_code(
         if new and not mix:
             raise LabError(
                 f"{trial.directory.path} has Sessions of other code than the current one: {_compare(earlier, code)}."
-                f" {_name_seeds(new)} would be mixed with {_name_seeds(list(changed))}, so nothing was started. Check"
+                f" {format_seeds(new)} would be mixed with {format_seeds(list(changed))}, so nothing was started. Check"
                 " out that code, choose another hydra.sweep.dir, or write mix_code=true to mix them on purpose."
             )
         resumed = [seed for seed in here if seed in changed]
         if resumed:
             packages = ", ".join(dict.fromkeys(name for seed in resumed for name in changed[seed]))
             warnings.append(
-                f"{trial.directory.path} continues {_name_seeds(resumed)} with other code of {packages} than before."
+                f"{trial.directory.path} continues {format_seeds(resumed)} with other code of {packages} than before."
             )
     if earlier and more:
         warnings.append(f"New Trials have other code than the earlier ones: {_compare(earlier, code)}.")
@@ -73,10 +74,6 @@ def mixed_packages(sessions: Iterable[RunDir]) -> list[str]:
             mixed |= dict.fromkeys(different(known, code))
             known = {**code, **known}
     return list(mixed)
-
-
-def _name_seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _compare(earlier: Mapping[str, RunDir], code: CodeSnapshot) -> str:

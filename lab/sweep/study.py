@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.pool import NullPool
 
+from lab.common.text import plural
 from lab.errors import LabError
 from lab.trial import Outcome
 
@@ -71,7 +72,7 @@ class Study:
         earlier, attributes = self._read()
         if self.path and len(earlier) < len(outcomes):
             raise LabError(
-                f"{self.path} holds {len(earlier)} of the {len(outcomes)} Trials that were started beside it,"
+                f"{self.path} holds {len(earlier)} of {plural(len(outcomes), 'Trial')} started beside it,"
                 " so the search cannot be continued. Search again in another directory."
             )
         aside = self.path.with_name(f".{self.path.name}.new") if self.path else None

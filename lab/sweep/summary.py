@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from lab.common.terminal import Terminal
-from lab.common.text import format_interval, format_number, format_value
+from lab.common.text import format_interval, format_number, format_value, plural
 from lab.run.directory import SweepDir, TrialDir, find_level
 from lab.run.files import read_json
 from lab.train.display import print_next_steps
@@ -76,7 +76,7 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
     if improvement and improvement["low"] is not None:
         better, other = (f"trial-{entry['trial']:03}" for entry in ranking[:2])
         seeds = ranking[0]["seeds"]
-        few = f" ({seeds} seeds each: too few to be sure of anything)" if seeds < MIN_SEEDS else ""
+        few = f" ({plural(seeds, 'seed')} each: too few to be sure of anything)" if seeds < MIN_SEEDS else ""
         probability = f"{improvement['value']:.2f} {format_interval(improvement)}"
         console.print(f"\nProbability that a seed of {better} does better than one of {other}: {probability}{few}")
     for line in list_unranked(results["unranked"]):
@@ -135,7 +135,8 @@ def list_unranked(unranked: list[dict[str, Any]]) -> list[str]:
 def count_sessions(sessions: dict[str, int]) -> str:
     """Return how many Sessions completed, and the states of the others."""
     rest = [f"{n} {state}" for state, n in sessions.items() if state not in ("planned", "completed") and n]
-    return f"{sessions['completed']} of {sessions['planned']} Sessions" + (f" ({', '.join(rest)})" if rest else "")
+    count = f"{sessions['completed']} of {plural(sessions['planned'], 'Session')}"
+    return f"{count} ({', '.join(rest)})" if rest else count
 
 
 def print_failures(console: Terminal, path: Path, sessions: list[dict[str, Any]]) -> None:

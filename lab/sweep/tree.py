@@ -13,7 +13,7 @@ from rich.text import Text
 from rich.tree import Tree as Branches
 
 from lab.common.terminal import Terminal
-from lab.common.text import format_duration, format_number, format_value
+from lab.common.text import format_duration, format_number, format_seeds, format_value, plural
 from lab.run.progress import SessionProgress, TrialProgress, count_states, read_trial_progress
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class Tree:
 
     def start(self, trial: Trial) -> None:
         """Show that a Trial starts or continues."""
-        seeds = ", ".join(map(str, trial.remaining()))
-        self.say(f"{title(self._add(trial))}: seeds {seeds} of {self.frames:,} frames each")
+        seeds = format_seeds(trial.remaining())
+        self.say(f"{title(self._add(trial))}: {seeds} of {plural(self.frames, 'frame')} each")
 
     def end(self, trial: Trial, outcome: Outcome) -> None:
         """Show the outcome of a Trial."""
@@ -104,7 +104,7 @@ class Tree:
         counts = count_states(list(self.trials.values()))
         sessions = [session for trial in self.trials.values() for session in trial.sessions]
         planned = self.total * self.seeds
-        parts = [f"{counts.get('completed', 0)} of {planned} Sessions completed"]
+        parts = [f"{counts.get('completed', 0)} of {plural(planned, 'Session')} completed"]
         parts += [
             f"{counts[state]} {state}" for state in ("running", "failed", "pruned", "interrupted") if state in counts
         ]
@@ -124,7 +124,7 @@ class Tree:
         for shown, (_, trial) in enumerate(trials):
             height -= 1 if trial.ended else 1 + len(trial.sessions)
             if height < 0:
-                root.add(Text(f"and {len(trials) - shown} more Trials", style="dim"))
+                root.add(Text(f"and {plural(len(trials) - shown, 'more Trial')}", style="dim"))
                 break
             add_trial(root, trial, sessions=not trial.ended)
         if not self.best or self.total == 1:
@@ -165,7 +165,7 @@ def add_trial(root: Branches, trial: TrialProgress, sessions: bool = True) -> No
     completed = [session for session in trial.sessions if session.state == "completed"]
     returns = [session.status["return"] for session in completed if session.status["return"] is not None]
     mean = f"  return {format_number(sum(returns) / len(returns))}" if returns else ""
-    summary = f"{len(completed)} of {len(trial.sessions)} Sessions{mean}"
+    summary = f"{len(completed)} of {plural(len(trial.sessions), 'Session')}{mean}"
     branch = root.add(_line(title(trial), trial.state, summary))
     for session in trial.sessions if sessions else ():
         name = f"seed {session.seed}" if session.seed is not None else "Session"
@@ -192,7 +192,7 @@ def _describe(session: SessionProgress) -> str:
         return str(status["error"]).strip().splitlines()[-1]
     filled = round(BAR_WIDTH * session.fraction_done)
     bar = f"{'━' * filled}{'╌' * (BAR_WIDTH - filled)} {session.fraction_done:>4.0%}"
-    parts = [bar, f"{status['frame']:,} frames"]
+    parts = [bar, plural(status["frame"], "frame")]
     if session.state == "running" and (speed := status["frames_per_second"]):
         remaining = max(status["frames"] - status["frame"], 0) / speed
         parts += [f"{speed:,.0f}/s", f"{format_duration(remaining)} left"]

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 
 from lab.common.terminal import Terminal
-from lab.common.text import format_duration, format_number
+from lab.common.text import format_duration, format_number, plural
 from lab.run.files import read_json
 from lab.run.schemas import SESSION
 from lab.spec import Spec
@@ -48,7 +48,7 @@ class Display:
                 self._tasks.append(self._live.add_task(name, total=spec.frames, progress=""))
             else:
                 resumed = f", from frame {frame:,} on" if frame else ""
-                self.console.print(f"{spec.name} seed {spec.seed}: {spec.frames:,} frames{resumed}")
+                self.console.print(f"{spec.name} seed {spec.seed}: {plural(spec.frames, 'frame')}{resumed}")
 
     def print_warnings(self, warnings: Iterable[str]) -> None:
         """Print warnings."""

@@ -47,7 +47,7 @@ def test_law_1_a_session_of_a_dirty_tree_is_the_same_after_head_has_moved_on(tmp
     git(folder, "commit", "--quiet", "--all", "--message", "moved on")
     done = lab("rerun", str(session), "out=again, 'é' [x]=1", **there)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 of 1 Sessions are the same to the last bit" in done.stdout
+    assert "1 of 1 Session is the same to the last bit" in done.stdout
     again = RunDir(folder / "again, 'é' [x]=1")
     assert result(again) == result(RunDir(session))
     assert again.patch.read_bytes() == RunDir(session).patch.read_bytes()
@@ -95,7 +95,7 @@ def test_what_differs_is_said_with_the_frame_and_by_how_much(
     assert end.value.code == 1
     shown = capsys.readouterr().out
     assert "numpy was 1.0.0 and is " in shown
-    assert "0 of 1 Sessions are the same to the last bit" in shown
+    assert "0 of 1 Session is the same to the last bit" in shown
     comparison = read_json(tmp_path / "again" / "rerun.json")
     (verdict,) = comparison["sessions"]
     assert verdict["files"] == {"episodes": False, "metrics": True, "weights": None}
@@ -258,7 +258,7 @@ def test_law_1_the_users_own_repository_is_brought_back_too(tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Code: commit \w{12}, commit \w{12} of project and what was not committed\n", done.stdout)
     assert "  project: it was commit" in done.stdout
-    assert "1 of 1 Sessions are the same to the last bit" in done.stdout
+    assert "1 of 1 Session is the same to the last bit" in done.stdout
     assert (
         read_json(tmp_path / "again" / "provenance.json")["code"]
         == read_json(tmp_path / "session" / "provenance.json")["code"]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from lab.common.text import canonical, dump_yaml, flatten, format_value
+from lab.common.text import canonical, dump_yaml, flatten, format_seeds, format_value, plural
 
 APART = [
     *(1, 1.0, True, "1", "1.0", "true", None, "null", "", 7, "007"),
@@ -47,3 +47,13 @@ def test_values_are_formatted_as_they_are_typed(value: object, text: str) -> Non
 
 def test_the_leaves_of_a_spec() -> None:
     assert flatten({"a": 1, "b": {"c": [1], "d": {}}}) == {"a": 1, "b.c": [1], "b.d": {}}
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 Trials"), (1, "1 Trial"), (2, "2 Trials"), (1200, "1,200 Trials")])
+def test_a_noun_is_singular_after_one_alone(count: int, text: str) -> None:
+    assert plural(count, "Trial") == text
+
+
+@pytest.mark.parametrize(("seeds", "text"), [([3], "seed 3"), ([0, 1, 5], "seeds 0, 1 and 5")])
+def test_seeds_are_listed_in_words(seeds: list[int], text: str) -> None:
+    assert format_seeds(seeds) == text

@@ -132,5 +132,5 @@ def test_a_study_may_have_any_path(tmp_path: Path, name: str) -> None:
 def test_a_study_that_is_lost_or_damaged_is_a_sentence(path: Path, damage: Callable[[Path], object]) -> None:
     opened(path).ask()
     damage(path)
-    with pytest.raises(LabError, match=r"study.db (holds 0 of the 1 Trials|cannot be read as an Optuna study)"):
+    with pytest.raises(LabError, match=r"study.db (holds 0 of 1 Trial started|cannot be read as an Optuna study)"):
         opened(path, {0: Outcome("running")})

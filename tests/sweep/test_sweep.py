@@ -116,7 +116,7 @@ def test_a_plan_runs_nothing(tmp_path: Path) -> None:
         ("search=command_line algo.gamma=interval(0.5,1.5)", "algo.gamma=1.5 is not allowed"),
         ("objective.metric=retrun", "objective.metric=retrun is not allowed"),
         ("objective.aggregate=lower", "one seed has no interval"),
-        ("objective.metric=[return,best] objective.direction=minimize", "one direction for each of the 2 metrics"),
+        ("objective.metric=[return,best] objective.direction=minimize", "one direction for each metric (return, best)"),
         ("hydra/sweeper/pruner=median objective.metric=[return,best] objective.direction=[maximize,maximize]",
          "A pruner needs one objective"),
         ("search=command_line search.custom=nowhere.f", "search.custom=nowhere.f cannot be imported"),
