@@ -29,9 +29,25 @@ from lab.launch.supervise import UnexpectedExitError, supervise
 
 sys.path[:0] = WORKING_DIRECTORY
 
-COMMANDS = ("compare", "enjoy", "publish", "report", "rerun", "resume", "status")  # lab.command.NAME.main(arguments)
-READING = ("compare", "enjoy", "publish", "report", "status")  # those for which a run directory is only data
-UNSUPERVISED = ("compare", "publish", "report", "rerun", "status")  # those that run no environment in their own process
+COMMANDS = (
+    "compare",
+    "enjoy",
+    "export",
+    "publish",
+    "report",
+    "rerun",
+    "resume",
+    "status",
+)  # lab.command.NAME.main(arguments)
+READING = ("compare", "enjoy", "export", "publish", "report", "status")  # those for which a run directory is only data
+UNSUPERVISED = (
+    "compare",
+    "export",
+    "publish",
+    "report",
+    "rerun",
+    "status",
+)  # those that run no environment in their own process
 
 
 def start() -> None:

@@ -71,6 +71,9 @@ SMALLER = {
     "      - ${out}/pendulum.png: {cache: false}\n": "",
     "frames=4000": "frames=2000",
 }
+EXPORTED = ("card.md", "trial.json", "trial.png", "point.json", "sweep.json")  # of a Trial
+EXPORTED_SESSION = ("spec.yaml", "provenance.json", "status.json", "session.json", "exported.json", "episodes.csv",
+                    "metrics.csv", "timing.csv")  # fmt: skip
 FILES = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "benchmark/slm_lab.csv", "constraints.txt",
          "dvc.yaml", "params.yaml")  # fmt: skip
 
@@ -262,19 +265,22 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         edit(folder / "dvc.yaml", old, new)
     git(folder, "config", "user.name", "A")
     git(folder, "config", "user.email", "a@b.c")
-    git(folder, "rm", "--quiet", "--cached", "--ignore-unmatch", "dvc.lock")
-    (folder / "dvc.lock").unlink(missing_ok=True)
+    git(folder, "rm", "-r", "--quiet", "--ignore-unmatch", "dvc.lock", "quick", "results/quick")
     commit(folder)
-    assert reproduce(folder) == {"versions", "quick@a2c-cartpole", "quick@ppo-cartpole", "quick_results"}
+    exports = {"quick_export@a2c-cartpole", "quick_export@ppo-cartpole"}
+    assert reproduce(folder) == {"versions", "quick@a2c-cartpole", "quick@ppo-cartpole", *exports, "quick_results"}
     left = git(folder, "status", "--porcelain", "--untracked-files=all").splitlines()
+    lines = {line.split(maxsplit=1)[1] for line in left if not line.startswith("D")}
+    assert sum(line.endswith("/checkpoint/best.pt") for line in lines) == 2, "of each Trial the best agent"
     # The versions are those of the commit, or others, as the environment is.
-    assert {line.split(maxsplit=1)[1] for line in left} - {"versions.txt"} == {
+    assert lines - {"versions.txt"} == {
         "dvc.lock",
         *(
             f"quick/{name}_cartpole/{file}"
             for name in ("a2c", "ppo")
-            for file in ("card.md", "trial.json", "trial.png")
+            for file in (*EXPORTED, *(f"seed-{seed}/{file}" for seed in range(4) for file in EXPORTED_SESSION))
         ),
+        *(line for line in lines if line.endswith("/checkpoint/best.pt")),
         *(
             f"results/quick/{file}"
             for file in ("results.json", "results.md", "results.csv", "report.html", "cartpole.png")
@@ -312,7 +318,7 @@ def test_what_decides_no_number_trains_nothing(checkout: Path) -> None:
 @pytest.mark.timeout(900)
 def test_a_hyperparameter_trains_its_pair_alone_and_the_difference_shows(checkout: Path) -> None:
     edit(checkout / "conf/tuned/ppo_cartpole.yaml", "lr: ", "lr: 1")
-    assert reproduce(checkout) == {"quick@ppo-cartpole", "quick_results"}
+    assert reproduce(checkout) == {"quick@ppo-cartpole", "quick_export@ppo-cartpole", "quick_results"}
     commit(checkout)
     changed = json.loads(dvc(checkout, "metrics", "diff", "HEAD~1", "--json"))
     assert set(changed) == {"quick/ppo_cartpole/trial.json", "results/quick/results.json"}
@@ -327,7 +333,11 @@ def test_a_hyperparameter_trains_its_pair_alone_and_the_difference_shows(checkou
 def test_a_comment_in_an_algorithm_trains_what_uses_it_to_the_same_metrics(checkout: Path) -> None:
     module = checkout / "lab/algo/a2c.py"
     module.write_text(f"{module.read_text()}\n# a comment\n")
-    assert reproduce(checkout) == {"quick@a2c-cartpole", "quick_results"}
+    assert (
+        {"quick@a2c-cartpole"}
+        <= reproduce(checkout)
+        <= {"quick@a2c-cartpole", "quick_export@a2c-cartpole", "quick_results"}
+    )
     commit(checkout)
     assert json.loads(dvc(checkout, "metrics", "diff", "HEAD~1", "--json")) == {}
 
@@ -342,11 +352,11 @@ def test_another_clone_pulls_and_has_nothing_to_do(checkout: Path, tmp_path: Pat
     git(tmp_path, "clone", "--quiet", str(checkout), str(other))
     dvc(other, "pull", "quick")
     assert reproduce(other) == set()
-    seed = RunDir(other / "quick/ppo_cartpole/seed-3")
+    seed = RunDir(other / "trained/quick/ppo_cartpole/seed-3")
     assert seed.read_status()["state"] == "completed"
     assert (
         seed.checkpoint("best").read_bytes()
-        == RunDir(checkout / "quick/ppo_cartpole/seed-3").checkpoint("best").read_bytes()
+        == RunDir(checkout / "trained/quick/ppo_cartpole/seed-3").checkpoint("best").read_bytes()
     )
 
 

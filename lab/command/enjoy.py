@@ -18,7 +18,8 @@ from lab.common.signals import stop_signals
 from lab.common.text import plural
 from lab.common.validation import Count, Natural
 from lab.errors import LabError, require, visible
-from lab.run.directory import RunDir
+from lab.run.directory import RunDir, find_level, find_sessions
+from lab.run.exported import describe_missing
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -62,21 +63,39 @@ def main(path: Path, options: Options) -> None:
         if film and os.path.lexists(film):  # perhaps of another agent
             raise LabError(f"{film} is there already, and no film is overwritten: choose another video=DIR.")
     directory = RunDir(path)
-    require_session(directory)
+    require_agent(directory, options.checkpoint)
     with installed_only(path) if options.code == "installed" else nullcontext():
         play(directory, specs.load(directory.spec), options)
 
 
-def require_session(directory: RunDir) -> None:
-    """Raise LabError if a directory is not that of a Session, with the commands for those that it holds."""
-    if directory.spec.exists():
-        return
+def require_agent(directory: RunDir, checkpoint: str) -> None:
+    """Raise LabError if a directory is not that of a Session with an agent, with the commands for those beside it."""
     path = directory.path
-    sessions = sorted(spec.parent for spec in path.glob("*/spec.yaml")) if path.is_dir() else []
-    if sessions:
-        commands = "\n".join(f"  python -m lab enjoy {shlex.quote(str(session))}" for session in sessions)
-        raise LabError(f"{path} holds {plural(len(sessions), 'Session')}; choose one:\n{commands}")
-    raise LabError(f"{path} is not the run directory of a Session: it has no spec.yaml.")
+    if directory.spec.exists():
+        if directory.checkpoint(checkpoint).exists() or not directory.exported.exists():
+            return
+        beside = _list_commands(path.parent, checkpoint) or _list_commands(path.parent, "best")
+        here = f" Here is:\n{beside}" if beside else ""
+        raise LabError(f"{describe_missing(directory, directory.checkpoint(checkpoint))}{here}")
+    commands, sessions = _list_commands(path, checkpoint), _sessions_below(path)
+    if not sessions:
+        find_level(path)  # raises
+    playable = len(commands.splitlines())
+    only = "" if playable == len(sessions) else f", {playable or 'none'} of them with a {checkpoint} checkpoint"
+    choice = f"; choose one:\n{commands}" if commands else "."
+    raise LabError(f"{path} holds {plural(len(sessions), 'Session')}{only}{choice}")
+
+
+def _sessions_below(path: Path) -> list[RunDir]:
+    """Return the Sessions in a directory that may be one of several runs too, as in outputs/ppo_cartpole/2026-01-01."""
+    return find_sessions(path) or [RunDir(spec.parent) for spec in sorted(path.glob("*/spec.yaml"))]
+
+
+def _list_commands(path: Path, checkpoint: str) -> str:
+    """Return the commands that play the Sessions in a directory that have a checkpoint, a line each."""
+    sessions = [session for session in _sessions_below(path) if session.checkpoint(checkpoint).exists()]
+    extra = "" if checkpoint == "best" else f" checkpoint={checkpoint}"
+    return "\n".join(f"  python -m lab enjoy {shlex.quote(str(session.path))}{extra}" for session in sessions)
 
 
 def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 from lab.common.text import format_number
 from lab.errors import LabError
 from lab.run.directory import RunDir
+from lab.run.exported import read_digest
 
 OWN = "lab-rl"  # this project's distribution: a checkout is known by its commit, not by its version
 SAME = {True: "identical", False: "differs", None: "not there"}
@@ -43,8 +44,8 @@ class Verdict:
 
     @property
     def is_identical(self) -> bool:
-        """Whether everything is the same."""
-        return self.error is None and all(self.identical.values())
+        """Whether all that there is to compare with is the same."""
+        return self.error is None and False not in self.identical.values() and True in self.identical.values()
 
     @property
     def difference(self) -> float | None:
@@ -106,15 +107,11 @@ def find_divergence(old: Path, new: Path) -> int | None:
 
 
 def _has_same_weights(before: RunDir, again: RunDir) -> bool | None:
-    if not before.checkpoint("last").exists():
-        return None
-    from lab.run.tensor_files import read
+    from lab.run.tensor_files import digest_weights, read
 
-    old, new = (read(directory.checkpoint("last"))["parameters"] for directory in (before, again))
-    return old.keys() == new.keys() and all(
-        value.dtype == new[name].dtype and value.numpy().tobytes() == new[name].numpy().tobytes()
-        for name, value in old.items()
-    )
+    last = before.checkpoint("last")
+    digest = digest_weights(read(last)["parameters"]) if last.exists() else read_digest(before)
+    return None if digest is None else digest == digest_weights(read(again.checkpoint("last"))["parameters"])
 
 
 def _final_return(directory: RunDir) -> float | None:

@@ -304,6 +304,12 @@ def print_verdicts(console: Terminal, path: Path, out: Path, verdicts: Sequence[
     sessions = plural(len(verdicts), "Session")
     verb = "is" if 1 in (same, len(verdicts)) else "are"
     console.print(f"{same} of {sessions} {verb} the same to the last bit.", style="green" if all_same else "red")
+    if any(session.exported.exists() for session in find_sessions(path)):
+        console.print("Compared: episodes.csv and metrics.csv, and the final weights by the digest in exported.json.")
+    for file in dict.fromkeys(file for verdict in verdicts for file in verdict.identical):
+        missing = [verdict.session for verdict in verdicts if verdict.identical.get(file, True) is None]
+        if missing:
+            console.print(f"Not compared, because {path} lacks them: {file} of {', '.join(missing)}.", style="yellow")
     if tolerance:
         verb = "has a return" if within == 1 else "have returns"
         console.print(f"{within} of {sessions} {verb} within {tolerance:g} of before.")

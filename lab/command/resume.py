@@ -7,7 +7,8 @@ from pathlib import Path
 
 from lab.command.options import command
 from lab.errors import LabError
-from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
+from lab.run.directory import RunDir, SweepDir, TrialDir, find_level, find_sessions
+from lab.run.exported import describe_missing
 from lab.run.files import write_atomically
 from lab.run.trust import warn_of_foreign_code
 from lab.spec import load
@@ -40,6 +41,9 @@ def main(path: Path, overrides: list[str]) -> None:
         sys.argv = [sys.argv[0], *resume_command(SweepDir(path), overrides)]
         train.main()
         return
+    exported = [session for session in find_sessions(path) if session.exported.exists()]
+    if exported:
+        raise LabError(describe_missing(exported[0], exported[0].checkpoint("last")))
     if level == "experiment":
         raise LabError(f"{SweepDir(path).multirun} is missing: it says how the sweep was started.")
     if overrides:

@@ -35,6 +35,7 @@ class RunDir(StatusFiles):
         self.timing = self.path / "timing.csv"
         self.results = self.path / "session.json"
         self.plot = self.path / "session.png"
+        self.exported = self.path / "exported.json"
         self.hydra = self.path / ".hydra"
         self.replay = self.path / "checkpoint" / "replay"  # segments of a replay memory, listed in checkpoints
         self.tables = {"episodes": self.episodes, "metrics": self.metrics, "timing": self.timing}
@@ -230,6 +231,8 @@ def find_level(path: Path) -> str:
             return "trial"
         if SweepDir(path).sweep.exists():
             return str(SweepDir(path).read_sweep()["kind"])
+    if TrialDir(path).results.exists():
+        raise LabError(f"{path} holds the metrics of a Trial, but none of its Sessions.")
     raise LabError(
         f"{path} is not a run directory: "
         + ("it holds no Session, Trial or Experiment." if path.is_dir() else "there is no such directory.")

@@ -34,6 +34,7 @@ TRIAL: Shape = {
     "metrics": {"*": {"n": int, "mean": ESTIMATE, "std": ESTIMATE, "median": ESTIMATE, "iqm": ESTIMATE}},
 }  # fmt: skip
 SESSION: Shape = {"*": float | None}
+EXPORTED: Shape = {"of": str, "weights": str | None}
 JOB: Shape = {"task": str, "folder": str, "trial": int, "overrides": [str], "sessions": {"*": str}}
 GIT: Shape = {
     "sha": str | None, "branch": str | None, "uncommitted": bool | None, "left_out": dict | list, "within": str | None,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,16 @@ def load(path: Path) -> dict[str, Any]:
     document = Document({}, path)
     document.update(state)  # as it is: parts of it go into the next checkpoint
     return document
+
+
+def digest_weights(parameters: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of tensors with their names, types and shapes: equal if and only if all bits are."""
+    digest = hashlib.sha256()
+    for name in sorted(parameters):
+        value = parameters[name]
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def seal(content: bytes) -> bytes:

@@ -146,9 +146,9 @@ def test_mistakes(runs: dict[str, RunDir], arguments: list[str], sentence: str) 
 
 
 def test_directories_that_cannot_be_played(runs: dict[str, RunDir], tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="not the run directory of a Session"):
+    with pytest.raises(LabError, match="is not a run directory"):
         main([str(tmp_path)])
-    with pytest.raises(LabError, match="holds 1 Sessions; choose one"):
+    with pytest.raises(LabError, match="holds 1 Session; choose one"):
         main([str(runs["cartpole"].path.parent)])
     broken = runs["frozen lake"].checkpoint("best")
     broken.write_bytes(broken.read_bytes()[:-10])

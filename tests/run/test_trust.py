@@ -245,7 +245,11 @@ def test_installed_packages_are_imported_also_below_the_working_directory(
     assert sys.path == before
 
 
-ALL = ["status", "enjoy", *(pytest.param(name, marks=pytest.mark.slow) for name in ("report", "compare", "publish"))]
+ALL = [
+    "status",
+    "enjoy",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("report", "compare", "export", "publish")),
+]
 
 
 @pytest.mark.law
@@ -255,6 +259,7 @@ def test_no_module_in_the_working_directory_runs_under_any_name(played: RunDir, 
     sides = {
         "compare": [tmp_path / "runs/trial", tmp_path / "runs/sweep"],
         "publish": [tmp_path / "runs"],
+        "export": [tmp_path / "runs/trial", f"out={tmp_path / 'new'}"],
         "enjoy": [played.path, "episodes=1"],
     }.get(command, [played.path])
     place = tmp_path / "stranger's"
