@@ -20,7 +20,7 @@ from lab.run.guard import (
     remove_leftovers,
 )
 from lab.run.lock import LOCK_SECONDS, Lock
-from lab.run.schemas import ENDED, POINT, SWEEP
+from lab.run.schemas import ENDED, POINT, SESSION, SWEEP
 from lab.run.status import RECOVERED, StatusFiles
 
 
@@ -249,6 +249,20 @@ def find_sessions(path: Path) -> list[RunDir]:
         return tuple(int(number) for number in re.findall(r"-(\d+)", f"{path.parent.name}/{path.name}"))
 
     return [RunDir(folder) for folder in sorted(folders, key=numbers)]
+
+
+def best_session(sessions: Iterable[RunDir]) -> RunDir | None:
+    """Return the Session with the best agent by evaluation, and among equals by return; None if none has an agent."""
+
+    def rank(session: RunDir) -> list[float]:
+        try:
+            metrics = read_json(session.results, SESSION)
+        except LabError:
+            return [float("-inf")]
+        values = (metrics.get(name) for name in ("eval_best", "return"))
+        return [float("-inf") if value is None else value for value in values]
+
+    return max((one for one in sessions if one.checkpoint("best").exists()), key=rank, default=None)
 
 
 def _any_exists(path: Path, *patterns: str) -> bool:

@@ -1,91 +1,247 @@
-"""`plan=true`: what a sweep would run, and about how long it would take."""
+"""`plan=true`: what a sweep would run, the space that it would search, and about how long it would take."""
 
 from __future__ import annotations
 
 import csv
+import heapq
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from lab.analysis.session import read_spec
 from lab.common.terminal import Terminal
-from lab.common.text import format_duration, format_value
+from lab.common.text import format_duration, format_seeds, format_value, plural
 from lab.errors import LabError
 from lab.run.directory import RunDir, find_sessions
 from lab.run.files import read_json
 from lab.run.schemas import ENDED, PROVENANCE
 from lab.spec import Spec
-from lab.sweep.plan import SweepPlan
+from lab.sweep.overrides import parse_value
+from lab.sweep.plan import SweepPlan, select
+from lab.trial import Point, Trial
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 MAX_TRIALS = 40  # that are listed
 MAX_SESSIONS = 20  # earlier ones that an estimate is made from
+MIN_FRAMES = 10_000  # of an earlier Session; fewer are enough if no more are planned
+MIN_FRACTION = 0.1  # of the planned frames that an earlier Session has done: the first ones learn nothing yet
+SAME = ("algo._target_", "env.id", "net._target_", "device")  # what Sessions of about the same speed have in common
 
 
 def preview(plan: SweepPlan, spec: Spec, outputs: Path = Path("outputs")) -> None:
     """Print a plan; run and write nothing."""
     console = Terminal(soft_wrap=True)
     console.width = max(console.width, 140)
-    remaining = plan.count_remaining()
-    trials = "a Trial" if plan.standalone else f"{plan.total} Trials"
-    console.print(f"{spec.name}: {trials} of {len(plan.seeds)} Sessions, {spec.frames:,} frames each", style="bold")
+    trials = "a Trial" if plan.standalone else plural(plan.total, "Trial")
+    sessions = f"{plural(len(plan.seeds), 'Session')} ({format_seeds(plan.seeds)})"
+    console.print(f"{spec.name}: {trials} of {sessions}, {plural(spec.frames, 'frame')} each", style="bold")
     console.print(f"in {plan.directory.path}")
+    if plan.settings.search:
+        console.print(f"\n{describe_search(plan)}")
+        console.print(list_space(plan.overrides.space))
     if not plan.standalone:
-        console.print(list_trials(plan))
-        if plan.total > MAX_TRIALS:
-            console.print(f"and {plan.total - MAX_TRIALS} more")
-    stacks = "one Session a job" if plan.stack == 1 else f"up to {plan.stack} Sessions of a Trial stacked in a job"
-    ended = plan.total * len(plan.seeds) - remaining
-    console.print(
-        f"\n{remaining} Sessions to run, {ended} have ended; {stacks}, up to {plan.parallel} Trials at the same time."
+        points = plan.points or [trial.point for trial in plan.started()]
+        if points:
+            console.print()
+            console.print(list_trials(plan, points[:MAX_TRIALS]))
+        if plan.total > MAX_TRIALS or not plan.points:
+            more = plan.total - min(len(points), MAX_TRIALS)
+            suggested = "" if plan.points else ", at points that the search suggests"
+            console.print(f"{'and ' if points else ''}{plural(more, 'more Trial' if points else 'Trial')}{suggested}")
+    states = count_states(plan)
+    console.print(f"\n{plural(sum(states.values()), 'Session')}: {_list_counts(states)}.")
+    console.print(describe_jobs(plan))
+    console.print(estimate_time(plan, spec, outputs))
+
+
+def describe_search(plan: SweepPlan) -> str:
+    """Return a line that introduces the search space: sampler, pruner, objective."""
+    choices = plan.composer.config.hydra.runtime.choices
+    sampler, pruner = (choices.get(f"hydra/sweeper/{part}") or "default" for part in ("sampler", "pruner"))
+    goals = (
+        f"{direction} the {plan.objective.aggregate} {metric} over seeds"
+        for metric, direction in zip(plan.objective.metrics, plan.objective.directions, strict=True)
     )
-    console.print(estimate_time(plan, spec, remaining, outputs))
+    prunes = f", pruner {pruner} after each of {plan.settings.rungs} parts" if plan.prune else ""
+    custom = plan.settings.search.custom if plan.settings.search else None
+    more = f"; {custom} suggests more" if custom else ""
+    return f"Search space (sampler {sampler}{prunes}, to {' and '.join(goals)}{more}):"
 
 
-def list_trials(plan: SweepPlan) -> Table:
-    """Return a table of the Trials, the states of their Sessions and their hyperparameters."""
+def list_space(space: dict[str, BaseDistribution]) -> Table:
+    """Return a table of the searched keys and their ranges or choices."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    for key, distribution in space.items():
+        table.add_row(f"  {key.lstrip('+')}", describe_distribution(distribution))
+    return table
+
+
+def describe_distribution(distribution: Any) -> str:
+    """Return the range of a distribution, or its choices."""
+    if hasattr(distribution, "choices"):
+        return f"one of {', '.join(format_value(parse_value(text)) for text in distribution.choices)}"
+    step = distribution.step if distribution.step not in (None, 1) else None
+    ends = (format_value(end, digits=4) for end in (distribution.low, distribution.high))
+    kind = ", whole numbers" if isinstance(distribution.low, int) else ""
+    log = ", on a logarithmic scale" if distribution.log else ""
+    return f"from {' to '.join(ends)}{kind}{f', in steps of {format_value(step)}' if step else ''}{log}"
+
+
+def list_trials(plan: SweepPlan, points: Sequence[Point]) -> Table:
+    """Return a table of the first Trials: what is to be run of them, and their hyperparameters."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("Trial", "Sessions", "hyperparameters"):
         table.add_column(column, no_wrap=True)
     started = {trial.number: trial for trial in plan.started()}
-    for number in range(min(plan.total, MAX_TRIALS)):
-        trial, states = started.get(number), f"{len(plan.seeds)} to run"
-        if trial:
-            states = ", ".join(f"{n} {state}" for state, n in Counter(trial.states().values()).items())
-        point = trial.point if trial else plan.points[number] if plan.points else None
-        pairs = point.hyperparameters.items() if point else ()
-        values = ", ".join(f"{key}={format_value(value, digits=4)}" for key, value in pairs)
-        table.add_row(f"trial-{number:03}", states, values if point else "chosen by the search")
+    for number, point in enumerate(points):
+        states = trial_states(started[number]) if number in started else Counter({"to run": len(plan.seeds)})
+        values = ", ".join(f"{key}={format_value(value, digits=4)}" for key, value in point.hyperparameters.items())
+        table.add_row(f"trial-{number:03}", _list_counts(states), values)
     return table
 
 
-def estimate_time(plan: SweepPlan, spec: Spec, remaining: int, outputs: Path) -> str:
-    """Estimate how long a plan would take, from earlier Sessions of the same name."""
-    if not remaining:
-        return "There is nothing to run."
-    folders = [plan.directory.path, *sorted((outputs / spec.name).glob("*/*/"))]  # by date and time
-    sessions = [session for folder in folders for session in find_sessions(folder) if session.results.exists()]
-    speeds = [speed for session in sessions[-MAX_SESSIONS:] if (speed := frames_per_second(session))]
-    if not speeds:
-        return "How long it would take is not known: there is no earlier Session of the same name."
-    jobs = min(plan.parallel, -(-remaining // plan.stack))
-    seconds = remaining * spec.frames / median(speeds) / jobs
-    return (
-        f"It would take about {format_duration(seconds)} and some seconds to start: {jobs} jobs at the same time, at"
-        f" {median(speeds):,.0f} frames/s each, as in {len(speeds)} earlier Sessions of the same name."
+def trial_states(trial: Trial) -> Counter[str]:
+    """Count the Sessions of a Trial: "to run", or how they ended; none of a pruned Trial is started any more."""
+    remaining = trial.remaining()
+    states = trial.states().items()
+    return Counter(
+        "to run" if seed in remaining else state if state in ENDED else "pruned" for seed, state in sorted(states)
     )
 
 
-def frames_per_second(directory: RunDir) -> float | None:
-    """Return the speed of the job that a Session was trained in: of all Sessions in the stack together."""
-    status = directory.find_status()
-    if not status or status["state"] not in ENDED or not directory.timing.exists():
-        return None
+def count_states(plan: SweepPlan) -> Counter[str]:
+    """Count the Sessions of a plan: those to be run, and how the others ended."""
+    started = plan.started()
+    new = Counter({"to run": (plan.total - len(started)) * len(plan.seeds)})
+    return sum(map(trial_states, started), new)
+
+
+def describe_jobs(plan: SweepPlan) -> str:
+    """Return how Sessions are packed into jobs, and how many run at the same time."""
+    stacks = "one Session a job" if plan.stack == 1 else f"up to {plan.stack} Sessions of a Trial in a job"
+    return f"{stacks[0].upper()}{stacks[1:]}; up to {plural(jobs_at_once(plan), 'job')} at the same time."
+
+
+def jobs_at_once(plan: SweepPlan) -> int:
+    """Return how many jobs run at the same time at most: each Trial that runs has one for each stack."""
+    slots = plan.composer.launcher.slots
+    return max(1, min(slots, plan.parallel * -(-len(plan.seeds) // plan.stack)))
+
+
+def estimate_time(plan: SweepPlan, spec: Spec, outputs: Path) -> str:
+    """Estimate how long a plan would take, from earlier Sessions that are like its own."""
+    jobs = list_jobs(plan, spec)
+    if not jobs:
+        return "There is nothing to run."
+    speeds: dict[str, float] = {}  # frames per second of a job, all Sessions of its stack together
+    sources = []
+    for kind, like in {_kind(like): like for like, _ in jobs}.items():
+        measured = measure_speeds(plan, like, outputs)
+        if not measured:
+            return (
+                f"How long it would take is not known: no earlier Session of {kind} with"
+                f" {plural(min_frames(like), 'frame')} or more lies in {plan.directory.path} or {outputs / like.name};"
+                " runs with mode=dev do not count."
+            )
+        speeds[kind] = median(speed for _, _, speed in measured)
+        sources.append(f"{speeds[kind]:,.0f} frames/s for {kind}, as in {_describe_sample(measured)}")
+    loads = [0.0] * min(jobs_at_once(plan), len(jobs))
+    for like, frames in jobs:
+        heapq.heapreplace(loads, loads[0] + frames / speeds[_kind(like)])
+    less = ", less if Trials are pruned" if plan.prune else ""
+    return (
+        f"It would take about {format_duration(max(loads))} and some seconds to start{less}: {plural(len(jobs), 'job')}"
+        f" at {' and '.join(sources)}."
+    )
+
+
+def list_jobs(plan: SweepPlan, spec: Spec) -> list[tuple[Spec, int]]:
+    """Return for each job a spec and the frames that its Sessions still have to do together."""
+    started = plan.started()
+    known = [*(trial.point for trial in started), *(plan.points or ())[len(started) :]]
+    specs = [plan.composer.specs([*plan.overrides.fixed, *point.overrides], plan.seeds)[0] for point in known]
+    jobs = []
+    for number in range(plan.total):
+        like = specs[number] if number < len(specs) else spec
+        frames = [like.frames] * len(plan.seeds)
+        if number < len(started):
+            trial = started[number]
+            frames = [_frames_left(trial.directory.session(seed), like.frames) for seed in trial.remaining()]
+        jobs += [(like, sum(frames[at : at + plan.stack])) for at in range(0, len(frames), plan.stack)]
+    return jobs
+
+
+def _frames_left(session: RunDir, frames: int) -> int:
+    status = session.find_status()
+    return max(frames - status["frame"], 0) if status and status["state"] not in ENDED else frames
+
+
+def _kind(spec: Spec) -> str:
+    return f"{spec.algo.name} on {spec.env.id} ({spec.device})"
+
+
+def measure_speeds(plan: SweepPlan, spec: Spec, outputs: Path) -> list[tuple[RunDir, int, float]]:
+    """Return Sessions like a spec: of the sweep itself, or else the latest of the same name.
+
+    Returns:
+        Each with its stack size and the frames per second of its job. Those of the plan's stack size are preferred.
+    """
+    plain = spec.to_dict()
+    for folders in ([plan.directory.path], sorted((outputs / spec.name).glob("*/*/"), reverse=True)):  # latest first
+        measured = [
+            (session, *speed)
+            for folder in folders
+            for session in find_sessions(folder)
+            if (speed := job_speed(session, plain, min_frames(spec)))
+        ]
+        if measured:
+            return ([entry for entry in measured if entry[1] == plan.stack] or measured)[:MAX_SESSIONS]
+    return []
+
+
+def _describe_sample(measured: Sequence[tuple[RunDir, int, float]]) -> str:
+    session, stack, _ = measured[0]
+    stacked = f", of {plural(stack, 'Session')} a job" if {entry[1] for entry in measured} == {stack} else ""
+    if len(measured) == 1:
+        return f"the earlier Session {session.path}{stacked}"
+    return f"{len(measured)} earlier Sessions{stacked}, the first {session.path}"
+
+
+def min_frames(spec: Spec) -> int:
+    """Return the frames from which on an earlier Session tells the speed of a spec."""
+    return int(max(min(spec.frames, MIN_FRAMES), MIN_FRACTION * spec.frames))
+
+
+def job_speed(directory: RunDir, spec: dict[str, Any], least: int) -> tuple[int, float] | None:
+    """Return the stack size and the frames per second of the job that a Session was trained in.
+
+    None for a Session that runs, has fewer frames than `least`, or is unlike the spec, as one with mode=dev is: its
+    learning steps are slow, because each is checked.
+    """
     try:
+        status = directory.find_status()
+        if not status or status["state"] not in ENDED or not directory.timing.exists():
+            return None
+        recorded = read_spec(directory)
+        if recorded["mode"] == "dev" or any(select(recorded, key) != select(spec, key) for key in SAME):
+            return None
         with directory.timing.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        seconds = sum(float(row["seconds"]) for row in rows)
+        seconds, frames = sum(float(row["seconds"]) for row in rows), float(rows[-1]["frame"])
         stack = len(read_json(directory.provenance, PROVENANCE)["stack"]) if directory.provenance.exists() else 1
-        return stack * float(rows[-1]["frame"]) / seconds if seconds else None
-    except (LabError, ValueError, KeyError, TypeError, IndexError, csv.Error):  # the file is damaged
+        return (stack, stack * frames / seconds) if seconds and frames >= least else None
+    except (LabError, OSError, ValueError, KeyError, TypeError, IndexError, csv.Error):  # a file is damaged
         return None
+
+
+def _list_counts(states: Counter[str]) -> str:
+    order = sorted(states, key=lambda state: (state != "to run", state))
+    return ", ".join(f"{states[state]:,} {state}" for state in order if states[state] or state == "to run")

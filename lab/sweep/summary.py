@@ -10,9 +10,9 @@ from rich.table import Table
 
 from lab.common.terminal import Terminal
 from lab.common.text import format_interval, format_number, format_value, plural
-from lab.run.directory import SweepDir, TrialDir, find_level
+from lab.run.directory import SweepDir, TrialDir, best_session, find_level
 from lab.run.files import read_json
-from lab.train.display import print_next_steps
+from lab.train.display import print_checks, print_next_steps
 
 MAX_ROWS = 12  # Trials in the ranking
 MIN_SEEDS = 4  # below which bootstrap intervals are far too narrow
@@ -39,6 +39,8 @@ def print_summary(path: Path, unfinished: str | None = None) -> None:
     if unfinished:
         console.print(f"\n{unfinished}", style="magenta")
         commands = {f"python -m lab resume {quote_path(path)}": "continue it", **commands}
+    if checked := print_checks(console, [trial.session(seed) for trial in trials for seed in trial.seeds()]):
+        commands = {**checked, **commands}
     if any(session["state"] == "failed" for session in results["not_completed"]):
         commands[f"python -m lab resume {quote_path(path)} retry=true"] = "run what failed again"
     console.print(f"\nEverything is in {path}\n")
@@ -56,13 +58,8 @@ def print_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[
             table.add_row(f"{metric}{note}", *cells, format_number(estimates["std"]["value"]))
     console.print(table if table.row_count else count_sessions(results["sessions"]))
     print_failures(console, path, results["not_completed"])
-    if not results["seeds"]:
-        return {}
-    best = TrialDir(path).session(results["seeds"][0])
-    return {
-        f"python -m lab enjoy {quote_path(best.path)}": "play an agent",
-        f"python -m lab compare {quote_path(path)} DIR": "compare with another Trial",
-    }
+    compare = {f"python -m lab compare {quote_path(path)} DIR": "compare with another Trial"}
+    return {**enjoy_best(TrialDir(path)), **compare} if results["seeds"] else {}
 
 
 def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:
@@ -82,17 +79,22 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
     for line in list_unranked(results["unranked"]):
         console.print(line)
     print_failures(console, path, results["not_completed"])
-    commands = {}
+    commands: dict[str, str] = {}
     if ranking:
         best = directory.trial(ranking[0]["trial"])
-        session = best.session(best.seeds()[0])
-        commands[f"python -m lab enjoy {quote_path(session.path)}"] = "play an agent of the best Trial"
+        commands |= enjoy_best(best, " of the best Trial")
         if len(ranking) > 1:
             pair = f"{quote_path(best.path)} {quote_path(directory.trial(ranking[1]['trial']).path)}"
             commands[f"python -m lab compare {pair}"] = "the two best, side by side"
     commands[directory.report.resolve().as_uri()] = "the whole Experiment in a browser: curves, table, specs, failures"
     commands[f"tensorboard --logdir {quote_path(path)}"] = "every Session, and its hyperparameters"
     return commands
+
+
+def enjoy_best(trial: TrialDir, of: str = "") -> dict[str, str]:
+    """Return the command that plays the best agent of a Trial, with its purpose; none if no Session has an agent."""
+    best = best_session(trial.session(seed) for seed in trial.seeds())
+    return {f"python -m lab enjoy {quote_path(best.path)}": f"play the best agent{of}"} if best else {}
 
 
 def explain_no_ranking(results: dict[str, Any]) -> str:

@@ -13,8 +13,10 @@ from rich.table import Table
 
 from lab.common.terminal import Terminal
 from lab.common.text import format_duration, format_number, plural
-from lab.run.files import read_json
-from lab.run.schemas import SESSION
+from lab.errors import LabError
+from lab.run.directory import RunDir, best_session
+from lab.run.files import read_json, read_yaml
+from lab.run.schemas import PROVENANCE, SESSION, SPEC
 from lab.spec import Spec
 
 if TYPE_CHECKING:
@@ -109,19 +111,57 @@ def print_results(records: Sequence[Record | Outcome]) -> None:
         if record.state == "failed":
             console.print(f"\nFailed: {(record.error or '').strip().splitlines()[-1]}", style="red")
             console.print(f"More is in {record.dir.log}")
+    commands = print_checks(console, [record.dir for record in records])
     first = records[0].dir.path
     root = first if len(records) == 1 else first.parent
     console.print(f"\nEverything is in {root}\n")
-    commands = {}
     if any(record.state == "interrupted" or record.lost for record in records):
         commands[f"python -m lab resume {shlex.quote(str(root))}"] = "resume what was interrupted"
-    playable = [record.dir for record in records if record.dir.checkpoint("best").exists()]
-    if playable:
-        play = f"python -m lab enjoy {shlex.quote(str(playable[0].path))}"
+    best = best_session(record.dir for record in records)
+    if best:
+        play = f"python -m lab enjoy {shlex.quote(str(best.path))}"
         commands[play] = "play the best agent; video=DIR films it, render=human shows it"
     if records[0].spec.log.tensorboard:
         commands[f"tensorboard --logdir {shlex.quote(str(root))}"] = "curves, histograms, hyperparameters"
     print_next_steps(console, commands)
+
+
+def print_checks(console: Terminal, sessions: Sequence[RunDir]) -> dict[str, str]:
+    """Print what the checks of mode=dev found in Sessions, and return the command that trains them for all frames.
+
+    Nothing is printed about Sessions with another mode.
+    """
+    sessions = [one for one in sessions if _is_dev(one)]
+    if not sessions:
+        return {}
+    completed = [one for one in sessions if one.read_status()["state"] == "completed" and one.results.exists()]
+    steps = sum(int(read_json(one.results, SESSION).get("optimizer_steps") or 0) for one in completed)
+    if len(completed) < len(sessions):
+        count = f"{len(completed)} of {plural(len(sessions), 'Session')}"
+        console.print(f"\nmode=dev: {count} passed all checks to the end.", style="red")
+        return {}
+    if not steps:
+        console.print("\nmode=dev: no learning step was made, so nothing was checked: set more frames.", style="yellow")
+        return {}
+    what = "each moved all parameters, with finite gradients"
+    console.print(f"\nmode=dev: all checks passed in {plural(steps, 'learning step')}: {what}.", style="green")
+    try:
+        command = read_json(sessions[0].provenance, PROVENANCE)["command"]
+    except LabError:
+        return {}
+    _, lab, arguments = command.partition(" -m lab ")
+    if not lab or "mode=dev" not in shlex.split(arguments):  # as of `resume`
+        return {}
+    dropped = ("mode=dev", "hydra.run.dir=", "hydra.sweep.dir=")
+    without = shlex.join(word for word in shlex.split(arguments) if not word.startswith(dropped))
+    return {f"python -m lab {without}".strip(): "train: the same without mode=dev"}
+
+
+def _is_dev(session: RunDir) -> bool:
+    try:
+        return bool(read_yaml(session.spec, SPEC)["mode"] == "dev")
+    except LabError:
+        return False
 
 
 def print_next_steps(console: Terminal, commands: Mapping[str, str]) -> None:

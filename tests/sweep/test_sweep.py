@@ -64,6 +64,8 @@ def test_a_trial_is_continued_and_gets_more_seeds(tmp_path: Path) -> None:
     done = sweep(folder, "seed=0,1")
     assert "2 of 2 Sessions" in done.stdout
     assert "95 % interval" in done.stdout
+    best = max((0, 1), key=lambda seed: read_json(folder / f"seed-{seed}" / "session.json")["eval_best"])
+    assert f"seed-{best}'" in done.stdout.partition("lab enjoy")[2].partition("# play the best agent")[0]
     assert {path.name for path in folder.iterdir()} >= {"seed-0", "seed-1", "trial.json", "trial.png", "multirun.yaml"}
     before = starts(folder)
     run("resume", str(folder), "seed=0,1,2")
@@ -102,7 +104,7 @@ def test_a_grid_is_ranked_and_keeps_its_numbers_when_it_grows(tmp_path: Path) ->
 def test_a_plan_runs_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     done = sweep(folder, "algo.lr=1e-2,1e-3", "seed=0,1", "plan=true")
-    assert "4 Sessions to run, 0 have ended" in done.stdout
+    assert "4 Sessions: 4 to run." in done.stdout
     assert "trial-001  2 to run  algo.lr=0.001" in done.stdout
     assert not folder.exists()
 
@@ -278,6 +280,8 @@ def test_the_sessions_of_a_trial_are_pruned_together(tmp_path: Path) -> None:
     assert status["frame"] < 60_000
     assert session.checkpoint("last").exists()
     assert read_json(tmp_path / "experiment.json")["sessions"] == {"planned": 8, "completed": 2, "pruned": 6}
+    planned = run("resume", str(tmp_path), "seed=0,1,2", "plan=true").stdout
+    assert "12 Sessions: 1 to run, 2 completed, 9 pruned." in planned
 
 
 @pytest.mark.slow
