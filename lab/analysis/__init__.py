@@ -53,11 +53,15 @@ def analyze_trial(directory: TrialDir) -> None:
 
 
 def draw_trial(directory: TrialDir) -> None:
-    """Write trial.png."""
+    """Write trial.png, with the statistic over seeds by which the sweep ranks."""
+    from lab.analysis.objective import Objective
     from lab.analysis.plot_trial import plot_trial
     from lab.analysis.trial import read_trial
 
-    write_atomically(directory.plot, plot_trial(read_trial(directory)))
+    sweep = SweepDir(directory.path if directory.number is None else directory.path.parent)
+    found = sweep.find_sweep(["objective"], "The mean over seeds is drawn.")
+    statistic = Objective.from_dict(found["objective"]).statistic if found else "mean"
+    write_atomically(directory.plot, plot_trial(read_trial(directory), statistic))
 
 
 def _write_card(directory: TrialDir) -> None:

@@ -45,6 +45,11 @@ class Objective:
         """Factor of each metric that makes more better: 1, or -1 if it is minimized."""
         return tuple(1 if direction == "maximize" else -1 for direction in self.directions)
 
+    @property
+    def statistic(self) -> str:
+        """The statistic over seeds that is drawn, with its interval: of `lower`, which is the end of one, the mean."""
+        return "mean" if self.aggregate == "lower" else self.aggregate
+
     def values(self, trial: Trial) -> list[float]:
         """Return the value of each metric of a Trial whose Sessions all completed.
 
@@ -68,9 +73,8 @@ class Objective:
 
     def intervals(self, trial: Trial) -> list[tuple[float | None, float | None]]:
         """Return the interval ends of each metric over seeds (for `lower`, of the mean); None for one seed."""
-        statistic = "mean" if self.aggregate == "lower" else self.aggregate
         columns = [trial.values(metric) for metric in self.metrics]
-        return [interval(column, statistic) if len(column) >= MIN_VALUES else (None, None) for column in columns]
+        return [interval(column, self.statistic) if len(column) >= MIN_VALUES else (None, None) for column in columns]
 
     def value_at(self, tables: Sequence[Tables], fraction: float) -> float | None:
         """Return the first metric over Sessions after a fraction of their frames; None if a Session lacks it there."""

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from lab.analysis import plotting
-from lab.analysis.session import POLICY_LOSSES, VALUE_LOSSES, WINDOW, Session
+from lab.analysis import panels, plotting
+from lab.analysis.session import Session
 from lab.analysis.statistics import STATISTICS, interval
 from lab.analysis.text import format_hyperparameter, shorten
 from lab.analysis.trial import VARIES, Trial, unfinished_session
@@ -17,27 +18,58 @@ from lab.common.text import plural
 
 UNFINISHED = "0.5"  # color of Sessions that did not complete
 MARKERS = {"failed": "X", "pruned": "s", "interrupted": "D", "running": ">"}  # where their curves end
-FEW_POINTS = 30  # of a curve, up to which each is marked
-COLORS = {"mean": plotting.STRONG, "iqm": plotting.SECOND, "median": "0.3"}
+NAMES = {"mean": "mean", "iqm": "IQM", "median": "median"}
 MAX_REASONS = 3  # that the heading gives for Sessions that did not complete
+MAX_NAMED = 14  # seeds with a row of their own; more share one
+FINAL = "final return"  # stands for the panel of final returns among the columns
 
 
 @plotting.style()
-def plot_trial(trial: Trial) -> bytes:
-    """Draw a Trial's return, evaluation, losses, entropy and final returns over its seeds; return a PNG."""
-    height = min(7.8 + 0.12 * max(len(trial.sessions) - 16, 0), 16)
-    figure = Figure(figsize=(15, height), layout="constrained")
-    axes = figure.subplots(2, 3)
-    plotting.heading(figure, _title(trial), _notes(trial))
-    _curves(axes[0, 0], trial, "return", f"mean return of the last {WINDOW} episodes")
-    _curves(axes[0, 1], trial, "eval_return", "mean return", "Evaluation, deterministic policy")
-    _final_returns(axes[0, 2], trial, 72 * (height - 1.8) / 2)
-    for ax, names in ((axes[1, 0], POLICY_LOSSES), (axes[1, 1], VALUE_LOSSES)):
-        logged = [session.tables.metrics.columns for session in trial.sessions if session.tables]
-        column = next((name for name in names if any(name in columns for columns in logged)), names[0])
-        _curves(ax, trial, column, column.replace("_", " "))
-    _curves(axes[1, 2], trial, "entropy", "entropy, nats")
-    return plotting.png(figure)
+def plot_trial(trial: Trial, statistic: str = "mean") -> bytes:
+    """Draw a Trial's return, final returns and what its algorithm logged over its seeds; return a PNG.
+
+    Args:
+        trial: the Trial.
+        statistic: over seeds: mean, median or iqm.
+    """
+    return plotting.png(trial_figure(trial, statistic))
+
+
+def trial_figure(trial: Trial, statistic: str = "mean") -> Figure:
+    """Return the figure of a Trial, with a panel for each column that was logged."""
+    columns = panels.drawn_columns([session.tables for session in trial.sessions if session.tables])
+    notes = _notes(trial) + ([] if columns else ["nothing has been logged yet"])
+    if "return" in columns:
+        columns.insert(1 + ("eval_return" in columns), FINAL)
+    figure, axes = panels.panel_figure(len(columns), _title(trial), notes, _keys(trial, statistic) if columns else [])
+    for ax, column in zip(axes, columns, strict=True):
+        if column == FINAL:
+            _final_returns(ax, trial, statistic)
+        else:
+            _curves(ax, trial, column, statistic)
+    panels.share_frames([ax for ax, column in zip(axes, columns, strict=True) if column != FINAL])
+    return figure
+
+
+def _keys(trial: Trial, statistic: str) -> list[Line2D]:
+    """Return the legend: the statistic with its band, and Sessions by state."""
+    n, keys = len(trial.completed), []
+    if n:
+        label = f"{NAMES[statistic]} of {plural(n, 'session')}{', 95 % interval' if n > 1 else ': no interval'}"
+        keys.append(Line2D([], [], color=plotting.STRONG, linewidth=2, label=label))
+    for state in dict.fromkeys(session.state for session in trial.sessions if session.tables):
+        sessions = [session for session in trial.sessions if session.tables and session.state == state]
+        label = "each session" if state == "completed" else f"{state}: {_seeds(sessions)}"
+        keys.append(Line2D([], [], label=label, **_line(state)))
+    return keys
+
+
+def _line(state: str) -> dict[str, Any]:
+    """Return the style of the curves of Sessions in a state."""
+    if state == "completed":
+        return {"color": plotting.FAINT, "linewidth": 0.9}
+    dashed = {"color": UNFINISHED, "linestyle": (0, (4, 2)), "linewidth": 0.9}
+    return {**dashed, "marker": MARKERS[state], "markevery": [-1], "markersize": 5}
 
 
 def _title(trial: Trial) -> str:
@@ -62,89 +94,51 @@ def _notes(trial: Trial) -> list[str]:
     return [line for line in (shorten(values, 200), excluded) if line]
 
 
-def _curves(ax: Axes, trial: Trial, column: str, label: str, title: str = "") -> None:
-    """Draw a column of metrics.csv over frames: Sessions faint, statistics over the completed ones on top."""
-    ax.set(title=title or column.replace("_", " ").capitalize(), ylabel=label)
-    is_return = "return" in column
-    drawn = [_session_curve(ax, trial, session, column) for session in trial.sessions]
-    if not any(drawn):
-        return plotting.note(ax, "nothing logged yet", hide_axes=True)
+def _curves(ax: Axes, trial: Trial, column: str, statistic: str) -> None:
+    """Draw a column of metrics.csv over frames: each Session, and a statistic over the completed ones on top."""
+    ax.set_title(panels.title(column))
+    for session in trial.sessions:
+        if session.tables:
+            frames, values = session.tables.curve(column)
+            alpha = float(np.clip(5 / len(trial.sessions), 0.2, 0.8))
+            panels.curve(ax, frames, values, **{"few": 2, "alpha": alpha, **_line(session.state)})
     frames, values = trial.curve(column)
     if len(frames):
-        _statistics(ax, frames, values, with_iqm=is_return)
-    else:
-        ax.plot([], [], linestyle="none", label=_no_mean(trial))  # in the legend, clear of the curves
-    if is_return:
-        plotting.reference_lines(ax, trial.reference)
-    elif column in VALUE_LOSSES:
-        plotting.log_if_wide(ax)
-    if is_return or not len(frames):
-        plotting.legend(ax)
-    return plotting.over_frames(ax)
+        panels.curve(ax, frames, STATISTICS[statistic](values, axis=0), color=plotting.STRONG, linewidth=2)
+        if "return" in column and len(values) > 1:
+            ax.fill_between(frames, *interval(values, statistic), color=plotting.STRONG, alpha=0.2, linewidth=0)
+    panels.finish(ax, column, trial.reference)
 
 
-def _session_curve(ax: Axes, trial: Trial, session: Session, column: str) -> bool:
-    """Draw one Session; return whether it has anything to draw."""
-    if session.tables is None:
-        return False
-    frames, values = session.tables.curve(column)
-    same_state = [other for other in trial.sessions if other.tables and other.state == session.state]
-    line: dict[str, Any] = {"linewidth": 0.9, "markersize": 5}
-    if session.state == "completed":
-        line |= {"color": plotting.FAINT, "alpha": max(0.8 - 0.02 * len(same_state), 0.3)}
-        line["marker"] = "." if len(frames) <= FEW_POINTS else None
-    else:
-        line |= {"color": UNFINISHED, "linestyle": (0, (4, 2)), "marker": MARKERS[session.state], "markevery": [-1]}
-    label = f"{session.state}: {_seeds(same_state)}" if session is same_state[0] else None
-    ax.plot(frames, values, label=label, **line)
-    return len(frames) > 0
-
-
-def _statistics(ax: Axes, frames: np.ndarray, values: np.ndarray, with_iqm: bool) -> None:
-    """Draw the mean over seeds, and the IQM if asked for; below four seeds the IQM is the mean."""
-    n = len(values)
-    over = f"of {n} sessions, 95 % interval" if n > 1 else "of 1 session: no interval"
-    marker = "o" if len(frames) <= FEW_POINTS else None
-    label = f"mean{' and IQM' if 1 < n < 4 else ''} {over}"
-    plotting.band(ax, frames, values, color=plotting.STRONG, linewidth=2, label=label, marker=marker, markersize=4)
-    if with_iqm and n >= 4:
-        plotting.band(
-            ax, frames, values, "iqm", color=plotting.SECOND, linewidth=1.5, linestyle="--", label=f"IQM {over}"
-        )
-
-
-def _final_returns(ax: Axes, trial: Trial, height: float) -> None:
-    """Draw the last return of each seed, and statistics over the completed Sessions on top; height in points."""
+def _final_returns(ax: Axes, trial: Trial, statistic: str) -> None:
+    """Draw the last return of each seed, and statistics over the completed Sessions on top."""
     finals = trial.values("return")
-    title = {0: f", {_no_mean(trial)}", 1: ", 1 session: no interval"}.get(len(finals), "")
-    ax.set(title=f"Final return by seed{title}", xlabel=f"mean return of the last {WINDOW} episodes")
-    colors = COLORS if len(finals) else {}
-    size = min(10.0, height / (len(colors) + len(trial.sessions)))
-    for y, (name, color) in enumerate(colors.items()):
+    ax.set(title="Final return by seed", xlabel=panels.title("return").lower())
+    names = list(NAMES.values()) if len(finals) else []
+    for y, name in enumerate(NAMES if len(finals) else ()):
+        color = plotting.STRONG if name == statistic else UNFINISHED
         ax.hlines(y, *interval(finals, name), color=color, linewidth=2.5, alpha=0.6)
-        ax.plot(STATISTICS[name](finals), y, "D", color=color, markersize=min(6, size))
-    for y, session in enumerate(trial.sessions, len(colors)):
+        ax.plot(STATISTICS[name](finals), y, "D", color=color, markersize=5)
+    several = len(trial.sessions) > MAX_NAMED
+    for place, session in enumerate(trial.sessions):
+        y = len(names) if several else len(names) + place
         value = session.metric("return")
         if session.state == "completed" and value is not None:
-            ax.plot(value, y, "o", color=plotting.FAINT, markersize=min(6, size))
-        else:
+            ax.plot(value, y, "o", color=plotting.FAINT, markersize=5, alpha=0.6 if several else 1.0)
+        elif not several:
             why = "no episode ended" if session.state == "completed" else f"{session.state} at frame {session.frame:,}"
-            place = ax.get_yaxis_transform()
-            ax.text(0.02, y, why, transform=place, va="center", color=UNFINISHED, fontsize=size * 0.85)
-    names = [name.replace("iqm", "IQM") for name in colors] + [f"seed {session.seed}" for session in trial.sessions]
-    ax.set_yticks(range(len(names)), names, fontsize=size)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.grid(alpha=0.3, axis="x")
+            ax.text(0.02, y, why, transform=ax.get_yaxis_transform(), va="center", color=UNFINISHED, fontsize="x-small")
     if len(finals):
-        ax.axhline(len(colors) - 0.5, color="0.8", linewidth=1)
+        ax.axhline(len(names) - 0.5, color="0.8", linewidth=1)
     else:
         ax.set_xticks([])
+    names += ["each seed"] if several else [f"seed {session.seed}" for session in trial.sessions]
+    ax.set_yticks(range(len(names)), names, fontsize=min(9.0, 110 / len(names)))
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.locator_params(axis="x", nbins=6)
+    ax.grid(alpha=0.3, axis="x")
 
 
 def _seeds(sessions: list[Session]) -> str:
     numbers = ", ".join(str(session.seed) for session in sessions)
     return f"{'seed' if len(sessions) == 1 else 'seeds'} {shorten(numbers, 30)}"
-
-
-def _no_mean(trial: Trial) -> str:
-    return "no mean: not every session has a value" if trial.completed else "no mean: no session completed"

@@ -13,7 +13,8 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from lab.analysis.statistics import STATISTICS, interval
 
@@ -21,7 +22,7 @@ FAINT, STRONG, SECOND, THIRD = "#85a8cb", "#1f5f9e", "#d1662c", "#3b8f5a"
 # After Okabe and Ito, distinguishable in any color vision.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#b5558f", "#c58a00", "#3a9bd9", "#4a525a", "#8a5a2b")
 DASHES = ("-", "--", ":", "-.")
-RIGHT = "right axis"  # label of axes that keep their right edge
+HALO = withStroke(linewidth=2.5, foreground="white")  # keeps text legible over lines
 
 
 def rank_color(place: int) -> str:
@@ -45,8 +46,6 @@ def style() -> Iterator[None]:
 def png(figure: Figure) -> bytes:
     """Return a figure as a PNG without date or version, so the same figure gives the same bytes."""
     sns.despine(figure)
-    for ax in figure.axes:
-        ax.spines["right"].set_visible(ax.get_label() == RIGHT)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a character that the font lacks is drawn as a box
@@ -66,11 +65,12 @@ def literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def over_frames(ax: Axes) -> None:
-    """Finish axes whose x is frames."""
+def over_frames(ax: Axes, end: float = 0.0) -> None:
+    """Finish axes whose x is frames, up to `end` if it is known."""
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
     ax.set_xlabel("frames")
-    ax.set_xlim(left=0)
+    ax.set_xlim(0, 1.02 * end or None)
     ax.grid(alpha=0.3)
 
 
@@ -88,11 +88,26 @@ def note(ax: Axes, text: str, hide_axes: bool = False) -> None:
 
 
 def reference_lines(ax: Axes, reference: dict[str, Any]) -> None:
-    """Draw the return that counts as solved and that of random actions, where they are known."""
-    for key, label, line in (("solved", "solved", "--"), ("random_return", "random actions", ":")):
+    """Draw the return that counts as solved and that of random actions, where they are known.
+
+    A line that would squash what is drawn to less than half of the axis is replaced by a note on where it lies.
+    """
+    low, high = ax.dataLim.y0, ax.dataLim.y1
+    room = high - low if low < high else np.inf  # one value is not squashed
+    for key, label, line, x in (("solved", "solved", "--", 0.01), ("random_return", "random actions", ":", 0.99)):
         value = reference.get(key)
-        if value is not None:
-            ax.axhline(value, color="0.4", linestyle=line, linewidth=1, label=f"{label} ({np.round(value, 1):g})")
+        if value is None or not np.isfinite([low, high]).all():
+            continue
+        side = "left" if x < 0.5 else "right"
+        text: dict[str, Any] = {"ha": side, "va": "bottom", "size": "x-small", "color": "0.35", "path_effects": [HALO]}
+        name = f"{label} {np.round(value, 1):g}"
+        if low - room <= value <= high + room:
+            ax.axhline(value, color="0.4", linestyle=line, linewidth=1, zorder=1)
+            ax.annotate(name, (x, value), (0, 1), xycoords=ax.get_yaxis_transform(), textcoords="offset points", **text)
+        elif value > high:
+            ax.text(x, 0.98, f"\N{UPWARDS ARROW} {name}", transform=ax.transAxes, **text | {"va": "top"})
+        else:
+            ax.text(x, 0.02, f"\N{DOWNWARDS ARROW} {name}", transform=ax.transAxes, **text)
 
 
 def band(ax: Axes, frames: np.ndarray, values: np.ndarray, statistic: str = "mean", **line: Any) -> None:

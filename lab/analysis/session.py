@@ -35,8 +35,6 @@ MEANINGS = {
     "consistency": "1 minus twice the deviation between seeds, relative to strength",
     "frames_to_solve": "first frame at which the return counts as solved, over the Sessions that reach it",
 }
-POLICY_LOSSES = ("policy_loss", "actor_loss")  # columns of metrics.csv, as algorithms name them
-VALUE_LOSSES = ("value_loss", "critic_loss", "q_loss")
 REQUIRED = ("name", "seed", "frames", "threads", "mode", "algo.name", "env.name", "env.id")  # keys of every spec
 COLUMNS = {
     "episodes": ("frame", "return", "length"),

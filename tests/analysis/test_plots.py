@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.analysis import plotting
 from lab.analysis.experiment import read_experiment
 from lab.analysis.plot_experiment import plot_experiment
-from lab.analysis.plot_session import plot_session
-from lab.analysis.plot_trial import plot_trial
+from lab.analysis.plot_session import plot_session, session_figure
+from lab.analysis.plot_trial import plot_trial, trial_figure
 from lab.analysis.plotting import band, png
 from lab.analysis.scale import Scale
 from lab.analysis.session import MAX_POINTS, Tables, read_tables
-from lab.analysis.statistics import interval
+from lab.analysis.statistics import STATISTICS, interval
 from lab.analysis.text import format_hyperparameter, short_names, shorten
 from lab.analysis.trial import read_trial
 from lab.run.directory import RunDir, SweepDir
@@ -77,7 +79,123 @@ def is_png(picture: bytes) -> bool:
     return picture.startswith(b"\x89PNG") and not plt.get_fignums()
 
 
-def test_a_mean_is_over_completed_sessions_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def titles(figure: Figure) -> list[str]:
+    return [ax.get_title() for ax in figure.axes]
+
+
+def labels(figure: Figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def panel(figure: Figure, title: str) -> Axes:
+    return next(ax for ax in figure.axes if ax.get_title().startswith(title))
+
+
+def lines_of(ax: Axes, color: str = plotting.STRONG) -> list[Any]:
+    return [line for line in ax.lines if line.get_color() == color]
+
+
+LOGGED = {
+    "a2c": ["Return", "Evaluation", "Episode length", "Policy loss", "Value loss", "Entropy", "Gradient norm"],
+    "dqn": ["Return", "Evaluation", "Episode length", "Q loss", "Exploration rate", "Q-values", "Learning rate",
+            "Gradient norm"],
+    "sac": ["Return", "Evaluation", "Episode length", "Actor loss", "Critic loss", "Entropy", "Q-values",
+            "Entropy coefficient", "Gradient norm"],
+    "own": ["Return", "Evaluation", "Episode length", "Entropy", "My novelty"],
+}  # fmt: skip
+COLUMNS: dict[str, dict[str, Any]] = {
+    "a2c": {},
+    "dqn": {"q_loss": 1.0, "q_values": 2.0, "td_error": 1.0, "exploration_rate": [*np.linspace(1, 0, ROWS)],
+            "grad_norm": 1.0, "learning_rate": [*np.linspace(1e-3, 0, ROWS)], "replay_frames": 9.0},
+    "sac": {"entropy": 1.0, "ent_coef": [*np.linspace(1, 0, ROWS)], "actor_loss": 1.0, "critic_loss": 1.0,
+            "q_values": 2.0, "td_error": 1.0, "actor_grad_norm": 1.0, "grad_norm": 1.0, "learning_rate": 1e-3},
+    "own": {"entropy": 0.5, "my_novelty": 3.0, "empty_loss": np.nan},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", LOGGED)
+def test_panels_are_of_what_was_logged(tmp_path: Path, algorithm: str) -> None:
+    trial = sweep(tmp_path, [{}]).trial(0)
+    for seed in (0, 1) if COLUMNS[algorithm] else ():
+        path = trial.session(seed).metrics
+        common = pd.read_csv(path)[["frame", "optimizer_steps", "episodes", "return", "length", "eval_return"]]
+        common.assign(**COLUMNS[algorithm]).to_csv(path, index=False)
+    figure = session_figure(read_tables(trial.session(0)))
+    assert [title.partition(",")[0].removesuffix(" return") for title in titles(figure)] == [
+        *LOGGED[algorithm], "Frames per second",
+    ]  # fmt: skip
+    of_trial = [title.partition(",")[0].removesuffix(" return") for title in titles(trial_figure(read_trial(trial)))]
+    assert of_trial == [*LOGGED[algorithm][:2], "Final return by seed", *LOGGED[algorithm][2:]]
+    for ax in figure.axes:
+        assert any(len(line.get_xdata()) for line in ax.lines), f"{ax.get_title()} is empty"
+        assert ax.get_xlim() == pytest.approx((0, 1.02 * 200_000)), "all panels have the same frames"
+        assert ax.get_legend() is None
+
+
+def test_a_run_of_100_frames_has_whole_frames_as_ticks(tmp_path: Path) -> None:
+    tables = read_tables(sweep(tmp_path, [{}]).trial(0).session(0))
+    for table in (tables.episodes, tables.metrics, tables.timing):
+        table["frame"] = table["frame"] // 2_000
+    figure = session_figure(tables)
+    figure.canvas.draw()
+    assert {label.get_text() for label in figure.axes[0].get_xticklabels()} >= {"0", "20", "100"}
+    for row in (1, 2):  # the first of them logged nothing but a few frames
+        metrics = tables.metrics.drop(columns=["return", "length"])[:row].assign(frame=range(1, row + 1))
+        figure = session_figure(
+            replace(tables, metrics=metrics, timing=tables.timing[:0], episodes=tables.episodes[:0])
+        )
+        figure.canvas.draw()
+        assert "m" not in "".join(label.get_text() for label in figure.axes[0].get_xticklabels()), "milli-frames"
+
+
+def test_a_session_that_logged_nothing_says_so(tmp_path: Path) -> None:
+    tables = read_tables(sweep(tmp_path, [{}]).trial(0).session(0))
+    nothing = replace(tables, episodes=tables.episodes[:0], metrics=tables.metrics[:0], timing=tables.timing[:0])
+    figure = session_figure(nothing)
+    assert not figure.axes
+    assert "nothing has been logged yet" in [text.get_text() for text in figure.texts]
+    no_episode = replace(tables, episodes=tables.episodes[:0], metrics=tables.metrics.drop(columns="return"))
+    figure = session_figure(no_episode)
+    assert "no episode has ended" in [text.get_text() for text in figure.texts]
+    assert not any(title.startswith("Return") for title in titles(figure))
+
+
+def test_a_distant_reference_does_not_squash_the_curve() -> None:
+    frames, reference = np.arange(3.0), {"solved": 475.0, "random_return": 22.2}
+    near, far = Figure().subplots(1, 2)
+    near.plot(frames, [30.0, 200.0, 300.0])
+    plotting.reference_lines(near, reference)
+    assert [line.get_ydata()[0] for line in near.lines[1:]] == [475.0, 22.2]
+    assert [text.get_text() for text in near.texts] == ["solved 475", "random actions 22.2"]
+    far.plot(frames, [30.0, 60.0, 90.0])
+    before = far.get_ylim()
+    plotting.reference_lines(far, {**reference, "random_return": -1000.0})
+    assert len(far.lines) == 1
+    assert far.get_ylim() == before
+    assert [text.get_text() for text in far.texts] == ["↑ solved 475", "↓ random actions -1000"]
+
+
+def test_a_trial_has_one_band_and_its_legend_outside(tmp_path: Path) -> None:
+    states = {(0, 1): "failed", (0, 3): "pruned"}
+    directory = sweep(tmp_path, [{}], seeds=6, states=states).trial(0)
+    for statistic, name in (("mean", "mean"), ("iqm", "IQM")):
+        figure = trial_figure(read_trial(directory), statistic)
+        assert labels(figure) == [f"{name} of 4 sessions, 95 % interval", "each session", "failed: seed 1",
+                                  "pruned: seed 3"]  # fmt: skip
+        returns = panel(figure, "Return")
+        (band,) = returns.collections
+        frames, values = read_trial(directory).curve("return")
+        low, _ = interval(values, statistic)
+        assert {*zip(frames.tolist(), low.tolist(), strict=True)} <= {
+            *map(tuple, band.get_paths()[0].vertices.tolist())
+        }
+        assert len(returns.lines) == 8, "6 seeds, the statistic, and the line of random actions"
+        (strong,) = lines_of(panel(figure, "Final return"))
+        assert strong.get_xdata()[0] == STATISTICS[statistic](read_trial(directory).values("return"))
+        assert not any(ax.get_legend() for ax in figure.axes)
+
+
+def test_a_mean_is_over_completed_sessions_alone(tmp_path: Path) -> None:
     states = {(0, 1): "failed", (0, 3): "pruned"}
     directory = sweep(tmp_path, [{}], seeds=4, states=states).trial(0)
     for _, seed in states:
@@ -88,11 +206,9 @@ def test_a_mean_is_over_completed_sessions_alone(tmp_path: Path, monkeypatch: py
     whole = [pd.read_csv(directory.session(seed).metrics) for seed in (0, 2)]
     assert frames.tolist() == whole[0]["frame"].tolist()  # not cut to what the failed one did
     assert values.tolist() == [table["return"].tolist() for table in whole]
-    actual = drawn_bands(monkeypatch)
-    assert is_png(plot_trial(trial))
-    assert len(actual) == 5
-    assert {len(values) for values in actual} == {2}
-    assert max(values.max() for values in actual) < TOO_HIGH
+    drawn = [line for ax in trial_figure(trial).axes for line in lines_of(ax)]
+    assert len(drawn) == 8, "a panel each, one of them with final returns"
+    assert max(np.max(line.get_ydata()) for line in drawn) < TOO_HIGH
 
 
 def test_an_experiment_has_means_of_ranked_trials_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
