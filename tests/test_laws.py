@@ -20,19 +20,19 @@ from tests.helpers import ALGORITHMS, BOX, CHOICE, CHOICES, lab, result, serves,
 SLOW = (pytest.mark.slow, pytest.mark.law)
 CASES = {
     "discrete": ("env=cartpole",),
-    "continuous": ("env=pendulum", "+env.kwargs.max_episode_steps=50"),
+    "continuous": ("env=pendulum", "env.max_episode_steps=50"),
     "multi-discrete": ("env=gymnasium", "env.id=tests.envs:Pair-v0", "name=pair"),
     "single": ("env=gymnasium", "env.id=tests.envs:Single-v0", "name=single"),
     "normalized": (
         "env=pendulum",
-        "+env.kwargs.max_episode_steps=50",
+        "env.max_episode_steps=50",
         "env.normalize_observations=true",
         "env.normalize_rewards=true",
     ),
     # Shapes that fit no vector register, and every part of the arithmetic switched on.
     "odd": (
         "env=acrobot",
-        "+env.kwargs.max_episode_steps=60",
+        "env.max_episode_steps=60",
         "env.num_envs=3",
         "net.hidden=[7,5]",
         "net.activation=silu",

@@ -32,7 +32,7 @@ from lab.train.agent import Agent, find_device
 from lab.train.evaluate import Evaluation
 from lab.train.metrics import Averages
 from lab.train.stack import Stack
-from tests.helpers import ROOT, result, specs, train, train_specs
+from tests.helpers import ROOT, lab, result, specs, train, train_specs
 
 SLOW = (pytest.mark.slow, pytest.mark.law)
 
@@ -172,6 +172,30 @@ def test_a_session_that_never_finishes_an_episode(tmp_path: Path) -> None:
     directory = train(tmp_path, "env=mountaincar", "frames=200", "eval.every=0")[0]
     assert directory.read_status()["state"] == "completed"
     assert rows(directory.metrics)[-1]["return"] == ""
+
+
+def test_episodes_that_never_end_are_warned_of_and_can_be_cut(tmp_path: Path) -> None:
+    chosen = ("env=gymnasium", "env.id=tests.envs:Endless-v0", "env.num_envs=1", "frames=1200", "eval.every=0")
+    short = (*chosen, "algo.horizon=50", "log.tensorboard=false")
+    done = lab(*short, f"hydra.run.dir={tmp_path}/endless")
+    warning = (
+        "No episode of env.id=tests.envs:Endless-v0 ended within 1,000 steps, so there is no return. It has no time"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"Warning: {warning} limit: set env.max_episode_steps") == 2, "early, and with the results"
+    assert done.stdout.index(warning) < done.stdout.index("100%")
+    assert warning in RunDir(tmp_path / "endless").log.read_text()
+    cut = lab(*short, "env.max_episode_steps=20", "eval.every=1200", f"hydra.run.dir={tmp_path}/cut")
+    directory = RunDir(tmp_path / "cut")
+    assert cut.returncode == 0 and "Warning" not in cut.stdout
+    assert {row["length"] for row in rows(directory.episodes)} == {"20"}
+    assert rows(directory.metrics)[-1]["eval_length"] == "20.0"
+    assert "length     20" in lab("enjoy", str(directory.path), "episodes=1", "code=here").stdout
+
+
+def test_a_session_that_is_too_short_for_an_episode_says_so(tmp_path: Path) -> None:
+    directory = train(tmp_path, "env=mountaincar", "frames=200", "eval.every=0")[0]
+    assert "Its episodes are cut after 200 steps: train for more" in directory.read_status()["warnings"][0]
 
 
 def test_an_evaluation_of_episodes_without_an_end_is_cut(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ class Tables:
     def reference(self) -> dict[str, Any]:
         """Reference returns of the environment: random_return and solved, None if unknown for this environment."""
         env = self.spec["env"]
-        known = env["reference"]["id"] == env["id"] and not env["kwargs"]
+        changed = env["kwargs"] or env.get("max_episode_steps") is not None
+        known = env["reference"]["id"] == env["id"] and not changed
         return env["reference"] if known else {"random_return": None, "solved": None}
 
     def curve(self, column: str) -> tuple[np.ndarray, np.ndarray]:

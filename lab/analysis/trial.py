@@ -82,10 +82,10 @@ class Trial:
     @property
     def environment(self) -> str:
         """The id of the environment and the arguments that it is created with."""
-        prefix = "env.kwargs."
-        kwargs = [
-            f"{k.removeprefix(prefix)}={format_hyperparameter(v)}" for k, v in self.spec.items() if k.startswith(prefix)
-        ]
+        arguments = {k.removeprefix("env.kwargs."): v for k, v in self.spec.items() if k.startswith("env.kwargs.")}
+        if self.spec.get("env.max_episode_steps") is not None:
+            arguments["max_episode_steps"] = self.spec["env.max_episode_steps"]
+        kwargs = [f"{name}={format_hyperparameter(value)}" for name, value in arguments.items()]
         return " ".join([str(self.spec.get("env.id", "unknown")), *kwargs])
 
     @property

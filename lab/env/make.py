@@ -37,7 +37,7 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
                 import_named(package)
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         with guard(name), _seeded(seed):
-            env = gym.make(spec.id, disable_env_checker=True, **rendering, **spec.kwargs)
+            env = gym.make(spec.id, disable_env_checker=True, **rendering, **spec.arguments)
         return add_validation(env, name)
     except gym.error.DependencyNotInstalled as error:
         raise LabError(f"{name} needs a package that is not installed: {_pip_command(error)}") from error
@@ -50,7 +50,7 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
     except LabError:
         raise
     except Exception as error:
-        arguments = f" with env.kwargs={spec.kwargs}" if spec.kwargs else ""
+        arguments = f" with {spec.arguments}" if spec.arguments else ""
         raise LabError(f"{name} cannot be made{arguments}: {to_sentence(error)}") from error
 
 
@@ -93,10 +93,10 @@ def vectorize(
     if spec.vectorization_mode == "native" or (spec.vectorization_mode == "auto" and native and spec.num_envs > 1):
         try:
             with _seeded(seeds[0]):
-                envs = gym.make_vec(spec.id, num_envs, vectorization_mode="vector_entry_point", **spec.kwargs)
+                envs = gym.make_vec(spec.id, num_envs, vectorization_mode="vector_entry_point", **spec.arguments)
         except Exception as error:
             raise LabError(
-                f"{name} cannot be made by its own vector implementation with env.kwargs={spec.kwargs}:"
+                f"{name} cannot be made by its own vector implementation with {spec.arguments}:"
                 f" {to_sentence(error)} Try env.vectorization_mode=sync."
             ) from error
         if envs.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:

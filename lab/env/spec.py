@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lab.common.validation import Count, Positive
-from lab.errors import require
+from lab.errors import LabError, require
 
 
 @dataclass
@@ -32,9 +32,19 @@ class EnvSpec:
     normalize_clip: Positive
     reference: Reference
     isolate_rng: Literal["auto", "always", "never"] = "auto"
+    max_episode_steps: Count | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments for `gymnasium.make` and `gymnasium.make_vec`."""
+        limit = {} if self.max_episode_steps is None else {"max_episode_steps": self.max_episode_steps}
+        return {**self.kwargs, **limit}
 
     def check(self) -> None:
         """Raise LabError for a value that is not allowed."""
+        if "max_episode_steps" in self.kwargs:
+            limit = self.kwargs["max_episode_steps"]
+            raise LabError(f"env.kwargs.max_episode_steps cannot be set: write env.max_episode_steps={limit}.")
         reserved = {"num_envs", "render_mode", "vectorization_mode"}
         free = not reserved & set(self.kwargs)
         require(free, "env.kwargs", self.kwargs, f"free of {', '.join(sorted(reserved))}: those are set elsewhere")

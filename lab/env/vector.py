@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
+from gymnasium.wrappers import TimeLimit
 from gymnasium.wrappers.vector import FlattenObservation
 
 from lab.env.guard import CLOSE_SECONDS, close, guard, reject_exit
@@ -48,6 +50,15 @@ class Environments:
         if self._spec.isolate_rng == "never":
             return ()
         return tuple(name for name in GLOBAL_RNGS if name not in isolated_rngs(self._spec))
+
+    @cached_property
+    def time_limit(self) -> int | None:
+        """Steps after which an episode is cut; None without a limit."""
+        env: Any = make_single(self._spec)
+        close(self._name, env.close)
+        while isinstance(env, gym.Wrapper) and not isinstance(env, TimeLimit):
+            env = env.env
+        return env._max_episode_steps if isinstance(env, TimeLimit) else None
 
     def _make(self) -> None:
         # Constructors' draws from global generators are seeded like the next reset, without advancing the stream.

@@ -90,10 +90,11 @@ def _why_impossible(metric: str, spec: Spec) -> str:
     env, reference = spec.env, spec.env.reference
     for key in (key for key, metrics in REFERENCE.items() if metric in metrics):
         need = f"as it needs {MEANING[key]}"
-        if env.kwargs:
+        if env.arguments:
+            key = "kwargs" if env.kwargs else "max_episode_steps"
             return (
-                f"with env.kwargs={format_value(env.kwargs)}, {need}, and env.reference is of an environment without"
-                " arguments. Leave env.kwargs out."
+                f"with env.{key}={format_value(getattr(env, key))}, {need}, and env.reference is of an environment"
+                f" without arguments. Leave env.{key} out."
             )
         if reference.id != env.id:
             known = f"only that of {reference.id} is known" if reference.id else "that is not known"

@@ -111,6 +111,8 @@ def print_results(records: Sequence[Record | Outcome]) -> None:
         if record.state == "failed":
             console.print(f"\nFailed: {(record.error or '').strip().splitlines()[-1]}", style="red")
             console.print(f"More is in {record.dir.log}")
+    for text in dict.fromkeys(text for record in records for text in record.warnings):
+        console.print(f"\nWarning: {text}", style="yellow")
     commands = print_checks(console, [record.dir for record in records])
     first = records[0].dir.path
     root = first if len(records) == 1 else first.parent

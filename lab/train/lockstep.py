@@ -12,7 +12,13 @@ from lab.spec import Spec
 
 NUMBER = "a number"  # placeholder for a value that is a vector over the session axis, and so may differ
 OWN_KEYS = ("seed", "name")  # keys of a spec that differ between Sessions of a stack
-OWN_ENV_KEYS = ("id", "name", "kwargs", "reference")  # the same of an environment, if the spaces are equal
+OWN_ENV_KEYS = (
+    "id",
+    "name",
+    "kwargs",
+    "max_episode_steps",
+    "reference",
+)  # the same of an environment, if the spaces are equal
 
 
 def shared_settings(spec: Spec) -> dict[str, str]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STATUS_SECONDS = 0.5  # least time between two writes of the status: each waits for the disk
 HEARTBEAT_SECONDS = 5.0  # most time between two writes during training
 WINDOW = 100  # episodes in the mean return
+ENDLESS_STEPS = 1_000  # steps of each environment after which some episode should have ended
 TABLES = {
     "episodes": ("frame", "return", "length"),
     "timing": ("frame", "seconds", "frames_per_second", "collect", "learn", "evaluate", "write"),
@@ -46,6 +47,7 @@ class Outcome:
     frame: int
     error: str | None
     lost: bool  # whether it failed for a reason outside of it, so that it can be resumed
+    warnings: list[str]
 
     @classmethod
     def read(cls, directory: RunDir) -> Outcome:
@@ -53,7 +55,8 @@ class Outcome:
         from lab.spec import load
 
         status = directory.read_status()
-        return cls(load(directory.spec), directory, status["state"], status["frame"], status["error"], status["lost"])
+        facts = [status[key] for key in ("state", "frame", "error", "lost", "warnings")]
+        return cls(load(directory.spec), directory, *facts)
 
 
 class QuietFileHandler(logging.FileHandler):
@@ -180,6 +183,27 @@ class Record:
             self._log.warning(text)
         else:
             append_to_log(self.dir, logging.WARNING, text)
+
+    def warn_without_return(self, time_limit: int | None, steps: int, last: bool) -> list[str]:
+        """Warn that no episode has ended: before the end only if none may ever end.
+
+        Args:
+            time_limit: steps after which an episode is cut; None without a limit.
+            steps: that each environment has taken.
+            last: whether the Session is done.
+
+        Returns:
+            The warnings that are not shown at the end.
+        """
+        start = f"No episode of env.id={self.spec.env.id} ended"
+        if (time_limit and not last) or any(text.startswith(start) for text in self.warnings):
+            return []
+        advice = "It has no time limit: set env.max_episode_steps to cut its episodes."
+        if time_limit:
+            advice = f"Its episodes are cut after {time_limit:,} steps: train for more frames."
+        text = f"{start} within {steps:,} steps, so there is no return. {advice}"
+        self.warn(text)
+        return [] if last else [text]
 
     def sync(self) -> dict[str, Any]:
         """Write all rows to the disk, and return plain data to continue from."""

@@ -26,7 +26,7 @@ from lab.train.collect import Collector
 from lab.train.display import Display
 from lab.train.evaluate import Evaluation
 from lab.train.metrics import Averages
-from lab.train.record import HEARTBEAT_SECONDS, Record
+from lab.train.record import ENDLESS_STEPS, HEARTBEAT_SECONDS, Record
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,11 @@ class Stack:
             for s, record in enumerate(self.records):
                 if record.state == "running":
                     record.add_episodes(self.collector.episodes[s])
+        if interval.is_due(ENDLESS_STEPS * spec.env.num_envs):
+            for s in self.collector.alive:
+                if self.records[s].mean_return is None:
+                    steps, limit = self.frame // spec.env.num_envs, self.envs[s].time_limit
+                    self.display.print_warnings(self.records[s].warn_without_return(limit, steps, interval.last))
         finite = algorithm.is_finite()
         for s in self.collector.alive[:]:
             if algorithm.problems and s in algorithm.problems:

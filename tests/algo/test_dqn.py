@@ -24,9 +24,9 @@ def make(*overrides: str) -> Agent:
         "algo=dqn", "env=acrobot", "~tuned", "env.num_envs=2", "net.hidden=[8]", "algo.horizon=4", f"algo.lr={LR}",
         f"algo.gamma={GAMMA}", f"algo.optimizer.max_grad_norm={NORM}", f"algo.batch_size={B}",
         "algo.learning_starts=1000",
-        "algo.target_update_interval=1", "algo.tau=0.25", "env.kwargs.max_episode_steps=9", "seed=3",
+        "algo.target_update_interval=1", "algo.tau=0.25", "env.max_episode_steps=9", "seed=3",
     )  # fmt: skip
-    made = specs(*(word if not word.startswith("env.kwargs") else f"+{word}" for word in settings), *overrides)
+    made = specs(*settings, *overrides)
     agent = Agent(made, probe(made[0].env), torch.device("cpu"))
     agent.algorithm.allocate(2)
     collector = Collector(agent, [Environments(made[0].env, 2, agent.streams[0].environments)])

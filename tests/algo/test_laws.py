@@ -20,7 +20,7 @@ ODD = (
     "algo.optimizer.lr_schedule=cosine",
 )
 # No policy swings up in these few frames for certain, but whatever one does, episodes end.
-SHORT = ("env=acrobot", "+env.kwargs.max_episode_steps=100")
+SHORT = ("env=acrobot", "env.max_episode_steps=100")
 CASES = {
     "sarsa": ("algo=sarsa", "env=cartpole", "algo.horizon=16"),
     "sarsa-odd": (

@@ -16,10 +16,10 @@ from lab.env.vector import Environments, detect_restore_method
 from lab.errors import LabError
 from tests.helpers import specs
 
-PENDULUM = ("env=pendulum", "+env.kwargs.max_episode_steps=20")
+PENDULUM = ("env=pendulum", "env.max_episode_steps=20")
 CARTPOLE = ("env=cartpole", "env.vectorization_mode=sync")
-LANDER = ("env=gymnasium", "env.id=LunarLander-v3", "+env.kwargs.max_episode_steps=30")
-WALKER = ("env=gymnasium", "env.id=BipedalWalker-v3", "+env.kwargs.max_episode_steps=30")
+LANDER = ("env=gymnasium", "env.id=LunarLander-v3", "env.max_episode_steps=30")
+WALKER = ("env=gymnasium", "env.id=BipedalWalker-v3", "env.max_episode_steps=30")
 FORGETFUL = ("env=gymnasium", "env.id=tests.envs:Forgetful-v0")
 STEPS = 70
 

@@ -141,6 +141,25 @@ def test_environments_that_cannot_be_made(overrides: tuple[str, ...], sentence: 
         probe(env_spec(*overrides))
 
 
+@pytest.mark.parametrize("mode", ["native", "sync"])
+def test_episodes_are_cut(mode: str) -> None:
+    spec = env_spec(f"env.vectorization_mode={mode}", "env.max_episode_steps=5")
+    envs = Environments(spec, 2, np.random.default_rng(0))
+    envs.reset()
+    ends = [envs.step(np.array([step % 2, step % 2]))[3].all() for step in range(5)]
+    assert ends == [False] * 4 + [True]
+    assert envs.time_limit == 5
+    envs.close()
+
+
+def test_the_time_limit_is_that_of_the_environment_by_default() -> None:
+    limits = {"CartPole-v1": 500, "Blackjack-v1": None}
+    for env_id, limit in limits.items():
+        assert (
+            Environments(env_spec("env=gymnasium", f"env.id={env_id}"), 1, np.random.default_rng(0)).time_limit == limit
+        )
+
+
 def test_an_empty_space_is_a_sentence_of_the_command_line(tmp_path: Path) -> None:
     done = lab(*EMPTY, "+env.kwargs.space=dict", f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 2

@@ -28,6 +28,7 @@ def objective(*metrics: str) -> Objective:
         ("eval_best", "eval.every=0", "eval.every=0"),
         ("strength", "env.id=CartPole-v0", f"env.id=CartPole-v0, as it {REFERENCE}, and only that of CartPole-v1 is"),
         ("max_strength", "+env.kwargs.sutton_barto_reward=true", r"env.kwargs=\{sutton_barto_reward:true\}.* Leave"),
+        ("max_strength", "env.max_episode_steps=100", r"env.max_episode_steps=100.* Leave env.max_episode_steps out"),
         ("final_strength", "env.reference.random_return=null", "return=null, .* set env.reference.random_return"),
         ("sample_efficiency", "env.reference.id=null", "and that is not known"),
         ("training_efficiency", "env.reference.random_return=null", REFERENCE),
