@@ -8,14 +8,14 @@ from typing import Any
 
 import yaml
 
-from lab.analysis.session import MEANINGS, WINDOW, Session
+from lab.analysis.session import WINDOW, Session
 from lab.analysis.statistics import MIN_SEEDS
 from lab.analysis.text import capitalize, render
 from lab.analysis.trial import Trial, describe_unfinished
 from lab.common.text import format_interval, format_number, plural
 from lab.errors import LabError
 from lab.run.files import plain, read_json
-from lab.run.schemas import PROVENANCE
+from lab.run.schemas import MEANINGS, PROVENANCE
 
 PACKAGES = ("torch", "numpy", "gymnasium")  # whose versions are shown
 METRICS = ("return", "best", "eval_return", "eval_best", "strength", "frames_to_solve")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -83,8 +83,7 @@ class Objective:
             frame = fraction * table.spec["frames"]
             if not len(table.metrics) or table.metrics["frame"].max() < frame:
                 return None
-            episodes, metrics = (rows[rows["frame"] <= frame] for rows in (table.episodes, table.metrics))
-            values.append(session_results(replace(table, episodes=episodes, metrics=metrics))[self.metrics[0]])
+            values.append(session_results(table.until(frame))[self.metrics[0]])
         enough = len(values) >= (MIN_VALUES if self.aggregate == "lower" else 1)
         return self.over_seeds(np.array(values, float)) if enough and None not in values else None
 

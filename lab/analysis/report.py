@@ -17,14 +17,15 @@ from lab.analysis.card import origins, read_provenance
 from lab.analysis.experiment import Experiment, Ranked
 from lab.analysis.report_figures import figure_data
 from lab.analysis.scale import is_number
-from lab.analysis.session import MEANINGS, Session
+from lab.analysis.session import Session
 from lab.analysis.statistics import STATISTICS
-from lab.analysis.text import format_hyperparameter, render
+from lab.analysis.text import format_hyperparameter, importance_caveat, render, short_names
 from lab.analysis.trial import VARIES, Trial, common_spec, consistency, count_states, unfinished_session
 from lab.common.text import canonical, format_estimate, format_interval, format_number, format_seeds
-from lab.run.schemas import METRICS
+from lab.run.schemas import MEANINGS, METRICS
 
-MAIN_METRICS = ("eval_best", "best", "strength", "sample_efficiency", "stability", "frames_to_solve")  # always shown
+MAIN_METRICS = ("eval_best", "strength", "frames_to_solve", "sample_efficiency", "stability", "best")
+MAX_COLUMNS = 9  # of hyperparameters and metrics, beyond which metrics are shown on demand: as fit 1,280 pixels
 SESSION_METRICS = ("return", "best", "eval_return", "eval_best")
 AGGREGATES = {"iqm": "interquartile mean", "lower": "lower end of the mean's 95 % interval"}
 
@@ -71,7 +72,7 @@ def write_report(experiment: Experiment) -> str:
         columns=columns,
         rows=[_row(experiment, columns, *each) for each in everything],
         common={key: value for key, value in common_spec(specs).items() if value != VARIES},
-        meanings=MEANINGS,
+        caveat=importance_caveat(len(experiment.ranking)),
         data=figure_data(experiment),
         plotly=Markup(get_plotlyjs()),  # noqa: S704 - a library's own code
     )
@@ -116,17 +117,20 @@ def _failures(experiment: Experiment) -> list[tuple[str, int, list[int | None]]]
 def _columns(experiment: Experiment) -> list[Column]:
     objective, trials = experiment.objective, experiment.trials
     aggregate = AGGREGATES.get(objective.aggregate, objective.aggregate)
-    columns = [Column("rank", number=True), Column("trial", "Trial"), Column("state")]
+    columns = [Column("rank", number=True), Column("trial", "Trial")]
+    columns.append(Column("state", extra=all(trial.state == "completed" for trial in trials)))
     columns.append(Column("sessions", "Sessions", "completed, of those planned", descending=True))
     for metric in objective.metrics:
         columns.append(Column(metric, f"{metric}, {aggregate}", MEANINGS.get(metric), number=True, descending=True))
-    for key in experiment.hyperparameters:
+    for key, name in short_names(experiment.hyperparameters).items():
         numbers = all(trial.value(key) is None or is_number(trial.value(key)) for trial in trials)
-        columns.append(Column(key, number=numbers))
+        columns.append(Column(key, name, key, number=numbers))
+    room = MAX_COLUMNS - len(experiment.hyperparameters)
     for name in dict.fromkeys([*MAIN_METRICS, "consistency", *METRICS]):
         if name not in objective.metrics and any(_mean(trial, name) is not None for trial in trials):
-            extra = name not in MAIN_METRICS
-            columns.append(Column(name, "", MEANINGS.get(name), number=True, descending=True, extra=extra))
+            extra = room <= 0 or name not in MAIN_METRICS
+            columns.append(Column(name, "", MEANINGS[name], number=True, descending=True, extra=extra))
+            room -= 1
     return columns
 
 

@@ -16,10 +16,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lab.analysis.experiment import Experiment
-from lab.analysis.plotting import PALETTE
+from lab.analysis.plotting import PALETTE, rank_color
 from lab.analysis.scale import Scale, needs_log_scale
 from lab.analysis.session import Session
 from lab.analysis.statistics import interval
+from lab.analysis.text import importance_caveat, short_names
 from lab.analysis.trial import Trial, common_reference
 
 MAX_POINTS = 80  # of a curve
@@ -48,16 +49,21 @@ class _Figures:
         losses = [column for column in logged if column.endswith("_loss") and column != "entropy_loss"]
         self.columns = [column for column in (*COLUMNS, *losses) if any(len(t.curve(column)[0]) for t in tables)]
         self.reference = common_reference(sessions)
+        self.names = short_names(experiment.hyperparameters)
         self.frames: dict[str, int] = {}
 
     def data(self) -> Json:
         return {
             "columns": {column: self._curves(column) for column in self.columns},
             "panels": [self._panels(index) for index in range(len(self.experiment.objective.metrics))],
-            "trials": {str(trial.number): self._trial_curves(trial) for trial in self.trials},
+            "trials": {
+                str(trial.number): self._trial_curves(trial, rank_color(place))
+                for place, trial in enumerate(self.trials)
+            },
             "trialLayout": self._trial_layout(),
             "template": _template(),
-            "palette": PALETTE,
+            "colors": {str(trial.number): rank_color(place) for place, trial in enumerate(self.trials)},
+            "dashes": {str(trial.number): _dash(place) for place, trial in enumerate(self.trials)},
             "frames": [{"dtype": "i4", "bdata": data} for data in self.frames],  # last, as the figures add to it
         }
 
@@ -92,15 +98,22 @@ class _Figures:
         log = column.endswith("_loss") and len(everything) and needs_log_scale(everything.min(), everything.max())
         axis = {"title": {"text": escape(column)}, "type": "log" if log else "linear"}
         figure = go.Figure(layout=go.Layout(xaxis={"title": {"text": "frames"}, "rangemode": "tozero"}, yaxis=axis))
-        if "return" in column:
+        if "return" in column and len(everything):
+            low, high = everything.min(), everything.max()
             for key, label, dash in (("solved", "solved", "dash"), ("random_return", "random actions", "dot")):
                 value = self.reference.get(key)
-                if value is not None:
-                    text = f"{label} ({value:.4g})"
+                if value is None:
+                    continue
+                text = f"{label} ({value:.4g})"
+                if low - (high - low) <= value <= high + (high - low):
                     figure.add_hline(value, line={"color": GRAY, "dash": dash, "width": 1}, annotation={"text": text})
+                else:  # a line would squash the curves
+                    above = value > high
+                    place: Json = {"xref": "paper", "yref": "paper", "x": 0, "y": 1 if above else 0, "showarrow": False}
+                    figure.add_annotation(text=f"{text} lies {'above' if above else 'below'}", **place)
         return {"data": traces, "layout": _plain(figure)["layout"]}
 
-    def _trial_curves(self, trial: Trial) -> list[Json]:
+    def _trial_curves(self, trial: Trial, color: str) -> list[Json]:
         """Return curves of each Session of a Trial and their mean, for the axes of `_trial_layout`."""
         traces: list[Json] = []
         for index, column in enumerate(self.columns):
@@ -109,15 +122,15 @@ class _Figures:
                 frames, values = _session_curve(session, column)
                 if not len(frames):
                     continue
-                name, line = f"seed {session.seed}", {"color": "#85a8cb", "width": 1}
+                name, line = f"seed {session.seed}", {"color": GRAY, "width": 1}
                 if session.state != "completed":
-                    color = FAILED if session.state == "failed" else GRAY
-                    name, line = f"{name}, {session.state}", {"color": color, "width": 1, "dash": "dash"}
+                    shade = FAILED if session.state == "failed" else GRAY
+                    name, line = f"{name}, {session.state}", {"color": shade, "width": 1, "dash": "dash"}
                 options = {"name": name, "legendgroup": name, "line": line}
                 traces.append(self._line(frames, values, trial, "session", **options, **axes))
             frames, values = _thin(*trial.curve(column))
             if len(frames) and len(values) > 1:
-                options = {"name": "mean", "legendgroup": "mean", "line": {"color": PALETTE[0], "width": 2}}
+                options = {"name": "mean", "legendgroup": "mean", "line": {"color": color, "width": 2}}
                 traces.append(self._line(frames, values.mean(axis=0), trial, "mean", **options, **axes))
         return traces
 
@@ -150,8 +163,12 @@ class _Figures:
         keys = sorted(experiment.hyperparameters, key=lambda key: -experiment.importance.get(key, 0.0))
         if experiment.importance:
             names, values = zip(*reversed(experiment.importance.items()), strict=True)
-            bars = go.Figure(go.Bar(x=values, y=_texts(names), orientation="h", marker={"color": PALETTE[0]}))
-            bars.update_layout(title=f"Importance for {metrics[0]} (PED-ANOVA)", xaxis={"tickformat": ".0%"})
+            bars = go.Figure(
+                go.Bar(x=values, y=_texts(self.names[name] for name in names), orientation="h", marker={"color": GRAY})
+            )
+            caveat = importance_caveat(len(ranking))
+            title = f"Importance for {metrics[0]}{f',<br>{caveat}' if caveat else ''}"
+            bars.update_layout(title=title, xaxis={"tickformat": ".0%"}, margin={"t": 50 if caveat else 34})
             panels.append(_plain(bars))
         scales = {key: Scale.of([trial.value(key) for trial in self.trials]) for key in keys}
         return panels + [self._panel(index, key, scale) for key, scale in scales.items()]
@@ -179,7 +196,7 @@ class _Figures:
                 x=x[n:], y=np.full(len(unranked), bottom), customdata=[trial.number for trial in unranked],
                 mode="markers", marker={"symbol": "x-thin-open"}, hovertext=reasons, hoverinfo="text",
             )  # fmt: skip
-        axis: Json = {"title": {"text": escape(key)}}
+        axis: Json = {"title": {"text": escape(self.names.get(key, key))}}
         if scale.labels:
             axis |= {"tickvals": list(scale.named), "ticktext": _texts(scale.named.values())}
         figure.update_layout(xaxis=axis, yaxis={"title": {"text": metric}}, showlegend=False, height=240)
@@ -207,6 +224,11 @@ def _texts(values: Iterable[str]) -> list[str]:
     return [escape(value) for value in values]  # Plotly reads some HTML
 
 
+def _dash(place: int) -> str:
+    """Return the dashes of a Trial's curve, which tell those of equal color apart."""
+    return ("solid", "dot", "dashdot")[place // len(PALETTE) % 3]
+
+
 def _plain(figure: go.Figure) -> Json:
     figure.layout.template = None
     return {key: value for key, value in figure.to_dict().items() if key in ("data", "layout")}
@@ -218,6 +240,6 @@ def _template() -> Json:
     layout = go.Layout(
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": GRAY, "size": 12}, height=380,
         margin={"l": 50, "r": 10, "t": 34, "b": 40}, hovermode="closest", xaxis=axis, yaxis=axis,
-        title={"font": {"size": 13}}, colorway=PALETTE, modebar={"bgcolor": "rgba(0,0,0,0)", "color": GRAY},
+        title={"font": {"size": 13}}, modebar={"bgcolor": "rgba(0,0,0,0)", "color": GRAY},
     )  # fmt: skip
     return {"layout": layout.to_plotly_json()}

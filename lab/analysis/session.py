@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,6 @@ from lab.run.schemas import ENDED, SPEC
 
 WINDOW = 100  # episodes over which returns are averaged
 MAX_POINTS = 500  # of a curve
-MEANINGS = {
-    "return": f"mean return of the last {WINDOW} episodes of training",
-    "best": f"highest mean return of {WINDOW} episodes",
-    "eval_return": "mean return of the last evaluation, by the deterministic policy",
-    "eval_best": "highest mean return of an evaluation",
-    "length": f"mean length of the last {WINDOW} episodes",
-    "strength": "mean over training of the return minus that of random actions",
-    "max_strength": "highest return minus that of random actions",
-    "final_strength": "last return minus that of random actions",
-    "sample_efficiency": "strength weighted by 1 / frames: high if it comes early",
-    "training_efficiency": "strength weighted by 1 / optimizer steps: high if it comes early",
-    "stability": "1 minus the fraction of strength that is lost again during training",
-    "consistency": "1 minus twice the deviation between seeds, relative to strength",
-    "frames_to_solve": "first frame at which the return counts as solved, over the Sessions that reach it",
-}
 REQUIRED = ("name", "seed", "frames", "threads", "mode", "algo.name", "env.name", "env.id")  # keys of every spec
 COLUMNS = {
     "episodes": ("frame", "return", "length"),
@@ -60,6 +45,11 @@ class Tables:
         changed = env["kwargs"] or env.get("max_episode_steps") is not None
         known = env["reference"]["id"] == env["id"] and not changed
         return env["reference"] if known else {"random_return": None, "solved": None}
+
+    def until(self, frame: float) -> Tables:
+        """Return the tables with episodes and metrics as they were after a frame."""
+        episodes, metrics = (rows[rows["frame"] <= frame] for rows in (self.episodes, self.metrics))
+        return replace(self, episodes=episodes, metrics=metrics)
 
     def curve(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Return frames [T] and values [T] of a column of metrics.csv where it is finite, at most MAX_POINTS."""

@@ -19,9 +19,13 @@ from lab.common.text import (
     plural,
 )
 from lab.errors import visible
+from lab.run.schemas import MEANINGS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
+
+ENOUGH_TRIALS = 20  # ranked, for an importance without a caveat
 
 
 def format_hyperparameter(value: Any) -> str:
@@ -57,6 +61,18 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
         return next((end for end in endings if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), key)
 
     return {key: name(key) for key in keys}
+
+
+def breakable(name: str) -> Markup:
+    """Return a name as HTML that may be broken after an underscore or a dot."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(map(escape, re.split(r"(?<=[_.])", name)))
+
+
+def importance_caveat(trials: int) -> str:
+    """Return what to keep in mind about an importance computed from some ranked Trials; empty if there are enough."""
+    return f"from {trials} Trials only: a rough hint below {ENOUGH_TRIALS}" if trials < ENOUGH_TRIALS else ""
 
 
 def shorten(text: str, width: int) -> str:
@@ -102,9 +118,9 @@ def _templates() -> Environment:
         format_hyperparameter,
         format_seeds,
         plural,
-        capitalize,
-        fence,
+        breakable,
     )
+    templates.globals["meanings"] = MEANINGS
     templates.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     templates.filters |= {function.__name__: function for function in (*functions, capitalize, fence)} | {
         "md": escape_markdown

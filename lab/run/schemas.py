@@ -1,4 +1,4 @@
-"""Schemas of the JSON and YAML files in run directories, which lab.run.files checks when it reads them."""
+"""Schemas of the files in run directories, which lab.run.files checks, and what the metrics in them mean."""
 
 from __future__ import annotations
 
@@ -6,10 +6,31 @@ from lab.run.files import Shape
 
 STATES = ("running", "completed", "failed", "pruned", "interrupted")
 ENDED = ("completed", "failed", "pruned")  # a Session leaves these states only on request
-METRICS = (
-    "return", "best", "eval_return", "eval_best", "length", "strength", "max_strength", "final_strength",
-    "sample_efficiency", "training_efficiency", "stability", "frames_to_solve", "frames", "optimizer_steps", "episodes",
-)  # of session.json  # fmt: skip
+METRICS = {
+    "return": "mean return of the last 100 episodes of training",
+    "best": "highest mean return of 100 episodes",
+    "eval_return": "mean return of the last evaluation, by the deterministic policy",
+    "eval_best": "highest mean return of an evaluation",
+    "length": "mean length of the last 100 episodes",
+    "strength": "mean over training of the return minus that of random actions",
+    "max_strength": "highest return minus that of random actions",
+    "final_strength": "last return minus that of random actions",
+    "sample_efficiency": "strength weighted by 1 / frames: high if it comes early",
+    "training_efficiency": "strength weighted by 1 / optimizer steps: high if it comes early",
+    "stability": "1 minus the fraction of strength that is lost again during training",
+    "frames_to_solve": "first frame at which the return counts as solved, over the Sessions that reach it",
+    "frames": "frames of training",
+    "optimizer_steps": "steps of the optimizer",
+    "episodes": "episodes that ended",
+}  # of session.json
+MEANINGS = {
+    **METRICS,
+    "consistency": "1 minus twice the deviation between seeds, relative to strength",
+    "IQM": "interquartile mean over seeds: the mean of the middle half, which outliers do not move",
+    "95 % interval": "percentile bootstrap over seeds; too narrow for a handful of seeds",
+    "probability of improvement": "that a seed of one Trial does better than a seed of another; 0.5 is no difference",
+    "importance": "how much a hyperparameter tells the best tenth of the Trials from all (PED-ANOVA); the sum is 100 %",
+}
 LESS_IS_BETTER = ("frames_to_solve",)  # of these metrics; for all others, more is better
 DIRECTIONS = ("maximize", "minimize")
 AGGREGATES = ("mean", "median", "iqm", "lower")  # over seeds; `lower` is the lower end of the mean's 95 % interval

@@ -14,15 +14,18 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
-from lab.analysis import report
+from lab.analysis import plot_experiment, report
 from lab.analysis.experiment import read_experiment
+from lab.analysis.plotting import rank_color
 from lab.analysis.report import write_report
 from lab.analysis.report_figures import MAX_POINTS, figure_data
 from lab.run.directory import SweepDir
 from lab.run.files import read_json, write_sealed_json
+from lab.run.schemas import MEANINGS, METRICS
 from tests.browser import Browser, needs_chromium
 from tests.helpers import ROOT
 from tests.synthetic import TRACEBACK, experiment
@@ -68,6 +71,21 @@ def page(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Experiment of 20 Trials over five hyperparameters with long names, and returns of five digits."""
+    folder = experiment(tmp_path_factory.mktemp("made") / "wide", 20, 2, rows=4).path
+    for number in range(20):
+        point = read_json(folder / f"trial-{number:03}" / "point.json")
+        more = {"algo.optimizer.max_grad_norm": number / 7, "algo.target_update_interval": 1000 + number}
+        update_json(folder / f"trial-{number:03}" / "point.json", hyperparameters=point["hyperparameters"] | more)
+        for table in folder.glob(f"trial-{number:03}/seed-*/*.csv"):
+            rows = pd.read_csv(table)
+            rows.assign(**{"return": -100 * rows["return"]} if "return" in rows else {}).to_csv(table, index=False)
+    (folder / "report.html").write_text(write_page(folder), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
 def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An Experiment with HTML in its name, hyperparameters, spec and traceback."""
     folder = experiment(tmp_path_factory.mktemp("made") / "evil", 4, 2, states={(1, 0): "failed"}).path
@@ -91,6 +109,51 @@ def test_the_table_has_the_hyperparameters_that_differ_and_the_ranking_in_order(
     for number in range(6):
         point = read_json(folder / f"trial-{number:03}" / "point.json")["hyperparameters"]
         assert f'data-value="{point["algo.lr"]}"' in part(page, number)
+
+
+def test_names_of_hyperparameters_are_shortened_to_what_is_unique(wide: Path) -> None:
+    page = (wide / "report.html").read_text(encoding="utf-8")
+    heads = dict(
+        re.findall(r'<th scope="col" data-key="([^"]*)".*?<button type="button">(.*?)</button>', page, re.DOTALL)
+    )
+    names = [heads[key].replace("<wbr>", "") for key in heads if key.startswith("algo.")]
+    assert names == ["lr", "gamma", "advantage", "max_grad_norm", "target_update_interval"]
+    assert 'title="algo.optimizer.max_grad_norm"' in page
+
+
+def test_a_trial_has_one_color_in_page_and_picture(folder: Path) -> None:
+    ranking = read_experiment(SweepDir(folder)).ranking
+    colors = read_figures(folder)["colors"]
+    assert colors[str(ranking[0].trial.number)] == plot_experiment.BEST
+    assert [colors[str(ranked.trial.number)] for ranked in ranking] == [
+        rank_color(place) for place in range(len(ranking))
+    ]
+
+
+def test_metrics_explain_themselves(folder: Path, page: str) -> None:
+    for name in ("strength", "consistency", "sample_efficiency", "stability"):
+        assert f'title="{MEANINGS[name]}"' in page, name
+    assert f'<abbr title="{MEANINGS["IQM"]}">IQM</abbr>' in page
+    assert f"<dt>probability of improvement</dt><dd>{MEANINGS['probability of improvement']}</dd>" in page
+    concepts = (ROOT / "docs/explanation/concepts.md").read_text(encoding="utf-8")
+    assert [name for name in METRICS if f"`{name}`" not in concepts] == []
+
+
+def test_importance_of_few_trials_has_a_caveat(wide: Path, tmp_path: Path) -> None:
+    caveat = "from 8 Trials only: a rough hint below 20"
+    few = experiment(tmp_path / "few", 8, 2, rows=4).path
+    assert f"Importance</abbr> is by PED-ANOVA, {caveat}." in write_page(few)
+    assert caveat in read_figures(few)["panels"][0][1]["layout"]["title"]["text"]
+    assert "a rough hint" not in (wide / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_reference_far_from_the_curves_is_named_and_not_drawn(tmp_path: Path) -> None:
+    folder = experiment(tmp_path / "low", 1, 2).path
+    for spec in folder.glob("*/*/spec.yaml"):
+        spec.write_text(spec.read_text().replace("solved: 475.0", "solved: 4750.0"))
+    layout = read_figures(folder)["columns"]["return"]["layout"]
+    assert [shape["y0"] for shape in layout["shapes"]] == [22.24]
+    assert [each["text"] for each in layout["annotations"]] == ["solved (4750) lies above", "random actions (22.24)"]
 
 
 def test_a_failed_session_is_shown_and_excluded_from_means(folder: Path, page: str) -> None:
@@ -286,6 +349,16 @@ def test_a_browser_shows_every_trial_and_no_error(opened: Browser) -> None:
     assert opened.run("document.querySelectorAll('#curves .scatterlayer path.js-line').length") > 3
     assert opened.run("document.querySelectorAll('.panels .plotly').length") == 4
     assert opened.errors == []
+
+
+@needs_chromium
+def test_five_hyperparameters_fit_1280_pixels(browser: Browser, wide: Path) -> None:
+    size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.ask("Emulation.setDeviceMetricsOverride", **size)
+    browser.open(wide / "report.html")
+    widths = "[...document.querySelectorAll('html, .scroller')].map(each => each.scrollWidth - each.clientWidth)"
+    assert max(browser.run(widths)) == 0
+    browser.ask("Emulation.clearDeviceMetricsOverride")
 
 
 @needs_chromium

@@ -16,9 +16,9 @@ function draw(host, traces, layout, onTrial) {
   host.removeAllListeners("plotly_click");
   if (onTrial) host.on("plotly_click", ({points: [point]}) => onTrial(point.customdata ?? point.data.meta?.trial));
 }
+/** Return the color of a chosen Trial, by its place in the ranking as in experiment.png; null if it is not chosen. */
 function colorOf(number) {
-  const place = [...view.chosen].indexOf(number);
-  return place < 0 ? null : data.palette[place % data.palette.length];
+  return view.chosen.has(number) ? data.colors[number] : null;
 }
 function drawCurves() {
   if (!columnNames.length) return;
@@ -27,7 +27,8 @@ function drawCurves() {
     const color = colorOf(trace.meta.trial), visible = Boolean(color);
     if (trace.meta.kind === "band") return {...trace, visible, fillcolor: `${color}26`};
     if (trace.meta.kind === "session") return {...trace, visible, line: {color, width: 1, dash: "dash"}};
-    return {...trace, showlegend: visible, opacity: color ? 1 : .35, line: {color: color ?? GRAY, width: color ? 2 : 1}};
+    const line = {color: color ?? GRAY, width: color ? 2 : 1, dash: visible ? data.dashes[trace.meta.trial] : "solid"};
+    return {...trace, showlegend: visible, opacity: color ? 1 : .35, line};
   });
   draw($("curves"), styled.sort((a, b) => Boolean(colorOf(a.meta.trial)) - Boolean(colorOf(b.meta.trial))), layout, choose);
 }
@@ -52,7 +53,8 @@ function choose(number) {
 }
 function showChosen() {
   for (const {row, number} of trials) {
-    row.querySelector("input").checked = view.chosen.has(number);
+    const box = row.querySelector("input");
+    [box.checked, box.style.accentColor] = [view.chosen.has(number), data.colors[number]];
     row.classList.toggle("chosen", view.chosen.has(number));
   }
   drawCurves();
