@@ -41,6 +41,7 @@ NUMBERLESS = {
     "lab/run/tensor_files.py",
     "lab/run/checkpoint.py",  # a Session that is resumed is, to the last bit, one that was not
     "lab/train/display.py",
+    "lab/train/tags.py",
     "lab/train/tensorboard.py",
     "lab/errors.py",
     "lab/run/files.py",

@@ -443,9 +443,9 @@ def test_tensorboard_shows_each_row_of_a_resumed_session_once(tmp_path: Path) ->
     assert len(read_json(directory.provenance)["resumed"]) == 2
     events = EventAccumulator(str(directory.path), size_guidance={"scalars": 0, "histograms": 0}).Reload()
     columns = {
-        "progress/return": "return",
-        "evaluation/return": "eval_return",
-        "learning/learning_rate": "learning_rate",
+        "rollout/ep_rew_mean": "return",
+        "eval/mean_reward": "eval_return",
+        "train/learning_rate": "learning_rate",
     }
     for tag, column in columns.items():
         written = zip(rows(directory.metrics, "frame"), rows(directory.metrics, column), strict=True)
@@ -453,7 +453,7 @@ def test_tensorboard_shows_each_row_of_a_resumed_session_once(tmp_path: Path) ->
         assert [(event.step, event.value) for event in events.Scalars(tag)] == expected
     frames = [int(frame) for frame in rows(directory.metrics, "frame")]
     tags = events.Tags()["histograms"]
-    weight, gradient = (next(tag for tag in tags if tag.startswith(kind)) for kind in ("weight/", "gradient/"))
+    weight, gradient = (next(tag for tag in tags if tag.startswith(kind)) for kind in ("values/weight", "values/grad"))
     assert [event.step for event in events.Histograms(weight)] == frames
     assert all(event.histogram_value.sum_squares > 0 for event in events.Histograms(gradient))
 

@@ -32,6 +32,7 @@ from lab.train.agent import Agent, find_device
 from lab.train.evaluate import Evaluation
 from lab.train.metrics import Averages
 from lab.train.stack import Stack
+from lab.train.tags import TAGS, tag
 from tests.helpers import ROOT, lab, result, specs, train, train_specs
 
 SLOW = (pytest.mark.slow, pytest.mark.law)
@@ -83,17 +84,21 @@ def test_tensorboard_holds_curves_histograms_and_hyperparameters(tmp_path: Path)
     directory = train(tmp_path, *overrides)[0]
     events = EventAccumulator(str(directory.path), size_guidance={"histograms": 0}).Reload()
     tags = events.Tags()
-    for tag in ("progress/return", "learning/entropy", "evaluation/return", "timing/frames_per_second"):
-        assert tag in tags["scalars"]
-    scalars = [event.value for event in events.Scalars("progress/return")]
+    columns = set(rows(directory.metrics)[0]) - {"frame"}
+    assert sorted(tags["scalars"]) == sorted(map(tag, [*columns, "frames_per_second"])), "each value is written once"
+    assert {"rollout/ep_rew_mean", "eval/mean_reward", "train/approx_kl", "time/fps"} <= set(tags["scalars"])
+    scalars = [event.value for event in events.Scalars("rollout/ep_rew_mean")]
     assert scalars == pytest.approx([float(row["return"]) for row in rows(directory.metrics)])
     for kind in ("weight", "bias", "gradient"):
-        assert any(tag.startswith(f"{kind}/") for tag in tags["histograms"]), kind
-    actions = events.Histograms("action/0")[-1].histogram_value
+        assert any(name.startswith(f"values/{kind}/") for name in tags["histograms"]), kind
+    assert min(tags["histograms"]) > max(tags["scalars"]), "TensorBoard shows scalars first"
+    actions = events.Histograms("values/action/0")[-1].histogram_value
     assert actions.num == 32 * 8
     assert actions.max <= 1
     plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data
     assert b"algo.optimizer.lr" in plugin.content
+    reference = (ROOT / "docs/reference/run-directory.md").read_text()
+    assert all(f"| `{column}` | `{name}` |" in reference for column, name in TAGS.items())
 
 
 def test_nan_in_a_loss_fails_the_session_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from lab.sweep.plan import ALIASES
-
-METRICS = ("progress/return", "evaluation/return")  # tags that every Session writes
+from lab.train.tags import HPARAM_METRICS, tag
 
 
 def write_hparams(folder: Path, keys: Sequence[str], spec: dict[str, Any]) -> None:
@@ -29,7 +28,7 @@ def write_hparams(folder: Path, keys: Sequence[str], spec: dict[str, Any]) -> No
     names = [name for key in keys for name in _leaves(key, spec)]
     experiment = api_pb2.Experiment(
         hparam_infos=[api_pb2.HParamInfo(name=key, type=_type(spec[key])) for key in (*names, "seed") if key in spec],
-        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in METRICS],
+        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag(name))) for name in HPARAM_METRICS],
     )
     content = plugin_data_pb2.HParamsPluginData(experiment=experiment, version=metadata.PLUGIN_DATA_VERSION)
     plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString())

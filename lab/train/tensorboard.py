@@ -10,7 +10,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from lab.common.text import flatten, format_value
 from lab.run.directory import RunDir
-from lab.train.metrics import EVALUATION, PROGRESS
+from lab.train.tags import HISTOGRAMS, HPARAM_METRICS, tag
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,10 +30,9 @@ class TensorBoard:
     def add_row(self, row: Mapping[str, Any], frames_per_second: float) -> None:
         """Write a row of metrics."""
         frame = row["frame"]
-        for name, value in row.items():
+        for name, value in {**row, "frames_per_second": frames_per_second}.items():
             if value is not None and name != "frame":
-                self._writer.add_scalar(_tag(name), value, frame)
-        self._writer.add_scalar("timing/frames_per_second", frames_per_second, frame)
+                self._writer.add_scalar(tag(name), value, frame)
         if self._spec.mode == "dev":
             self.flush()
 
@@ -41,14 +40,14 @@ class TensorBoard:
         """Write histograms of one Session's weights and, if given, of its actions [T, E, ...] and gradients."""
         for name, value in agent.algorithm.weights(index).items():
             kind = "bias" if name.endswith("bias") else "weight"
-            self._writer.add_histogram(f"{kind}/{name}", value, frame)
+            self._writer.add_histogram(f"{HISTOGRAMS}/{kind}/{name}", value, frame)
         if actions is None:
             return
         for name, value in agent.algorithm.gradients(index).items():
-            self._writer.add_histogram(f"gradient/{name}", value, frame)
+            self._writer.add_histogram(f"{HISTOGRAMS}/gradient/{name}", value, frame)
         columns = actions.reshape(-1, 1 if actions.ndim == 2 else actions.shape[-1])
         for column in range(columns.shape[1]):
-            self._writer.add_histogram(f"action/{column}", columns[:, column], frame)
+            self._writer.add_histogram(f"{HISTOGRAMS}/action/{column}", columns[:, column], frame)
 
     def flush(self) -> None:
         """Write buffered events to the disk."""
@@ -62,12 +61,6 @@ class TensorBoard:
         }
         # Written here because SummaryWriter.add_hparams makes a directory of its own. The first summary describes the
         # columns of the table; the Experiment writes it.
-        for summary in hparams(values, {_tag("return"): None, _tag("eval_return"): None})[1:]:
+        for summary in hparams(values, dict.fromkeys(map(tag, HPARAM_METRICS)))[1:]:
             self._writer.file_writer.add_summary(summary)
         self._writer.close()
-
-
-def _tag(name: str) -> str:
-    if name in EVALUATION:
-        return f"evaluation/{name.removeprefix('eval_')}"
-    return f"{'progress' if name in PROGRESS else 'learning'}/{name}"
