@@ -133,7 +133,8 @@ def _own_code(repository: dict[str, Any]) -> str:
 
 def _commands(trial: Trial, directory: str) -> list[str]:
     seed = best_seed(trial.completed)
-    play = [] if seed is None else [f"python -m lab enjoy {directory}/seed-{seed} video=films"]
+    playable = seed is not None and trial.directory.session(seed).checkpoint("best").exists()
+    play = [] if not playable else [f"python -m lab enjoy {directory}/seed-{seed} video=films"]
     return [*play, f"python -m lab report {directory}", f"python -m lab rerun {directory}"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from lab.analysis.session import WINDOW
 from lab.analysis.trial import common_reference
 from lab.common.text import format_number
 
-Styles = dict[str, dict[str, Any]]  # of the curves, by algorithm
+Styles = dict[str, dict[str, Any]]  # of the curves, by key
 
 
 @plotting.style()
@@ -30,10 +31,13 @@ def plot_environment(publication: Publication, env: str) -> bytes:
     other_frames: dict[int, list[str]] = {}
     for result in results:
         if result.peer and result.peer.frames != result.frames:
-            other_frames.setdefault(result.peer.frames, []).append(result.algo)
+            other_frames.setdefault(result.peer.frames, []).append(result.label)
     trained = [f"{peer} trained {', '.join(algos)} for {frames:,} frames" for frames, algos in other_frames.items()]
-    plotting.heading(figure, results[0].trial.environment, [*lines, *(["; ".join(sorted(trained))] if trained else [])])
-    styles = {result.algo: plotting.line_style(publication.algorithms.index(result.algo)) for result in results}
+    lines += ["; ".join(sorted(trained))] if trained else []
+    missing = [result.label for result in results if not result.has_sessions]
+    lines += [f"no curve is kept of {', '.join(missing)}"] if missing else []
+    plotting.heading(figure, results[0].trial.environment, lines)
+    styles = {result.key: plotting.line_style(publication.keys.index(result.key)) for result in results}
     _curves(curves, results, styles)
     _finals(finals, results, styles, peer)
     return plotting.png(figure)
@@ -46,13 +50,15 @@ def _curves(ax: Axes, results: Sequence[Result], styles: Styles) -> None:
     for result in results:
         frames, values = result.trial.curve("return")
         if len(frames):
-            plotting.band(ax, frames, values, linewidth=1.8, **styles[result.algo])
+            plotting.band(ax, frames, values, linewidth=1.8, **styles[result.key])
             last = max(last, float(frames[-1]))
         if result.peer:
             edge: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "clip_on": False, "zorder": 3}
-            ax.plot(1, result.peer.value, **edge, **_diamond(styles[result.algo]["color"]))
+            ax.plot(1, result.peer.value, **edge, **_diamond(styles[result.key]["color"]))
     if not last:
-        plotting.note(ax, "no Session has completed")
+        plotting.note(
+            ax, "no Session has completed" if any(r.has_sessions for r in results) else "only metrics are kept"
+        )
     plotting.reference_lines(ax, common_reference([session for result in results for session in result.trial.sessions]))
     plotting.legend(ax)
     plotting.over_frames(ax)
@@ -65,11 +71,11 @@ def _finals(ax: Axes, results: Sequence[Result], styles: Styles, peer: str) -> N
     ax.set(title="Final return", xlabel="return")
     beside: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "center", "clip_on": False}
     for row, result in enumerate(results):
-        color, values = styles[result.algo]["color"], result.trial.values("return")
+        color, values = styles[result.key]["color"], result.trial.values("return")
         ax.plot(values, np.full(len(values), row), "o", color=color, alpha=0.35, markersize=5, markeredgewidth=0)
         ax.text(1.16, row, format_number(result.mean["value"]), fontweight="bold", **beside)
-        if len(values):
-            ax.plot(values.mean(), row, "|", color=color, markersize=14, markeredgewidth=2.5)
+        if result.mean["value"] is not None:
+            ax.plot(result.mean["value"], row, "|", color=color, markersize=14, markeredgewidth=2.5)
         if result.mean["low"] is not None and result.mean["high"] is not None:
             ax.hlines(row, result.mean["low"], result.mean["high"], color=color, linewidth=3)
         if result.peer:
@@ -78,14 +84,14 @@ def _finals(ax: Axes, results: Sequence[Result], styles: Styles, peer: str) -> N
     above: dict[str, Any] = {"transform": ax.transAxes, "ha": "right", "fontsize": "small", "color": "0.4"}
     ax.text(1.16, 1.02, "mean", **above)
     if any(result.peer for result in results):
-        ax.text(1.33, 1.02, "peer", **above)
+        ax.text(1.33, 1.02, plotting.literal(textwrap.fill(peer, 9)), **above)
         ax.plot([], [], linestyle="none", label=plotting.literal(peer), **_diamond("0.3"))
     ax.plot([], [], "o", color="0.3", alpha=0.35, markersize=5, markeredgewidth=0, label="a seed")
     plotting.legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
-    names = [r.algo + ("" if r.trial.state == "completed" else f" ({r.trial.progress})") for r in results]
+    names = [r.label + ("" if r.trial.state == "completed" else f" ({r.trial.progress})") for r in results]
     ax.set_yticks(range(len(results)), map(plotting.literal, names))
     for label, result in zip(ax.get_yticklabels(), results, strict=True):
-        label.set(color=styles[result.algo]["color"], fontweight="bold")
+        label.set(color=styles[result.key]["color"], fontweight="bold")
     ax.set_ylim(len(results) - 0.5, -0.5)
     ax.margins(x=0.06)
     ax.xaxis.set_major_locator(MaxNLocator(6))

@@ -2,59 +2,45 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable
+import re
+import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
+import yaml
 
+from lab.analysis.benchmark import Benchmark, Peers
+from lab.analysis.compare import differing_keys
 from lab.analysis.experiment import Experiment, read_experiment
+from lab.analysis.session import Session
 from lab.analysis.statistics import Estimate
-from lab.analysis.trial import VARIES, Trial, describe_unfinished, read_trial
-from lab.common.text import format_interval, format_number
+from lab.analysis.text import display_name, format_hyperparameter, short_names
+from lab.analysis.trial import VARIES, Trial, read_trial
+from lab.common.text import canonical
 from lab.errors import LabError
 from lab.run.directory import SweepDir, TrialDir, find_level
-from lab.run.schemas import METRICS
+from lab.run.files import read_json, require_shape
+from lab.run.schemas import SPEC, TRIAL
 
-COLUMNS = ("algo", "env", "frames", "return")  # of a peer's CSV
-CEILINGS = {"CartPole-v1": 500.0}  # highest possible mean return, by environment
-EVEN = 0.01  # fraction of a ceiling: near it, a smaller difference counts as even
-MEANS = ("best", "eval_return", "strength", "frames_to_solve")  # metrics with only their mean in results.json
+MARK = "†"  # of a Trial of which only the metrics are there
+MAX_KEYS = 3  # hyperparameters that name a variant
 NO_ESTIMATE: Estimate = {"value": None, "low": None, "high": None}
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A result that a peer publishes: the mean return of an algorithm on an environment after some frames."""
-
-    frames: int
-    value: float
-
-
-Peers = dict[tuple[str, str], Peer]  # by environment and algorithm
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Results that a peer publishes, in the order of the file; `source` says what they are and where they come from."""
-
-    name: str
-    source: str
-    peers: Peers
 
 
 class Result:
     """A published Trial compared with a peer's result.
 
-    `mean` is the mean return with its interval, `difference` that minus the peer's, `verdict` better, even or worse,
-    and `shortfall` how far it is below the peer's, as a fraction of the peer's gain over random actions.
+    `mean` is the mean return with its interval, `difference` that minus the peer's. `verdict` is better or worse if the
+    whole interval is above or below the peer's result, otherwise even; None without an interval or a peer's result.
+    `shortfall` is how far the mean is below the peer's, as a fraction of the peer's gain over random actions.
+
+    Attributes:
+        variant: what distinguishes it from other Trials of the same algorithm and environment; empty if it is alone.
     """
 
-    def __init__(self, trial: Trial, peers: Peers) -> None:
-        self.trial = trial
+    def __init__(self, trial: Trial, peers: Peers, variant: str = "") -> None:
+        self.trial, self.variant = trial, variant
         self.algo, self.env = str(trial.spec["algo.name"]), str(trial.spec["env.name"])
         self.frames = int(trial.spec["frames"])
         # The peer's result is for the environment as conf/env defines it.
@@ -62,17 +48,44 @@ class Result:
         self.peer = peers.get((self.env, self.algo)) if same else None
         self.metrics = {name: summary for name, summary in trial.summaries.items() if summary["n"]}
         self.mean: Estimate = self.metrics["return"]["mean"] if "return" in self.metrics else NO_ESTIMATE
+        self.n = int(self.metrics["return"]["n"]) if "return" in self.metrics else 0
         self.difference: float | None = None
         self.verdict: str | None = None
         self.shortfall: float | None = None
-        if self.peer and self.mean["value"] is not None:
-            self.difference = difference = self.mean["value"] - self.peer.value
-            ceiling = CEILINGS.get(trial.environment)
-            even = ceiling is not None and max(ceiling - self.peer.value, abs(difference)) <= EVEN * ceiling
-            self.verdict = "even" if even or difference == 0 else "better" if difference > 0 else "worse"
+        value, low, high = (self.mean[end] for end in ("value", "low", "high"))
+        if self.peer and value is not None:
+            self.difference = value - self.peer.value
+            if low is not None and high is not None:
+                self.verdict = "better" if low > self.peer.value else "worse" if high < self.peer.value else "even"
             random_return = trial.reference.get("random_return")
             if random_return is not None and self.peer.value > random_return:
-                self.shortfall = -difference / (self.peer.value - random_return)
+                self.shortfall = -self.difference / (self.peer.value - random_return)
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether the Sessions are there, not only their metrics."""
+        completed = self.trial.completed
+        return not completed or any(session.tables is not None for session in completed)
+
+    @property
+    def key(self) -> str:
+        """The algorithm with its variant, unique on an environment."""
+        return f"{self.algo} {self.variant}".rstrip()
+
+    @property
+    def name(self) -> str:
+        """The algorithm and its variant for readers."""
+        return f"{display_name(self.algo)} {self.variant}".rstrip()
+
+    @property
+    def label(self) -> str:
+        """The name, marked if the Sessions are not there."""
+        return self.name if self.has_sessions else f"{self.name} {MARK}"
+
+    @property
+    def title(self) -> str:
+        """What was trained on what."""
+        return f"{self.name} on {self.trial.environment}"
 
 
 @dataclass
@@ -80,7 +93,7 @@ class Publication:
     """Results published together."""
 
     path: Path  # of the directory that holds the Trials
-    results: dict[tuple[str, str], Result]  # by environment and algorithm
+    results: list[Result]
     experiments: dict[str, Experiment]  # by name
     benchmark: Benchmark | None  # what a peer publishes, which the results are compared with
     ignored: list[str]  # what else the directory holds, and why it is no result
@@ -93,16 +106,23 @@ class Publication:
     @property
     def environments(self) -> list[str]:
         """Environments with a Trial, in the order of the peer's results, others after them by name."""
-        return _in_order((env for env, _ in self.peers), {env for env, _ in self.results})
+        return _in_order((env for env, _ in self.peers), {result.env for result in self.results})
 
     @property
     def algorithms(self) -> list[str]:
         """Algorithms with a Trial, in the same order."""
-        return _in_order((algo for _, algo in self.peers), {algo for _, algo in self.results})
+        return _in_order((algo for _, algo in self.peers), {result.algo for result in self.results})
+
+    @property
+    def keys(self) -> list[str]:
+        """Algorithms with their variants, in the same order."""
+        by_algorithm = sorted(self.results, key=lambda result: self.algorithms.index(result.algo))
+        return list(dict.fromkeys(result.key for result in by_algorithm))
 
     def on(self, env: str) -> list[Result]:
         """Return the results on an environment, by algorithm."""
-        return [self.results[env, algo] for algo in self.algorithms if (env, algo) in self.results]
+        results = [result for result in self.results if result.env == env]
+        return sorted(results, key=lambda result: self.algorithms.index(result.algo))
 
     def ordered(self) -> list[Result]:
         """Return all results, by environment and then by algorithm."""
@@ -116,23 +136,29 @@ def _in_order(known: Iterable[str], names: set[str]) -> list[str]:
 def read_publication(path: Path, benchmark: Benchmark | None = None) -> Publication:
     """Read the Trials and Experiments in the sub-directories of a directory; others are ignored.
 
+    If the directory is itself a Trial, that is read; if it is an Experiment, it and its Trials are.
+
     Raises:
-        LabError: there is no Trial, there are two of the same algorithm and environment, an Experiment has the name of
-            an environment, or a file cannot be read.
+        LabError: there is no Trial, an Experiment has the name of an environment, or a file cannot be read.
     """
     if not path.is_dir():
         raise LabError(f"{path} cannot be published: there is no such directory.")
-    if kind := _level(path):
-        raise LabError(f"{path} is itself the directory of {kind}: name the directory that holds its Trials.")
-    publication = Publication(path, {}, {}, benchmark, [])
-    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
-        kind = _level(folder)
-        if kind == "an Experiment":
-            publication.experiments[folder.name] = read_experiment(SweepDir(folder))
-        elif kind == "a Trial":
-            _add_trial(publication, folder)
-        elif kind:
-            publication.ignored.append(f"{folder.name} is {kind}, not a Trial")
+    publication = Publication(path, [], {}, benchmark, [])
+    kind = _level(path)
+    if kind == "session":
+        raise LabError(
+            f"{path} is a Session. What can be published is a Trial, an Experiment, or a directory that holds some;"
+            f" `python -m lab report {shlex.quote(str(path))}` makes the picture of a Session."
+        )
+    trials: list[Trial] = []
+    if kind == "trial":
+        trials = [read_trial(TrialDir(path))]
+    elif kind == "experiment":
+        publication.experiments[path.resolve().name] = experiment = read_experiment(SweepDir(path))
+        trials = experiment.trials
+    else:
+        trials = _read_folders(publication, sorted(entry for entry in path.iterdir() if entry.is_dir()))
+    _add_results(publication, trials)
     if not publication.results:
         ignored = f" ({'; '.join(publication.ignored)})" if publication.ignored else ""
         raise LabError(f"{path} holds no Trial: put one into a sub-directory such as {path / 'ppo_cartpole'}{ignored}.")
@@ -145,154 +171,93 @@ def read_publication(path: Path, benchmark: Benchmark | None = None) -> Publicat
 
 def _level(path: Path) -> str | None:
     try:
-        return {"session": "a Session", "trial": "a Trial", "experiment": "an Experiment"}[find_level(path)]
+        return find_level(path)
     except LabError:
         return None
 
 
-def _add_trial(publication: Publication, folder: Path) -> None:
-    """Add the result of a Trial that has started, unless its spec is unreadable or another Trial contradicts it."""
-    trial = read_trial(TrialDir(folder)) if TrialDir(folder).seeds() else None
-    if trial is None or (trial.state == "pending" and not trial.spec):
-        publication.ignored.append(f"no Session of {folder.name} has started")
-        return
-    if not trial.spec:
-        raise LabError(f"{folder} cannot be published: the spec of none of its Sessions can be read.")
-    for key in ("algo.name", "env.name", "env.id", "frames"):
-        if trial.spec[key] == VARIES:
-            raise LabError(f"{folder} cannot be published: {key} is not the same in all of its Sessions.")
-    result = Result(trial, publication.peers)
-    for other in publication.results.values():
-        names = f"{other.trial.directory.path} and {folder}"
-        if (other.env, other.algo) == (result.env, result.algo):
-            raise LabError(f"{names} are both of {trial.title}: only one Trial of a pair can be published.")
-        if other.env == result.env and other.trial.environment != trial.environment:
-            environments = f"{other.trial.environment} and {trial.environment}"
-            raise LabError(f"{names} have different environments under the name {result.env}: {environments}.")
-    publication.results[result.env, result.algo] = result
+def _read_folders(publication: Publication, folders: Iterable[Path]) -> list[Trial]:
+    """Return the Trials that are sub-directories, and add the Experiments to the publication."""
+    trials = []
+    for folder in folders:
+        kind, trial = _level(folder), TrialDir(folder)
+        if kind == "experiment":
+            publication.experiments[folder.name] = read_experiment(SweepDir(folder))
+        elif kind == "session":
+            publication.ignored.append(f"{folder.name} is a Session, not a Trial")
+        elif trial.seeds() and kind == "trial":
+            trials.append(read_trial(trial))
+        elif trial.results.exists() and trial.card.exists():
+            trials.append(read_without_sessions(trial))
+        elif kind == "trial":
+            publication.ignored.append(f"no Session of {folder.name} has started")
+    return trials
 
 
-def read_benchmark(path: Path) -> Benchmark:
-    """Read a peer's results from a CSV; its first comment names the peer and, after a colon, the source.
+def read_without_sessions(directory: TrialDir) -> Trial:
+    """Read a Trial of which only trial.json and card.md are there: its metrics, and the spec in its card.
 
     Raises:
-        LabError: the file cannot be read, lacks a column, has a result twice or one that is not a number.
+        LabError: one of them cannot be read.
     """
-    needed = f"{', '.join(COLUMNS[:-1])} and {COLUMNS[-1]}"
-    try:
-        text = path.read_text(encoding="utf-8")
-        rows = pd.read_csv(io.StringIO(text), comment="#", dtype=str).fillna("").rename(columns=str.strip)
-    except FileNotFoundError as error:
-        raise LabError(f"against={path} does not exist: it must be a CSV with the columns {needed}.") from error
-    except pd.errors.EmptyDataError:
-        rows = pd.DataFrame()
-    except (OSError, ValueError) as error:
-        raise LabError(f"against={path} cannot be read: {error}.") from error
-    for column in COLUMNS:
-        if column not in rows:
-            raise LabError(f"{path} has no column {column!r}: its columns must be {needed}.")
-        rows[column] = rows[column].str.strip()
-    frames, values = (pd.to_numeric(rows[column], errors="coerce").to_numpy(float) for column in COLUMNS[2:])
-    peers: Peers = {}
-    for index, (algo, env) in enumerate(zip(rows["algo"], rows["env"], strict=True)):
-        for column, valid, allowed in (
-            ("frames", frames[index] >= 1 and frames[index].is_integer(), "a positive whole number"),
-            ("return", np.isfinite(values[index]), "a number"),
-        ):
-            if not valid:
-                text = f"{column}={rows[column][index]} is not allowed: {column} must be {allowed}"
-                raise LabError(f"{path}, {algo} on {env}: {text}.")
-        if (env, algo) in peers:
-            raise LabError(f"{path} has two results of {algo} on {env}.")
-        peers[env, algo] = Peer(int(frames[index]), float(values[index]))
-    comment = next((line.lstrip("# ") for line in text.splitlines() if line.startswith("#")), path.stem)
-    name, _, source = comment.partition(": ")
-    return Benchmark(name, source, peers)
+    results = read_json(directory.results, TRIAL)
+    spec = yaml.safe_load(
+        next(iter(re.findall(r"```yaml\n(.*?)```", directory.card.read_text("utf-8"), re.DOTALL)), "")
+    )
+    require_shape(spec, SPEC, directory.card)
+    states = dict.fromkeys(results["seeds"], "completed")
+    states |= {session["seed"]: session["state"] for session in results["not_completed"]}
+    sessions = [
+        Session(directory.session(seed), seed, state, spec["frames"], spec["frames"], None, None, {})
+        for seed, state in sorted(states.items())
+    ]
+    trial = Trial(directory, directory.number, {}, sessions)
+    trial.common, trial.summaries, trial.reference = spec, results["metrics"], spec["env"]["reference"]
+    return trial
 
 
-def results_json(publication: Publication) -> dict[str, Any]:
-    """Return the content of results.json: metrics by environment and algorithm; deterministic."""
-    results: dict[str, Any] = {}
-    for result in publication.ordered():
-        results.setdefault(result.env, {})[result.algo] = _row(result)
-    return results
+def _add_results(publication: Publication, trials: Iterable[Trial]) -> None:
+    """Add the results of Trials that have started, and name those of the same algorithm and environment apart.
 
-
-def results_csv(publication: Publication) -> str:
-    """Return the content of results.csv: a row for each Trial, with all of its metrics."""
-    rows = []
-    for result in publication.ordered():
-        row = {"env": result.env, "algo": result.algo, "env_id": result.trial.environment, **_row(result)}
-        for name in METRICS:
-            if name != "frames":  # in a row, the planned frames
-                row |= _flat_estimate(name, result.metrics.get(name), "mean")
-        rows.append({**row, "directory": result.trial.directory.path.name})
-    return pd.DataFrame(rows, dtype=object).to_csv(index=False)
-
-
-def _row(result: Result) -> dict[str, Any]:
-    """Return the plain values of a result in results.json."""
-    peer, solved = result.peer, result.metrics.get("frames_to_solve")
-    return {
-        "frames": result.frames,
-        "sessions": len(result.trial.completed),
-        "planned": len(result.trial.sessions),
-        **_flat_estimate("return", result.metrics.get("return"), "mean"),
-        **_flat_estimate("iqm", result.metrics.get("return"), "iqm"),
-        **{name: _flat_estimate(name, result.metrics.get(name), "mean")[name] for name in MEANS},
-        "solved": solved["n"] if solved else 0,
-        "peer": peer.value if peer else None,
-        "peer_frames": peer.frames if peer else None,
-        "difference": result.difference,
-        "verdict": result.verdict,
-    }
-
-
-def _flat_estimate(name: str, summary: dict[str, Any] | None, statistic: str) -> Estimate:
-    estimate = summary[statistic] if summary else NO_ESTIMATE
-    return {name: estimate["value"], f"{name}_low": estimate["low"], f"{name}_high": estimate["high"]}
-
-
-def list_shortfalls(publication: Publication) -> list[str]:
-    """Return a sentence on each result that is worse than the peer's: by how much, and whether that is certain."""
-    sentences = []
-    for result in publication.ordered():
-        if result.verdict != "worse" or not publication.benchmark or not result.peer or result.difference is None:
+    Raises:
+        LabError: the spec of a Trial is unreadable or differs between its Sessions, or two Trials have different
+            environments under the same name.
+    """
+    groups: dict[tuple[str, str], list[Trial]] = {}
+    for trial in trials:
+        folder = trial.directory.path
+        if trial.state == "pending" and not trial.spec:
+            publication.ignored.append(f"no Session of {folder.name} has started")
             continue
-        text = f"{result.trial.title} is {format_number(-result.difference)} below {publication.benchmark.name}'s"
-        text += f" {format_number(result.peer.value)}"
-        if result.shortfall is not None:
-            text += f", {100 * result.shortfall:.1f} % of its gain over random actions"
-        low, high = result.mean["low"], result.mean["high"]
-        if low is not None and high is not None:
-            contains = "contains" if low <= result.peer.value <= high else "does not contain"
-            text += f"; the 95 % interval {format_interval(result.mean)} {contains} that return"
-        sentences.append(f"{text}.")
-    return sentences
+        if not trial.spec:
+            raise LabError(f"{folder} cannot be published: the spec of none of its Sessions can be read.")
+        for key in ("algo.name", "env.name", "env.id", "frames"):
+            if trial.spec[key] == VARIES:
+                raise LabError(f"{folder} cannot be published: {key} is not the same in all of its Sessions.")
+        env = str(trial.spec["env.name"])
+        for other in (other for (name, _), group in groups.items() if name == env for other in group):
+            if other.environment != trial.environment:
+                raise LabError(
+                    f"{other.directory.path} and {folder} have different environments under the name {env}:"
+                    f" {other.environment} and {trial.environment}."
+                )
+        groups.setdefault((env, str(trial.spec["algo.name"])), []).append(trial)
+    for group in groups.values():
+        for trial, variant in zip(group, name_variants(group), strict=True):
+            publication.results.append(Result(trial, publication.peers, variant))
 
 
-def list_notes(publication: Publication) -> list[str]:
-    """Return sentences on excluded Sessions, different frames, results without a counterpart and ignored folders."""
-    notes, benchmark = [], publication.benchmark
-    for result in publication.ordered():
-        title = result.trial.title
-        unfinished = "; ".join(describe_unfinished(result.trial.sessions))
-        if unfinished:
-            notes.append(f"In {title}, {unfinished}: Sessions that did not complete are excluded.")
-        if benchmark and result.peer and result.peer.frames != result.frames:
-            notes.append(
-                f"{title} was trained for {result.frames:,} frames and {benchmark.name}'s for {result.peer.frames:,}:"
-                " that alone can make a difference."
-            )
-    if benchmark:
-        missing: dict[str, list[str]] = {}
-        for env, algo in benchmark.peers:
-            if (env, algo) not in publication.results:
-                missing.setdefault(env, []).append(algo)
-        if missing:
-            named = "; ".join(f"on {env}, {', '.join(algos)}" for env, algos in missing.items())
-            notes.append(f"{benchmark.name} has results without a Trial here: {named}.")
-        without = [result.trial.title for result in publication.ordered() if result.peer is None]
-        if without:
-            notes.append(f"{benchmark.name} has no result of {', '.join(without)}.")
-    return notes + [f"Ignored: {reason}." for reason in publication.ignored]
+def name_variants(trials: Sequence[Trial]) -> list[str]:
+    """Return what distinguishes Trials of one algorithm and environment: the values that differ, or the directories."""
+    if len(trials) == 1:
+        return [""]
+    keys: dict[tuple[str, ...], str] = {}
+    for key in differing_keys(trials):  # algo.lr and algo.optimizer.lr are one
+        keys.setdefault(tuple(canonical(trial.spec.get(key)) for trial in trials), key)
+    short = short_names(list(keys.values()))
+    names = [
+        ", ".join(f"{short[key]}={format_hyperparameter(trial.spec.get(key))}" for key in keys.values())
+        for trial in trials
+    ]
+    known = len(keys) <= MAX_KEYS and len({*names}) == len(names)
+    return names if known else [trial.directory.path.resolve().name for trial in trials]

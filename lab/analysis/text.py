@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 ENOUGH_TRIALS = 20  # ranked, for an importance without a caveat
 
 
+DISPLAY_NAMES = {
+    "a2c": "A2C", "crossq": "CrossQ", "ddqn_per": "DDQN+PER", "dqn": "DQN", "ppo": "PPO", "pqn": "PQN",
+    "rainbow": "Rainbow", "reinforce": "REINFORCE", "sac": "SAC", "sarsa": "SARSA", "td3": "TD3",
+}  # of the algorithms in conf/algo, as papers write them  # fmt: skip
+
+
+def display_name(algo: str) -> str:
+    """Return the name of an algorithm for readers; that of one's own algorithm as it is."""
+    return DISPLAY_NAMES.get(algo, algo)
+
+
 def format_hyperparameter(value: Any) -> str:
     """Return a hyperparameter's value as in a config, floats to three digits.
 

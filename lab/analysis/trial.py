@@ -12,7 +12,7 @@ import numpy as np
 
 from lab.analysis.session import Session, Tables, read_session, read_spec, thin
 from lab.analysis.statistics import std, summarize_columns
-from lab.analysis.text import format_hyperparameter
+from lab.analysis.text import display_name, format_hyperparameter
 from lab.common.text import canonical, flatten, format_seeds, plural
 from lab.errors import LabError
 from lab.run.directory import TrialDir
@@ -91,7 +91,8 @@ class Trial:
     @property
     def title(self) -> str:
         """What was trained on what."""
-        return f"{self.spec['algo.name']} on {self.environment}" if self.spec else self.directory.path.resolve().name
+        name = display_name(str(self.spec.get("algo.name")))
+        return f"{name} on {self.environment}" if self.spec else self.directory.path.resolve().name
 
     def value(self, key: str) -> Any:
         """Return a hyperparameter by its dotted key: from the sweep if it set it, otherwise from the spec."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from lab.command.options import command, option
 from lab.common.terminal import Terminal
-from lab.common.text import format_estimate, format_number
 from lab.errors import LabError
 from lab.run.files import read_json, write_atomically, write_json
 
@@ -37,14 +36,18 @@ class Options:
     )
 
 
-@command("a directory that holds Trials and Experiments, each in a sub-directory", Options)
+@command(
+    "a directory that holds Trials and Experiments, each in a sub-directory; or the directory of one of them", Options
+)
 def main(path: Path, options: Options) -> None:
-    """Publish the Trials in a directory.
+    """Publish Trials and Experiments.
 
     Raises:
         LabError: there is no Trial, or a file cannot be read.
     """
-    from lab.analysis.published import list_notes, list_shortfalls, read_benchmark, read_publication
+    from lab.analysis.benchmark import read_benchmark
+    from lab.analysis.published import read_publication
+    from lab.analysis.published_tables import list_notes, list_shortfalls
 
     benchmark = read_benchmark(Path(options.against)) if options.against else None
     publication = read_publication(path, benchmark)
@@ -70,7 +73,7 @@ def write_publication(publication: Publication, out: Path) -> list[Path]:
     from lab.analysis.pages import picture_name, write_markdown, write_page
     from lab.analysis.plot_experiment import plot_experiment
     from lab.analysis.plot_published import plot_environment
-    from lab.analysis.published import results_csv, results_json
+    from lab.analysis.published_tables import results_csv, results_json
 
     pictures = {env: plot_environment(publication, env) for env in publication.environments}
     pictures |= {name: plot_experiment(experiment) for name, experiment in publication.experiments.items()}
@@ -107,21 +110,14 @@ def publication_table(publication: Publication) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from lab.analysis.published_tables import table as published_table
+
+    columns, rows = published_table(publication)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("environment", "algorithm"):
-        table.add_column(column, no_wrap=True)
-    benchmark = publication.benchmark
-    peer = [benchmark.name, "difference"] if benchmark else []
-    for column in ("frames", "completed", "return", "frames to solve", *peer):
-        table.add_column(Text(column), justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for result in publication.ordered():
-        trial, solved = result.trial, result.metrics.get("frames_to_solve")
-        cells = [trial.environment, result.algo, f"{result.frames:,}", trial.progress, format_estimate(result.mean)]
-        some = f" ({solved['n']} of {len(trial.completed)})" if solved and solved["n"] < len(trial.completed) else ""
-        cells.append(format_number(solved["mean"]["value"], "frames_to_solve") + some if solved else "-")
-        if benchmark:
-            cells += [format_number(result.peer.value) if result.peer else "-", format_number(result.difference)]
-        verdict = result.verdict or ""
-        table.add_row(*map(Text, cells), Text(verdict, style=STYLES.get(verdict, "")))
+    for column in columns:
+        left = column in ("environment", "algorithm", "verdict")
+        table.add_column(Text(column), justify="left" if left else "right", no_wrap=True)
+    for row in rows:
+        style = STYLES.get(row[-1].split()[-1], "")
+        table.add_row(*map(Text, row[:-1]), Text(row[-1], style=style))
     return table

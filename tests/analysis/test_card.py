@@ -55,6 +55,9 @@ def alone(folder: Path, returns: list[float], states: dict[int, str] | None = No
         if state != "pending":
             synthetic.session(directory.session(seed), {**base, "seed": seed}, state, 100, ROWS, rng)
             constant(directory.session(seed), value)
+            best = directory.session(seed).checkpoint("best")
+            best.parent.mkdir()
+            best.touch()
     return directory
 
 
@@ -65,7 +68,7 @@ def card(directory: TrialDir) -> str:
 def test_a_card_says_what_was_trained_and_how_well_it_does(tmp_path: Path) -> None:
     text = card(alone(tmp_path / "a2c_cartpole", [100.0, 200.0, 300.0, 480.0]))
     head, lead = text.splitlines()[:3:2]
-    assert head == "# a2c on CartPole-v1"
+    assert head == "# A2C on CartPole-v1"
     assert lead.startswith(
         "Trained for 200,000 frames; 4 of 4 Sessions completed. Mean return of the last 100 episodes"
     )

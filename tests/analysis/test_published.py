@@ -14,25 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab.analysis import plotting
-from lab.analysis.pages import grid, picture_name, write_markdown, write_page
+from lab.analysis import analyze, plotting
+from lab.analysis.benchmark import Benchmark, Peer, read_benchmark
+from lab.analysis.pages import picture_name, write_markdown, write_page
 from lab.analysis.plot_published import plot_environment
 from lab.analysis.plotting import PALETTE, band
-from lab.analysis.published import (
-    Benchmark,
-    Peer,
-    Publication,
-    Result,
-    list_notes,
-    list_shortfalls,
-    read_benchmark,
-    read_publication,
-    results_csv,
-    results_json,
-)
+from lab.analysis.published import Publication, Result, read_publication
+from lab.analysis.published_tables import list_notes, list_shortfalls, results_csv, results_json, table
+from lab.analysis.text import DISPLAY_NAMES, display_name
 from lab.common.text import format_number
 from lab.errors import LabError
-from lab.run.directory import TrialDir
+from lab.run.directory import TrialDir, find_level
 from lab.run.files import write_json
 from tests import synthetic
 from tests.analysis.test_card import alone, spec_of
@@ -64,7 +56,7 @@ def benchmark(**returns: float) -> Benchmark:
 
 
 def publication(*results: Result, against: Benchmark | None = None) -> Publication:
-    return Publication(Path("published"), {(each.env, each.algo): each for each in results}, {}, against, [])
+    return Publication(Path("published"), list(results), {}, against, [])
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def published(folder: Path) -> Publication:
-    return read_publication(folder, benchmark(ppo_on_cartpole=498.0, a2c_on_cartpole=350.0, sarsa_on_pendulum=-1.0))
+    return read_publication(folder, benchmark(ppo_on_cartpole=501.0, a2c_on_cartpole=320.0, sarsa_on_pendulum=-1.0))
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +104,9 @@ def test_results_stand_on_completed_sessions_and_are_named_by_environment_and_al
     assert actual["strength"] == pytest.approx(490 - 22.24)
     assert actual["solved"] == 3
     assert (actual["peer"], actual["peer_frames"], actual["difference"], actual["verdict"]) == (
-        498,
+        501,
         200_000,
-        -8.0,
+        -11.0,
         "worse",
     )
     actual = made["cartpole"]["a2c"]
@@ -134,22 +126,18 @@ def test_the_table_has_a_row_for_each_trial(published: Publication) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "peer", "verdict"),
+    ("returns", "peer", "verdict"),
     [
-        (500.0, 498.9, "even"), (495.0, 496.7, "even"), (494.0, 499.0, "even"), (493.9, 499.0, "worse"),
-        (491.6, 496.7, "worse"), (484.0, 483.3, "better"), (483.0, 483.3, "worse"), (483.3, 483.3, "even"),
+        ((480.0, 490.0, 500.0), 479.9, "better"), ((480.0, 490.0, 500.0), 480.0, "even"),
+        ((480.0, 490.0, 500.0), 495.0, "even"), ((480.0, 490.0, 500.0), 500.1, "worse"),
+        ((500.0, 500.0), 498.9, "better"), ((483.3, 483.3), 483.3, "even"), ((500.0,), 400.0, None), ((), 400.0, None),
     ],
 )  # fmt: skip
-def test_even_is_what_differs_by_a_hundredth_of_the_ceiling_near_it(value: float, peer: float, verdict: str) -> None:
-    assert result(value, peer=peer).verdict == verdict
-
-
-def test_without_a_ceiling_any_difference_counts() -> None:
-    pendulum = {"id": "Pendulum-v1", "reference": {"id": "Pendulum-v1", "random_return": -1200.0, "solved": -200.0}}
-    assert result(-175.0, peer=-174.9, env=pendulum).verdict == "worse"
-    assert result(-174.8, peer=-174.9, env=pendulum).verdict == "better"
-    assert result(peer=-174.9, env=pendulum).verdict is None, "nothing completed"
-    assert result(-1.0, env=pendulum).verdict is None, "nothing to compare with"
+def test_better_and_worse_are_what_the_whole_interval_says(
+    returns: tuple[float, ...], peer: float, verdict: str | None
+) -> None:
+    assert result(*returns, peer=peer).verdict == verdict
+    assert result(*returns).verdict is None, "nothing to compare with"
 
 
 def test_a_shortfall_is_a_share_of_the_way_from_random_actions() -> None:
@@ -160,23 +148,21 @@ def test_a_shortfall_is_a_share_of_the_way_from_random_actions() -> None:
     assert result(1.0, peer=20.0).shortfall is None, "the peer is below random actions"
     sentences = list_shortfalls(publication(result(440.0, 460.0, peer=475.0), against=benchmark()))
     assert sentences == [
-        "ppo on CartPole-v1 is 25.0 below Peer's 475.0, 5.6 % of its gain over random actions;"
-        " the 95 % interval [440.0, 460.0] does not contain that return."
+        "PPO on CartPole-v1 is 25.0 below Peer's 475.0, 5.6 % of its gain over random actions;"
+        " the 95 % interval is [440.0, 460.0]."
     ]
-    assert "[440.0, 480.0] contains that return." in list_shortfalls(
-        publication(result(440.0, 480.0, peer=475.0), against=benchmark())
-    )[0]  # fmt: skip
-    assert list_shortfalls(publication(result(480.0, peer=475.0), against=benchmark())) == []
+    for returns in ((440.0, 480.0), (480.0,), (480.0, 490.0)):
+        assert list_shortfalls(publication(result(*returns, peer=475.0), against=benchmark())) == []
 
 
 def test_what_a_reader_should_know_is_said(published: Publication) -> None:
     sentences = list_notes(published)
-    assert "In ppo on CartPole-v1, seed 2 failed: Sessions that did not complete are excluded." in sentences
+    assert "In PPO on CartPole-v1, seed 2 failed: Sessions that did not complete are excluded." in sentences
     assert (
-        "a2c on CartPole-v1 was trained for 100,000 frames and Peer's for 200,000: that alone can make a difference."
+        "A2C on CartPole-v1 was trained for 100,000 frames and Peer's for 200,000: that alone can make a difference."
     ) in sentences
-    assert "Peer has results without a Trial here: on pendulum, sarsa." in sentences
-    assert "Peer has no result of a2c on Acrobot-v1." in sentences
+    assert "Peer has results without a Trial here: on pendulum, SARSA." in sentences
+    assert "Peer has no result of A2C on Acrobot-v1." in sentences
 
 
 def test_a_peers_result_is_of_the_environment_as_it_is_and_of_no_other(tmp_path: Path) -> None:
@@ -184,9 +170,9 @@ def test_a_peers_result_is_of_the_environment_as_it_is_and_of_no_other(tmp_path:
     against = benchmark(a2c_on_cartpole=490.0)
     for name, change in {"kwargs": {"kwargs": {"sutton_barto_reward": True}}, "id": {"id": "CartPole-v0"}}.items():
         alone(tmp_path / name / "a2c_cartpole", [500.0], env={**base, **change})
-        actual = read_publication(tmp_path / name, against).results["cartpole", "a2c"]
+        (actual,) = read_publication(tmp_path / name, against).results
         assert actual.peer is None
-    assert "CartPole-v0" in grid(read_publication(tmp_path / "id"))[1][0]
+    assert table(read_publication(tmp_path / "id"))[1][0][0] == "CartPole-v0"
 
 
 def test_experiments_are_shown_and_sessions_are_left_alone_and_named(tmp_path: Path) -> None:
@@ -199,7 +185,7 @@ def test_experiments_are_shown_and_sessions_are_left_alone_and_named(tmp_path: P
     shutil.copytree(tmp_path / "a2c_cartpole" / "seed-0", tmp_path / "single")
     (tmp_path / "notes.txt").write_text("a file")
     actual = read_publication(tmp_path)
-    assert list(actual.results) == [("cartpole", "a2c")]
+    assert [(each.env, each.key) for each in actual.results] == [("cartpole", "a2c")]
     assert actual.ignored == [
         "no Session of planned has started", "single is a Session, not a Trial", "no Session of waiting has started",
     ]  # fmt: skip
@@ -238,30 +224,88 @@ def test_the_same_files_give_the_same_bytes_wherever_they_are(
             assert hidden not in text
 
 
-def test_the_markdown_has_a_cell_for_each_pair(published: Publication) -> None:
+def test_the_markdown_has_a_row_for_each_trial(published: Publication) -> None:
     lines = write_markdown(published).splitlines()
     assert lines[2].startswith("3 Trials of 2 algorithms on 2 environments; 9 of 10 Sessions completed.")
     assert lines[2].endswith("Compared with Peer on 2 results: 1 better, 0 even, 1 worse.")
-    table = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
-    assert table[0] == ["environment", "frames", "ppo", "a2c"]
-    assert table[2][:3] == [
-        "CartPole-v1", "100,000 / 200,000",
-        "490.0<br>[480.0, 500.0]<br>498.0 ▼ worse<br>3 of 4 Sessions<br>200,000 frames",
-    ]  # fmt: skip
-    assert table[2][3].endswith("<br>350.0 ▲ better<br>100,000 frames<br>theirs: 200,000")
-    assert table[3] == ["Acrobot-v1", "200,000", "", "-85.0<br>[-90.0, -80.0]"]
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    assert rows[0] == ["environment", "frames", "algorithm", "n", "return", "95 % interval", "frames to solve", "Peer",
+                       "difference", "verdict"]  # fmt: skip
+    assert rows[2][:6] == ["CartPole-v1", "200,000", "PPO", "3 of 4", "490.0", "[480.0, 500.0]"]
+    assert rows[2][7:] == ["501.0", "-11.0", "▼ worse"]
+    assert rows[3][:5] == ["CartPole-v1", "100,000", "A2C", "4", "400.0"]
+    assert rows[3][7:] == ["320.0", "80.0", "▲ better"]
+    assert rows[4][:6] == ["Acrobot-v1", "200,000", "A2C", "2", "-85.0", "[-90.0, -80.0]"]
+    assert rows[4][7:] == ["-", "-", "-"]
     assert "![Learning curves on CartPole-v1](cartpole.png)" in lines
 
 
-def test_a_result_that_only_the_peer_has_is_in_the_table() -> None:
+def test_algorithms_and_environments_are_in_the_order_of_the_peer() -> None:
     made = publication(
         result(500.0), result(-80.0, env={"name": "acrobot", "id": "Acrobot-v1"}, algo={"name": "dqn"}),
+        result(400.0, algo={"name": "mine"}), result(500.0, algo={"name": "dqn"}),
         against=benchmark(dqn_on_cartpole=240.0, ppo_on_cartpole=499.0),
     )  # fmt: skip
-    head, rows = grid(made)
-    assert head == ["environment", "frames", "dqn", "ppo"], "in the order of the peer"
-    assert rows[0][3] == [["-", "240.0"], ["500.0"]]
-    assert rows[1][3] == [["-80.0"], []]
+    assert [row[2] for row in table(made)[1]] == ["DQN", "PPO", "mine", "DQN"]
+
+
+def test_every_algorithm_has_a_name_for_readers() -> None:
+    assert set(ALGORITHMS) == set(DISPLAY_NAMES)
+    assert display_name("mine") == "mine"
+
+
+def test_variants_are_named_by_what_differs_or_by_their_directories(tmp_path: Path) -> None:
+    base = spec_of()["algo"]
+    for name, lr in (("slow", 1e-4), ("fast", 1e-2)):
+        algo = {**base, "lr": lr, "optimizer": {**base["optimizer"], "lr": lr}}
+        alone(tmp_path / name, [500.0, 480.0], algo=algo)
+    alone(tmp_path / "ppo", [500.0, 490.0], algo={**base, "name": "ppo"})
+    actual = read_publication(tmp_path, benchmark(a2c_on_cartpole=350.0))
+    assert [row[2] for row in table(actual)[1]] == ["A2C lr=0.01", "A2C lr=1e-4", "PPO"]
+    assert list(results_json(actual)["cartpole"]) == ["a2c lr=0.01", "a2c lr=1e-4", "ppo"]
+    assert [row["variant"] for row in csv.DictReader(io.StringIO(results_csv(actual)))] == ["lr=0.01", "lr=1e-4", ""]
+    assert plot_environment(actual, "cartpole").startswith(b"\x89PNG")
+    assert "<b>A2C lr=1e-4</b>" in write_page(actual, {"cartpole": b""})
+    shutil.copytree(tmp_path / "slow", tmp_path / "slow again")
+    names = [row[2] for row in table(read_publication(tmp_path))[1]]
+    assert names == ["A2C fast", "A2C slow", "A2C slow again", "PPO"]
+
+
+def test_a_trial_or_an_experiment_is_published_itself(tmp_path: Path) -> None:
+    one = alone(tmp_path / "a2c_cartpole", [500.0, 490.0])
+    actual = read_publication(one.path)
+    assert [each.title for each in actual.results] == ["A2C on CartPole-v1"]
+    assert "python -m lab rerun a2c_cartpole</pre>" in write_page(actual, {"cartpole": b""})
+    sweep = synthetic.experiment(tmp_path / "sweep", trials=3, seeds=2, rows=4)
+    actual = read_publication(sweep.path)
+    assert list(actual.experiments) == ["sweep"]
+    assert len(actual.results) == 3 and all("lr=" in each.variant for each in actual.results)
+    with pytest.raises(LabError, match=r"seed-0 is a Session\. What can be published is a Trial"):
+        read_publication(one.session(0).path)
+
+
+def test_of_a_trial_without_sessions_metrics_are_shown_and_marked(tmp_path: Path) -> None:
+    kept = alone(tmp_path / "published" / "a2c_cartpole", [500.0, 490.0])
+    old = alone(tmp_path / "published" / "ppo_cartpole", [400.0, 410.0], algo={**spec_of()["algo"], "name": "ppo"})
+    before = read_publication(tmp_path / "published", benchmark(ppo_on_cartpole=300.0))
+    analyze(old.path)
+    for seed in old.seeds():
+        shutil.rmtree(old.session(seed).path)
+    old.point.unlink()
+    actual = read_publication(tmp_path / "published", benchmark(ppo_on_cartpole=300.0))
+    expected = [[*row[:2], row[2].replace("PPO", "PPO †"), *row[3:]] for row in table(before)[1]]
+    assert table(actual)[1] == expected
+    assert results_json(actual) == results_json(before)
+    assert any(note.startswith("† Trained by older code") for note in list_notes(actual))
+    page = write_page(actual, {"cartpole": b""})
+    assert page.count("<h3>Use</h3>") == 1 and f"rerun published/{kept.path.name}" in page
+    assert plot_environment(actual, "cartpole") != plot_environment(before, "cartpole")
+    assert plot_environment(Publication(actual.path, actual.on("cartpole")[:1], {}, None, []), "cartpole")
+    with pytest.raises(LabError, match="holds the metrics of a Trial, but none of its Sessions"):
+        find_level(old.path)
+    old.card.write_text("nothing")
+    with pytest.raises(LabError, match=r"card\.md is damaged"):
+        read_publication(tmp_path / "published")
 
 
 def test_the_page_holds_everything_and_asks_nothing_of_a_network(published: Publication) -> None:
@@ -301,9 +345,7 @@ def test_a_browser_shows_the_page(published: Publication, pictures: dict[str, by
     browser.open(tmp_path / "report.html")
     assert browser.run("[...document.images].map(image => image.naturalWidth > 1000)") == [True, True]
     assert "1 better, 0 even, 1 worse" in browser.run("document.querySelector('.lead').innerText")
-    assert browser.run("[...document.querySelectorAll('.grid .worse')].map(cell => cell.innerText)") == [
-        "498.0 ▼ worse"
-    ]
+    assert browser.run("[...document.querySelectorAll('.grid .worse')].map(cell => cell.innerText)") == ["▼ worse"]
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
     assert browser.errors == []
     browser.close()
@@ -333,7 +375,7 @@ def test_odd_results_are_drawn_too(tmp_path: Path) -> None:
     assert plot_environment(actual, "cartpole").startswith(b"\x89PNG")
     assert results_json(actual)["cartpole"]["$failed"]["return"] is None
     assert results_json(actual)["cartpole"]["$failed"]["sessions"] == 0
-    assert ["-", "0 of 2 Sessions"] in grid(actual)[1][0][3]
+    assert [row[2:6] for row in table(actual)[1]] == [["A2C", "1", "500.0", "-"], ["$failed", "0 of 2", "-", "-"]]
     shutil.rmtree(tmp_path / "one")
     assert plot_environment(read_publication(tmp_path), "cartpole").startswith(b"\x89PNG")
 
@@ -344,12 +386,6 @@ def test_a_directory_that_cannot_be_published_is_a_sentence(tmp_path: Path) -> N
     with pytest.raises(LabError, match=r"holds no Trial: .*such as .*/ppo_cartpole\."):
         read_publication(tmp_path)
     one = alone(tmp_path / "one", [1.0])
-    with pytest.raises(LabError, match="one is itself the directory of a Trial: name the directory that holds"):
-        read_publication(one.path)
-    shutil.copytree(one.path, tmp_path / "two")
-    with pytest.raises(LabError, match=r"one and .*two are both of a2c on CartPole-v1: only one Trial"):
-        read_publication(tmp_path)
-    shutil.rmtree(tmp_path / "two")
     base = spec_of()
     other = {"algo": {**base["algo"], "name": "ppo"}, "env": {**base["env"], "id": "CartPole-v0"}}
     alone(tmp_path / "two", [1.0], **other)

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def peer(tmp_path: Path) -> Path:
     path = tmp_path / "peer.csv"
-    path.write_text("# Peer 1.0: their page\nalgo,env,frames,return\na2c,cartpole,200000,475.0\n")
+    path.write_text("# Peer 1.0: their page\nalgo,env,frames,return\na2c,cartpole,200000,495.0\n")
     return path
 
 
@@ -37,14 +37,14 @@ def test_it_prints_the_table_and_where_everything_is(
 ) -> None:
     out = tmp_path / "results"
     lines = run(capsys, folder, f"out={out}", f"against={peer}")
-    assert lines[1] == "environment algorithm frames completed return frames to solve Peer 1.0 difference"
+    assert lines[1] == "environment frames algorithm n return 95 % interval frames to solve Peer 1.0 difference verdict"
     row = lines[2]
-    assert row.startswith("CartPole-v1 a2c 200,000 3 of 4 Sessions 456.7 [400.0, 490.0] ")
-    assert row.endswith("(2 of 3) 475.0 -18.3 worse")
+    assert row.startswith("CartPole-v1 200,000 A2C 3 of 4 456.7 [400.0, 490.0] ")
+    assert row.endswith("(2 of 3) 495.0 -38.3 ▼ worse")
     assert any(
-        line.startswith("a2c on CartPole-v1 is 18.3 below Peer 1.0's 475.0, 4.0 % of its gain") for line in lines
+        line.startswith("A2C on CartPole-v1 is 38.3 below Peer 1.0's 495.0, 8.1 % of its gain") for line in lines
     )
-    assert "Note: In a2c on CartPole-v1, seed 2 failed: Sessions that did not complete are excluded." in lines
+    assert "Note: In A2C on CartPole-v1, seed 2 failed: Sessions that did not complete are excluded." in lines
     names = ["results.json", "results.csv", "results.md", "report.html", "cartpole.png"]
     assert lines[-1] == "Made " + ", ".join(str(out / name) for name in names)
     assert sorted(path.name for path in out.iterdir()) == sorted(names)

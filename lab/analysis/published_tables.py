@@ -1,0 +1,127 @@
+"""Tables of published results, and sentences on what they do not show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from lab.analysis.published import MARK, NO_ESTIMATE, Publication, Result
+from lab.analysis.statistics import Estimate
+from lab.analysis.text import display_name
+from lab.analysis.trial import describe_unfinished
+from lab.common.text import format_interval, format_number
+from lab.run.schemas import METRICS
+
+MEANS = ("best", "eval_return", "strength", "frames_to_solve")  # metrics with only their mean in results.json
+SYMBOLS = {"better": "▲", "even": "=", "worse": "▼"}  # by verdict
+
+
+def results_json(publication: Publication) -> dict[str, Any]:
+    """Return the content of results.json: metrics by environment and algorithm; deterministic."""
+    results: dict[str, Any] = {}
+    for result in publication.ordered():
+        results.setdefault(result.env, {})[result.key] = _row(result)
+    return results
+
+
+def results_csv(publication: Publication) -> str:
+    """Return the content of results.csv: a row for each Trial, with all of its metrics."""
+    rows = []
+    for result in publication.ordered():
+        names = {"env": result.env, "algo": result.algo, "variant": result.variant}
+        row = {**names, "env_id": result.trial.environment, **_row(result)}
+        for name in METRICS:
+            if name != "frames":  # in a row, the planned frames
+                row |= _flat_estimate(name, result.metrics.get(name), "mean")
+        rows.append({**row, "directory": result.trial.directory.path.name})
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False)
+
+
+def _row(result: Result) -> dict[str, Any]:
+    """Return the plain values of a result in results.json."""
+    peer, solved = result.peer, result.metrics.get("frames_to_solve")
+    return {
+        "frames": result.frames,
+        "sessions": len(result.trial.completed),
+        "planned": len(result.trial.sessions),
+        **_flat_estimate("return", result.metrics.get("return"), "mean"),
+        **_flat_estimate("iqm", result.metrics.get("return"), "iqm"),
+        **{name: _flat_estimate(name, result.metrics.get(name), "mean")[name] for name in MEANS},
+        "solved": solved["n"] if solved else 0,
+        "peer": peer.value if peer else None,
+        "peer_frames": peer.frames if peer else None,
+        "difference": result.difference,
+        "verdict": result.verdict,
+    }
+
+
+def _flat_estimate(name: str, summary: dict[str, Any] | None, statistic: str) -> Estimate:
+    estimate = summary[statistic] if summary else NO_ESTIMATE
+    return {name: estimate["value"], f"{name}_low": estimate["low"], f"{name}_high": estimate["high"]}
+
+
+def table(publication: Publication) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and rows of the table of all results, as texts."""
+    columns = ["environment", "frames", "algorithm", "n", "return", "95 % interval", "frames to solve"]
+    if publication.benchmark:
+        columns += [publication.benchmark.name, "difference", "verdict"]
+    rows = []
+    for result in publication.ordered():
+        trial, solved = result.trial, result.metrics.get("frames_to_solve")
+        n = str(result.n) if result.n == len(trial.sessions) else f"{result.n} of {len(trial.sessions)}"
+        row = [trial.environment, f"{result.frames:,}", result.label, n]
+        row += [format_number(result.mean["value"]), format_interval(result.mean)]
+        some = f" ({solved['n']} of {result.n})" if solved and solved["n"] < result.n else ""
+        row.append(format_number(solved["mean"]["value"], "frames_to_solve") + some if solved else "-")
+        if publication.benchmark:
+            peer, verdict = result.peer, result.verdict
+            row += [format_number(peer.value) if peer else "-", format_number(result.difference)]
+            row.append(f"{SYMBOLS[verdict]} {verdict}" if verdict else "-")
+        rows.append(row)
+    return columns, rows
+
+
+def list_shortfalls(publication: Publication) -> list[str]:
+    """Return a sentence on each result that is worse than the peer's, and by how much."""
+    sentences = []
+    for result in publication.ordered():
+        if result.verdict != "worse" or not publication.benchmark or not result.peer or result.difference is None:
+            continue
+        text = f"{result.title} is {format_number(-result.difference)} below {publication.benchmark.name}'s"
+        text += f" {format_number(result.peer.value)}"
+        if result.shortfall is not None:
+            text += f", {100 * result.shortfall:.1f} % of its gain over random actions"
+        sentences.append(f"{text}; the 95 % interval is {format_interval(result.mean)}.")
+    return sentences
+
+
+def list_notes(publication: Publication) -> list[str]:
+    """Return sentences on excluded Sessions, different frames, results without a counterpart and ignored folders."""
+    notes, benchmark, results = [], publication.benchmark, publication.ordered()
+    if not all(result.has_sessions for result in results):
+        notes.append(
+            f"{MARK} Trained by older code, at the commit that its model card (card.md) names. Only metrics are kept,"
+            " not the Sessions, so there is no curve and no agent."
+        )
+    for result in results:
+        unfinished = "; ".join(describe_unfinished(result.trial.sessions))
+        if unfinished:
+            notes.append(f"In {result.title}, {unfinished}: Sessions that did not complete are excluded.")
+        if benchmark and result.peer and result.peer.frames != result.frames:
+            notes.append(
+                f"{result.title} was trained for {result.frames:,} frames and {benchmark.name}'s for"
+                f" {result.peer.frames:,}: that alone can make a difference."
+            )
+    if benchmark:
+        missing: dict[str, list[str]] = {}
+        for env, algo in benchmark.peers:
+            if not any((result.env, result.algo) == (env, algo) for result in results):
+                missing.setdefault(env, []).append(display_name(algo))
+        if missing:
+            named = "; ".join(f"on {env}, {', '.join(algos)}" for env, algos in missing.items())
+            notes.append(f"{benchmark.name} has results without a Trial here: {named}.")
+        without = [result.title for result in results if result.peer is None]
+        if without:
+            notes.append(f"{benchmark.name} has no result of {', '.join(without)}.")
+    return notes + [f"Ignored: {reason}." for reason in publication.ignored]
