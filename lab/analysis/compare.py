@@ -101,6 +101,8 @@ def _best_of(path: Path, experiment: Experiment) -> Entry:
     if experiment.best is None:
         if experiment.ranking:
             front = ", ".join(str(ranked.trial.directory.path) for ranked in experiment.front)
+            if len(experiment.by_environment) > 1:
+                raise LabError(f"{path} has no best Trial of all, as it has several environments. Name one of {front}.")
             raise LabError(
                 f"{path} has several objectives, and so no single best Trial. Name one of its Pareto front: {front}."
             )

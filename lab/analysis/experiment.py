@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lab.analysis.importance import ped_anova
 from lab.analysis.objective import Objective
-from lab.analysis.scale import is_number, needs_log_scale
+from lab.analysis.scale import is_number
 from lab.analysis.statistics import STATISTICS, Estimate, probability_of_improvement
 from lab.analysis.text import format_hyperparameter
 from lab.analysis.trial import Trial, count_states, read_trial, unfinished_session
@@ -21,19 +20,14 @@ from lab.common.text import canonical, format_estimate, format_value, plural
 from lab.errors import LabError, warn_once
 from lab.run.directory import SweepDir
 
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-
 DEFAULT_OBJECTIVE = Objective(("return",), ("maximize",), "mean")  # if sweep.json is missing
 MAIN_METRICS = ("return", "best", "eval_return", "strength", "sample_efficiency", "stability", "frames_to_solve")
 MIN_TRIALS = 8  # ranked, for importance
-TOP_FRACTION = 0.1  # of Trials that count as good ones for importance
-MIN_TOP = 5  # good Trials, as the authors of PED-ANOVA advise
 
 
 @dataclass
 class Ranked:
-    """A Trial in the ranking.
+    """A Trial in the ranking of its environment.
 
     Trials with equal values share a rank. With several objectives, the rank is that of its front by non-dominated
     sorting: 1 is the Pareto front. `improvement` is the probability that the Trial does better than the next in the
@@ -77,6 +71,19 @@ class Experiment:
         return max(self.sweep.get("trials") or 0, len(self.trials))
 
     @cached_property
+    def by_environment(self) -> dict[str, Experiment]:
+        """The Experiment in each environment, by its name; this one if there are not several.
+
+        Trials are ranked within an environment, as returns in different ones mean different things. A Trial whose spec
+        cannot be read is in none of several.
+        """
+        trials = [trial for trial in self.trials if trial.spec]
+        names = dict.fromkeys(trial.environment for trial in trials)
+        if len(names) < 2:
+            return {next(iter(names), "unknown"): self}
+        return {name: replace(self, trials=[trial for trial in trials if trial.environment == name]) for name in names}
+
+    @cached_property
     def hyperparameters(self) -> list[str]:
         """Keys that differ between Trials: of those swept, or of the whole spec if sweep and points are missing."""
         swept = dict.fromkeys(key for trial in self.trials for key in trial.hyperparameters)
@@ -90,7 +97,9 @@ class Experiment:
 
     @cached_property
     def ranking(self) -> list[Ranked]:
-        """Trials whose Sessions all completed with the objective's metrics, the best first."""
+        """Trials whose Sessions all completed with the objective's metrics, by environment, the best first."""
+        if len(self.by_environment) > 1:
+            return [ranked for part in self.by_environment.values() for ranked in part.ranking]
         unranked = {trial.number for trial, _ in self.unranked}
         trials = [trial for trial in self.trials if trial.number not in unranked]
         values = np.array([self.objective.values(trial) for trial in trials]).reshape(-1, len(self.objective.metrics))
@@ -124,12 +133,13 @@ class Experiment:
 
     @property
     def best(self) -> Ranked | None:
-        """The first in the ranking; None if no Trial is ranked, or with several objectives."""
-        return self.ranking[0] if self.ranking and len(self.objective.metrics) == 1 else None
+        """The first in the ranking; None if no Trial is ranked, with several objectives or several environments."""
+        single = len(self.objective.metrics) == len(self.by_environment) == 1
+        return self.ranking[0] if self.ranking and single else None
 
     @property
     def front(self) -> list[Ranked]:
-        """The best Trial and all that tie with it, or the Pareto front."""
+        """The best Trial of each environment and all that tie with it, or its Pareto front."""
         return [ranked for ranked in self.ranking if ranked.rank == 1]
 
     @cached_property
@@ -138,9 +148,10 @@ class Experiment:
 
         It tells how much a hyperparameter separates the best tenth of the Trials by the first metric (at least five,
         at most half) from all. Empty with fewer than MIN_TRIALS ranked Trials, if they do not differ in any
-        hyperparameter, or if none is better than another. Source: Watanabe, Bansal and Hutter 2023, "PED-ANOVA:
-        Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces".
+        hyperparameter, if none is better than another, or with several environments.
         """
+        if len(self.by_environment) > 1:
+            return {}
         points = [self.point(ranked.trial) for ranked in self.ranking]
         columns = {key: [point[key] for point in points] for key in self.hyperparameters}
         varying = {key: column for key, column in columns.items() if len(set(map(canonical, column))) > 1}
@@ -152,12 +163,15 @@ class Experiment:
     def describe(self) -> str:
         """Return a sentence on what the Experiment varied, and which Trial is best."""
         trials, keys = plural(len(self.trials), "Trial"), ", ".join(self.hyperparameters)
-        ranked = f"{len(self.ranking)} of {trials} ranked, over {keys}"
+        ranked = f"{len(self.ranking)} of {trials} ranked{keys and f', over {keys}'}"
+        if len(self.by_environment) > 1:
+            parts = (f"In {name}: {part.describe()}" for name, part in self.by_environment.items())
+            return f"{ranked}, within each environment. {' '.join(parts)}"
         if self.best is None:
             return f"{ranked}; there is no single best Trial."
         metric = f"{self.objective.aggregate} {self.objective.metrics[0]}"
         point = ", ".join(f"{key}={format_hyperparameter(value)}" for key, value in self.point(self.best.trial).items())
-        return f"{ranked}; the best by {metric}: {format_estimate(self.best.estimates[0])} with {point}."
+        return f"{ranked}; the best by {metric}: {format_estimate(self.best.estimates[0])}{point and f' with {point}'}."
 
 
 def read_experiment(directory: SweepDir) -> Experiment:
@@ -198,53 +212,6 @@ def rank_rows(values: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def ped_anova(columns: dict[str, list[Any]], values: np.ndarray) -> dict[str, float]:
-    """Return the importance of each column in separating high values from all, largest first.
-
-    Args:
-        columns: of hyperparameters, [n] each, none constant.
-        values: more is better; not all equal [n].
-    """
-    import optuna
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-
-    distributions = {key: distribution(column) for key, column in columns.items()}
-    categorical = optuna.distributions.CategoricalDistribution
-    cells = {
-        key: list(map(format_value, column)) if isinstance(distributions[key], categorical) else column
-        for key, column in columns.items()
-    }
-    good = min(max(int(np.ceil(TOP_FRACTION * len(values))), MIN_TOP), len(values) // 2)
-    # The threshold includes ties and must exclude the worst Trials.
-    good = min(good, int((values > values.min()).sum()))
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            study = optuna.create_study(direction="maximize")
-            for index, value in enumerate(values.tolist()):
-                point = {key: column[index] for key, column in cells.items()}
-                study.add_trial(optuna.create_trial(params=point, distributions=distributions, value=value))
-            evaluator = PedAnovaImportanceEvaluator(target_quantile=(good - 0.5) / len(values))
-            importance = get_param_importances(study, evaluator=evaluator, params=list(columns))
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-    return dict(sorted(importance.items(), key=lambda item: -item[1]))
-
-
-def distribution(column: Sequence[Any]) -> BaseDistribution:
-    """Return an Optuna distribution over the range or the distinct values of a column of hyperparameters."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if not all(map(is_number, column)):
-        return CategoricalDistribution(sorted(set(map(format_value, column))))
-    low, high = min(column), max(column)
-    integers = all(isinstance(value, int) for value in column)
-    log = needs_log_scale(low, high)
-    return IntDistribution(low, high, log=log) if integers else FloatDistribution(low, high, log=log)
-
-
 def experiment_results(experiment: Experiment) -> dict[str, Any]:
     """Return the content of experiment.json; deterministic, without times, hosts or absolute paths."""
     trials, sweep, metrics = experiment.trials, experiment.sweep, experiment.objective.metrics
@@ -254,6 +221,7 @@ def experiment_results(experiment: Experiment) -> dict[str, Any]:
         {
             "rank": ranked.rank,
             "trial": ranked.trial.number,
+            "environment": ranked.trial.environment,
             "seeds": len(ranked.trial.sessions),
             "hyperparameters": experiment.point(ranked.trial),
             "objective": dict(zip(metrics, ranked.estimates, strict=True)),
@@ -263,6 +231,7 @@ def experiment_results(experiment: Experiment) -> dict[str, Any]:
     ]
     return {
         "objective": experiment.objective.to_dict(),
+        "environments": list(experiment.by_environment),
         "trials": {
             "planned": experiment.planned,
             "started": sum(any(session.state != "pending" for session in trial.sessions) for trial in trials),
@@ -273,7 +242,7 @@ def experiment_results(experiment: Experiment) -> dict[str, Any]:
         "best": ranking[0] if experiment.best else None,
         "ranking": ranking,
         **({"pareto": [ranked.trial.number for ranked in experiment.front]} if len(metrics) > 1 else {}),
-        "importance": experiment.importance,
+        "importance": {name: part.importance for name, part in experiment.by_environment.items()},
         "unranked": [
             {"trial": trial.number, "state": trial.state, "reason": reason, "hyperparameters": experiment.point(trial)}
             for trial, reason in experiment.unranked
@@ -290,9 +259,9 @@ def experiment_results(experiment: Experiment) -> dict[str, Any]:
 def trials_table(experiment: Experiment) -> pd.DataFrame:
     """Return the content of trials.csv: a row for each Trial by number.
 
-    Columns: trial, state, completed and planned (Sessions), rank, `objective_<metric>` with `_low` and `_high`, the
-    hyperparameters that differ, as typed on the command line, and `<metric>_mean` and `<metric>_iqm` over the completed
-    Sessions.
+    Columns: trial, environment, state, completed and planned (Sessions), rank in the environment, `objective_<metric>`
+    with `_low` and `_high`, the hyperparameters that differ, as typed on the command line, and `<metric>_mean` and
+    `<metric>_iqm` over the completed Sessions.
     """
     ranking = {ranked.trial.number: ranked for ranked in experiment.ranking}
     rows = []
@@ -300,6 +269,7 @@ def trials_table(experiment: Experiment) -> pd.DataFrame:
         ranked = ranking.get(trial.number)
         row: dict[str, Any] = {
             "trial": trial.number,
+            "environment": trial.environment,
             "state": trial.state,
             "completed": len(trial.completed),
             "planned": len(trial.sessions),

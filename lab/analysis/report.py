@@ -58,7 +58,8 @@ def write_report(experiment: Experiment) -> str:
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    trials = [(ranked.trial, ranked, "") for ranked in experiment.ranking]
+    ranking = sorted(experiment.ranking, key=lambda ranked: ranked.rank)  # the best of each environment come first
+    trials = [(ranked.trial, ranked, "") for ranked in ranking]
     everything = [*trials, *((trial, None, reason) for trial, reason in experiment.unranked)]
     specs = [trial.spec for trial in experiment.trials if trial.spec]
     aggregate = experiment.objective.aggregate
@@ -72,7 +73,7 @@ def write_report(experiment: Experiment) -> str:
         columns=columns,
         rows=[_row(experiment, columns, *each) for each in everything],
         common={key: value for key, value in common_spec(specs).items() if value != VARIES},
-        caveat=importance_caveat(len(experiment.ranking)),
+        caveat=importance_caveat(min(len(part.ranking) for part in experiment.by_environment.values())),
         data=figure_data(experiment),
         plotly=Markup(get_plotlyjs()),  # noqa: S704 - a library's own code
     )
@@ -118,6 +119,8 @@ def _columns(experiment: Experiment) -> list[Column]:
     objective, trials = experiment.objective, experiment.trials
     aggregate = AGGREGATES.get(objective.aggregate, objective.aggregate)
     columns = [Column("rank", number=True), Column("trial", "Trial")]
+    if len(experiment.by_environment) > 1:
+        columns.insert(1, Column("environment", title="Trials are ranked within each environment"))
     columns.append(Column("state", extra=all(trial.state == "completed" for trial in trials)))
     columns.append(Column("sessions", "Sessions", "completed, of those planned", descending=True))
     for metric in objective.metrics:
@@ -145,10 +148,12 @@ def _row(
     experiment: Experiment, columns: Sequence[Column], trial: Trial, ranked: Ranked | None, reason: str
 ) -> dict[str, Any]:
     """Return a Trial's cells in the table, and what opens below them."""
-    others = [each.trial for each in experiment.ranking[:2] if each.trial is not trial]
+    ranking = experiment.by_environment.get(trial.environment, experiment).ranking
+    others = [each.trial for each in ranking[:2] if each.trial is not trial]
     return {
         "trial": trial,
         "ranked": ranked,
+        "of": len(ranking),
         "reason": reason,
         "cells": [_cell(experiment, column.key, trial, ranked) for column in columns],
         "sessions": _sessions(experiment, trial),
@@ -166,6 +171,8 @@ def _cell(experiment: Experiment, key: str, trial: Trial, ranked: Ranked | None)
         return Cell(f"{ranked.rank}{front}", ranked.rank) if ranked else Cell("-", None)
     if key == "trial":
         return Cell(str(trial.number), trial.number)
+    if key == "environment":
+        return Cell(trial.environment, trial.environment)
     if key == "state":
         return Cell(trial.state, trial.state, style="worse" if trial.state == "failed" else "")
     if key == "sessions":

@@ -41,29 +41,38 @@ class _Figures:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
-        self.trials = [each.trial for each in experiment.ranking] + [trial for trial, _ in experiment.unranked]
         sessions = [session for trial in experiment.trials for session in trial.sessions]
         tables = [session.tables for session in sessions if session.tables]
         logged = dict.fromkeys(str(column) for table in tables for column in table.metrics)
         # The entropy loss is the entropy with another weight and sign.
         losses = [column for column in logged if column.endswith("_loss") and column != "entropy_loss"]
         self.columns = [column for column in (*COLUMNS, *losses) if any(len(t.curve(column)[0]) for t in tables)]
-        self.reference = common_reference(sessions)
+        several = len(experiment.by_environment) > 1
+        self.parts = {f" in {name}" if several else "": part for name, part in experiment.by_environment.items()}
         self.names = short_names(experiment.hyperparameters)
         self.frames: dict[str, int] = {}
 
     def data(self) -> Json:
+        metrics = self.experiment.objective.metrics
+        places = {trial.number: 0 for trial in self.experiment.trials}
+        for part in self.parts.values():
+            places |= {trial.number: place for place, trial in enumerate(_ordered(part))}
         return {
-            "columns": {column: self._curves(column) for column in self.columns},
-            "panels": [self._panels(index) for index in range(len(self.experiment.objective.metrics))],
+            "columns": {
+                f"{column}{where}": self._curves(column, part)
+                for column in self.columns
+                for where, part in self.parts.items()
+            },
+            "views": [f"{metric}{where}" for where in self.parts for metric in metrics],
+            "panels": [self._panels(part, index) for part in self.parts.values() for index in range(len(metrics))],
             "trials": {
-                str(trial.number): self._trial_curves(trial, rank_color(place))
-                for place, trial in enumerate(self.trials)
+                str(trial.number): self._trial_curves(trial, rank_color(places[trial.number]))
+                for trial in self.experiment.trials
             },
             "trialLayout": self._trial_layout(),
             "template": _template(),
-            "colors": {str(trial.number): rank_color(place) for place, trial in enumerate(self.trials)},
-            "dashes": {str(trial.number): _dash(place) for place, trial in enumerate(self.trials)},
+            "colors": {str(number): rank_color(place) for number, place in places.items()},
+            "dashes": {str(number): _dash(place) for number, place in places.items()},
             "frames": [{"dtype": "i4", "bdata": data} for data in self.frames],  # last, as the figures add to it
         }
 
@@ -73,10 +82,11 @@ class _Figures:
         meta = {"trial": trial.number, "kind": kind}
         return {"type": "scatter", "mode": "lines", "meta": meta, "x": x, "y": _encode(values, "f4"), **options}
 
-    def _curves(self, column: str) -> Json:
+    def _curves(self, column: str, experiment: Experiment) -> Json:
         """Return the mean of each Trial with its interval, or the Sessions of a Trial none of which completed."""
         traces, drawn = [], [np.empty(0)]
-        for trial in self.trials:
+        reference = common_reference([session for trial in experiment.trials for session in trial.sessions])
+        for trial in _ordered(experiment):
             name = f"Trial {trial.number}"
             frames, values = _thin(*trial.curve(column))
             if len(frames):
@@ -101,7 +111,7 @@ class _Figures:
         if "return" in column and len(everything):
             low, high = everything.min(), everything.max()
             for key, label, dash in (("solved", "solved", "dash"), ("random_return", "random actions", "dot")):
-                value = self.reference.get(key)
+                value = reference.get(key)
                 if value is None:
                     continue
                 text = f"{label} ({value:.4g})"
@@ -145,16 +155,17 @@ class _Figures:
         layout: Json = _plain(figure)["layout"]
         return layout
 
-    def _panels(self, index: int) -> list[Json]:
+    def _panels(self, experiment: Experiment, index: int) -> list[Json]:
         """Return the panels of an objective: against its rank or the other objectives, importance, hyperparameters."""
-        experiment, metrics = self.experiment, self.experiment.objective.metrics
-        ranking = experiment.ranking
+        metrics, ranking = experiment.objective.metrics, experiment.ranking
         if len(metrics) == 1:
-            panels = [self._panel(index, "rank", Scale(np.array([ranked.rank for ranked in ranking], float)))]
+            panels = [
+                self._panel(experiment, index, "rank", Scale(np.array([ranked.rank for ranked in ranking], float)))
+            ]
         else:
             columns = [(name, [ranked.values[i] for ranked in ranking]) for i, name in enumerate(metrics)]
             panels = [
-                self._panel(index, name, Scale(np.array(column)))
+                self._panel(experiment, index, name, Scale(np.array(column)))
                 for i, (name, column) in enumerate(columns)
                 if i != index
             ]
@@ -170,12 +181,11 @@ class _Figures:
             title = f"Importance for {metrics[0]}{f',<br>{caveat}' if caveat else ''}"
             bars.update_layout(title=title, xaxis={"tickformat": ".0%"}, margin={"t": 50 if caveat else 34})
             panels.append(_plain(bars))
-        scales = {key: Scale.of([trial.value(key) for trial in self.trials]) for key in keys}
-        return panels + [self._panel(index, key, scale) for key, scale in scales.items()]
+        scales = {key: Scale.of([trial.value(key) for trial in _ordered(experiment)]) for key in keys}
+        return panels + [self._panel(experiment, index, key, scale) for key, scale in scales.items()]
 
-    def _panel(self, index: int, key: str, scale: Scale) -> Json:
+    def _panel(self, experiment: Experiment, index: int, key: str, scale: Scale) -> Json:
         """Return the objective with this index against a scale of all Trials, or of the ranked ones only."""
-        experiment = self.experiment
         values = np.array([ranked.values[index] for ranked in experiment.ranking])
         ends = np.array([ranked.ends(index) for ranked in experiment.ranking]).reshape(-1, 2)
         n, metric = len(values), experiment.objective.metrics[index]
@@ -202,6 +212,11 @@ class _Figures:
         figure.update_layout(xaxis=axis, yaxis={"title": {"text": metric}}, showlegend=False, height=240)
         figure.update_xaxes(type="log" if n and scale.log else "linear")
         return _plain(figure)
+
+
+def _ordered(experiment: Experiment) -> list[Trial]:
+    """Return the Trials, the ranked ones first."""
+    return [ranked.trial for ranked in experiment.ranking] + [trial for trial, _ in experiment.unranked]
 
 
 def _session_curve(session: Session, column: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.analysis.objective import Objective
 from lab.analysis.session import read_spec
-from lab.common.text import format_value
+from lab.common.text import canonical, format_value
 from lab.errors import LabError
 from lab.launch.naming import select_for_all
 from lab.run.schemas import ENDED
@@ -41,22 +41,39 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
 
     started = {trial.number: trial for trial in plan.started()}
     points = plan.points
-    environments: dict[str, Any] = {}
+    spaces: dict[str, Any] = {}
+    environments: dict[str, str] = {}
     for number, point in enumerate(points or [*plan.overrides.corners(), suggest_point(composer, plan)]):
         overrides = [*plan.overrides.fixed, *point.overrides]
         specs = composer.specs(overrides, plan.seeds)
         distinct = distinct_specs(composer, overrides, plan.seeds)
-        check_spaces(distinct, environments)
+        check_spaces(distinct, spaces)
+        environments[canonical([(spec.env.id, spec.env.arguments) for spec in distinct])] = distinct[0].env.id
         for spec in distinct:
             require_possible(plan.objective, spec, plan.settings.rungs if plan.prune else None)
         if points is not None:
             refuse_other_spec(started.get(number) or plan.trial(number, point), specs)
+    require_one_ranking(plan, list(environments.values()))
     if points is None:
         for trial in started.values():
             refuse_other_spec(trial, composer.specs(trial.overrides, plan.seeds))
     if len({spec.name for spec in specs}) > 1:
         return replace(spec, name=select_for_all(composer.config, "name", plan.seeds) or spec.name)
     return spec
+
+
+def require_one_ranking(plan: SweepPlan, environments: list[str]) -> None:
+    """Raise LabError if a search or a pruner would compare returns of different environments."""
+    plan.environments = len(environments)
+    if len(environments) < 2 or not (plan.points is None or plan.prune):
+        return
+    names = list(dict.fromkeys(environments))
+    different = f"different environments ({', '.join(names)})" if len(names) > 1 else f"different kinds of {names[0]}"
+    if plan.points is None:
+        problem, advice = f"A search cannot choose between {different}", "Search in one, or sweep them in a grid"
+    else:
+        problem, advice = f"A pruner cannot compare Trials in {different}", "Leave hydra/sweeper/pruner out"
+    raise LabError(f"{problem}, as their returns mean different things. {advice}: Trials are ranked within each.")
 
 
 def refuse_other_spec(trial: Trial, specs: list[Spec]) -> None:

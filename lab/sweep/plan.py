@@ -39,6 +39,7 @@ class SweepPlan:
     stack: int = 1  # Sessions in a job, at most
     num_started: int = 0  # Trials that had been started when the plan was made
     note: str = ""  # on points that are equal
+    environments: int = 1  # different ones among the points, as `check_plan` counts them
 
     @property
     def seeds(self) -> list[int]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from lab.common.terminal import Terminal
-from lab.common.text import format_interval, format_number, format_value, plural
+from lab.common.text import canonical, format_interval, format_number, format_value, plural
 from lab.run.directory import SweepDir, TrialDir, best_session, find_level
 from lab.run.files import read_json
 from lab.train.display import print_checks, print_next_steps
@@ -66,29 +68,44 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
     """Print the ranking of an Experiment; return the commands to type next, with their purposes."""
     directory, ranking = SweepDir(path), results["ranking"]
     console.print(count_sessions(results["sessions"]), style="italic")
-    console.print(ranking_table(results["objective"], ranking) if ranking else explain_no_ranking(results))
-    if len(ranking) > MAX_ROWS:
-        console.print(f"and {len(ranking) - MAX_ROWS} more in {directory.table}")
-    improvement = ranking[0]["improvement"] if len(ranking) > 1 else None
+    if not ranking:
+        console.print(explain_no_ranking(results))
+    commands: dict[str, str] = {}
+    several = len(results["environments"]) > 1
+    for name, group in groupby(ranking, key=itemgetter("environment")):
+        entries, where = list(group), f" in {name}" if several else ""
+        keys = list(entries[0]["hyperparameters"])
+        if several:
+            console.print(f"\n{name}", style="bold")
+            keys = [key for key in keys if len({canonical(entry["hyperparameters"][key]) for entry in entries}) > 1]
+        console.print(ranking_table(results["objective"], entries, keys))
+        if len(entries) > MAX_ROWS:
+            console.print(f"and {len(entries) - MAX_ROWS} more in {directory.table}")
+        print_improvement(console, entries)
+        best = directory.trial(entries[0]["trial"])
+        commands |= enjoy_best(best, f" of the best Trial{where}")
+        if len(entries) > 1:
+            pair = f"{quote_path(best.path)} {quote_path(directory.trial(entries[1]['trial']).path)}"
+            commands[f"python -m lab compare {pair}"] = f"the two best{where}, side by side"
+    if several:
+        console.print("\nTrials are ranked within each environment, as returns of different ones cannot be compared.")
+    for line in list_unranked(results["unranked"]):
+        console.print(line)
+    print_failures(console, path, results["not_completed"])
+    commands[directory.report.resolve().as_uri()] = "the whole Experiment in a browser: curves, table, specs, failures"
+    commands[f"tensorboard --logdir {quote_path(path)}"] = "every Session, and its hyperparameters"
+    return commands
+
+
+def print_improvement(console: Terminal, ranking: list[dict[str, Any]]) -> None:
+    """Print the probability that the best Trial of a ranking does better than the next, if it has an interval."""
+    improvement = ranking[0]["improvement"]
     if improvement and improvement["low"] is not None:
         better, other = (f"trial-{entry['trial']:03}" for entry in ranking[:2])
         seeds = ranking[0]["seeds"]
         few = f" ({plural(seeds, 'seed')} each: too few to be sure of anything)" if seeds < MIN_SEEDS else ""
         probability = f"{improvement['value']:.2f} {format_interval(improvement)}"
         console.print(f"\nProbability that a seed of {better} does better than one of {other}: {probability}{few}")
-    for line in list_unranked(results["unranked"]):
-        console.print(line)
-    print_failures(console, path, results["not_completed"])
-    commands: dict[str, str] = {}
-    if ranking:
-        best = directory.trial(ranking[0]["trial"])
-        commands |= enjoy_best(best, " of the best Trial")
-        if len(ranking) > 1:
-            pair = f"{quote_path(best.path)} {quote_path(directory.trial(ranking[1]['trial']).path)}"
-            commands[f"python -m lab compare {pair}"] = "the two best, side by side"
-    commands[directory.report.resolve().as_uri()] = "the whole Experiment in a browser: curves, table, specs, failures"
-    commands[f"tensorboard --logdir {quote_path(path)}"] = "every Session, and its hyperparameters"
-    return commands
 
 
 def enjoy_best(trial: TrialDir, of: str = "") -> dict[str, str]:
@@ -108,9 +125,8 @@ def explain_no_ranking(results: dict[str, Any]) -> str:
     return "No Trial can be ranked: in none did all Sessions complete."
 
 
-def ranking_table(objective: dict[str, Any], ranking: list[dict[str, Any]]) -> Table:
-    """Return the best Trials as a table."""
-    keys = list(ranking[0]["hyperparameters"])
+def ranking_table(objective: dict[str, Any], ranking: list[dict[str, Any]], keys: list[str]) -> Table:
+    """Return the best Trials as a table, with some of their hyperparameters."""
     metrics = [head for name in objective["metrics"] for head in (f"{objective['aggregate']} {name}", "95 % interval")]
     table = _table("Trial", *metrics, *keys, before=["rank"])
     for entry in ranking[:MAX_ROWS]:

@@ -82,7 +82,7 @@ def execute(plan: SweepPlan, spec: Spec) -> None:
         detach(plan)
         return
     launcher.warm_up()
-    tree = Tree(spec.name, plan.total, len(plan.seeds), spec.frames, plan.objective)
+    tree = Tree(spec.name, plan.total, len(plan.seeds), spec.frames, plan.objective, plan.environments == 1)
     experiment = Experiment(plan, study, launcher, tree, Watchdog(settings.hung_after))
     try:
         experiment.open()

@@ -32,8 +32,11 @@ REDRAW_SECONDS = 0.5  # between two drawings of the live tree
 class Tree:
     """Shows the progress of a sweep: as a live tree on a terminal, as plain lines anywhere else."""
 
-    def __init__(self, name: str, total: int, seeds: int, frames: int, objective: Objective) -> None:
-        """Describe a sweep of `total` Trials with `seeds` Sessions each, ranked by an objective."""
+    def __init__(
+        self, name: str, total: int, seeds: int, frames: int, objective: Objective, comparable: bool = True
+    ) -> None:
+        """Describe a sweep of `total` Trials with `seeds` Sessions each, ranked by an objective if `comparable`."""
+        self.comparable = comparable
         self.name, self.total, self.seeds, self.frames, self.objective = name, total, seeds, frames, objective
         self.console = Terminal(soft_wrap=True)
         self.trials: dict[int, TrialProgress] = {}
@@ -139,7 +142,7 @@ class Tree:
 
     def _update_best(self, trial: TrialProgress, outcome: Outcome) -> bool:
         """Return whether a Trial is the best so far by the first metric."""
-        if outcome.state != "completed" or outcome.values is None:
+        if outcome.state != "completed" or outcome.values is None or not self.comparable:
             return False
         sign = self.objective.signs[0]
         is_best = self.best is None or sign * outcome.values[0] > sign * self.best[1][0]

@@ -18,13 +18,12 @@ from hypothesis.extra.numpy import arrays
 
 from lab.analysis.experiment import (
     Experiment,
-    distribution,
     experiment_results,
-    ped_anova,
     rank_rows,
     read_experiment,
     trials_table,
 )
+from lab.analysis.importance import distribution, ped_anova
 from lab.analysis.objective import Objective
 from lab.analysis.statistics import interval
 from lab.analysis.trial import Trial
@@ -70,6 +69,31 @@ def test_less_may_be_better() -> None:
     # Of the pairs (1, 2), (1, 4), (3, 2), (3, 4) three are lower on the left.
     assert made.ranking[0].improvement
     assert made.ranking[0].improvement["value"] == 0.75
+
+
+def test_trials_are_ranked_within_their_environment() -> None:
+    def of_env(number: int, env: str, lr: float, *values: float) -> Trial:
+        sessions = [session(seed, spec={"env": {"id": env}}, **{"return": value}) for seed, value in enumerate(values)]
+        return trial(*sessions, number=number, **{"env.id": env, "algo.lr": lr})
+
+    trials = [of_env(n, "A", n, n + 100, n + 101) for n in range(9)] + [
+        of_env(9, "B", 0, -3, -4),
+        of_env(10, "B", 1, -1, -2),
+    ]
+    unread = trial(session(0, "pending"), number=11, **{"env.id": "B", "algo.lr": 2})
+    made = experiment(*trials, unread)
+    places = [(each.rank, each.trial.number) for each in made.ranking]
+    assert places == [*((1 + n, 8 - n) for n in range(9)), (1, 10), (2, 9)]
+    assert made.best is None
+    assert [each.trial.number for each in made.front] == [8, 10]
+    assert made.ranking[8].improvement is None, "the last of A is not compared with the first of B"
+    assert made.ranking[9].improvement == {"value": 1.0, "low": 1.0, "high": 1.0}
+    results = experiment_results(made)
+    assert results["environments"] == ["A", "B"]
+    assert results["importance"] == {"A": {"algo.lr": 1.0}, "B": {}}
+    assert [entry["environment"] for entry in results["ranking"]] == ["A"] * 9 + ["B"] * 2
+    assert trials_table(made)["environment"].tolist() == ["A"] * 9 + ["B"] * 2 + ["unknown"]
+    assert "In B: 2 of 2 Trials ranked, over algo.lr; the best by mean return: -1.5" in made.describe()
 
 
 def test_ties_share_a_rank_and_keep_the_order_of_numbers() -> None:
@@ -308,7 +332,7 @@ def test_the_table_has_a_row_for_each_trial(tmp_path: Path) -> None:
     assert table["return_mean"][1] == made.trials[1].values("return").mean()
     assert table["rank"][1] is not None
     text = table.to_csv(index=False).splitlines()
-    assert text[0].startswith("trial,state,completed,planned,rank,objective_return,objective_return_low")
+    assert text[0].startswith("trial,environment,state,completed,planned,rank,objective_return,objective_return_low")
     assert ",1," in text[1 + made.ranking[0].trial.number], "ranks are whole numbers"
 
 

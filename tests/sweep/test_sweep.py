@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from lab.command.compare import main as compare
 from lab.common.text import canonical, quote
+from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, find_sessions
 from lab.run.files import read_json, read_yaml, write_json
 from lab.sweep.overrides import parse_value
@@ -101,6 +104,25 @@ def test_a_grid_is_ranked_and_keeps_its_numbers_when_it_grows(tmp_path: Path) ->
     assert all(trial.plot.exists() for trial in SweepDir(tmp_path).trials()), "Trials are drawn as they end"
 
 
+def test_a_grid_over_environments_is_ranked_within_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ("algo=a2c", "env=cartpole,mountaincar", "frames=300", "objective.metric=eval_return", *FEW)
+    done = sweep(tmp_path, "algo.gamma=0.9,0.99", small=small)
+    results = read_json(tmp_path / "experiment.json")
+    assert [entry["environment"] for entry in results["ranking"]] == ["CartPole-v1"] * 2 + ["MountainCar-v0"] * 2
+    assert [entry["rank"] for entry in results["ranking"]][::2] == [1, 1]
+    assert results["best"] is None
+    assert "Trials are ranked within each environment" in done.stdout
+    compares = re.findall(r"python -m lab compare (\S+) (\S+)  +# the two best in (\S+),", done.stdout)
+    assert [name for *_, name in compares] == ["CartPole-v1", "MountainCar-v0"]
+    for *pair, _ in compares:
+        compare([*pair, f"out={tmp_path}"])
+        assert "different environments" not in capsys.readouterr().out
+    with pytest.raises(LabError, match="has no best Trial of all, as it has several environments"):
+        compare([str(tmp_path), compares[0][0], f"out={tmp_path}"])
+    page = (tmp_path / "report.html").read_text()
+    assert '"views":["eval_return in CartPole-v1","eval_return in MountainCar-v0"]' in page
+
+
 def test_a_plan_runs_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     done = sweep(folder, "algo.lr=1e-2,1e-3", "seed=0,1", "plan=true")
@@ -129,6 +151,9 @@ def test_a_plan_runs_nothing(tmp_path: Path) -> None:
         ("algo.lr=1e-3,1e-2 algo.lr=1e-4,1e-5", "algo.lr=1e-3,1e-2 and algo.lr=1e-4,1e-5 both set algo.lr"),
         ("eval.every=0 objective.metric=[return,eval_best]", "eval_best is not possible with eval.every=0"),
         ("search=a2c objective.metric=strength env.reference.id=null", "strength is not possible with env.id="),
+        ("search=command_line +env.kwargs.sutton_barto_reward=choice(true,false)",
+         "A search cannot choose between different kinds of CartPole-v1, as their returns mean different things."),
+        ("+env.kwargs.sutton_barto_reward=true,false hydra/sweeper/pruner=median", "A pruner cannot compare Trials in"),
     ],
 )  # fmt: skip
 def test_law_6_mistakes_stop_before_anything_is_started(tmp_path: Path, overrides: str, sentence: str) -> None:
