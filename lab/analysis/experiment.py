@@ -91,6 +91,11 @@ class Experiment:
         known = [trial for trial in self.trials if trial.hyperparameters or trial.spec]
         return [key for key in keys if len({canonical(trial.value(key)) for trial in known}) > 1]
 
+    def space(self, key: str) -> str | None:
+        """Return the search space of a hyperparameter as the sweep was given it; None outside of a search."""
+        texts = {name.lstrip("+"): text for name, text in (self.sweep.get("space") or {}).items()}
+        return texts.get(key)
+
     def point(self, trial: Trial) -> dict[str, Any]:
         """Return the hyperparameters of a Trial that differ between Trials, by key."""
         return {key: trial.value(key) for key in self.hyperparameters}

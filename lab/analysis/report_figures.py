@@ -181,7 +181,8 @@ class _Figures:
             title = f"Importance for {metrics[0]}{f',<br>{caveat}' if caveat else ''}"
             bars.update_layout(title=title, xaxis={"tickformat": ".0%"}, margin={"t": 50 if caveat else 34})
             panels.append(_plain(bars))
-        scales = {key: Scale.of([trial.value(key) for trial in _ordered(experiment)]) for key in keys}
+        trials = _ordered(experiment)
+        scales = {key: Scale.of([trial.value(key) for trial in trials], experiment.space(key)) for key in keys}
         return panels + [self._panel(experiment, index, key, scale) for key, scale in scales.items()]
 
     def _panel(self, experiment: Experiment, index: int, key: str, scale: Scale) -> Json:

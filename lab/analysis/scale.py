@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from lab.analysis.text import format_hyperparameter, shorten
 
 LOG_DECADES = 1.5  # positive values that span more are shown and modeled on a log scale
-MAX_GRID = 6  # distinct numbers that are drawn as categories if they repeat, as in a grid
+MAX_GRID = 6  # distinct numbers that are drawn as categories, as those of a grid
 MAX_LABELS = 12  # categories named along an axis
 FULL = 8  # Trials that take the whole width of a category
 
@@ -34,16 +35,25 @@ class Scale:
     Attributes:
         positions: of each Trial [n]: the number, or the index of the category.
         labels: of the categories in order; empty for numbers.
+        is_log: whether numbers are on a logarithmic scale; None if their range decides.
     """
 
     positions: np.ndarray
     labels: Sequence[str] = ()
+    is_log: bool | None = None
 
     @classmethod
-    def of(cls, values: Sequence[Any]) -> Scale:
-        """Return the scale of a hyperparameter: numbers, unless some values are not, or few of them repeat."""
-        if all(map(is_number, values)) and len(set(values)) > min(MAX_GRID, len(values) - 1):
-            return cls(np.array(values, float))
+    def of(cls, values: Sequence[Any], space: str | None = None) -> Scale:
+        """Return the scale of a hyperparameter: numbers of an interval or many numbers, otherwise categories.
+
+        Args:
+            values: of the Trials [n].
+            space: the text of its search space, as `tag(log, interval(1e-5, 1e-2))`, if there is one.
+        """
+        continuous = bool(space and re.search(r"\b(interval|range)\(", space))
+        if all(map(is_number, values)) and (continuous or len(set(values)) > MAX_GRID):
+            is_log = bool(re.search(r"\blog\b", space)) and min(values) > 0 if space and continuous else None
+            return cls(np.array(values, float), is_log=is_log)
         order = {format_hyperparameter(value): value if is_number(value) else np.inf for value in values}
         labels = sorted(order, key=lambda label: (order[label], label))
         return cls(np.array([labels.index(format_hyperparameter(value)) for value in values], float), labels)
@@ -51,6 +61,8 @@ class Scale:
     @property
     def log(self) -> bool:
         """Whether the scale is logarithmic."""
+        if self.is_log is not None:
+            return self.is_log
         return not self.labels and needs_log_scale(self.positions.min(), self.positions.max())
 
     @property

@@ -11,12 +11,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from lab.analysis import plotting
-from lab.analysis.experiment import read_experiment
-from lab.analysis.plot_experiment import plot_experiment
+from lab.analysis.experiment import MIN_TRIALS, read_experiment
+from lab.analysis.plot_experiment import MAX_RANKED, experiment_figure, plot_experiment
+from lab.analysis.plot_hyperparameters import HIGHLIGHTED
 from lab.analysis.plot_session import plot_session, session_figure
 from lab.analysis.plot_trial import plot_trial, trial_figure
 from lab.analysis.plotting import band, png
@@ -26,7 +29,7 @@ from lab.analysis.statistics import STATISTICS, interval
 from lab.analysis.text import format_hyperparameter, short_names, shorten
 from lab.analysis.trial import read_trial
 from lab.run.directory import RunDir, SweepDir
-from lab.run.files import write_json
+from lab.run.files import read_json, write_json
 from tests import synthetic
 from tests.helpers import specs
 
@@ -279,11 +282,15 @@ def test_names_and_texts_are_short() -> None:
 
 
 def test_scales_by_hand() -> None:
-    wide = Scale.of([1e-4, 1e-2, 1e-3])
+    wide = Scale.of([1e-4, 1e-2, 1e-3], "tag(log, interval(1e-5, 1))")
     assert wide.log
     assert wide.to_unit(wide.positions).tolist() == pytest.approx([0, 1, 0.5])
     assert {round(at, 9): label for at, label in wide.ticks().items()} == {0: "1e-4", 0.5: "0.001", 1: "0.01"}
-    narrow = Scale.of([1.0, 2.0, 4.0])
+    assert not Scale.of([1e-4, 1e-2, 1e-3], "interval(1e-5, 1)").log
+    assert Scale.of([1.0, 2.0, 4.0], "tag(log, int(interval(1, 8)))").log
+    assert not Scale.of([0.0, 2.0, 4.0], "tag(log, interval(0, 8))").log, "0 has no logarithm"
+    assert Scale.of([1e-4, 1e-3], "choice(1e-4, 1e-3)").labels == ["1e-4", "0.001"]
+    narrow = Scale.of([1.0, 2.0, 4.0], "interval(1, 5)")
     assert not narrow.log
     assert narrow.to_unit(narrow.positions).tolist() == pytest.approx([0, 1 / 3, 1])
     grid = Scale.of([0.99, 0.9, 0.99, 0.9])
@@ -377,6 +384,74 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", EXPERIMENTS)
 def test_experiments_of_every_kind_are_drawn(tmp_path: Path, case: str) -> None:
     assert is_png(plot_experiment(read_experiment(sweep(tmp_path, **EXPERIMENTS[case]))))
+
+
+def test_two_trials_show_all_that_can_be_shown(tmp_path: Path) -> None:
+    experiment = read_experiment(sweep(tmp_path, [{"algo": "a2c"}, {"algo": "ppo"}]))
+    figure = experiment_figure(experiment)
+    assert titles(figure)[0] == "Return: mean over seeds, 95 % interval"
+    assert "Parallel coordinates of the ranked trials" in titles(figure)
+    ranking = figure.axes[1]
+    assert [label.get_text() for label in ranking.get_yticklabels()] == [
+        "1. algo=ppo (trial 1)",
+        "2. algo=a2c (trial 0)",
+    ]
+    texts = [text.get_text().replace("\n", " ") for ax in figure.axes for text in ax.texts]
+    assert f"Importance needs {MIN_TRIALS} ranked trials; 2 are ranked." in texts
+    first, second = plotting.rank_color(0), plotting.rank_color(1)
+    assert len(lines_of(figure.axes[0], first)) == len(lines_of(figure.axes[0], second)) == 1
+    assert [line.get_color() for line in ranking.lines] == [first, second]
+
+
+def test_importance_says_that_it_is_rough_below_20_trials(tmp_path: Path) -> None:
+    for trials, rough in ((12, True), (20, False)):
+        experiment = read_experiment(synthetic.experiment(tmp_path / str(trials), trials, 1, 5))
+        (title,) = [title for title in titles(experiment_figure(experiment)) if title.startswith("Importance")]
+        assert title == ("Importance\nrough: 12 trials, fewer than 20" if rough else "Importance")
+
+
+def test_axes_are_logarithmic_where_the_search_space_says_so(tmp_path: Path) -> None:
+    points = [{"algo.lr": 0.01 + i / 1_000, "algo.gamma": 1 - 10.0 ** (-1 - i / 2)} for i in range(9)]
+    directory = sweep(tmp_path, points, seeds=1)
+    space = {"algo.lr": "tag(log, interval(1e-3, 1e-1))", "+algo.gamma": "interval(0.9, 1)"}
+    write_json(directory.sweep, {**read_json(directory.sweep), "space": space})
+    scales = {ax.get_xlabel(): ax.get_xscale() for ax in experiment_figure(read_experiment(directory)).axes}
+    assert scales["algo.lr"] == "log"
+    assert scales["algo.gamma"] == "linear"
+
+
+def test_a_ranking_says_how_many_trials_it_leaves_out(tmp_path: Path) -> None:
+    directory = sweep(tmp_path, [{"algo.lr": 1 / (i + 1)} for i in range(MAX_RANKED + 2)], seeds=1)
+    figure = experiment_figure(read_experiment(directory))
+    ranking = figure.axes[1]
+    assert ranking.get_title(loc="right").startswith(f"Ranking: best {MAX_RANKED} of {MAX_RANKED + 2} trials")
+    assert len(ranking.get_yticklabels()) == MAX_RANKED
+    (others,) = [each for each in figure.axes[0].collections if isinstance(each, LineCollection)]
+    assert len(others.get_segments()) + HIGHLIGHTED == MAX_RANKED + 2, "every Trial has a curve"
+
+
+def test_each_environment_has_a_part_of_its_own(tmp_path: Path) -> None:
+    points = [{"env": name, "algo.lr": lr} for name in ("cartpole", "acrobot") for lr in (0.1, 0.01)]
+    directory = sweep(tmp_path, points)
+    for number in (2, 3):
+        for seed in (0, 1):
+            session = directory.trial(number).session(seed)
+            spec = {**specs("algo=a2c", "env=acrobot")[0].to_dict(), "seed": seed}
+            session.spec.write_text(yaml.safe_dump(spec))
+            overwrite(session, "return", -100.0 + number)
+    figure = experiment_figure(read_experiment(directory))
+    assert [part.get_suptitle() for part in figure.subfigs] == ["CartPole-v1", "Acrobot-v1"]
+    for part, (low, high) in zip(figure.subfigs, ((0, 500), (-550, -80)), strict=True):
+        assert low < part.axes[0].get_ylim()[0] < part.axes[0].get_ylim()[1] < high
+        labels = [label.get_text() for label in part.axes[1].get_yticklabels()]
+        assert [label[:5] for label in labels] == ["1. lr", "2. lr"], "each ranking begins with 1; env is in the title"
+        assert [line.get_color() for line in part.axes[1].lines] == [plotting.rank_color(0), plotting.rank_color(1)]
+    assert "Trials are ranked within each environment" in figure.texts[-1].get_text()
+
+
+def test_no_panel_is_empty_where_no_trial_is_ranked(tmp_path: Path) -> None:
+    experiment = read_experiment(sweep(tmp_path, **EXPERIMENTS["none ranked"]))
+    assert len(experiment_figure(experiment).axes) == 2
 
 
 def test_equal_objectives_are_drawn(tmp_path: Path) -> None:

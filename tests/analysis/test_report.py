@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
-from lab.analysis import plot_experiment, report
+from lab.analysis import plot_hyperparameters, report
 from lab.analysis.experiment import read_experiment
 from lab.analysis.plotting import rank_color
 from lab.analysis.report import write_report
@@ -124,7 +124,7 @@ def test_names_of_hyperparameters_are_shortened_to_what_is_unique(wide: Path) ->
 def test_a_trial_has_one_color_in_page_and_picture(folder: Path) -> None:
     ranking = read_experiment(SweepDir(folder)).ranking
     colors = read_figures(folder)["colors"]
-    assert colors[str(ranking[0].trial.number)] == plot_experiment.BEST
+    assert colors[str(ranking[0].trial.number)] == plot_hyperparameters.color_of(0)
     assert [colors[str(ranked.trial.number)] for ranked in ranking] == [
         rank_color(place) for place in range(len(ranking))
     ]
