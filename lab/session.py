@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from lab.common.signals import stop_signals, was_asked_to_stop
-from lab.env.vector import Spaces
+from lab.common.terminal import announced
+from lab.env.vector import Spaces, try_out
 from lab.errors import LabError, visible
 from lab.run.checkpoint import group_by_frame, load_generations
 from lab.run.code.packages import changed_since
@@ -26,6 +27,10 @@ from lab.spec import Spec, require_same_spec
 from lab.train.lockstep import group_in_lockstep
 from lab.train.record import Record
 from lab.train.stack import Stack
+
+TRYING_OUT = (
+    "Trying out {}: how a checkpoint restores it (env.restore) and what random numbers it uses (env.isolate_rng)"
+)
 
 
 def train(
@@ -64,6 +69,9 @@ def train(
                 directory.write_status("running", status["frame"] if status else 0, spec.frames)
             checkpoints = [load_generations(directory) for directory in directories]
             stacks = []
+            with announced(TRYING_OUT.format(specs[0].env.id), show):
+                for spec in specs:
+                    try_out(spec.env)
             for members, shared in group_in_lockstep(specs, spaces):
                 for positions, states in group_by_frame([checkpoints[i][0] for i in members]):
                     group = [members[i] for i in positions]

@@ -243,6 +243,14 @@ class Slow(Base):
         return float(action == (self.observation[0] > 0))
 
 
+class Sleepy(Base):
+    """Sleeps for a millisecond at each step."""
+
+    def reward(self, action: Any) -> float:
+        time.sleep(0.001)
+        return 0.0
+
+
 class SlowAtFirst(Slow):
     """Sleeps longer, until its task is requeued; then it does not sleep."""
 
@@ -347,6 +355,6 @@ gym.register("Endless-v0", entry_point=Endless)
 for kind in (
     Target, Shown, Highest, Single, Pair, Buttons, Corridor, Raises, RaisesInReset, Brittle, NotANumber, Killed, Fated,
     Remembering, Picture, Recall, Text, Level, Empty,
-    Unrepeatable, Unpicklable, Forgetful, HalfForgetful, Slow, SlowAtFirst, Hungry,
+    Unrepeatable, Unpicklable, Forgetful, HalfForgetful, Slow, SlowAtFirst, Sleepy, Hungry,
 ):  # fmt: skip
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Timer
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from lab.errors import visible
+
+ANNOUNCED_AFTER = 1.0  # seconds
+
+
+@contextmanager
+def announced(text: str, show: bool = True) -> Iterator[None]:
+    """Print what is being done if it takes longer than a second."""
+    timer = Timer(ANNOUNCED_AFTER, Terminal(quiet=not show, soft_wrap=True).print, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Terminal(Console):

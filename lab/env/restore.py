@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from itertools import islice
 from typing import Any
 
 import gymnasium as gym
@@ -15,9 +14,11 @@ from gymnasium.vector import VectorEnv
 from lab.env.guard import close, guard
 from lab.env.rng_isolation import Isolated
 
-HISTORY_STEPS = 120  # steps before a trial, so that environments that remember earlier episodes are detected
-TRIAL_STEPS = 20  # steps of each part of a trial
-TRIAL_SEEDS = 3  # trials, because an environment may raise for its own reasons, or pass one by chance
+EARLIER_EPISODES = 3  # before a trial, so that environments that remember earlier episodes are detected
+EARLIER_STEPS = 5  # steps of each of them; resets show more than steps
+TRIAL_STEPS = 10  # steps before and after the state is saved
+LATER_STEPS = 5  # steps of the episode after that
+TRIAL_SEEDS = 2  # trials, because an environment may raise for its own reasons, or pass one by chance
 
 
 class Restorable(gym.Wrapper[Any, Any, Any, Any]):
@@ -100,62 +101,78 @@ def detect_single_method(make: Callable[[], gym.Env[Any, Any]], name: str = "the
         results = []
         for seed in range(TRIAL_SEEDS):
             try:
-                original, twin = Restorable(make(), method, name), Restorable(make(), method, name)
-                try:
-                    with guard(name):
-                        results.append(_is_restored(original, twin, seed))
-                finally:
-                    close(name, original.close, twin.close)
+                results.append(_is_restored(make, method, name, seed))
             except Exception:  # noqa: S112 - an environment that raises, for any reason, decides nothing
                 continue
+            if not results[-1]:
+                break
         if results and all(results):
             return method
     return "reset"
 
 
+def _is_restored(make: Callable[[], gym.Env[Any, Any]], method: str, name: str, seed: int) -> bool:
+    original, twin = Restorable(make(), method, name), Restorable(make(), method, name)
+
+    def restore() -> Restorable:
+        twin.snapshot = original.snapshot
+        return twin
+
+    try:
+        with guard(name):
+            return _continues(original, restore, seed)
+    finally:
+        close(name, original.close, twin.close)
+
+
 def detect_vector_method(make: Callable[[], VectorEnv[Any, Any, Any]], name: str = "the environment") -> str:
     """Return the same for a vector environment implemented as one object: `pickle` or `reset`."""
+    envs: list[VectorEnv[Any, Any, Any]] = []
+
+    def restore() -> VectorEnv[Any, Any, Any]:
+        envs.append(pickle.loads(pickle.dumps(envs[0])))  # noqa: S301 - pickled here
+        return envs[-1]
+
     try:
-        original = make()
+        envs.append(make())
         with guard(name):
-            original.reset(seed=0)
-            original.action_space.seed(0)
-            actions = [original.action_space.sample() for _ in range(2 * TRIAL_STEPS)]
-            for action in actions[:TRIAL_STEPS]:
-                original.step(action)
-            twin = pickle.loads(pickle.dumps(original))  # noqa: S301 - pickled here
-            same = all(
-                data_equivalence(original.step(action)[:4], twin.step(action)[:4], exact=True)
-                for action in actions[TRIAL_STEPS:]
-            )
-        close(name, original.close, twin.close)
+            return "pickle" if _continues(envs[0], restore, 0) else "reset"
     except Exception:
         return "reset"
-    return "pickle" if same else "reset"
+    finally:
+        close(name, *(env.close for env in envs))
 
 
-def _is_restored(original: Restorable, twin: Restorable, seed: int) -> bool:
-    """Whether a twin continues like the original, in the same episode and in later ones."""
+def _continues(original: Any, restore: Callable[[], Any], seed: int) -> bool:
+    """Whether what `restore` returns continues like the original, in the same episode and in the next one."""
+
+    def actions(count: int) -> list[Any]:
+        return [original.action_space.sample() for _ in range(count)]
+
     original.action_space.seed(0)
-    actions = iter([original.action_space.sample() for _ in range(HISTORY_STEPS + 3 * TRIAL_STEPS)])
     original.reset(seed=seed)
-    _run(original, list(islice(actions, HISTORY_STEPS)))
-    original.reset()
-    _run(original, list(islice(actions, TRIAL_STEPS)))
-    twin.snapshot = original.snapshot
-    while part := list(islice(actions, TRIAL_STEPS)):
-        if not data_equivalence(_run(original, part), _run(twin, part), exact=True):
-            return False
-        if not data_equivalence(original.reset()[0], twin.reset()[0], exact=True):
-            return False
-    return True
+    for _ in range(EARLIER_EPISODES):
+        _run(original, actions(EARLIER_STEPS))
+        original.reset()
+    _run(original, actions(TRIAL_STEPS))
+    for _ in range(TRIAL_STEPS):  # to the midst of an episode, because there is less to restore after a reset
+        if len(_run(original, actions(1))) == 1:
+            break
+    twin = restore()
+    part = actions(TRIAL_STEPS)
+    if not data_equivalence(_run(original, part), _run(twin, part), exact=True):
+        return False
+    if not data_equivalence(original.reset()[0], twin.reset()[0], exact=True):
+        return False
+    part = actions(LATER_STEPS)
+    return data_equivalence(_run(original, part), _run(twin, part), exact=True)
 
 
-def _run(env: Restorable, actions: list[Any]) -> list[Any]:
+def _run(env: Any, actions: list[Any]) -> list[Any]:
     results = []
     for action in actions:
         step = env.step(action)[:4]
         results.append(step)
-        if step[2] or step[3]:
+        if step[2] is True or step[3] is True:  # a vector environment resets itself
             results.append(env.reset()[0])
     return results

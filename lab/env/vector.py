@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable
+from functools import cached_property, wraps
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -22,6 +23,8 @@ from lab.env.spaces import Spaces as Spaces
 from lab.env.spec import EnvSpec
 from lab.env.vector_envs import AsyncVector, SyncVector
 from lab.errors import LabError
+
+T = TypeVar("T")
 
 MAX_SEED = 2**31  # exclusive bound on the seeds of environments
 
@@ -189,6 +192,28 @@ def _try_step(name: str, env: Any) -> None:
         raise LabError(f"{name} raised {type(error).__name__} in {method}: {to_sentence(error)}") from error
 
 
+def try_out(spec: EnvSpec) -> None:
+    """Find out, once in this process, what `auto` means for an environment."""
+    detect_restore_method(spec)
+    isolated_rngs(spec)
+    rng_warnings(spec)
+
+
+def once(function: Callable[[EnvSpec], T]) -> Callable[[EnvSpec], T]:
+    """Call a function once for each spec, because a process makes the same environments many times."""
+    results: dict[str, T] = {}
+
+    @wraps(function)
+    def call(spec: EnvSpec) -> T:
+        key = repr(spec)
+        if key not in results:
+            results[key] = function(spec)
+        return results[key]
+
+    return call
+
+
+@once
 def detect_restore_method(spec: EnvSpec) -> str:
     """Return how a checkpoint restores the environments of a Session: `pickle`, `replay` or `reset`."""
     if spec.restore != "auto":
@@ -204,19 +229,14 @@ def detect_restore_method(spec: EnvSpec) -> str:
     return detect_single_method(lambda: isolate(make_single(spec), names), f"env.id={spec.id}")
 
 
-_dry_runs: dict[str, DryRun] = {}  # by spec: a process makes the same environments many times
-
-
+@once
 def cached_dry_run(spec: EnvSpec) -> DryRun:
     """Return what a short run of the environments shows about their random numbers."""
-    key = repr(spec)
-    if key not in _dry_runs:
-        native = is_native(spec)
-        _dry_runs[key] = dry_run(
-            lambda: vectorize(spec, 2, seeds=[None, None]) if native else make_single(spec, seed=None),
-            f"env.id={spec.id}",
-        )
-    return _dry_runs[key]
+    native = is_native(spec)
+    return dry_run(
+        lambda: vectorize(spec, 2, seeds=[None, None]) if native else make_single(spec, seed=None),
+        f"env.id={spec.id}",
+    )
 
 
 def rng_warnings(spec: EnvSpec) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,9 +14,12 @@ import pytest
 from lab.env.make import make_single
 from lab.env.restore import Restorable, detect_single_method, detect_vector_method
 from lab.env.spec import EnvSpec
-from lab.env.vector import Environments, detect_restore_method
+from lab.env.validation import Validated
+from lab.env.vector import Environments, detect_restore_method, probe
 from lab.errors import LabError
-from tests.helpers import specs
+from lab.run.directory import RunDir
+from lab.session import train as train_stack
+from tests.helpers import QUIET, specs
 
 PENDULUM = ("env=pendulum", "env.max_episode_steps=20")
 CARTPOLE = ("env=cartpole", "env.vectorization_mode=sync")
@@ -154,6 +159,36 @@ def test_the_restore_method_of_each_kind_of_environment() -> None:
     assert method_of_class("HalfForgetful") == "replay"
     assert method_of_class("Unrepeatable") == "reset"
     assert method_of_class("RaisesInReset") == "pickle"
+
+
+@pytest.mark.parametrize(("overrides", "steps", "resets"), [(CARTPOLE, 125, 16), (LANDER, 250, 26), (WALKER, 200, 20)])
+def test_a_method_is_found_in_few_steps(
+    monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], steps: int, resets: int
+) -> None:
+    calls: Counter[str] = Counter()
+    for name in ("step", "reset"):
+        original = getattr(Validated, name)
+
+        def counted(self: Any, *arguments: Any, name: str = name, original: Any = original, **options: Any) -> Any:
+            calls[name] += 1
+            return original(self, *arguments, **options)
+
+        monkeypatch.setattr(Validated, name, counted)
+    detect_restore_method.__wrapped__(env_spec(*overrides))  # type: ignore[attr-defined]
+    assert 0 < calls["step"] <= steps and 0 < calls["reset"] <= resets, calls
+
+
+def test_what_is_tried_of_a_slow_environment_is_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.common.terminal.ANNOUNCED_AFTER", 0.1)
+    for name, slow in {"Sleepy": True, "Level": False}.items():
+        made = specs(
+            *QUIET, "env=gymnasium", f"env.id=tests.envs:{name}-v0", "frames=8", "eval.every=0", "algo.horizon=1"
+        )
+        train_stack(made, [RunDir(tmp_path / name)], probe(made[0].env))
+        text = f"Trying out tests.envs:{name}-v0: how a checkpoint restores it (env.restore)"
+        assert capsys.readouterr().out.startswith(text) == slow
 
 
 def test_an_environment_that_cannot_be_made_has_no_restore_method() -> None:
