@@ -25,6 +25,7 @@ def experiment(
     rows: int = 50,
     states: dict[tuple[int, int], str] | None = None,
     seed: int = 0,
+    frames: int | None = None,
 ) -> SweepDir:
     """Make up an Experiment over algo.lr (log scale), algo.gamma and algo.advantage.
 
@@ -35,10 +36,11 @@ def experiment(
         rows: log intervals of a whole Session.
         states: by Trial and seed, how Sessions stand that did not complete.
         seed: origin of what is random in it.
+        frames: of each Session; None for the default.
     """
     rng = np.random.default_rng(seed)
     sweep = SweepDir(folder)
-    base = specs("algo=a2c", "env=cartpole")[0].to_dict()
+    base = specs("algo=a2c", "env=cartpole", *([f"frames={frames}"] if frames else []))[0].to_dict()
     swept = ["algo.lr", "algo.gamma", "algo.advantage"]
     write_sealed_json(
         sweep.sweep,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from lab.analysis.experiment import Experiment, read_experiment
-from lab.analysis.plotting import band, heading, legend, line_style, literal, note, over_frames, png, style
-from lab.analysis.session import WINDOW, read_session, read_spec
+from lab.analysis.plotting import band, heading, legend, line_style, literal, note, over_frames, save, style
+from lab.analysis.session import WINDOW, Session, read_session, read_spec, session_results
 from lab.analysis.statistics import MIN_SEEDS, MIN_VALUES, Estimate, difference, probability_of_improvement
-from lab.analysis.text import format_hyperparameter
+from lab.analysis.text import format_hyperparameter, short_names, shorten
 from lab.analysis.trial import Trial, describe_unfinished, read_trial
 from lab.common.text import canonical, plural
 from lab.errors import LabError, require_one_of
@@ -21,6 +22,8 @@ from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
 from lab.run.schemas import LESS_IS_BETTER
 
 MAX_REASONS = 3  # in an error
+MAX_KEYS = 4  # hyperparameters in a label of the picture
+MAX_LABEL = 90  # characters
 CURVES = {"eval_return": "eval_return", "eval_best": "eval_return", "length": "length"}  # of other metrics: return
 LABELS = {
     "return": f"mean return of the last {WINDOW} episodes",
@@ -37,12 +40,31 @@ class Entry:
     trial: Trial
     note: str = ""  # a sentence on which Trial stands for an Experiment
     name: str = field(default="", init=False)  # the shortest that distinguishes it from the other sides
+    label: str = field(default="", init=False)  # in the picture: the name, and what differs in the spec
+    until: int | None = field(default=None, init=False)  # frame after which it is compared; None for the end
 
     @property
     def n(self) -> str:
         """Number of completed Sessions, as `4` or `3 of 4`."""
         planned, completed = len(self.trial.sessions), len(self.trial.completed)
         return str(planned) if completed == planned else f"{completed} of {planned}"
+
+    @cached_property
+    def trial_until(self) -> Trial:
+        """The completed Sessions as they were after frame `until`."""
+        if self.until is None:
+            return self.trial
+        return replace(self.trial, sessions=[_until(session, self.until) for session in self.trial.completed])
+
+    def values(self, metric: str) -> np.ndarray:
+        """Return a metric of each completed Session that has it [n], as it was after frame `until`."""
+        return self.trial_until.values(metric)
+
+
+def _until(session: Session, frame: int) -> Session:
+    assert session.tables is not None
+    tables = session.tables.until(frame)
+    return replace(session, tables=tables, metrics=session_results(tables))
 
 
 @dataclass(frozen=True)
@@ -68,12 +90,16 @@ def _subtract_from(total: float, estimate: Estimate) -> Estimate:
     return {end: None if value is None else total - value for end, value in ends.items()}
 
 
-def read_entries(paths: Sequence[Path]) -> list[Entry]:
-    """Read the sides of a comparison, and name them.
+def read_entries(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Entry]:
+    """Read the sides of a comparison, and name them; sides of different budgets are compared at the smallest.
+
+    Args:
+        paths: run directories.
+        labels: a name for each; empty to name them by what differs.
 
     Raises:
         LabError: there are fewer than two, one is named twice, is no run directory, or is an Experiment without a best
-            Trial.
+            Trial; or the labels are not one different label for each.
     """
     if len(paths) < 2:
         raise LabError(f"{', '.join(map(str, paths)) or 'nothing'} cannot be compared: name two directories or more.")
@@ -81,10 +107,24 @@ def read_entries(paths: Sequence[Path]) -> list[Entry]:
     for path, absolute in zip(paths, resolved, strict=True):
         if resolved.count(absolute) > 1:
             raise LabError(f"{path} is named twice: name two different directories.")
+    if labels and (len(labels) != len(paths) or len({*labels} - {""}) != len(labels)):
+        raise LabError(
+            f"labels={','.join(labels)} is not allowed: labels must be {len(paths)} different names, separated by"
+            " commas, in the order of the directories."
+        )
     entries = [_read_entry(path) for path in paths]
-    for entry, name in zip(entries, short_entry_names([entry.trial for entry in entries], resolved), strict=True):
-        entry.name = name
+    trials = [entry.trial for entry in entries]
+    names, until = labels or short_entry_names(trials, resolved), common_frame(entries)
+    for entry, name, point in zip(entries, names, describe_points(trials), strict=True):
+        entry.name, entry.until = name, until
+        entry.label = name if labels or point in name else f"{name}: {point}"
     return entries
+
+
+def common_frame(entries: Sequence[Entry]) -> int | None:
+    """Return the last frame that every completed Session has trained for; None if all had the same budget."""
+    sessions = [session for entry in entries for session in entry.trial.completed]
+    return min(session.frame for session in sessions) if len({session.frames for session in sessions}) > 1 else None
 
 
 def _read_entry(path: Path) -> Entry:
@@ -119,12 +159,10 @@ def _best_of(path: Path, experiment: Experiment) -> Entry:
 
 
 def short_entry_names(trials: Sequence[Trial], paths: Sequence[Path]) -> list[str]:
-    """Return a name for each side: that of its spec, the only hyperparameter that differs, or part of its path."""
-    keys = differing_keys(trials)
-    candidates = [[str(trial.spec.get("name")) for trial in trials]]
-    if len(keys) == 1:
-        last = keys[0].rpartition(".")[2]
-        candidates.append([f"{last}={format_hyperparameter(trial.spec.get(keys[0]))}" for trial in trials])
+    """Return a name for each side: what alone differs, its algorithm, the name of its spec, or part of its path."""
+    candidates = [describe_points(trials)] if len(differing_keys(trials)) == 1 else []
+    candidates.append([f"algo={trial.spec.get('algo.name')}" for trial in trials])
+    candidates.append([str(trial.spec.get("name")) for trial in trials])
     distinct = [candidate for candidate in candidates if len(set(candidate)) == len(candidate)]
     return distinct[0] if distinct else _short_paths([path.parts for path in paths])
 
@@ -138,6 +176,19 @@ def _short_paths(paths: Sequence[Sequence[str]]) -> list[str]:
     return ["/".join(parts[-length:]) for parts in paths]
 
 
+def describe_points(trials: Sequence[Trial]) -> list[str]:
+    """Return for each side the hyperparameters that differ, as `lr=0.01 epochs=4`; the algorithm alone if it does."""
+    names = short_names(differing_keys(trials))
+    if "algo.name" in names:
+        names = {key: name for key, name in (("algo.name", "algo"), ("frames", "frames")) if key in names}
+    more = " …" if len(names) > MAX_KEYS else ""
+    shown = list(names.items())[:MAX_KEYS]
+    return [
+        " ".join(f"{name}={format_hyperparameter(trial.spec.get(key))}" for key, name in shown) + more
+        for trial in trials
+    ]
+
+
 def differing_keys(trials: Sequence[Trial]) -> list[str]:
     """Return the keys of the spec, except seed and name, in which some sides differ."""
     specs = [trial.spec for trial in trials]
@@ -148,7 +199,7 @@ def differing_keys(trials: Sequence[Trial]) -> list[str]:
 def compare(entry: Entry, other: Entry, metric: str) -> Comparison:
     """Compare two sides by a metric of their completed Sessions."""
     sign = -1 if metric in LESS_IS_BETTER else 1
-    x, y = sign * entry.trial.values(metric), sign * other.trial.values(metric)
+    x, y = sign * entry.values(metric), sign * other.values(metric)
     comparison = Comparison(entry, other, metric, probability_of_improvement(x, y), difference(x, y), "", [])
     comparison = replace(comparison, obstacle=_obstacle(comparison, len(x), len(y)))
     return comparison if comparison.obstacle else replace(comparison, doubts=_doubts(comparison, len(x), len(y)))
@@ -159,7 +210,8 @@ def _obstacle(comparison: Comparison, n: int, m: int) -> str:
     sides = ((comparison.entry, n), (comparison.other, m))
     for side, count in sides:
         if not count:
-            return f"no completed Session of {side.name} has any {comparison.metric}"
+            at = f" at frame {side.until:,}" if side.until is not None else ""
+            return f"no completed Session of {side.name} has any {comparison.metric}{at}"
     one, other = comparison.entry.trial.environment, comparison.other.trial.environment
     if one != other:
         return f"{one} and {other} are different environments"
@@ -208,27 +260,33 @@ def list_notes(entries: Sequence[Entry]) -> list[str]:
         unfinished = "; ".join(describe_unfinished(entry.trial.sessions))
         if unfinished:
             notes.append(f"In {entry.name}, {unfinished}: Sessions that did not complete are excluded.")
-    first = entries[0]
-    for entry in entries[1:]:
-        one, other = (side.trial.spec.get("frames") for side in (first, entry))
-        if isinstance(one, int) and isinstance(other, int) and one != other:
-            notes.append(
-                f"{first.name} was trained for {plural(one, 'frame')} and {entry.name} for {other:,}:"
-                " that alone can make a difference."
-            )
+    until = entries[0].until
+    if until is not None:
+        frames = [f"{entry.name}: {entry.trial.completed[0].frames:,}" for entry in entries if entry.trial.completed]
+        notes.append(
+            f"The budgets of frames differ ({', '.join(frames)}), so all are compared as they were at frame {until:,}."
+            " A schedule over the whole training, as of the learning rate or of exploration, was less far there"
+            " in a longer one."
+        )
     return notes
 
 
 @style()
-def plot_compare(entries: Sequence[Entry], metric: str) -> bytes:
-    """Draw the curves of all sides together, each the mean over Sessions with its 95 % interval; return a PNG."""
+def plot_compare(entries: Sequence[Entry], metric: str, form: str = "png") -> bytes:
+    """Draw the curves of all sides together, each the mean over Sessions with its 95 % interval.
+
+    Args:
+        entries: the sides.
+        metric: what is compared.
+        form: png, svg or pdf.
+    """
     column = CURVES.get(metric, "return")
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     ax = figure.subplots()
     title = " and ".join(dict.fromkeys(entry.trial.environment for entry in entries))
     heading(figure, title, ["mean over the completed sessions, with its 95 % bootstrap interval"])
     for index, entry in enumerate(entries):
-        label = f"{literal(entry.name)} ({entry.n} {'session' if entry.n == '1' else 'sessions'})"
+        label = f"{literal(shorten(entry.label, MAX_LABEL))} ({entry.n} {'session' if entry.n == '1' else 'sessions'})"
         frames, values = entry.trial.curve(column)
         if len(frames):
             band(ax, frames, values, label=label, **line_style(index))
@@ -236,7 +294,10 @@ def plot_compare(entries: Sequence[Entry], metric: str) -> bytes:
             ax.plot([], [], label=label, **line_style(index))
     if not any(np.size(line.get_xdata()) for line in ax.lines):
         note(ax, f"no {column} was logged")
+    until = entries[0].until
+    if until is not None:
+        ax.axvline(until, color="0.4", linestyle=":", linewidth=1, label=f"compared here (frame {until:,})")
     ax.set_ylabel(LABELS[column])
     over_frames(ax)
     legend(ax)
-    return png(figure)
+    return save(figure, form)

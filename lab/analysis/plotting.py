@@ -43,13 +43,22 @@ def style() -> Iterator[None]:
         yield
 
 
+UNDATED = {"png": ("Software",), "svg": ("Date",), "pdf": ("CreationDate", "Creator", "Producer")}
+
+
 def png(figure: Figure) -> bytes:
-    """Return a figure as a PNG without date or version, so the same figure gives the same bytes."""
+    """Return a figure as a PNG."""
+    return save(figure, "png")
+
+
+def save(figure: Figure, form: str) -> bytes:
+    """Return a figure as a png, svg or pdf without date or version, so the same figure gives the same bytes."""
     sns.despine(figure)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a character that the font lacks is drawn as a box
-        figure.savefig(buffer, dpi=110, metadata={"Software": None})
+        with matplotlib.rc_context({"svg.hashsalt": "lab"}):
+            figure.savefig(buffer, dpi=110, format=form, metadata=dict.fromkeys(UNDATED[form]))
     return buffer.getvalue()
 
 

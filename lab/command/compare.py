@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from lab.command.options import command, option
 from lab.common.terminal import Terminal
 from lab.common.text import format_estimate, plural
+from lab.errors import LabError
 from lab.run.files import rename_existing, write_atomically
 from lab.run.schemas import LESS_IS_BETTER
 
@@ -22,12 +23,17 @@ WIDTH = 1000  # columns of the table at most
 MAX_KEYS = 4  # hyperparameters in which the sides differ that the table shows
 
 
+Form = Literal["png", "svg", "pdf"]
+
+
 @dataclass
 class Options:
     """Options of the command."""
 
     metric: str = option("return", "what to compare: a metric of session.json")
-    out: str = option(".", "the directory to draw compare.png into")
+    out: str = option(".", "where the picture goes: a directory, or a file that ends in .png, .svg or .pdf")
+    format: Form = option("png", "png, svg or pdf: what kind of picture, where out is a directory")
+    labels: str = option("", "names of the sides in the order of the directories", "labels=A,B,...")
 
 
 @command(
@@ -41,11 +47,11 @@ def main(paths: list[Path], options: Options) -> None:
     """
     from lab.analysis.compare import compare, list_notes, plot_compare, read_entries, require_metric
 
-    entries = read_entries(paths)
+    picture = picture_path(options)
+    entries = read_entries(paths, [label.strip() for label in options.labels.split(",")] if options.labels else ())
     require_metric(entries, options.metric)
     comparisons = [compare(entry, entries[0], options.metric) for entry in entries[1:]]
-    picture = Path(options.out) / "compare.png"
-    content = plot_compare(entries, options.metric)
+    content = plot_compare(entries, options.metric, picture.suffix[1:])
     earlier = rename_existing(picture, content)
     write_atomically(picture, content)
     # Results are copied and searched for: lines are never cut to the width of a terminal.
@@ -61,6 +67,20 @@ def main(paths: list[Path], options: Options) -> None:
     console.print(f"\nMade {picture}{renamed}")
 
 
+def picture_path(options: Options) -> Path:
+    """Return the path of the picture.
+
+    Raises:
+        LabError: out is a file of another format.
+    """
+    out = Path(options.out)
+    if out.suffix[1:] not in get_args(Form) or out.is_dir():
+        return out / f"compare.{options.format}"
+    if options.format not in ("png", out.suffix[1:]):
+        raise LabError(f"format={options.format} is not allowed with out={out}, whose format is {out.suffix[1:]}.")
+    return out
+
+
 def comparison_table(entries: Sequence[Entry], comparisons: Sequence[Comparison], metric: str) -> Table:
     """Return a table of the metrics of all sides, and how each compares with the first."""
     from rich.table import Table
@@ -73,11 +93,12 @@ def comparison_table(entries: Sequence[Entry], comparisons: Sequence[Comparison]
     keys = differing_keys([entry.trial for entry in entries])
     keys = keys if 1 < len(keys) <= MAX_KEYS else []
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(metric, no_wrap=True)
+    until = entries[0].until
+    table.add_column(metric if until is None else f"{metric} at frame {until:,}", no_wrap=True)
     for column in (*keys, "sessions", "mean", "IQM", f"P(better than {entries[0].name})", "IQM better by"):
         table.add_column(Text(column), justify="right", no_wrap=True)
     for entry, comparison in zip(entries, (None, *comparisons), strict=True):
-        summary = summarize(entry.trial.values(metric))
+        summary = summarize(entry.values(metric))
         cells = [format_hyperparameter(entry.trial.spec.get(key)) for key in keys]
         cells += [entry.n, format_estimate(summary["mean"]), format_estimate(summary["iqm"])]
         if comparison and not comparison.obstacle:
@@ -93,10 +114,10 @@ def describe_comparison(comparison: Comparison) -> str:
         pair = f"{comparison.other.name} and {comparison.entry.name}"
         return f"{pair} cannot be compared on {metric}: {comparison.obstacle}."
     sign, word = ("<", "lower") if metric in LESS_IS_BETTER else (">", "higher")
-    if (comparison.improvement["value"] or 0) <= 0.5:
+    if ((comparison.improvement["value"] or 0) - 0.5, comparison.difference["value"] or 0) < (0, 0):
         comparison = comparison.reversed()
     one, other = comparison.entry.name, comparison.other.name
-    n, m = (len(side.trial.values(metric)) for side in (comparison.entry, comparison.other))
+    n, m = (len(side.values(metric)) for side in (comparison.entry, comparison.other))
     chance, by = _format_chance(comparison.improvement), format_estimate(comparison.difference)
     numbers = f"P({one} {sign} {other}) = {chance}, IQM {word} by {by}"
     if comparison.doubts:
@@ -105,7 +126,8 @@ def describe_comparison(comparison: Comparison) -> str:
     else:
         conclusion = f"{one} is better than {other} on {metric}"
         conclusion += ", of which less is better" if metric in LESS_IS_BETTER else ""
-    return f"With {n} and {plural(m, 'seed')}, {conclusion}: {numbers}."
+    at = "" if comparison.entry.until is None else f" at frame {comparison.entry.until:,}"
+    return f"With {n} and {plural(m, 'seed')}{at}, {conclusion}: {numbers}."
 
 
 def _format_chance(estimate: dict[str, float | None]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from lab.analysis.compare import (
     Entry,
     compare,
+    describe_points,
     differing_keys,
     list_notes,
     plot_compare,
@@ -97,12 +99,51 @@ def test_different_environments_cannot_be_compared() -> None:
     assert "wind=0.25 and F-v0 wind=0.5" in compare(one, other, "return").obstacle
 
 
-def test_a_different_number_of_frames_is_noted() -> None:
-    one, other = entry("a", HIGH, spec={"frames": 1000}), entry("b", LOW, spec={"frames": 20_000})
-    assert list_notes([one, other]) == [
-        "a was trained for 1,000 frames and b for 20,000: that alone can make a difference."
-    ]
-    assert compare(one, other, "return").doubts == []
+def test_sides_of_different_budgets_are_compared_at_the_last_frame_of_the_shortest(tmp_path: Path) -> None:
+    paths = []
+    for rows, frames in ((20, 10_000), (60, 30_000)):  # of the same level: the longer one climbs further
+        made = synthetic.experiment(tmp_path / str(frames), trials=1, seeds=4, rows=rows, frames=frames)
+        paths.append(made.trial(0).path)
+    short, long = read_entries(paths)
+    assert (short.until, long.until) == (10_000, 10_000)
+    assert short.values("return").tolist() == short.trial.values("return").tolist()
+    assert long.values("frames").tolist() == [10_000.0] * 4
+    assert (long.values("return") < long.trial.values("return") - 50).all()
+    assert (
+        compare(long, short, "return").improvement["value"]
+        == probability_of_improvement(long.values("return"), short.values("return"))["value"]
+    )
+    (note,) = list_notes([short, long])
+    assert note.startswith(
+        "The budgets of frames differ (frames=10000: 10,000, frames=30000: 30,000), so all are compared as they were at"
+        " frame 10,000."
+    )
+    again = read_entries([paths[0], made.trial(0).session(0).path])
+    assert [each.until for each in again] == [10_000, 10_000]
+
+
+def test_sides_of_one_budget_are_compared_at_their_end(sweep: SweepDir) -> None:
+    entries = read_entries([sweep.trial(number).path for number in range(2)])
+    assert [each.until for each in entries] == [None, None]
+    assert list_notes(entries[:1]) == []
+
+
+def test_labels_say_what_differs(sweep: SweepDir) -> None:
+    one, other = read_entries([sweep.trial(0).path, sweep.trial(3).path])
+    assert (one.name, other.name) == ("trial-000", "trial-003")
+    assert re.fullmatch(r"trial-000:( (lr|gamma|advantage)=\S+){2,3}", one.label), one.label
+    one, other = read_entries([sweep.trial(0).path, sweep.trial(3).path], ["mine", "theirs"])
+    assert [(each.name, each.label) for each in (one, other)] == [("mine", "mine"), ("theirs", "theirs")]
+    trials = [trial(session(0, spec={"algo": {"name": name, "lr": lr}})) for name, lr in (("a2c", 1), ("ppo", 2))]
+    assert (
+        describe_points(trials) == short_entry_names(trials, [Path("/x/1"), Path("/x/2")]) == ["algo=a2c", "algo=ppo"]
+    )
+
+
+@pytest.mark.parametrize("labels", [["a"], ["a", "a"], ["a", ""], ["a", "b", "c"]])
+def test_labels_must_be_one_for_each_side(sweep: SweepDir, labels: list[str]) -> None:
+    with pytest.raises(LabError, match=f"labels={','.join(labels)} is not allowed: labels must be 2 different names"):
+        read_entries([sweep.trial(0).path, sweep.trial(3).path], labels)
 
 
 def test_sessions_that_did_not_complete_are_noted_and_count_for_nothing() -> None:
@@ -219,9 +260,10 @@ def test_an_unknown_metric_is_refused() -> None:
 @pytest.mark.parametrize("metric", ["return", "eval_best", "length", "frames_to_solve"])
 def test_the_same_sides_give_the_same_picture(sweep: SweepDir, metric: str) -> None:
     entries = read_entries([sweep.trial(number).path for number in range(3)])
-    picture = plot_compare(entries, metric)
-    assert picture.startswith(b"\x89PNG")
-    assert plot_compare(entries, metric) == picture
+    for form, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
+        picture = plot_compare(entries, metric, form)
+        assert picture.startswith(start)
+        assert plot_compare(entries, metric, form) == picture
 
 
 def test_a_picture_of_many_sides_and_of_none_that_completed(sweep: SweepDir) -> None:

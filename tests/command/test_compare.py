@@ -40,6 +40,41 @@ def test_it_prints_metrics_and_what_they_allow_to_conclude(
     assert (tmp_path / "new" / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name", "start"),
+    [
+        (["out={}/a.svg"], "a.svg", b"<?xml"),
+        (["out={}/new/a.pdf", "format=pdf"], "new/a.pdf", b"%PDF"),
+        (["out={}/new", "format=pdf"], "new/compare.pdf", b"%PDF"),
+        (["out={}/v1.0"], "v1.0/compare.png", b"\x89PNG"),
+    ],
+)
+def test_the_picture_has_the_place_and_format_of_the_options(
+    arguments: list[str], name: str, start: bytes, sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [argument.format(tmp_path) for argument in arguments]
+    lines = run(capsys, sweep.trial(0).path, sweep.trial(1).path, "labels=old,new one", *options)
+    assert lines[2].startswith("old ") and lines[3].startswith("new one ")
+    assert lines[-1] == f"Made {tmp_path}/{name}"
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_a_format_that_the_file_contradicts_is_refused(sweep: SweepDir) -> None:
+    with pytest.raises(LabError, match=r"format=pdf is not allowed with out=a.svg, whose format is svg\."):
+        main([str(sweep.path), str(sweep.trial(1).path), "out=a.svg", "format=pdf"])
+
+
+def test_budgets_that_differ_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [
+        synthetic.experiment(tmp_path / str(rows), trials=1, seeds=4, rows=rows, frames=500 * rows).trial(0).path
+        for rows in (20, 60)
+    ]
+    lines = run(capsys, *paths, f"out={tmp_path}")
+    assert lines[1].startswith("return at frame 10,000 sessions mean IQM")
+    assert sum(line.startswith("With 4 and 4 seeds at frame 10,000, ") for line in lines) == 1
+    assert sum(line.startswith("Note: The budgets of frames differ") for line in lines) == 1
+
+
 def test_it_draws_into_the_working_directory(
     sweep: SweepDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
