@@ -143,6 +143,7 @@ class SweepSpec:
     max_failure_rate: Fraction
     retry: bool
     mix_code: bool
+    only_trial: Natural | None
     plan: bool
     hung_after: Positive | None
     detach: bool

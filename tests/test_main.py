@@ -88,6 +88,8 @@ def test_a_stack_from_the_command_line(tmp_path: Path) -> None:
     for word in ("ppo_cartpole seed 5", "completed", "python -m lab enjoy", "tensorboard --logdir"):
         assert word in done.stdout
     assert "\x1b" not in done.stdout, "plain lines where the output is no terminal"
+    more = lab("resume", str(output), "seed=2,5,7", "plan=true")
+    assert "3 Sessions: 1 to run, 2 completed." in more.stdout, more.stderr
 
 
 def test_a_session_is_never_written_over(tmp_path: Path) -> None:

@@ -70,6 +70,12 @@ class Experiment:
         """Number of planned Trials."""
         return max(self.sweep.get("trials") or 0, len(self.trials))
 
+    @property
+    def planned_sessions(self) -> int:
+        """Number of planned Sessions; a Trial may have more than the others."""
+        not_started = (self.planned - len(self.trials)) * len(self.sweep.get("seeds") or ())
+        return sum(len(trial.sessions) for trial in self.trials) + not_started
+
     @cached_property
     def by_environment(self) -> dict[str, Experiment]:
         """The Experiment in each environment, by its name; this one if there are not several.
@@ -219,9 +225,8 @@ def rank_rows(values: np.ndarray) -> np.ndarray:
 
 def experiment_results(experiment: Experiment) -> dict[str, Any]:
     """Return the content of experiment.json; deterministic, without times, hosts or absolute paths."""
-    trials, sweep, metrics = experiment.trials, experiment.sweep, experiment.objective.metrics
+    trials, metrics = experiment.trials, experiment.objective.metrics
     sessions = [session for trial in trials for session in trial.sessions]
-    not_started = (experiment.planned - len(trials)) * len(sweep.get("seeds") or ())
     ranking = [
         {
             "rank": ranked.rank,
@@ -243,7 +248,7 @@ def experiment_results(experiment: Experiment) -> dict[str, Any]:
             "ranked": len(ranking),
             **count_states(trial.state for trial in trials),
         },
-        "sessions": {"planned": len(sessions) + not_started, **count_states(session.state for session in sessions)},
+        "sessions": {"planned": experiment.planned_sessions, **count_states(session.state for session in sessions)},
         "best": ranking[0] if experiment.best else None,
         "ranking": ranking,
         **({"pareto": [ranked.trial.number for ranked in experiment.front]} if len(metrics) > 1 else {}),

@@ -21,7 +21,15 @@ from lab.analysis.session import Session
 from lab.analysis.statistics import STATISTICS
 from lab.analysis.text import format_hyperparameter, importance_caveat, render, short_names
 from lab.analysis.trial import VARIES, Trial, common_spec, consistency, count_states, unfinished_session
-from lab.common.text import canonical, format_estimate, format_interval, format_number, format_seeds
+from lab.common.text import (
+    canonical,
+    format_estimate,
+    format_interval,
+    format_number,
+    format_seeds,
+    note_on_seeds,
+    plural,
+)
 from lab.run.schemas import MEANINGS, METRICS
 
 MAIN_METRICS = ("eval_best", "strength", "frames_to_solve", "sample_efficiency", "stability", "best")
@@ -83,7 +91,7 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
     """Return what the head of the page says: environments, algorithms, and numbers of Trials and Sessions."""
     trials, sweep = experiment.trials, experiment.sweep
     sessions = [session for trial in trials for session in trial.sessions]
-    seeds = max([len(sweep.get("seeds") or ()), *(len(trial.sessions) for trial in trials)])
+    seeds = {len(trial.sessions) for trial in trials} or {len(sweep.get("seeds") or ())}
     states = count_states(trial.state for trial in trials)
     pending = states.pop("pending", 0) + experiment.planned - len(trials)
     names = {
@@ -95,11 +103,12 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
     completed = sum(session.state == "completed" for session in sessions)
     return {
         **names,
-        "seeds": seeds,
+        "seeds": plural(max(seeds), "seed") if len(seeds) == 1 else f"{min(seeds)} to {plural(max(seeds), 'seed')}",
+        "note_on_seeds": note_on_seeds([len(ranked.trial.sessions) for ranked in experiment.ranking]),
         "swept": sweep.get("hyperparameters") or experiment.hyperparameters,
         "counts": {name: count for name, count in counts.items() if count or name == "ranked"},
         "completed": completed,
-        "sessions": max(experiment.planned * seeds, len(sessions)),
+        "sessions": experiment.planned_sessions,
     }
 
 

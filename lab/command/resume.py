@@ -22,8 +22,8 @@ Completed Sessions are kept, interrupted ones go on from their checkpoints, runn
 
 @command(
     "the run directory of a Session, a Trial or an Experiment that was interrupted",
-    overrides="for a sweep: what changes, as in seed=0,1,2,3 (more seeds), search.n_trials=50 (more points), retry=true"
-    " (failed Sessions again), plan=true (only print what would run)",
+    overrides="for a Trial or an Experiment: what changes, as in seed=0,1,2,3 (more seeds), search.n_trials=50 (more"
+    " points), retry=true (failed Sessions again), plan=true (only print what would run)",
     notes=NOTES,
 )
 def main(path: Path, overrides: list[str]) -> None:
@@ -32,24 +32,35 @@ def main(path: Path, overrides: list[str]) -> None:
     Raises:
         LabError: there is nothing to resume.
     """
-    level = find_level(path)
+    level, trial = find_level(path), TrialDir(path.absolute())
+    around = SweepDir(trial.path.parent if TrialDir(path).number is None else path.parent)  # as it was named
     warn_of_foreign_code(path, "resume")
     if SweepDir(path).multirun.exists():
-        from lab.command import train
-        from lab.sweep.sweep import resume_command
-
-        sys.argv = [sys.argv[0], *resume_command(SweepDir(path), overrides)]
-        train.main()
-        return
+        return continue_sweep(SweepDir(path), overrides)
+    if level == "trial" and trial.number is not None and around.multirun.exists():
+        return continue_sweep(around, [*overrides, f"only_trial={trial.number}"])
     exported = [session for session in find_sessions(path) if session.exported.exists()]
     if exported:
         raise LabError(describe_missing(exported[0], exported[0].checkpoint("last")))
     if level == "experiment":
         raise LabError(f"{SweepDir(path).multirun} is missing: it says how the sweep was started.")
+    if overrides and level == "trial":  # trained by a single job, it becomes one of a sweep
+        return continue_sweep(SweepDir(path), overrides, trial.session(trial.seeds()[0]).hydra / "hydra.yaml")
     if overrides:
-        raise LabError(f"resume: {overrides[0]!r} is not allowed: a Session keeps the config that it was started with.")
-    trial = TrialDir(path)
+        raise LabError(
+            f"resume: {overrides[0]!r} is not allowed: {path} holds a Session, which keeps the config that it was"
+            " started with. More seeds are for a Trial, as in `resume TRIAL seed=0,1,2,3`."
+        )
     resume_sessions([RunDir(path)] if level == "session" else [trial.session(seed) for seed in trial.seeds()])
+
+
+def continue_sweep(directory: SweepDir, overrides: list[str], started: Path | None = None) -> None:
+    """Give the command line of a sweep again, with overrides; `started` as in `resume_command`."""
+    from lab.command import train
+    from lab.sweep.sweep import resume_command
+
+    sys.argv = [sys.argv[0], *resume_command(directory, overrides, started)]
+    train.main()
 
 
 def resume_sessions(directories: list[RunDir]) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 HANDOVER_SECONDS = 60.0  # for the process that had a job's Sessions before to end
 EXIT_STATUS = {"completed": 0, "pruned": 0, "failed": 1, "interrupted": 130}
-SWEEP_KEYS = ("search", "plan", "retry", "mix_code")
+SWEEP_KEYS = ("search", "plan", "retry", "mix_code", "only_trial")
 
 START = time.time()
 started = False  # whether the config was composed

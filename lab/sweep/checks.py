@@ -40,10 +40,17 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
     from lab.train.lockstep import check_spaces
 
     started = {trial.number: trial for trial in plan.started()}
-    points = plan.points
+    trials = [*started.values()]
+    if plan.points is not None:
+        trials = [started.get(number) or plan.trial(number, point) for number, point in enumerate(plan.points)]
+        points = plan.points
+    elif plan.settings.only_trial is not None:
+        points = [trial.point for trial in trials]
+    else:
+        points = [*plan.overrides.corners(), suggest_point(composer, plan)]
     spaces: dict[str, Any] = {}
     environments: dict[str, str] = {}
-    for number, point in enumerate(points or [*plan.overrides.corners(), suggest_point(composer, plan)]):
+    for point in points:
         overrides = [*plan.overrides.fixed, *point.overrides]
         specs = composer.specs(overrides, plan.seeds)
         distinct = distinct_specs(composer, overrides, plan.seeds)
@@ -51,12 +58,9 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
         environments[canonical([(spec.env.id, spec.env.arguments) for spec in distinct])] = distinct[0].env.id
         for spec in distinct:
             require_possible(plan.objective, spec, plan.settings.rungs if plan.prune else None)
-        if points is not None:
-            refuse_other_spec(started.get(number) or plan.trial(number, point), specs)
     require_one_ranking(plan, list(environments.values()))
-    if points is None:
-        for trial in started.values():
-            refuse_other_spec(trial, composer.specs(trial.overrides, plan.seeds))
+    for trial in trials:
+        refuse_other_spec(trial, composer.specs(trial.overrides, trial.seeds))
     if len({spec.name for spec in specs}) > 1:
         return replace(spec, name=select_for_all(composer.config, "name", plan.seeds) or spec.name)
     return spec

@@ -65,14 +65,18 @@ class SweepPlan:
         return Trial(directory, self.overrides.fixed, point, self.seeds, subdir)
 
     def started(self) -> list[Trial]:
-        """Return the Trials that have been started, by number."""
+        """Return the Trials that have been started, by number; those with further seeds keep them."""
         directories = [TrialDir(self.directory.path)] if self.standalone else self.directory.trials()
+        if self.settings.only_trial is not None:
+            directories = [self.directory.trial(self.settings.only_trial)]
         trials = []
         for content in (directory.read_point() for directory in directories if directory.point.exists()):
             trial = self.trial(content["number"], Point(content["overrides"], plain(content["hyperparameters"])))
-            trial.retry = self.settings.retry
+            trial.seeds = list(dict.fromkeys([*self.seeds, *content["seeds"]]))
             trials.append(trial)
-        return trials
+        if self.standalone and not trials and directories[0].seeds():  # a single job trained it as a stack
+            trials = [self.trial(0, Point([], {}))]
+        return [replace(trial, retry=self.settings.retry) for trial in trials]
 
     def count_remaining(self) -> int:
         """Return the number of Sessions to be run."""
@@ -86,6 +90,9 @@ def make_plan(composer: Composer, settings: SweepSpec, overrides: SweepOverrides
     Raises:
         LabError: settings exclude each other, or a Trial is missing in the directory.
     """
+    only = settings.only_trial
+    if only is not None:
+        overrides = with_seeds_of(composer.directory.trial(only), overrides)
     objective = Objective(
         tuple(settings.objective.metric), tuple(settings.objective.direction), settings.objective.aggregate
     )
@@ -98,7 +105,9 @@ def make_plan(composer: Composer, settings: SweepSpec, overrides: SweepOverrides
         raise LabError(f"A pruner needs one objective; objective.metric names {len(objective.metrics)}.")
     search = settings.search
     points: list[Point] | None = None
-    if search is None:
+    if only is not None:
+        pass  # its point is in its directory
+    elif search is None:
         points = overrides.grid()
     elif composer.searches_grid:
         if search.custom:
@@ -108,7 +117,10 @@ def make_plan(composer: Composer, settings: SweepSpec, overrides: SweepOverrides
         points = overrides.grid()[: search.n_trials]
     plan = SweepPlan(composer.directory, composer, settings, overrides, objective, points, 0, composer.prunes)
     started = plan.started()
-    missing = set(range(len(started))) - {trial.number for trial in started}
+    if only is not None:
+        plan.prune = False  # it would lose the Sessions that the Trial has
+        refuse_pruned(started[0])
+    missing = set(range(len(started))) - {trial.number for trial in started} if only is None else set()
     if missing:
         raise LabError(
             f"{plan.directory.trial(min(missing)).path} is missing, though later Trials are there: a sweep is continued"
@@ -117,7 +129,8 @@ def make_plan(composer: Composer, settings: SweepSpec, overrides: SweepOverrides
     plan.num_started = len(started)
     if points is not None:
         plan.points, plan.note = number_points(composer, overrides.fixed, points, started, overrides.seeds)
-    plan.total = max(search.n_trials if search and points is None else 0, len(plan.points or started))
+    searched = search.n_trials if search and points is None and only is None else 0
+    plan.total = max(searched, len(plan.points or started))
     slots = composer.launcher.slots
     plan.parallel = 1 if slots == 1 else settings.parallel or slots
     if settings.detach:  # no controller will launch more
@@ -128,6 +141,21 @@ def make_plan(composer: Composer, settings: SweepSpec, overrides: SweepOverrides
         else int(settings.stack)
     )
     return plan
+
+
+def with_seeds_of(directory: TrialDir, overrides: SweepOverrides) -> SweepOverrides:
+    """Return overrides with the seeds that a Trial has besides theirs; a LabError if it was not started."""
+    if not directory.point.exists():
+        raise LabError(f"{directory.path} is no Trial that was started: it has no {directory.point.name}.")
+    return replace(overrides, seeds=sorted({*overrides.seeds, *directory.read_point()["seeds"]}))
+
+
+def refuse_pruned(trial: Trial) -> None:
+    """Raise LabError if a Trial was pruned, so that no Session of it is trained any more."""
+    if "pruned" in trial.states().values():
+        raise LabError(
+            f"{trial.directory.path} was pruned: no Session of it is trained any more. Train its point anew."
+        )
 
 
 def pack(remaining: int, seeds: int, slots: int, pruning: bool) -> int:

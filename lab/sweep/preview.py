@@ -22,7 +22,7 @@ from lab.run.schemas import ENDED, PROVENANCE
 from lab.spec import Spec
 from lab.sweep.overrides import parse_value
 from lab.sweep.plan import SweepPlan, select
-from lab.trial import Point, Trial
+from lab.trial import Trial
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -39,6 +39,8 @@ def preview(plan: SweepPlan, spec: Spec, outputs: Path = Path("outputs")) -> Non
     console = Terminal(soft_wrap=True)
     console.width = max(console.width, 140)
     trials = "a Trial" if plan.standalone else plural(plan.total, "Trial")
+    if plan.settings.only_trial is not None:
+        trials = f"trial-{plan.settings.only_trial:03}"
     sessions = f"{plural(len(plan.seeds), 'Session')} ({format_seeds(plan.seeds)})"
     console.print(f"{spec.name}: {trials} of {sessions}, {plural(spec.frames, 'frame')} each", style="bold")
     console.print(f"in {plan.directory.path}")
@@ -46,14 +48,14 @@ def preview(plan: SweepPlan, spec: Spec, outputs: Path = Path("outputs")) -> Non
         console.print(f"\n{describe_search(plan)}")
         console.print(list_space(plan.overrides.space))
     if not plan.standalone:
-        points = plan.points or [trial.point for trial in plan.started()]
-        if points:
-            console.print()
-            console.print(list_trials(plan, points[:MAX_TRIALS]))
-        if plan.total > MAX_TRIALS or not plan.points:
-            more = plan.total - min(len(points), MAX_TRIALS)
+        listed = list_trials(plan)
+        console.print()
+        if listed.row_count:
+            console.print(listed)
+        if more := plan.total - listed.row_count:
             suggested = "" if plan.points else ", at points that the search suggests"
-            console.print(f"{'and ' if points else ''}{plural(more, 'more Trial' if points else 'Trial')}{suggested}")
+            noun = "more Trial" if listed.row_count else "Trial"
+            console.print(f"{'and ' if listed.row_count else ''}{plural(more, noun)}{suggested}")
     states = count_states(plan)
     console.print(f"\n{plural(sum(states.values()), 'Session')}: {_list_counts(states)}.")
     console.print(describe_jobs(plan))
@@ -95,14 +97,16 @@ def describe_distribution(distribution: Any) -> str:
     return f"from {' to '.join(ends)}{kind}{f', in steps of {format_value(step)}' if step else ''}{log}"
 
 
-def list_trials(plan: SweepPlan, points: Sequence[Point]) -> Table:
-    """Return a table of the first Trials: what is to be run of them, and their hyperparameters."""
+def list_trials(plan: SweepPlan) -> Table:
+    """Return a table of the first Trials whose points are known: what is to be run, and their hyperparameters."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("Trial", "Sessions", "hyperparameters"):
         table.add_column(column, no_wrap=True)
-    started = {trial.number: trial for trial in plan.started()}
-    for number, point in enumerate(points):
-        states = trial_states(started[number]) if number in started else Counter({"to run": len(plan.seeds)})
+    started = plan.started()
+    rows = [(trial.number, trial.point, trial_states(trial)) for trial in started]
+    new = enumerate((plan.points or [])[len(started) :], len(started))
+    rows += [(number, point, Counter({"to run": len(plan.seeds)})) for number, point in new]
+    for number, point, states in rows[:MAX_TRIALS]:
         values = ", ".join(f"{key}={format_value(value, digits=4)}" for key, value in point.hyperparameters.items())
         table.add_row(f"trial-{number:03}", _list_counts(states), values)
     return table

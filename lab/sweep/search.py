@@ -49,6 +49,8 @@ def suggest_point(composer: Composer, plan: SweepPlan) -> Point:
 
 def make_study(composer: Composer, plan: SweepPlan) -> Study | None:
     """Return the study that suggests points or prunes; None for a grid without a pruner."""
+    if plan.settings.only_trial is not None:  # the study is made up to date when the whole sweep is continued
+        return None
     searching = plan.points is None
     if not searching and (plan.standalone or not plan.prune):
         return None

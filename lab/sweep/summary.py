@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from lab.common.terminal import Terminal
-from lab.common.text import canonical, format_interval, format_number, format_value, plural
+from lab.common.text import canonical, format_interval, format_number, format_value, note_on_seeds, plural
 from lab.run.directory import SweepDir, TrialDir, best_session, find_level
 from lab.run.files import read_json
 from lab.train.display import print_checks, print_next_steps
@@ -89,6 +89,8 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
             commands[f"python -m lab compare {pair}"] = f"the two best{where}, side by side"
     if several:
         console.print("\nTrials are ranked within each environment, as returns of different ones cannot be compared.")
+    if note := note_on_seeds([entry["seeds"] for entry in ranking]):
+        console.print(note)
     for line in list_unranked(results["unranked"]):
         console.print(line)
     print_failures(console, path, results["not_completed"])
@@ -102,8 +104,9 @@ def print_improvement(console: Terminal, ranking: list[dict[str, Any]]) -> None:
     improvement = ranking[0]["improvement"]
     if improvement and improvement["low"] is not None:
         better, other = (f"trial-{entry['trial']:03}" for entry in ranking[:2])
-        seeds = ranking[0]["seeds"]
-        few = f" ({plural(seeds, 'seed')} each: too few to be sure of anything)" if seeds < MIN_SEEDS else ""
+        first, second = (entry["seeds"] for entry in ranking[:2])
+        seeds = f"{plural(first, 'seed')} each" if first == second else f"{first} and {plural(second, 'seed')}"
+        few = f" ({seeds}: too few to be sure of anything)" if min(first, second) < MIN_SEEDS else ""
         probability = f"{improvement['value']:.2f} {format_interval(improvement)}"
         console.print(f"\nProbability that a seed of {better} does better than one of {other}: {probability}{few}")
 
@@ -127,12 +130,14 @@ def explain_no_ranking(results: dict[str, Any]) -> str:
 
 def ranking_table(objective: dict[str, Any], ranking: list[dict[str, Any]], keys: list[str]) -> Table:
     """Return the best Trials as a table, with some of their hyperparameters."""
+    unequal = len({entry["seeds"] for entry in ranking}) > 1
     metrics = [head for name in objective["metrics"] for head in (f"{objective['aggregate']} {name}", "95 % interval")]
-    table = _table("Trial", *metrics, *keys, before=["rank"])
+    table = _table("Trial", *(["seeds"] if unequal else ()), *metrics, *keys, before=["rank"])
     for entry in ranking[:MAX_ROWS]:
         cells = [cell for estimate in entry["objective"].values() for cell in _cells(estimate)]
         values = [format_value(entry["hyperparameters"].get(key), digits=4) for key in keys]
-        table.add_row(str(entry["rank"]), f"trial-{entry['trial']:03}", *cells, *values)
+        seeds = [str(entry["seeds"])] if unequal else []
+        table.add_row(str(entry["rank"]), f"trial-{entry['trial']:03}", *seeds, *cells, *values)
     return table
 
 

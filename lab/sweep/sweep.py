@@ -37,7 +37,16 @@ from lab.sweep.search import make_study
 from lab.sweep.tree import Tree
 from lab.train.display import print_next_steps
 
-ONCE = {"hydra.sweep.dir", "hydra.mode", "retry", "mix_code", "plan", "detach"}  # overrides that `resume` drops
+ONCE = {
+    "hydra.sweep.dir",
+    "hydra.mode",
+    "hydra.run.dir",
+    "retry",
+    "mix_code",
+    "plan",
+    "detach",
+    "only_trial",
+}  # overrides that `resume` drops
 
 
 def run(composer: Composer, settings: SweepSpec, overrides: SweepOverrides) -> None:
@@ -75,8 +84,9 @@ def execute(plan: SweepPlan, spec: Spec) -> None:
     job.started = True
     notify_supervisor("sweep", str(directory.path))
     content = describe(plan, spec)
-    write_sealed_yaml(directory.multirun, OmegaConf.to_yaml(composer.config))
-    write_sealed_json(directory.sweep, content)
+    if settings.only_trial is None:  # else the sweep stays what it is
+        write_sealed_yaml(directory.multirun, OmegaConf.to_yaml(composer.config))
+        write_sealed_json(directory.sweep, content)
     launcher = composer.launcher
     if settings.detach and (study or not launcher.outlives_controller):
         detach(plan)
@@ -90,7 +100,7 @@ def execute(plan: SweepPlan, spec: Spec) -> None:
         if not is_disk_full(error):
             raise
         raise LabError(f"The disk of {directory.path} is full. Free some space, and resume.") from error
-    if spec.log.tensorboard and not plan.standalone:
+    if spec.log.tensorboard and not plan.standalone and settings.only_trial is None:
         from lab.sweep.hparams import write_hparams
 
         write_hparams(directory.path, content["hyperparameters"], flatten(spec.to_dict()))
@@ -169,6 +179,8 @@ def detach(plan: SweepPlan) -> None:
     directory.lock.release()
     directory.jobs.mkdir(exist_ok=True)
     options = [f"{key}=true" for key in ("retry", "mix_code") if getattr(plan.settings, key)]
+    if plan.settings.only_trial is not None:
+        options += [f"only_trial={plan.settings.only_trial}", f"seed={','.join(map(str, plan.seeds))}"]
     with (directory.jobs / "controller.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "lab", "resume", str(directory.path.absolute()), *options],
@@ -242,14 +254,20 @@ def finish(experiment: Experiment) -> int:
     return int(bool(remaining or any("failed" in trial.states().values() for trial in started)))
 
 
-def resume_command(directory: SweepDir, overrides: list[str]) -> list[str]:
+def resume_command(directory: SweepDir, overrides: list[str], started: Path | None = None) -> list[str]:
     """Return the arguments that start a sweep again in its directory, with some overrides changed.
 
+    Args:
+        directory: of the sweep, or of a Trial that a single job trained.
+        overrides: what is changed.
+        started: the file with the config of Hydra that it was started with; multirun.yaml by default.
+
     Raises:
-        LabError: multirun.yaml cannot be read.
+        LabError: the file cannot be read.
     """
+    started = started or directory.multirun
     try:
-        hydra = read_yaml(directory.multirun)["hydra"]
+        hydra = read_yaml(started)["hydra"]
         earlier = [*hydra["overrides"]["hydra"], *hydra["overrides"]["task"]]
         sources = [source for source in hydra["runtime"]["config_sources"] if source["provider"] == "command-line"]
         folders = [argument for source in sources for argument in ("--config-dir", source["path"])]
@@ -257,7 +275,7 @@ def resume_command(directory: SweepDir, overrides: list[str]) -> list[str]:
     except LabError:
         raise
     except Exception as error:
-        raise LabError(f"{directory.multirun} cannot be read: {error}.") from error
+        raise LabError(f"{started} cannot be read: {error}.") from error
 
     def key(override: str) -> str:
         return override.partition("=")[0].lstrip("+")

@@ -106,7 +106,7 @@ class Tree:
         """Return a line on the whole sweep."""
         counts = count_states(list(self.trials.values()))
         sessions = [session for trial in self.trials.values() for session in trial.sessions]
-        planned = self.total * self.seeds
+        planned = len(sessions) + max(self.total - len(self.trials), 0) * self.seeds
         parts = [f"{counts.get('completed', 0)} of {plural(planned, 'Session')} completed"]
         parts += [
             f"{counts[state]} {state}" for state in ("running", "failed", "pruned", "interrupted") if state in counts
