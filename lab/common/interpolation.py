@@ -16,7 +16,10 @@ from lab.errors import LabError
 # The values of ${hydra:...} that do not depend on how a Session is launched.
 SAME_EVERYWHERE = ("runtime.choices", "runtime.cwd", "runtime.version")
 # May have another value for another seed: seed itself, a resolver, or a key whose name is interpolated.
-MAY_DEPEND_ON_SEED = re.compile(r"\$\{(?=[^}]*(seed|:|\$\{))")
+MAY_DEPEND_ON_SEED = re.compile(r"\$\{(?!file_name:)(?=[^}]*(seed|:|\$\{))")
+
+# ${file_name:...} is a text, such as the id of an environment, without the characters that a directory must not have.
+OmegaConf.register_resolver("file_name", lambda text: re.sub(r"[/:\\]+", "-", str(text)), replace=True)
 
 
 def resolve(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:

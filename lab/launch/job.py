@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab.common.signals import was_asked_to_stop
 from lab.errors import LabError, did_you_mean, print_error, visible, warn_once
-from lab.launch.naming import run_directory
+from lab.launch.naming import is_default_directory, run_directory
 from lab.launch.supervise import notify_supervisor
-from lab.run.directory import RunDir, SweepDir
+from lab.run.directory import RunDir, SweepDir, claim_directory
 from lab.run.guard import refuse_foreign
 from lab.run.lock import LOCK_SECONDS
 from lab.run.schemas import ENDED
@@ -51,7 +52,8 @@ def run(config: DictConfig) -> None:
     if not OmegaConf.is_missing(HydraConfig.get().job, "num") and HydraConfig.get().job.num is not None:
         analyze(_train(config, given, swept=True))
         return
-    output = run_directory(config, HydraConfig.get())
+    named = run_directory(config, HydraConfig.get())
+    output = claim_directory(named) if is_default_directory(HydraConfig.get(), "run") else named
     notify_supervisor("output", str(output))
     try:
         _refuse_sweep(config, output)
@@ -63,7 +65,7 @@ def run(config: DictConfig) -> None:
         status = print_error(interrupted or error, output)
     else:
         status = finish(records)
-    for folder in {given, output}:
+    for folder in {output, *([given] if given != named else [])}:
         remove_if_empty(folder)
     if status:
         sys.exit(status)
@@ -200,7 +202,8 @@ def _hydra_files(config: DictConfig, seed: int) -> dict[str, str]:
 
 def remove_if_empty(folder: Path, since: float = START) -> None:
     """Remove an empty directory that was made since a time, and its parents as far as the same is true of them."""
-    for path in (folder, *folder.parents):
-        if not path.is_dir() or any(path.iterdir()) or path.stat().st_ctime < since:
-            return
-        path.rmdir()
+    with suppress(OSError):  # another process may use or remove one of them meanwhile
+        for path in (folder, *folder.parents):
+            if not path.is_dir() or any(path.iterdir()) or path.stat().st_ctime < since:
+                return
+            path.rmdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,14 @@ def name_directory(config: DictConfig, key: str, seeds: Sequence[int]) -> None:
     if directory is not None:
         with flag_override(config.hydra, ["readonly", "struct"], False):
             OmegaConf.update(config, key, literal(directory))
+
+
+def is_default_directory(hydra: Any, kind: str) -> bool:
+    """Return whether hydra.run.dir or hydra.sweep.dir is the one of a config file that holds the time of the start."""
+    lines: Any = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)
+    written = OmegaConf.to_container(hydra[kind], resolve=False)["dir"]  # type: ignore[call-overload, index]
+    explicit = any(re.match(rf"\+*hydra(\.{kind}(\.dir)?)?=", str(line)) for line in lines)
+    return not explicit and "${now:" in str(written)
 
 
 def run_directory(config: DictConfig, hydra: Any) -> Path:

@@ -34,7 +34,7 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
-from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
 from omegaconf import OmegaConf
 
@@ -87,6 +87,11 @@ class SlurmLauncher(JobLauncher):
             for key, value in params.items()
             if value is not None
         }
+        for key in self.params.keys() - SlurmQueueConf.__dataclass_fields__.keys():
+            import submitit
+
+            if key not in submitit.SlurmExecutor._valid_parameters():
+                raise TypeError(f"SlurmLauncher.__init__() got an unexpected keyword argument '{key}'")
         self.slots = int(self.params["array_parallelism"])
         self._tasks: dict[Job, Task] = {}
         self._code: CodeCopy | None = None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +211,40 @@ class SweepDir:
         if not self.lock.acquire():
             raise LabError(f"{self.path} is in use: {self.lock.holder()} controls a sweep there.")
         remove_leftovers(self.path, self.jobs, *(trial.path for trial in trials))
+
+
+def claim_directory(path: Path) -> Path:
+    """Make the first directory of `path`, `path-2`, `path-3`, ... that no run has; return it.
+
+    It is locked until this process ends, so that of processes that claim the same path each gets another one.
+    """
+    names = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
+    return next(name for name in names if _claim(name))
+
+
+def _claim(path: Path) -> bool:
+    """Make and lock a directory; return False if another process has locked it, or something is in it."""
+    while True:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            folder = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # removed meanwhile by the process that had claimed it, and did not use it
+            continue
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(folder)
+            return False
+        except OSError:  # a file system that locks no directories: the lock of the run refuses a second one
+            pass
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(folder), path.stat()):
+                # Hydra writes its own files before a job runs.
+                free = all(entry.name == ".hydra" or entry.name.endswith(".log") for entry in path.iterdir())
+                if not free:
+                    os.close(folder)
+                return free
+        os.close(folder)
 
 
 def rerun_path(path: Path) -> Path:

@@ -9,7 +9,6 @@ from lab.analysis.objective import Objective
 from lab.analysis.session import read_spec
 from lab.common.text import canonical, format_value
 from lab.errors import LabError
-from lab.launch.naming import select_for_all
 from lab.run.schemas import ENDED
 from lab.spec import Spec, require_same_spec
 from lab.sweep.composer import Composer
@@ -52,7 +51,6 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
     environments: dict[str, str] = {}
     for point in points:
         overrides = [*plan.overrides.fixed, *point.overrides]
-        specs = composer.specs(overrides, plan.seeds)
         distinct = distinct_specs(composer, overrides, plan.seeds)
         check_spaces(distinct, spaces)
         environments[canonical([(spec.env.id, spec.env.arguments) for spec in distinct])] = distinct[0].env.id
@@ -61,9 +59,7 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
     require_one_ranking(plan, list(environments.values()))
     for trial in trials:
         refuse_other_spec(trial, composer.specs(trial.overrides, trial.seeds))
-    if len({spec.name for spec in specs}) > 1:
-        return replace(spec, name=select_for_all(composer.config, "name", plan.seeds) or spec.name)
-    return spec
+    return replace(spec, name=str(composer.config.name))
 
 
 def require_one_ranking(plan: SweepPlan, environments: list[str]) -> None:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import strftime
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from lab.errors import LabError
 from lab.launch.launcher import JobLauncher
 from lab.run.directory import SweepDir
 from lab.run.files import read_json
 from lab.spec import Spec, read
+from lab.sweep.explain import explain
 
 ABSENT = object()
 
@@ -30,17 +32,25 @@ ABSENT = object()
 class Composer:
     """Composes the specs of a sweep."""
 
-    config: DictConfig  # composed from the overrides that are not swept
+    config: DictConfig  # composed from the overrides that are not swept, and the first value of each swept key
     hydra: HydraContext
-    launcher: JobLauncher  # runs the jobs
     sampler: DictConfig  # config of Optuna's sampler
     pruner: DictConfig  # config of Optuna's pruner
+    choices: Sequence[str] = ()  # swept keys that errors name: config groups, and env.id
     _configs: dict[tuple[str, ...], tuple[DictConfig, Any]] = field(default_factory=dict)
     _specs: dict[tuple[str, ...], list[Spec]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.directory = SweepDir(Path(str(self.config.hydra.sweep.dir)))
-        self.times = self._fix_times()
+        self.times = self._fix_times({})
+
+    def open(self, directory: SweepDir, launcher: JobLauncher) -> None:
+        """Set the directory of the sweep, in which an earlier one may be continued, and what runs its jobs."""
+        self.directory, self.launcher = directory, launcher
+        known = read_json(directory.sweep).get("now", {}) if directory.sweep.exists() else {}
+        if known:
+            self.times = self._fix_times(known)
+            self._configs.clear()
+            self._specs.clear()
 
     @property
     def prunes(self) -> bool:
@@ -52,9 +62,8 @@ class Composer:
         """Whether all points of a search space are to be run."""
         return str(self.sampler["_target_"]).endswith("GridSampler")
 
-    def _fix_times(self) -> dict[str, str]:
+    def _fix_times(self, known: Mapping[str, str]) -> dict[str, str]:
         """Give ${now:...} in every job the value that it had when the sweep was started; return values by pattern."""
-        known = read_json(self.directory.sweep).get("now", {}) if self.directory.sweep.exists() else {}
         patterns = re.findall(r"\$\{now:\s*([^}]*?)\s*\}", OmegaConf.to_yaml(self.config))
         cache = OmegaConf.get_cache(self.config)["now"]
         times = {pattern: known.get(pattern) or cache.get((pattern,)) or strftime(pattern) for pattern in patterns}
@@ -65,7 +74,11 @@ class Composer:
         """Compose and check the spec of each seed; a LabError if there is none."""
         key = (*overrides, f"seed=[{','.join(map(str, seeds))}]")
         if key not in self._specs:
-            self._specs[key] = self._read(key)
+            try:
+                self._specs[key] = self._read(key)
+            except (LabError, HydraException, OmegaConfBaseException, ValueError) as error:
+                choices = [line for line in overrides if line.partition("=")[0] in self.choices]
+                raise LabError(explain(error, key, choices) or str(error)) from error
         return self._specs[key]
 
     def _read(self, lines: tuple[str, ...]) -> list[Spec]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import itertools
 import re
 from collections.abc import Collection
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 
 from lab.common.text import canonical, flatten, format_value, quote
@@ -47,15 +49,30 @@ class SweepOverrides:
 
     def corners(self) -> list[Point]:
         """Return points in which both ends of every range of the space, and every choice, occur."""
-        from optuna.distributions import CategoricalDistribution
-
-        ends = {
-            key: list(space.choices) if isinstance(space, CategoricalDistribution) else [space.low, space.high]  # type: ignore[attr-defined]
-            for key, space in self.space.items()
-        }
+        ends = self._ends()
         longest = max(map(len, ends.values()), default=1)
         rows = [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(longest)]
         return [searched_point(row, self.space) for row in rows]
+
+    def variations(self, group: str) -> list[Point]:
+        """Return the first point, and all that differ from it in one key that is, or is in, a top-level key."""
+        ends = {key: [f"{key}={value}" for value in values] for key, values in self._ends().items()}
+        axes = self.axes | ends
+        first = {key: values[0] for key, values in axes.items()}
+        varied = [key for key in axes if re.split(r"[.@]", key.lstrip("+"))[0] == group]
+        changes = [{key: value} for key in varied for value in axes[key][1:]]
+        return [make_point([*(first | change).values()]) for change in ({}, *changes)]
+
+    def _ends(self) -> dict[str, list[Any]]:
+        """Return the choices, or both ends, of each distribution of the space."""
+        if not self.space:
+            return {}
+        from optuna.distributions import CategoricalDistribution
+
+        return {
+            key: list(space.choices) if isinstance(space, CategoricalDistribution) else [space.low, space.high]  # type: ignore[attr-defined]
+            for key, space in self.space.items()
+        }
 
 
 def parse(
@@ -127,6 +144,7 @@ def _keys_set_once(overrides: list[Override]) -> set[str]:
 
 def make_point(overrides: list[str]) -> Point:
     """Return the point of some overrides, with their values."""
+    overrides = [merge_dict(override) if "{" in override else override for override in overrides]
     pairs = (override.partition("=") for override in overrides)
     return Point(overrides, {key.lstrip("+"): parse_value(text) for key, _, text in pairs})
 
@@ -159,6 +177,23 @@ def quote_exactly(value: Any) -> str:
     return format_value(value)
 
 
+def merge_dict(line: str) -> str:
+    """Return an override with `++` in front if a value is a dict: as elsewhere it is merged, and it may add keys."""
+    (override,) = OverridesParser.create().parse_overrides([line])
+    written = override._value
+    values = written.list if isinstance(written, ChoiceSweep) else [written]
+    merges = override.type == OverrideType.CHANGE and any(isinstance(value, dict) for value in values)
+    return f"++{line}" if merges else line
+
+
+def unshuffle(override: Override) -> Override:
+    """Return an override without shuffle(...), for where the order has no meaning or must not change."""
+    override = copy.copy(override)
+    if isinstance(override._value, (ChoiceSweep, RangeSweep)):
+        override._value = dataclasses.replace(override._value, shuffle=False)
+    return override
+
+
 def parse_value(text: str) -> Any:
     """Return the value of a text on the command line, as plain data."""
     return OverridesParser.create().parse_override(f"key={text}").value()
@@ -176,8 +211,11 @@ def swept_values(override: Override) -> list[str]:
     values = []
     for element in override.sweep_iterator():
         text, value = Override._get_value_element_as_str(element), Override._convert_value(element)
-        # Hydra writes the result of str(1) as 1, which is another value.
-        values.append(text if canonical(parse_value(text)) == canonical(value) else quote_exactly(value))
+        try:  # Hydra writes the result of str(1) as 1, which is another value, and cannot read that of json_str({a:1})
+            same = canonical(parse_value(text)) == canonical(value)
+        except HydraException:
+            same = False
+        values.append(text if same else quote_exactly(value))
     if not values:
         raise LabError(f"{override.input_line} gives {override.get_key_element()} no value to sweep.")
     return values
@@ -206,11 +244,11 @@ def make_distribution(override: Override) -> BaseDistribution:
         )
     if override.is_choice_sweep():  # as texts, so that Hydra reads each as the value that was written
         texts: dict[str, str] = {}
-        for text in swept_values(override):
+        for text in swept_values(unshuffle(override)):
             texts.setdefault(canonical(parse_value(text)), text)
         return CategoricalDistribution(list(texts.values()))
     try:
-        return create_optuna_distribution_from_override(override)
+        return create_optuna_distribution_from_override(unshuffle(override))
     except (ValueError, NotImplementedError, AssertionError) as error:
         raise LabError(f"{override.input_line} is not a distribution that can be searched: {error}") from error
 

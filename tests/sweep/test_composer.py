@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -13,10 +11,10 @@ from lab.sweep.composer import Composer
 from tests.helpers import CONF, specs
 
 
-def make_composer(launcher: Any = None) -> Composer:
+def make_composer() -> Composer:
     loader = GlobalHydra.instance().config_loader()
     config = compose("config", ["algo=ppo", "env=pendulum"], return_hydra_config=True)
-    return Composer(config, HydraContext(config_loader=loader, callbacks=None), launcher, None, None)  # type: ignore[arg-type]
+    return Composer(config, HydraContext(config_loader=loader, callbacks=None), None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
