@@ -13,8 +13,7 @@ from matplotlib.collections import LineCollection
 from lab.analysis import plotting
 from lab.analysis.experiment import MIN_TRIALS, Experiment
 from lab.analysis.scale import Scale
-from lab.analysis.text import short_names, shorten
-from lab.common.text import plural
+from lab.analysis.text import importance_caveat, short_names, shorten
 
 Panel = Callable[[Axes, Experiment], None]
 
@@ -24,7 +23,6 @@ OTHERS = "0.6"  # color of the other Trials
 MAX_HYPERPARAMETERS = 8  # with a panel and an axis of their own, by importance
 MAX_BARS = 10  # hyperparameters whose importance is drawn
 MAX_COLUMNS = 5  # panels side by side
-FEW_TRIALS = 20  # ranked, below which importance is rough
 
 
 def hyperparameter_panels(experiment: Experiment, keys: list[str]) -> list[tuple[float, list[tuple[float, Panel]]]]:
@@ -96,7 +94,7 @@ def _importance(ax: Axes, experiment: Experiment, keys: list[str]) -> None:
         why = few if n < MIN_TRIALS else "No importance: no ranked trial is better than another."
         return plotting.note(ax, fill(why, 20), hide_axes=True)
     title = f"Importance: {MAX_BARS} greatest of {len(keys)}" if len(keys) > MAX_BARS else "Importance"
-    ax.set_title(f"{title}\nrough: {plural(n, 'trial')}, fewer than {FEW_TRIALS}" if n < FEW_TRIALS else title)
+    ax.set_title("\n".join(filter(None, (title, importance_caveat(n)))))
     names = short_names(experiment.hyperparameters)
     ax.barh(range(len(bars)), list(bars.values()), color=plotting.STRONG, height=0.6)
     ax.set_yticks(range(len(bars)), [plotting.literal(shorten(names[key], 22)) for key in bars])

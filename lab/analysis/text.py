@@ -83,7 +83,7 @@ def breakable(name: str) -> Markup:
 
 def importance_caveat(trials: int) -> str:
     """Return what to keep in mind about an importance computed from some ranked Trials; empty if there are enough."""
-    return f"from {trials} Trials only: a rough hint below {ENOUGH_TRIALS}" if trials < ENOUGH_TRIALS else ""
+    return f"rough: {plural(trials, 'Trial')}, fewer than {ENOUGH_TRIALS}" if trials < ENOUGH_TRIALS else ""
 
 
 def shorten(text: str, width: int) -> str:

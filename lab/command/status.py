@@ -71,7 +71,7 @@ def render(path: Path, trials: list[TrialProgress]) -> RenderableType:
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
     root = Branches(Text(f"{path}: {plural(planned, 'Session')} planned, {states or 'none started'}", style="bold"))
     for trial in trials:
-        add_trial(root, trial)
+        add_trial(root, trial, sessions=len(trials) == 1 or trial.state != "completed")
     best = find_best(sweep, trials) if sweep and len(trials) > 1 else None
     return Group(root, Text(f"best so far: {best}", style="green")) if best else root
 

@@ -14,11 +14,15 @@ from lab.common.terminal import Terminal
 from lab.common.text import canonical, format_interval, format_number, format_value, note_on_seeds, plural
 from lab.run.directory import SweepDir, TrialDir, best_session, find_level
 from lab.run.files import read_json
+from lab.run.schemas import MEANINGS
 from lab.train.display import print_checks, print_next_steps
 
 MAX_ROWS = 12  # Trials in the ranking
+MAX_IMPORTANCE = 6  # hyperparameters whose importance is shown
 MIN_SEEDS = 4  # below which bootstrap intervals are far too narrow
+WIDTH = 1000  # columns of a table at most: results are copied and searched for, so they are never cut
 METRICS = ("return", "best", "eval_return", "strength", "frames_to_solve")
+EXPLAINED = ("strength", "frames_to_solve")  # of these, below the table
 
 
 def print_summary(path: Path, unfinished: str | None = None) -> None:
@@ -28,8 +32,7 @@ def print_summary(path: Path, unfinished: str | None = None) -> None:
         path: its directory, which has been analyzed.
         unfinished: a sentence on why the sweep is not done.
     """
-    console = Terminal(soft_wrap=True)
-    console.width = max(console.width, 140)  # results are copied and searched, so they are never cut
+    console = Terminal(soft_wrap=True, width=WIDTH)
     console.print()
     standalone = find_level(path) == "trial"
     results = read_json(TrialDir(path).results if standalone else SweepDir(path).results)
@@ -52,13 +55,19 @@ def print_summary(path: Path, unfinished: str | None = None) -> None:
 def print_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:
     """Print the metrics of a Trial with their intervals; return the commands to type next, with their purposes."""
     table = _table(count_sessions(results["sessions"]), "mean", "95 % interval", "IQM", "95 % interval", "std")
+    explained: list[str] = []
     for metric in METRICS:
         estimates = results["metrics"].get(metric)
         if estimates and estimates["n"]:
             note = "" if estimates["n"] == results["sessions"]["completed"] else f" (of {estimates['n']})"
             cells = [cell for key in ("mean", "iqm") for cell in _cells(estimates[key])]
             table.add_row(f"{metric}{note}", *cells, format_number(estimates["std"]["value"]))
+            explained += [metric] if metric in EXPLAINED else []
     console.print(table if table.row_count else count_sessions(results["sessions"]))
+    if table.row_count:
+        console.print()
+        for name in (*explained, "IQM"):
+            console.print(f"{name}: {MEANINGS[name]}", style="dim")
     print_failures(console, path, results["not_completed"])
     compare = {f"python -m lab compare {quote_path(path)} DIR": "compare with another Trial"}
     return {**enjoy_best(TrialDir(path)), **compare} if results["seeds"] else {}
@@ -82,7 +91,11 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
         if len(entries) > MAX_ROWS:
             console.print(f"and {len(entries) - MAX_ROWS} more in {directory.table}")
         print_improvement(console, entries)
+        print_importance(console, results["importance"].get(name) or {}, len(entries))
         best = directory.trial(entries[0]["trial"])
+        point = entries[0]["hyperparameters"].items()
+        settings = " ".join(shlex.quote(f"{key}={format_value(value)}") for key, value in point)
+        console.print(f"\nSettings of {best.path.name}: {settings}")
         commands |= enjoy_best(best, f" of the best Trial{where}")
         if len(entries) > 1:
             pair = f"{quote_path(best.path)} {quote_path(directory.trial(entries[1]['trial']).path)}"
@@ -111,6 +124,16 @@ def print_improvement(console: Terminal, ranking: list[dict[str, Any]]) -> None:
         console.print(f"\nProbability that a seed of {better} does better than one of {other}: {probability}{few}")
 
 
+def print_importance(console: Terminal, importance: dict[str, float], trials: int) -> None:
+    """Print which hyperparameters matter most in a ranking of so many Trials, if that is known."""
+    from lab.analysis.text import importance_caveat, short_names
+
+    names, caveat = short_names([*importance]), importance_caveat(trials)
+    if importance:
+        shares = ", ".join(f"{names[key]} {100 * value:.0f} %" for key, value in [*importance.items()][:MAX_IMPORTANCE])
+        console.print(f"Importance (PED-ANOVA{f'; {caveat}' if caveat else ''}): {shares}")
+
+
 def enjoy_best(trial: TrialDir, of: str = "") -> dict[str, str]:
     """Return the command that plays the best agent of a Trial, with its purpose; none if no Session has an agent."""
     best = best_session(trial.session(seed) for seed in trial.seeds())
@@ -130,9 +153,12 @@ def explain_no_ranking(results: dict[str, Any]) -> str:
 
 def ranking_table(objective: dict[str, Any], ranking: list[dict[str, Any]], keys: list[str]) -> Table:
     """Return the best Trials as a table, with some of their hyperparameters."""
+    from lab.analysis.text import short_names
+
     unequal = len({entry["seeds"] for entry in ranking}) > 1
     metrics = [head for name in objective["metrics"] for head in (f"{objective['aggregate']} {name}", "95 % interval")]
-    table = _table("Trial", *(["seeds"] if unequal else ()), *metrics, *keys, before=["rank"])
+    columns = [*(["seeds"] if unequal else ()), *metrics, *short_names(keys).values()]
+    table = _table("Trial", *columns, before=["rank"])
     for entry in ranking[:MAX_ROWS]:
         cells = [cell for estimate in entry["objective"].values() for cell in _cells(estimate)]
         values = [format_value(entry["hyperparameters"].get(key), digits=4) for key in keys]

@@ -129,7 +129,7 @@ class Tree:
             if height < 0:
                 root.add(Text(f"and {plural(len(trials) - shown, 'more Trial')}", style="dim"))
                 break
-            add_trial(root, trial, sessions=not trial.ended)
+            add_trial(root, trial, sessions=not trial.ended, wrap=False)
         if not self.best or self.total == 1:
             return root
         best = f"best so far: {title(self.best[0])}: {self.format_values(self.best[1])}"
@@ -163,13 +163,15 @@ class Tree:
             self._live.stop()
 
 
-def add_trial(root: Branches, trial: TrialProgress, sessions: bool = True) -> None:
-    """Add a Trial to a drawing, with a line for each of its Sessions if asked to."""
+def add_trial(root: Branches, trial: TrialProgress, sessions: bool = True, wrap: bool = True) -> None:
+    """Add a Trial to a drawing, with a line for each of its Sessions if asked to; without `wrap`, lines are cut."""
     completed = [session for session in trial.sessions if session.state == "completed"]
     returns = [session.status["return"] for session in completed if session.status["return"] is not None]
     mean = f"  return {format_number(sum(returns) / len(returns))}" if returns else ""
     summary = f"{len(completed)} of {plural(len(trial.sessions), 'Session')}{mean}"
-    branch = root.add(_line(title(trial), trial.state, summary))
+    line = _line(_name(trial), trial.state, "  ".join(filter(None, (summary, _settings(trial)))))
+    line.no_wrap, line.overflow = not wrap, None if wrap else "ellipsis"
+    branch = root.add(line)
     for session in trial.sessions if sessions else ():
         name = f"seed {session.seed}" if session.seed is not None else "Session"
         branch.add(_line(name, session.state, _describe(session)))
@@ -177,9 +179,15 @@ def add_trial(root: Branches, trial: TrialProgress, sessions: bool = True) -> No
 
 def title(trial: TrialProgress) -> str:
     """Return the name and hyperparameters of a Trial."""
-    values = ", ".join(f"{key}={format_value(value, digits=4)}" for key, value in trial.hyperparameters.items())
-    name = trial.directory.path.name if trial.number is not None else "Trial"
-    return f"{name} {values}".strip()
+    return f"{_name(trial)} {_settings(trial)}".strip()
+
+
+def _name(trial: TrialProgress) -> str:
+    return trial.directory.path.name if trial.number is not None else "Trial"
+
+
+def _settings(trial: TrialProgress) -> str:
+    return ", ".join(f"{key}={format_value(value, digits=4)}" for key, value in trial.hyperparameters.items())
 
 
 def _line(name: str, state: str, rest: str) -> Text:

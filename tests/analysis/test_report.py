@@ -140,11 +140,11 @@ def test_metrics_explain_themselves(folder: Path, page: str) -> None:
 
 
 def test_importance_of_few_trials_has_a_caveat(wide: Path, tmp_path: Path) -> None:
-    caveat = "from 8 Trials only: a rough hint below 20"
+    caveat = "rough: 8 Trials, fewer than 20"
     few = experiment(tmp_path / "few", 8, 2, rows=4).path
-    assert f"Importance</abbr> is by PED-ANOVA, {caveat}." in write_page(few)
+    assert f"Importance</abbr> is by PED-ANOVA; {caveat}." in write_page(few)
     assert caveat in read_figures(few)["panels"][0][1]["layout"]["title"]["text"]
-    assert "a rough hint" not in (wide / "report.html").read_text(encoding="utf-8")
+    assert "rough: " not in (wide / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_reference_far_from_the_curves_is_named_and_not_drawn(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 
 from lab.analysis import analyze
 from lab.command import report, resume, status
+from lab.common.text import format_value
 from lab.errors import LabError
 from lab.run.directory import RunDir
-from lab.run.files import read_json, write_json
+from lab.run.files import read_json, write_json, write_sealed_json
+from lab.run.schemas import MEANINGS
 from tests import synthetic
 from tests.helpers import QUIET, lab, result, train
 
@@ -30,6 +33,8 @@ def test_status_shows_a_tree_with_the_best_so_far(experiment: Path, capsys: pyte
     assert "10 Sessions planned, 6 completed, 1 failed, 1 pending, 2 pruned" in lines[0]
     assert any("seed 1  failed  RuntimeError: the environment broke" in line for line in lines)
     assert any("seed 0  pruned  pruned at rung 5 of 10" in line for line in lines)
+    assert sum(line.startswith(("│   ", "    ")) for line in lines) == 2 * 3, "completed Trials take a line each"
+    assert re.search(r"trial-000  completed  2 of 2 Sessions  return \d+\.\d  algo\.lr=", "\n".join(lines))
     best = read_json(experiment / "experiment.json")["best"]
     assert lines[-1].startswith(f"best so far: trial-{best['trial']:03}")
 
@@ -69,12 +74,42 @@ def test_report_makes_everything_of_an_experiment_again(experiment: Path, capsys
     assert [path.read_bytes() for path in files] == before, "the same files give the same output"
 
 
+def test_a_ranking_is_never_cut_and_says_what_it_is_worth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = synthetic.experiment(tmp_path / "experiment", trials=8, seeds=2, rows=4).path
+    for point in folder.glob("*/point.json"):
+        more = {
+            "algo.optimizer.max_grad_norm": 0.123456789,
+            "env.kwargs.a_name_of_many_characters_is_long": 1,
+        }
+        plain = read_json(point)
+        if plain["number"] % 2:
+            more = dict.fromkeys(more, 2)
+        write_sealed_json(point, plain | {"hyperparameters": plain["hyperparameters"] | more})
+    report.main([str(folder)])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    (head,) = (line for line in lines if line.startswith("rank "))
+    assert head == (
+        "rank Trial mean return 95 % interval lr gamma advantage max_grad_norm a_name_of_many_characters_is_long"
+    )
+    best = read_json(folder / "experiment.json")["best"]
+    assert f"1 trial-{best['trial']:03} " in lines[lines.index(head) + 1]
+    settings = " ".join(f"{key}={format_value(value)}" for key, value in best["hyperparameters"].items())
+    assert f"Settings of trial-{best['trial']:03}: {settings}" in lines
+    assert any(
+        re.match(r"Importance \(PED-ANOVA; rough: 8 Trials, fewer than 20\): \w+ \d+ %, ", line) for line in lines
+    )
+
+
 @pytest.mark.parametrize("level", ["trial-000", "trial-000/seed-0"])
 def test_report_of_a_trial_and_of_a_session(experiment: Path, level: str, capsys: pytest.CaptureFixture[str]) -> None:
     report.main([str(experiment / level)])
     shown = capsys.readouterr().out
     name = "trial" if level == "trial-000" else "session"
     assert f"{name}.json" in shown
+    assert name == "session" or f"strength: {MEANINGS['strength']}" in shown
     assert (experiment / level / f"{name}.png").stat().st_size > 10_000
 
 
