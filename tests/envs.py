@@ -300,6 +300,24 @@ class Picture(Base):
         return float(action == self.shown)
 
 
+class Tiles(Base):
+    """Shows in the middle of 5 x 5 tiles a code of 1 to 4 in bytes, which is the rewarded action; others are alike."""
+
+    action_space = gym.spaces.Discrete(4)
+
+    def __init__(self, high: int = 255) -> None:
+        self.observation_space = gym.spaces.Box(0, high, (5, 5, 2), np.uint8)
+
+    def observe(self) -> np.ndarray:
+        self.shown = int(self.np_random.integers(4))
+        image = np.ones((5, 5, 2), np.uint8)
+        image[2, 2] = 8, self.shown + 1
+        return image
+
+    def reward(self, action: Any) -> float:
+        return float(action == self.shown)
+
+
 class Recall(Base):
     """Shows a number only in the first of four observations; the last action must be its sign."""
 
@@ -354,7 +372,7 @@ class Text(Base):
 gym.register("Endless-v0", entry_point=Endless)
 for kind in (
     Target, Shown, Highest, Single, Pair, Buttons, Corridor, Raises, RaisesInReset, Brittle, NotANumber, Killed, Fated,
-    Remembering, Picture, Recall, Text, Level, Empty,
+    Remembering, Picture, Recall, Text, Level, Empty, Tiles,
     Unrepeatable, Unpicklable, Forgetful, HalfForgetful, Slow, SlowAtFirst, Sleepy, Hungry,
 ):  # fmt: skip
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

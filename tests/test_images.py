@@ -5,16 +5,21 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 
 from lab.command.enjoy import main as enjoy
+from lab.env.spaces import holds_codes
 from lab.env.vector import Environments, probe
 from lab.run import tensor_files
 from lab.run.directory import RunDir
+from lab.run.files import read_json, read_yaml
 from lab.session import train as train_stack
 from lab.train.agent import Agent
 from lab.train.collect import Collector
+from lab.train.lockstep import check_spaces
 from lab.train.stack import Stack
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 
@@ -113,6 +118,58 @@ def test_a_trained_agent_can_be_played(tmp_path: Path, capsys: pytest.CaptureFix
     directory = train(tmp_path, *overrides("ppo"), "frames=512", "eval.every=0")[0]
     enjoy([str(directory.path), "episodes=2", "checkpoint=last"])
     assert "episode   1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "scaled"),
+    [
+        (("env.id=tests.envs:Picture-v0",), True),
+        (("env.id=tests.envs:Tiles-v0",), False),
+        (("env.id=tests.envs:Tiles-v0", "+env.kwargs.high=99"), False),
+        (("env.id=tests.envs:Picture-v0", "env.scale_images=false"), False),
+        (("env.id=tests.envs:Tiles-v0", "env.scale_images=true"), True),
+        (("env.id=CartPole-v1",), True),
+    ],
+)
+def test_pictures_are_scaled_and_codes_are_not(overrides: tuple[str, ...], scaled: bool) -> None:
+    made = specs("algo=ppo", "env=gymnasium", *overrides, "seed=[0,1]")
+    spaces = check_spaces(made)[0]
+    assert [spec.env.scale_images for spec in made] == [scaled] * 2
+    agent = Agent(made, spaces, torch.device("cpu"))
+    collector = Collector(agent, [Environments(made[0].env, 8, streams.environments) for streams in agent.streams])
+    rollout = collector.collect()
+    images = len(spaces.observation.shape) == 3
+    assert rollout.observation.dtype == (torch.uint8 if images and scaled else torch.float32)
+    reaches = []
+    first = agent.algorithm.network.trunks["policy"][0]
+    forward = first.forward
+    first.forward = lambda x: (reaches.append(x), forward(x))[1]
+    agent.algorithm.act(rollout.observation[0], None, torch.zeros(2, 8, 0))
+    if images:
+        assert (float(reaches[0].max()) <= 1.0) == scaled
+
+
+@pytest.mark.parametrize("first", [0, 40, 31])
+def test_what_the_first_observations_say(first: int) -> None:
+    space = Box(0, 255, (3, 3, 1), np.uint8)
+    assert holds_codes(space, [np.zeros(space.shape, np.uint8), np.full(space.shape, first, np.uint8)]) == (first == 31)
+
+
+def test_codes_are_learned_from_and_the_spec_says_so(tmp_path: Path) -> None:
+    chosen = ("algo=ppo", "env=gymnasium", "env.id=tests.envs:Tiles-v0", "algo.gamma=0", "frames=8000", "eval.every=0")
+    small = (*chosen, "algo.horizon=64", "algo.batch_size=128", "log.tensorboard=false")
+    returns = {}
+    for value in ("auto", "true"):
+        done = lab(*small, f"env.scale_images={value}", "algo.lr=1e-3", f"hydra.run.dir={tmp_path}/{value}")
+        assert done.returncode == 0, done.stderr
+        assert ("hold codes, so they are not divided by 255" in done.stderr) == (value == "auto")
+        assert read_yaml(tmp_path / value / "spec.yaml")["env"]["scale_images"] == (value == "true")
+        results = read_json(tmp_path / value / "session.json")
+        returns[value] = results["return"] / results["length"]
+    assert returns["auto"] > 0.8 > 0.5 > returns["true"], "of 1 for each step"
+    assert "episode   1" in lab("enjoy", f"{tmp_path}/auto", "episodes=2", "code=here").stdout
+    again = lab(*small, "algo.lr=1e-3", f"hydra.run.dir={tmp_path}/auto")
+    assert "already holds a Session (completed" in again.stderr, "the same spec"
 
 
 def test_images_can_be_normalized(tmp_path: Path) -> None:

@@ -209,7 +209,8 @@ class Player:
                 if show:
                     show(env.render())
                 settings.restore_step_settings()
-                observation = agent.normalize(torch.from_numpy(flatten(env.observation_space, raw))[None, None])
+                flat = flatten(env.observation_space, raw).astype(agent.observations.dtype)
+                observation = agent.normalize(torch.from_numpy(flat)[None, None])
                 noise = None
                 if not self.deterministic:
                     noise = agent.algorithm.draw_noise(1, 1, agent.streams, self.fraction_done)[0]

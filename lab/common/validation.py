@@ -67,7 +67,7 @@ def describe(kind: Any) -> str:
             return f"{noun}, {bounds[Ge]} or more"
         return f"{noun} above {bounds[Gt]}" if Gt in bounds else noun
     if origin is Literal:
-        return f"one of {', '.join(sorted(arguments))}"
+        return f"one of {', '.join(sorted(arguments))}" if len(arguments) > 1 else str(arguments[0])
     if origin in (Union, UnionType):
         return " or ".join(map(describe, arguments))
     if origin is list:

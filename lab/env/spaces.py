@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +11,7 @@ import numpy as np
 
 from lab.errors import LabError
 
+MAX_CODE = 31  # a picture whose largest byte is below this is all but black
 ACTION_SPACES = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary, gym.spaces.Box)
 
 
@@ -19,14 +21,21 @@ class Spaces:
 
     Attributes:
         observation: one environment's observations: a Box of shape [D] in float32, or of an image's own shape, in
-            float32 or uint8.
+            float32 or uint8. Networks scale those in uint8.
         action: one environment's actions: Discrete, MultiDiscrete, MultiBinary or a Box.
         original: one environment's own observation space.
+        scale_images: whether networks scale images in bytes to 0..1.
     """
 
     observation: gym.spaces.Box
     action: gym.Space[Any]
     original: gym.Space[Any]
+    scale_images: bool = True
+
+    def unscaled(self) -> Spaces:
+        """Return the same spaces with images in float32, which networks take as they are."""
+        box = gym.spaces.Box(0, 255, self.observation.shape, np.float32) if is_image(self.observation) else None
+        return replace(self, observation=box or self.observation, scale_images=False)
 
     @property
     def action_size(self) -> int:
@@ -66,6 +75,13 @@ class Spaces:
 def is_image(space: gym.Space[Any]) -> bool:
     """Whether observations have rows, columns and channels, which convolutional networks keep apart."""
     return isinstance(space, gym.spaces.Box) and len(space.shape or ()) == 3
+
+
+def holds_codes(space: gym.Space[Any], observations: Sequence[Any]) -> bool:
+    """Whether observations are images in bytes that hold codes, such as kinds of tiles, by their bounds or values."""
+    if not isinstance(space, gym.spaces.Box) or not is_image(space) or space.dtype != np.uint8:
+        return False
+    return bool(space.high.max() < 255) or 0 < max(int(np.max(image)) for image in observations) <= MAX_CODE
 
 
 def flatten(space: gym.Space[Any], observation: Any) -> np.ndarray:

@@ -33,6 +33,7 @@ class EnvSpec:
     reference: Reference
     isolate_rng: Literal["auto", "always", "never"] = "auto"
     max_episode_steps: Count | None = None
+    scale_images: bool | Literal["auto"] = True  # `probe` decides what `auto` is
 
     @property
     def arguments(self) -> dict[str, Any]:

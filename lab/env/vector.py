@@ -18,11 +18,11 @@ from lab.env.guard import CLOSE_SECONDS, close, guard, reject_exit
 from lab.env.make import is_native, isolate, make_single, to_sentence, vectorize
 from lab.env.restore import Restorable, detect_single_method, detect_vector_method
 from lab.env.rng_isolation import GLOBAL_RNGS, DryRun, RngStates, dry_run
-from lab.env.spaces import ActionConverter, is_image
+from lab.env.spaces import ActionConverter, holds_codes, is_image
 from lab.env.spaces import Spaces as Spaces
 from lab.env.spec import EnvSpec
 from lab.env.vector_envs import AsyncVector, SyncVector
-from lab.errors import LabError
+from lab.errors import LabError, warn_once
 
 T = TypeVar("T")
 
@@ -159,14 +159,23 @@ def close_vector(name: str, envs: VectorEnv[Any, Any, Any]) -> None:
 
 
 def probe(spec: EnvSpec) -> Spaces:
-    """Make an environment, reset it, take one step, and return its spaces; raise LabError if any of it fails."""
+    """Make an environment, reset it, take one step, and return its spaces; raise LabError if any of it fails.
+
+    `scale_images=auto` becomes true or false in the spec.
+    """
     env, name = make_single(spec), f"env.id={spec.id}"
     try:
         with guard(name):
             spaces = Spaces.read(name, env)
-            _try_step(name, env)
+            observations = _try_step(name, env)
     finally:
         close(name, env.close)
+    if spec.scale_images == "auto":
+        spec.scale_images = not holds_codes(env.observation_space, observations)
+        if not spec.scale_images:
+            warn_once(f"The images of {name} hold codes, so they are not divided by 255 (env.scale_images=false).")
+    if not spec.scale_images:
+        spaces = spaces.unscaled()
     if spec.vectorization_mode in ("auto", "native"):
         envs = vectorize(spec, 2)
         try:
@@ -178,14 +187,15 @@ def probe(spec: EnvSpec) -> Spaces:
     return spaces
 
 
-def _try_step(name: str, env: Any) -> None:
+def _try_step(name: str, env: Any) -> list[Any]:
+    """Reset an environment and take a step; return both observations."""
     method = "reset"
     try:
         with RngStates(GLOBAL_RNGS, 0):
-            env.reset(seed=0)
+            first = env.reset(seed=0)[0]
             method = "step"
             env.action_space.seed(0)
-            env.step(env.action_space.sample())
+            return [first, env.step(env.action_space.sample())[0]]
     except LabError:
         raise
     except Exception as error:

@@ -25,10 +25,10 @@ SPACE = "observation_space"  # an argument that the config does not set
 class Module(Net):
     """A torch.nn.Module that maps observations [B, ...] to features [B, N]; a layer for each output follows it.
 
-    Images in bytes reach it scaled to 0..1. Its constructor gets the keys of conf/net/ except `shared`, and the
-    observation space if it has an argument `observation_space`. For a critic of continuous actions its forward must
-    take these as a second argument `extra` [B, A]. Layers such as dropout or batch normalization are in training mode
-    where gradients are computed, and in evaluation mode elsewhere.
+    Observations are float32; images in bytes reach it scaled to 0..1. Its constructor gets the keys of conf/net/ except
+    `shared`, and the observation space if it has an argument `observation_space`. For a critic of continuous actions
+    its forward must take these as a second argument `extra` [B, A]. Layers such as dropout or batch normalization are
+    in training mode where gradients are computed, and in evaluation mode elsewhere.
     """
 
     target: str  # path of the class

@@ -58,6 +58,7 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
             require_possible(plan.objective, spec, plan.settings.rungs if plan.prune else None)
     require_one_ranking(plan, list(environments.values()))
     for trial in trials:
+        check_spaces(distinct_specs(composer, trial.overrides, trial.seeds), spaces)
         refuse_other_spec(trial, composer.specs(trial.overrides, trial.seeds))
     return replace(spec, name=str(composer.config.name))
 

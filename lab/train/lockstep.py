@@ -51,6 +51,7 @@ def group_in_lockstep(specs: Sequence[Spec], spaces: Spaces) -> list[tuple[list[
         if name not in environments:
             probed = probe(spec.env) if environments else spaces
             environments[name] = probed, detect_restore_method(spec.env) if several else ""
+        spec.env.scale_images = environments[name][0].scale_images
     groups: list[tuple[list[int], tuple[dict[str, str], Spaces, str]]] = []
     for index, (name, spec) in enumerate(zip(names, specs, strict=True)):
         common = (shared_settings(spec), *environments[name])
@@ -65,7 +66,7 @@ def group_in_lockstep(specs: Sequence[Spec], spaces: Spaces) -> list[tuple[list[
 def check_spaces(specs: Sequence[Spec], known: dict[str, Spaces] | None = None) -> list[Spaces]:
     """Return the spaces of each Session, or raise LabError if they do not suit its algorithm and network.
 
-    `known` is a cache of spaces by environment.
+    `env.scale_images=auto` becomes true or false in the specs. `known` is a cache of spaces by environment.
     """
     environments = {} if known is None else known
     names = [canonical(asdict(spec.env)) for spec in specs]
@@ -73,6 +74,7 @@ def check_spaces(specs: Sequence[Spec], known: dict[str, Spaces] | None = None) 
         if name not in environments:
             environments[name] = probe(spec.env)
         spaces = environments[name]
+        spec.env.scale_images = spaces.scale_images
         spec.algo.check_spaces(spaces, spec.env)
         spec.net.check_observations(spaces.observation, spaces.action_size)
     return [environments[name] for name in names]
