@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,16 @@ def lab(
         check=False,
         env={**os.environ, **(env or {})},
     )
+
+
+def occupy(folder: Path, seconds: int = 120) -> list[Path]:
+    """Make the directories that runs started in the next seconds would get, as if other runs had them."""
+    now = datetime.now()
+    taken = [folder / f"{now + timedelta(seconds=later):%Y-%m-%d/%H-%M-%S}" for later in range(seconds)]
+    for path in taken:
+        path.mkdir(parents=True)
+        (path / ".lock").touch()
+    return taken
 
 
 def start_lab(*overrides: str, cwd: Path = ROOT) -> subprocess.Popen[str]:

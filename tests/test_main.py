@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lab.analysis import analyze_session
-from tests.helpers import ALGORITHMS, ROOT, lab, train
+from tests.helpers import ALGORITHMS, ROOT, lab, occupy, train
 
 TRACE = """
 import sys
@@ -90,6 +90,19 @@ def test_a_stack_from_the_command_line(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout, "plain lines where the output is no terminal"
     more = lab("resume", str(output), "seed=2,5,7", "plan=true")
     assert "3 Sessions: 1 to run, 2 completed." in more.stdout, more.stderr
+
+
+def test_a_session_takes_the_next_free_directory(tmp_path: Path) -> None:
+    occupy(tmp_path / "outputs" / "a2c_cartpole")
+    arguments = ("mode=dev", "frames=500", "log.tensorboard=false")
+    done = lab(*arguments, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    (spec,) = (tmp_path / "outputs").glob("*/*/*/spec.yaml")
+    assert spec.parent.name.endswith("-2"), done.stderr
+    hydra = yaml.safe_load((spec.parent / ".hydra" / "hydra.yaml").read_text())["hydra"]
+    assert hydra["runtime"]["output_dir"] == str(spec.parent)
+    before = sorted((tmp_path / "outputs").rglob("*"))
+    assert lab("algo.gamma=2", cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}).returncode == 2
+    assert sorted((tmp_path / "outputs").rglob("*")) == before, "a mistake leaves no directory"
 
 
 def test_a_session_is_never_written_over(tmp_path: Path) -> None:

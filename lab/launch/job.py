@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from lab.common.signals import was_asked_to_stop
 from lab.errors import LabError, did_you_mean, print_error, visible, warn_once
@@ -55,6 +56,12 @@ def run(config: DictConfig) -> None:
     named = run_directory(config, HydraConfig.get())
     output = claim_directory(named) if is_default_directory(HydraConfig.get(), "run") else named
     notify_supervisor("output", str(output))
+    if output != named:
+        hydra: Any = HydraConfig.get()
+        with flag_override(hydra, ["readonly", "struct"], False):
+            hydra.runtime.output_dir = str(output)
+        if Path.cwd() == named:  # by hydra.job.chdir
+            os.chdir(output)
     try:
         _refuse_sweep(config, output)
         records = _train(config, output)

@@ -62,11 +62,11 @@ class LabSweeper(Sweeper):
         with read_write(self.config), read_write(self.config.hydra):
             self.config.hydra.overrides.task = arguments
             self.config.name = literal(name_sweep(composer, overrides))
+        claims = is_default_directory(self.config.hydra, "sweep") and not settings.plan
         name_directory(self.config, "hydra.sweep.dir", overrides.seeds)
         from lab.sweep.sweep import run
 
         given = Path(str(self.config.hydra.sweep.dir))
-        claims = is_default_directory(self.config.hydra, "sweep") and not settings.plan
         directory = claim_directory(given) if claims else given
         if claims:
             notify_supervisor("output", str(directory.absolute()))

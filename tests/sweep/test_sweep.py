@@ -17,7 +17,7 @@ from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, find_sessions
 from lab.run.files import read_json, read_yaml, write_json
 from lab.sweep.overrides import parse_value
-from tests.helpers import ROOT, git, lab, result, train
+from tests.helpers import ROOT, git, lab, occupy, result, train
 
 FEW = ("log.every=500", "eval.every=1000", "eval.episodes=2", "log.tensorboard=false", "algo.horizon=16")
 SMALL = ("algo=a2c", "env=cartpole", "frames=1000", *FEW)
@@ -191,11 +191,24 @@ def test_it_is_explained_why_no_trial_can_be_ranked(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_name_of_a_run_may_depend_on_what_is_swept(tmp_path: Path) -> None:
+def test_a_sweep_has_one_name_and_takes_the_next_free_directory(tmp_path: Path) -> None:
     small = ("env=cartpole", "frames=300", "eval.every=0", "log.tensorboard=false", "algo.horizon=16", "~tuned")
-    run("-m", "algo=reinforce,a2c", *small, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
-    (results,) = (tmp_path / "outputs").glob("*/*/*/experiment.json")
-    assert {entry["hyperparameters"]["algo"] for entry in read_json(results)["ranking"]} == {"a2c", "reinforce"}
+    occupied = occupy(tmp_path / "outputs" / "reinforce-a2c_cartpole")
+    done = run("-m", "algo=reinforce,a2c", *small, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    (file,) = (tmp_path / "outputs").glob("*/*/*/experiment.json")
+    results = read_json(file)
+    assert {entry["hyperparameters"]["algo"] for entry in results["ranking"]} == {"a2c", "reinforce"}
+    assert file.parent.name.endswith("-2")
+    assert file.parent.with_name(file.parent.name.removesuffix("-2")) in occupied
+    assert f"Everything is in {file.parent.relative_to(tmp_path)}" in done.stdout
+    status = run("status", str(file.parent)).stdout
+    names = [read_json(file.parent / "sweep.json")["name"], file.parents[2].name]
+    assert names == ["reinforce-a2c_cartpole"] * 2
+    assert "reinforce-a2c_cartpole" in status
+    assert "reinforce-a2c_cartpole" in (file.parent / "report.html").read_text()
+    before = starts(file.parent)
+    run("resume", str(file.parent), "algo=reinforce,a2c", cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    assert starts(file.parent) == before
 
 
 @pytest.mark.slow
