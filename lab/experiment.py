@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from lab.common.signals import stop_signals
 from lab.common.text import plural
 from lab.errors import LabError
-from lab.run.directory import TrialDir
 from lab.run.disk import DiskSpace, failed_on_full_disk
 from lab.run.schemas import ENDED
 from lab.trial import Job, Outcome, Trial, states_of
@@ -59,7 +58,6 @@ class Experiment:
     launcher: JobLauncher  # runs jobs, here or on a cluster
     tree: Tree  # display on the terminal
     watchdog: Watchdog  # detects jobs that hang
-    draw: Callable[[TrialDir], object] = lambda directory: None  # draws an ended Trial in the background
     stopped: str | None = None  # the reason, if it stopped before its plan was done
     _active: list[ActiveTrial] = field(default_factory=list)
     _unfinished: list[Trial] = field(default_factory=list)  # started by an earlier controller, to be launched first
@@ -199,7 +197,6 @@ class Experiment:
             analyze_trial(trial.directory)
         except (LabError, OSError) as error:
             self.tree.announce(f"The metrics of {trial.directory.path} could not be made: {error}")
-        self.draw(trial.directory)
         self.tree.end(trial, outcome)
         ended, failed = len(self._ended_states), self._ended_states.count("failed")
         allowed = self.plan.settings.max_failure_rate

@@ -11,8 +11,8 @@ from lab.run.files import write_atomically, write_json, write_text
 def analyze(path: Path) -> list[Path]:
     """Write the metrics and pictures of a run directory of any level, finished or not, and return the files.
 
-    The Trials of an Experiment get their metrics too, but no new pictures: those of hundreds would take long. A Trial
-    that stands alone gets a card as well; one of an Experiment is described by its page.
+    The Trials of an Experiment get their metrics too, but no pictures: see `lab.sweep.drawing`. A Trial that stands
+    alone gets a card as well; one of an Experiment is described by its page.
 
     Raises:
         LabError: it is not a run directory, or a file in it cannot be read.

@@ -7,7 +7,6 @@ import platform
 import shlex
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from lab.launch import job
 from lab.launch.supervise import exit_at_once, notify_supervisor
 from lab.launch.watchdog import Watchdog
 from lab.run.code.snapshot import CodeSnapshot
-from lab.run.directory import SweepDir, TrialDir
+from lab.run.directory import SweepDir
 from lab.run.disk import is_disk_full
 from lab.run.files import read_yaml, write_sealed_json, write_sealed_yaml
 from lab.run.guard import holds_session, refuse_foreign
@@ -105,7 +104,7 @@ def execute(plan: SweepPlan, spec: Spec) -> None:
 
         write_hparams(directory.path, content["hyperparameters"], flatten(spec.to_dict()))
     try:
-        run_and_draw(experiment)
+        experiment.run()
     except KeyboardInterrupt:  # a second one, before all jobs had ended
         launcher.kill()
         again = f"python -m lab resume {shlex.quote(str(directory.path))}"
@@ -206,29 +205,10 @@ def print_detached(directory: SweepDir, pid: int | None = None) -> None:
     print_next_steps(Terminal(soft_wrap=True), commands)
 
 
-def run_and_draw(experiment: Experiment) -> None:
-    """Run an Experiment, and draw its Trials in a thread as they end; a standalone Trial is drawn by `finish`."""
-    from lab.analysis import draw_trial
-
-    def draw(directory: TrialDir) -> None:
-        try:
-            draw_trial(directory)
-        except Exception as error:  # `report` draws it again
-            experiment.tree.announce(f"{directory.plot} could not be drawn: {error}")
-
-    pool = ThreadPoolExecutor(1, "drawing")
-    if not experiment.plan.standalone:
-        experiment.draw = lambda directory: pool.submit(draw, directory)
-    try:
-        experiment.run()
-        pool.shutdown()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
 def finish(experiment: Experiment) -> int:
-    """Analyze the sweep, print its results, and return the exit status."""
+    """Analyze the sweep, print its results, draw its Trials, and return the exit status."""
     from lab.analysis import analyze, analyze_session
+    from lab.sweep.drawing import draw_trials
     from lab.sweep.summary import print_summary
 
     plan = experiment.plan
@@ -241,6 +221,8 @@ def finish(experiment: Experiment) -> int:
                 analyze_session(session)
         analyze(path)
         print_summary(path, f"The sweep {why}." if remaining else None)
+        if not plan.standalone:
+            draw_trials(plan.directory)
     except KeyboardInterrupt:
         again = f"python -m lab {'resume' if remaining else 'report'} {shlex.quote(str(path))}"
         print(visible(f"\nStopped while analyzing. To continue: {again}"), file=sys.stderr)

@@ -13,7 +13,7 @@ from lab.analysis import analyze
 from lab.command import report, resume, status
 from lab.common.text import format_value
 from lab.errors import LabError
-from lab.run.directory import RunDir
+from lab.run.directory import RunDir, SweepDir
 from lab.run.files import read_json, write_json, write_sealed_json
 from lab.run.schemas import MEANINGS
 from tests import synthetic
@@ -69,6 +69,7 @@ def test_report_makes_everything_of_an_experiment_again(experiment: Path, capsys
     assert "Not ranked, pruned: trial-003" in shown
     assert "trial-002 seed 1: RuntimeError: the environment broke" in shown
     files = [experiment / name for name in ("experiment.json", "trials.csv", "experiment.png", "report.html")]
+    files += [trial.plot for trial in SweepDir(experiment).trials()]
     before = [path.read_bytes() for path in files]
     report.main([str(experiment)])
     assert [path.read_bytes() for path in files] == before, "the same files give the same output"

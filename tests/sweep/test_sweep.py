@@ -96,12 +96,13 @@ def test_a_grid_is_ranked_and_keeps_its_numbers_when_it_grows(tmp_path: Path) ->
     results = read_json(tmp_path / "experiment.json")
     assert [entry["hyperparameters"] for entry in results["ranking"]] == [{"algo.lr": 0.01}, {"algo.lr": 1e-5}]
     before = starts(tmp_path)
-    sweep(tmp_path, "algo.lr=3e-3,1e-5,1e-2")
+    done = sweep(tmp_path, "algo.lr=3e-3,1e-5,1e-2")
+    assert "Drawing 1 Trial." in done.stdout, "the others are drawn already"
     points = [read_json(trial.point)["hyperparameters"]["algo.lr"] for trial in SweepDir(tmp_path).trials()]
     assert points == [0.01, 1e-5, 0.003]
     assert starts(tmp_path)[:2] == before
     assert (tmp_path / "report.html").stat().st_size > 1000
-    assert all(trial.plot.exists() for trial in SweepDir(tmp_path).trials()), "Trials are drawn as they end"
+    assert all(trial.plot.exists() for trial in SweepDir(tmp_path).trials()), "Trials are drawn at the end"
 
 
 def test_a_grid_over_environments_is_ranked_within_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +112,10 @@ def test_a_grid_over_environments_is_ranked_within_each(tmp_path: Path, capsys: 
     assert [entry["environment"] for entry in results["ranking"]] == ["CartPole-v1"] * 2 + ["MountainCar-v0"] * 2
     assert [entry["rank"] for entry in results["ranking"]][::2] == [1, 1]
     assert results["best"] is None
-    assert "Trials are ranked within each environment" in done.stdout
+    shown, _, drawing = done.stdout.partition("Drawing 4 Trials.")
+    assert "Trials are ranked within each environment" in shown
+    assert f"python -m lab report {tmp_path}" in drawing, "results are shown before, and Ctrl-C leaves out no more"
+    assert all(trial.plot.stat().st_size for trial in SweepDir(tmp_path).trials())
     compares = re.findall(r"python -m lab compare (\S+) (\S+)  +# the two best in (\S+),", done.stdout)
     assert [name for *_, name in compares] == ["CartPole-v1", "MountainCar-v0"]
     for *pair, _ in compares:

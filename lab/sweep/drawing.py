@@ -1,0 +1,70 @@
+"""Draws the Trials of an Experiment, in several processes if they are many."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from multiprocessing import get_context
+
+from lab.common.text import plural
+from lab.errors import describe_exit, visible
+from lab.launch.local import interrupts_ignored
+from lab.run.directory import SweepDir, TrialDir
+
+MIN_TRIALS = 8  # for each process
+
+
+def draw_trials(directory: SweepDir, again: bool = False) -> None:
+    """Write trial.png of the Trials of an Experiment; a picture that cannot be drawn is reported on the terminal.
+
+    Args:
+        directory: of the Experiment.
+        again: whether to draw pictures again that are newer than their Sessions.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it. What is drawn is whole.
+    """
+    trials = [trial for trial in directory.trials() if trial.seeds() and (again or not _is_drawn(trial))]
+    if not trials:
+        return
+    again_by = f"python -m lab report {shlex.quote(str(directory.path))}"
+    print(visible(f"\nDrawing {plural(len(trials), 'Trial')}. Ctrl-C leaves that to: {again_by}"), flush=True)
+    workers = min(len(os.sched_getaffinity(0)), -(-len(trials) // MIN_TRIALS))
+    if workers == 1:
+        _draw(trials)
+        return
+    context = get_context("forkserver")  # of a local sweep, it runs already
+    context.set_forkserver_preload(["lab.analysis.plot_trial"])
+    processes = [context.Process(target=_draw, args=(trials[first::workers],)) for first in range(workers)]
+    try:
+        with interrupts_ignored():
+            for process in processes:
+                process.start()
+        for process in processes:
+            process.join()
+            if process.exitcode:
+                problem = f"A process that draws Trials {describe_exit(process.exitcode)}."
+                print(visible(f"{problem} To draw them: {again_by}"), file=sys.stderr)
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+
+
+def _is_drawn(trial: TrialDir) -> bool:
+    """Return whether the picture of a Trial is newer than all of its Sessions."""
+    files = [trial.session(seed).status for seed in trial.seeds()]
+    changed = max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+    return trial.plot.exists() and trial.plot.stat().st_mtime_ns > changed
+
+
+def _draw(trials: Sequence[TrialDir]) -> None:
+    from lab.analysis import draw_trial
+
+    for trial in trials:
+        try:
+            draw_trial(trial)
+        except Exception as error:  # of files that a user may have changed; the other Trials are drawn all the same
+            print(visible(f"{trial.plot} could not be drawn: {error}"), file=sys.stderr)
