@@ -40,6 +40,7 @@ def train(
     compositions: list[dict[str, str]] | None = None,
     show: bool = True,
     patience: float = LOCK_SECONDS,
+    max_file_size: int | None = None,
 ) -> list[Record]:
     """Train Sessions in lockstep, or resume those that were interrupted.
 
@@ -53,6 +54,7 @@ def train(
         compositions: how each spec was composed, as texts by file name.
         show: whether to show progress on the terminal.
         patience: seconds to wait for a directory that another process has.
+        max_file_size: of uncommitted code that is kept, in bytes; None for the usual one.
 
     Returns:
         The record of each: how it ended, at which frame, and why.
@@ -89,7 +91,7 @@ def train(
         records: dict[int, Record] = {}
         for group, states, stack in stacks:
             seeds, folder = [specs[i].seed for i in group], directories[group[0]].path
-            provenance = collect(command_line(), str(stack.device), stack.spec.threads, seeds, folder)
+            provenance = collect(command_line(), str(stack.device), stack.spec.threads, seeds, folder, max_file_size)
             provenance.facts["restore"] = stack.restore_method  # how its environments are brought back
             if show:
                 print_code_warnings(provenance.code, [directories[i] for i in group] if states else [])
@@ -134,7 +136,7 @@ def require_resumable(directory: RunDir, spec: Spec) -> None:
 
 def print_code_warnings(code: CodeSnapshot, resumed: Sequence[RunDir]) -> None:
     """Print what is unknown about the code, and which Sessions resume with other code than they started with."""
-    warnings = list(code.problems())
+    warnings = list(code.warnings())
     for directory in resumed:
         changed = changed_since(directory, code.digests)
         if changed:

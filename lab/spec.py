@@ -155,6 +155,25 @@ class SweepSpec:
         require(stack, "stack", self.stack, "auto, or 1 or more")
 
 
+@dataclass
+class ProvenanceSpec:
+    """What is kept of code that is not committed; it decides neither a Session nor a sweep."""
+
+    max_file_size: Positive
+
+
+def read_max_file_size(config: DictConfig) -> int | None:
+    """Return the most bytes of an uncommitted file that is kept; None if a config has no limit, as that of `rerun`.
+
+    Raises:
+        LabError: an unknown or missing key, or a value that is not allowed.
+    """
+    if "provenance" not in config:
+        return None
+    spec = _build(ProvenanceSpec, resolve(config, ["provenance"])["provenance"], "provenance.")
+    return round(spec.max_file_size * 1e6)
+
+
 SWEEP_KEYS = tuple(field.name for field in fields(SweepSpec))
 
 
@@ -206,7 +225,7 @@ def read(config: DictConfig) -> list[Spec]:
     Raises:
         LabError: an unknown or missing key, a value of the wrong type, or one that is not allowed.
     """
-    keys = [str(key) for key in config if key not in (*SWEEP_KEYS, "hydra")]
+    keys = [str(key) for key in config if key not in (*SWEEP_KEYS, "provenance", "hydra")]
     seeds = resolve(config, [key for key in keys if key == "seed"]).get("seed")
     listed = seeds if isinstance(seeds, list) else [seeds]
     require(bool(listed), "seed", seeds, "a whole number, or a list of one or more of them")

@@ -105,6 +105,6 @@ def test_the_spec_can_be_shown() -> None:
     assert done.returncode == 0
     shown = yaml.safe_load(done.stdout)
     keys = ["seed", "frames", "name", "mode", "device", "threads", "algo", "env", "net", "eval", "log", "checkpoint"]
-    assert set(shown) == {*keys, *SWEEP_KEYS} - {"search"}
+    assert set(shown) == {*keys, "provenance", *SWEEP_KEYS} - {"search"}
     assert shown["algo"]["gamma"] == 0.95
     assert shown["name"] == "ppo_pendulum"

@@ -176,7 +176,7 @@ def test_pairs_depend_on_every_config_file_that_they_compose(stages: dict[str, A
 
 def test_pairs_depend_on_every_key_that_decides_a_session(stages: dict[str, Any]) -> None:
     config = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
-    deciding = set(config) - {*SWEEP_KEYS, "hydra"}
+    deciding = set(config) - {*SWEEP_KEYS, "provenance", "hydra"}
     assert deciding - {"defaults"} <= {field.name for field in fields(Spec)}
     for name, stage in training(stages).items():
         (config,) = (dep for dep in stage.deps if dep.fs_path == str(CONF / "config.yaml"))

@@ -31,7 +31,7 @@ class Options:
     """Options of the command."""
 
     metric: str = option("return", "what to compare: a metric of session.json")
-    out: str = option(".", "where the picture goes: a directory, or a file that ends in .png, .svg or .pdf")
+    out: str = option("outputs", "where the picture goes: a directory, or a file that ends in .png, .svg or .pdf")
     format: Form = option("png", "png, svg or pdf: what kind of picture, where out is a directory")
     labels: str = option("", "names of the sides in the order of the directories", "labels=A,B,...")
 

@@ -20,6 +20,7 @@ from lab.common.validation import Count, Natural
 from lab.errors import LabError, require, visible
 from lab.run.directory import RunDir, find_level, find_sessions
 from lab.run.exported import describe_missing
+from lab.run.files import make_ignored_folder
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -39,7 +40,7 @@ class Options:
     seed: Natural = option(0, "origin of the environment's random draws")
     deterministic: bool = option(True, "whether to take the likeliest action, or to draw one")
     render: Literal["none", "human"] = option("none", "human: show a window while it plays")
-    video: str = option("", "film every episode into this directory", shown="video=DIR")
+    video: str = option("", "film every episode into this directory; a new one is ignored by git", shown="video=DIR")
     format: Literal["mp4", "gif"] = option("mp4", "mp4 or gif")
     code: Literal["installed", "here"] = option(
         "installed", "what the spec may import: installed packages alone, or also modules in this directory (here)"
@@ -155,7 +156,7 @@ def play_all(player: Player, options: Options, stop: Callable[[], bool]) -> list
     from lab.command.film import film
 
     if options.video:
-        Path(options.video).mkdir(parents=True, exist_ok=True)
+        make_ignored_folder(Path(options.video))
     ended = []
     seeds = np.random.SeedSequence(options.seed).generate_state(options.episodes)
     for episode, (seed, path) in enumerate(zip(seeds, options.films(), strict=True)):

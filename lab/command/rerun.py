@@ -174,8 +174,9 @@ def print_differences(console: Terminal, completed: Sequence[RunDir]) -> dict[st
 
 def print_doubts(console: Terminal, path: Path, sessions: Sequence[RunDir], completed: Sequence[RunDir]) -> None:
     """Print what else may change the numbers, and which Sessions are not run again."""
+    from lab.run.code.exclusions import list_omitted
     from lab.run.code.packages import resumed_with_other_code
-    from lab.run.code.snapshot import CodeSnapshot, list_omitted
+    from lab.run.code.snapshot import CodeSnapshot
 
     snapshots = [CodeSnapshot.of_session(session, whole=False) for session in completed]
     omitted = {name: why for code in snapshots for one in code.repositories for name, why in one.left_out.items()}

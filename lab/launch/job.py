@@ -22,7 +22,7 @@ from lab.run.directory import RunDir, SweepDir, claim_directory
 from lab.run.guard import refuse_foreign
 from lab.run.lock import LOCK_SECONDS
 from lab.run.schemas import ENDED
-from lab.spec import Spec, read
+from lab.spec import Spec, read, read_max_file_size
 from lab.trial import states_of
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _train(config: DictConfig, output: Path, swept: bool = False) -> list[Record
 
     In a sweep, Sessions that have ended are left out: a cluster may run a job again of which some had ended.
     """
-    specs = read(config)
+    specs, max_size = read(config), read_max_file_size(config)
     check_tuned(_overrides(), HydraConfig.get().runtime)
     from lab.train.lockstep import check_spaces
 
@@ -139,7 +139,7 @@ def _train(config: DictConfig, output: Path, swept: bool = False) -> list[Record
             warn_of_foreign_code(directory.path, "to go on with it")
     composed = [_hydra_files(config, spec.seed) for spec in specs]
     patience = HANDOVER_SECONDS if swept else LOCK_SECONDS
-    return session.train(specs, directories, spaces[0], composed, not swept, patience)
+    return session.train(specs, directories, spaces[0], composed, not swept, patience, max_size)
 
 
 def analyze(records: Sequence[Record | Outcome]) -> None:

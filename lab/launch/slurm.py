@@ -47,6 +47,7 @@ from lab.run.directory import TrialDir
 from lab.run.files import read_json, write_atomically, write_sealed_json
 from lab.run.provenance import command_line
 from lab.run.schemas import JOB
+from lab.spec import read_max_file_size
 from lab.trial import Job
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ class SlurmLauncher(JobLauncher):
         root = self.directory.path
         if "%" in str(root.absolute()):
             raise LabError(f"hydra.sweep.dir={root} cannot be used with SLURM, which replaces % in paths.")
-        self._code = self._code or CodeSnapshot.take(root).freeze(root / ".code")
+        if self._code is None:
+            max_size = read_max_file_size(self.config)
+            self._code = CodeSnapshot.take(root, max_size=max_size).freeze(root / ".code")
         worker = Worker(self._write_shared(self._code))
         submitted: list[Job] = []
         for start in range(0, len(jobs), self.array_size):

@@ -57,6 +57,13 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
+def make_ignored_folder(path: Path) -> None:
+    """Make a folder for output that git ignores; one that is there already stays as it is."""
+    if not path.is_dir():
+        path.mkdir(parents=True)
+        (path / ".gitignore").write_text("*\n")
+
+
 def write_atomically(path: Path, content: bytes, private: bool = False) -> None:
     """Write a file aside, flush it to disk and rename it, so that a reader sees the old content or the new one.
 

@@ -74,7 +74,9 @@ class Provenance:
             return {**self.facts, "git": git, "repositories": [], "code": {}}
 
 
-def collect(command: list[str], device: str, threads: int, stack: list[int], outputs: Path) -> Provenance:
+def collect(
+    command: list[str], device: str, threads: int, stack: list[int], outputs: Path, max_size: int | None = None
+) -> Provenance:
     """Collect the provenance of Sessions that this process trains.
 
     Args:
@@ -83,8 +85,9 @@ def collect(command: list[str], device: str, threads: int, stack: list[int], out
         threads: that they may use.
         stack: their seeds.
         outputs: the run directory, which is not code although it may lie beside it.
+        max_size: of an uncommitted file that is kept, in bytes; None for exclusions.LARGEST_FILE.
     """
-    code = CodeSnapshot.take(outputs, config_dirs(command))
+    code = CodeSnapshot.take(outputs, config_dirs(command), max_size)
     facts = {
         "start": utc_now(),
         "end": None,

@@ -26,7 +26,7 @@ from lab.run.files import read_yaml, write_sealed_json, write_sealed_yaml
 from lab.run.guard import holds_session, refuse_foreign
 from lab.run.provenance import command_line, config_dirs
 from lab.run.trust import user_name, warn_of_foreign_code
-from lab.spec import Spec, SweepSpec
+from lab.spec import Spec, SweepSpec, read_max_file_size
 from lab.sweep.checks import check_plan
 from lab.sweep.composer import Composer
 from lab.sweep.overrides import SweepOverrides
@@ -125,10 +125,11 @@ def check_code(plan: SweepPlan) -> None:
     def in_jobs() -> set[Path]:
         return {session.path for job, _ in plan.composer.launcher.adopt() for session in job.sessions.values()}
 
-    code = CodeSnapshot.take(plan.directory.path, config_dirs(command_line()))
+    max_size = read_max_file_size(plan.composer.config)
+    code = CodeSnapshot.take(plan.directory.path, config_dirs(command_line()), max_size)
     started = plan.started()
     warnings = require_same_code(started, len(started) < plan.total, plan.settings.mix_code, code, in_jobs)
-    for warning in (*code.problems(), *warnings):
+    for warning in (*code.warnings(), *warnings):
         print(visible(f"Warning: {warning}"), file=sys.stderr)
 
 

@@ -81,8 +81,8 @@ def test_it_draws_into_the_working_directory(
     monkeypatch.chdir(tmp_path)
     before = sorted(sweep.path.rglob("*"))
     lines = run(capsys, sweep.path, sweep.trial(1).path, "metric=strength")
-    assert lines[-1] == "Made compare.png"
-    assert Path("compare.png").exists()
+    assert lines[-1] == "Made outputs/compare.png"
+    assert Path("outputs/compare.png").exists()
     assert lines[1].startswith("strength ")
     assert any("stands for its best Trial" in line for line in lines)
     assert sorted(sweep.path.rglob("*")) == before, "comparing writes nothing into a run directory"

@@ -57,10 +57,11 @@ def test_films(runs: dict[str, RunDir], tmp_path: Path, kind: str) -> None:
 
     main([str(runs["cartpole"].path), "episodes=1", f"video={tmp_path}/films", f"format={kind}"])
     path = tmp_path / "films" / f"episode-0.{kind}"
+    assert (tmp_path / "films" / ".gitignore").read_text() == "*\n", "films make no checkout uncommitted"
     frames = imageio.imread(path, index=None) if kind == "gif" else imageio.imread(path, plugin="FFMPEG")
     assert frames.shape[0] > 5
     assert frames.shape[1:3] == (400, 600)
-    assert list(path.parent.iterdir()) == [path]
+    assert {*path.parent.iterdir()} == {path, path.parent / ".gitignore"}
 
 
 @pytest.fixture(scope="module")

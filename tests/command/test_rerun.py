@@ -38,8 +38,15 @@ def test_law_1_a_session_of_a_dirty_tree_is_the_same_after_head_has_moved_on(tmp
     changed = folder / "lab" / "algo" / "a2c.py"
     changed.write_text(changed.read_text() + "\n# A change that is not committed.\n")
     (folder / "mine.py").write_text(MINE)
+    (folder / ".env").write_text("KEY=1\n")
+    (folder / "film.mp4").write_bytes(bytes(range(256)))
+    git(folder, "add", "film.mp4")
     done = lab(*SMALL, "env=gymnasium", "env.id=mine:Mine-v0", "name=mine", "hydra.run.dir=session", **there)
     assert done.returncode == 0, done.stderr
+    secret, film = ".env (its name looks like that of a secret)", "film.mp4 (neither code nor config)"
+    assert f"Warning: Left out of uncommitted.patch: {secret}." in done.stderr, "and no film, which no code needs"
+    assert f"Left out of uncommitted.patch: {secret}, {film}." in RunDir(folder / "session").log.read_text()
+    assert b"film.mp4" not in RunDir(folder / "session").patch.read_bytes()
     session = Path(shutil.move(folder / "session", tmp_path))  # which the next commit would take in
     before = {path: path.read_bytes() for path in session.rglob("*") if path.is_file()}
     changed.write_text("raise RuntimeError('the code of now')\n")
@@ -48,6 +55,7 @@ def test_law_1_a_session_of_a_dirty_tree_is_the_same_after_head_has_moved_on(tmp
     done = lab("rerun", str(session), "out=again, 'é' [x]=1", **there)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 1 Session is the same to the last bit" in done.stdout
+    assert f"Not stored, and so not there: {secret}, {film}" in done.stdout
     again = RunDir(folder / "again, 'é' [x]=1")
     assert result(again) == result(RunDir(session))
     assert again.patch.read_bytes() == RunDir(session).patch.read_bytes()

@@ -108,6 +108,16 @@ def copy_files(root: Path, names: Iterable[str], target: Path) -> None:
                 shutil.copy(source, copied)
 
 
+def link_files(root: Path, names: Iterable[str], target: Path) -> None:
+    """Put links to files of a folder where their copies would be; names that end with a slash are no files."""
+    for name in names:
+        source, link = root / name, target / name
+        if not name.endswith("/") and source.is_file() and source.parent.resolve() == source.parent:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(source)
+
+
 def make_private(folder: Path) -> None:
     """Forbid others to read what is below a folder."""
     for path in folder.rglob("*"):

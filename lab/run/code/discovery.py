@@ -24,7 +24,7 @@ def root_of_lab() -> Path | None:
         return None
 
 
-def read_lab_repository(packages: Sequence[UserPackage], outputs: Path) -> Repository:
+def read_lab_repository(packages: Sequence[UserPackage], outputs: Path, max_size: int) -> Repository:
     """Return the repository that tracks this package, with the user's packages in it."""
     from lab import __version__
 
@@ -38,11 +38,15 @@ def read_lab_repository(packages: Sequence[UserPackage], outputs: Path) -> Repos
         installed = not {*INSTALLED}.isdisjoint(lab_package().parts)
         return replace(untracked, note=f"lab {__version__} {PACKAGED}" if installed else f"it is {LOOSE} ({beside})")
     own = [one for one in packages if _root_of(one) == root]
-    return read_repository(Repository.of(root.name, root, own, [beside]), own, [beside], outputs)
+    return read_repository(Repository.of(root.name, root, own, [beside]), own, [beside], outputs, max_size)
 
 
 def read_other_repositories(
-    packages: Sequence[UserPackage], outputs: Path, config_dirs: Iterable[Path], known: Sequence[Repository]
+    packages: Sequence[UserPackage],
+    outputs: Path,
+    config_dirs: Iterable[Path],
+    known: Sequence[Repository],
+    max_size: int,
 ) -> list[Repository]:
     """Return the repositories of packages and config groups, with submodules, except those that are known."""
     known_roots = {one.path for one in known if one.in_git}
@@ -76,11 +80,11 @@ def read_other_repositories(
 
     return [
         *(
-            read_repository(unread(root, own.get(root, [])), own.get(root, []), folders.get(root, []), outputs)
-            for root in dict.fromkeys((*own, *folders))
+            read_repository(unread(root, group), group, folders.get(root, []), outputs, max_size)
+            for root, group in ((root, own.get(root, [])) for root in dict.fromkeys((*own, *folders)))
             if root not in known_roots
         ),
-        *(read_loose_folder(unread(root, group), group) for root, group in loose.items()),
+        *(read_loose_folder(unread(root, group), group, max_size) for root, group in loose.items()),
         *(replace(unread(root, group), note=note) for root, (note, group) in failed.items()),
     ]
 

@@ -11,8 +11,9 @@ from fnmatch import fnmatch
 from itertools import accumulate, islice
 from pathlib import Path, PurePath
 
-LARGEST_FILE = 5 * 2**20  # bytes; a larger uncommitted file is data, not code
-MOST_BYTES = 20 * 2**20  # of all uncommitted files of a repository together
+LARGEST_FILE = 5_000_000  # bytes, where no config says another size; a larger uncommitted file is data, not code
+MOST_FILES = 4  # times the size of the largest file: that of all uncommitted files of a repository together
+FEW = 10  # omitted files that one line names
 SAMPLE = 50  # tracked files that `usual_mode` looks at
 SOURCE = frozenset(
     (".py", ".pyi", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".h", ".hh", ".hpp", ".cu", ".cuh", ".rs", ".f",
@@ -53,18 +54,21 @@ LOOKS_SECRET = "its name looks like that of a secret"  # noqa: S105 - a reason, 
 HOLDS_SECRET = "it holds what looks like a secret"  # noqa: S105
 PRIVATE = "others may not read it, as they may the files beside it"
 NO_CODE = "neither code nor config"
-TOO_LARGE = "too large"
+TOO_LARGE = "too large by provenance.max_file_size"
 
 
-def reason_to_omit(root: Path, name: str, tracked: bool, usual_mode: int, imported: bool = False) -> str | None:
+def reason_to_omit(
+    root: Path, name: str, tracked: bool, usual_mode: int, imported: bool = False, max_size: int = LARGEST_FILE
+) -> str | None:
     """Return why an uncommitted file must not be copied; None if it may be.
 
     Args:
         root: the checkout.
         name: the file's path in it.
-        tracked: whether git tracks the file.
+        tracked: whether the commit has the file, so that data is code too: it was committed on purpose.
         usual_mode: the mode bits that let others read the files of the checkout.
         imported: whether it is the file of an imported module.
+        max_size: of a file, in bytes.
     """
     path = root / name
     source = PurePath(name).suffix in SOURCE
@@ -80,7 +84,7 @@ def reason_to_omit(root: Path, name: str, tracked: bool, usual_mode: int, import
         return PRIVATE
     if not (tracked or imported or is_code(path)):
         return NO_CODE
-    if status.st_size > LARGEST_FILE:
+    if status.st_size > max_size:
         return TOO_LARGE
     try:
         content = path.read_bytes()
@@ -141,13 +145,21 @@ def _umask() -> int:
     return int(match[1], 8) if match else 0
 
 
-def split_by_budget(sizes: Mapping[str, int]) -> tuple[list[str], list[str]]:
-    """Return the files that fit into MOST_BYTES together, the smallest first, and the others.
+def list_omitted(left_out: Mapping[str, str]) -> str:
+    """Return a line with files that were left out and why: secrets before data, and only the first of many."""
+    ordered = sorted(left_out.items(), key=lambda pair: pair[1] == NO_CODE)
+    names = [f"{name} ({why})" for name, why in ordered[:FEW]]
+    return ", ".join([*names, f"and {len(ordered) - FEW} more"] if len(ordered) > FEW else names)
+
+
+def split_by_budget(sizes: Mapping[str, int], budget: int) -> tuple[list[str], list[str]]:
+    """Return the files that fit into a budget together, the smallest first, and the others.
 
     Args:
         sizes: in bytes, by name.
+        budget: in bytes.
     """
     names = sorted(sizes, key=lambda name: (sizes[name], name))
     totals = accumulate(sizes[name] for name in names)
-    count = sum(total <= MOST_BYTES for total in totals)
+    count = sum(total <= budget for total in totals)
     return names[:count], names[count:]

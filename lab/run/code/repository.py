@@ -96,7 +96,7 @@ class Repository:
 
 
 def read_repository(
-    unread: Repository, packages: Sequence[UserPackage], folders: Sequence[Path], outputs: Path
+    unread: Repository, packages: Sequence[UserPackage], folders: Sequence[Path], outputs: Path, max_size: int
 ) -> Repository:
     """Return the state of a git repository; what git does not tell is None, with a note.
 
@@ -105,6 +105,7 @@ def read_repository(
         packages: the user's own that are imported from it; code even where git ignores them.
         folders: further folders whose untracked code belongs to it.
         outputs: the run directory, which is not code although it may lie in the repository.
+        max_size: of an uncommitted file that is kept, in bytes.
     """
     root = unread.path
     try:
@@ -115,7 +116,8 @@ def read_repository(
     base = sha or EMPTY_TREE
     try:
         tracked, submodules = _list_tracked(root)
-        changed = list_names(root, "diff", "--name-only", "-z", "--no-renames", "--ignore-submodules=dirty", base)
+        changes = list_names(root, "diff", "--name-status", "-z", "--no-renames", "--ignore-submodules=dirty", base)
+        status = dict(zip(changes[1::2], changes[::2], strict=True))
         untracked = _list_untracked(root, packages, folders)
         results = _find_results(root, untracked, outputs)
         # Tracked files beside this package are code even if the run directory is around them.
@@ -123,10 +125,13 @@ def read_repository(
         # Later stages of a pipeline have the code of its first stage, whatever it has written since.
         written = {root / name for name in _written_by_pipeline(root)}
         new = [name for name in untracked if _exists(root / name) and not _is_below(root / name, results | written)]
-        changed = [
-            name for name in changed if name not in submodules and not _is_below(root / name, code_results | written)
-        ]
-        patch, omitted = _make_patch(root, base, changed, new, packages, tracked)
+        changed = {
+            name: letter != "A"
+            for name, letter in status.items()
+            if name not in submodules and not _is_below(root / name, code_results | written)
+        }
+        names = changed | dict.fromkeys((name for name in new if name not in changed), False)
+        patch, omitted = _make_patch(root, base, names, packages, tracked, max_size)
     except GitError as error:
         return replace(known, note=f"what was not committed is not known: {error}")
     missing = [name for name in submodules if not (root / name / ".git").exists()]
@@ -142,7 +147,7 @@ def read_repository(
     )
 
 
-def read_loose_folder(unread: Repository, packages: Sequence[UserPackage]) -> Repository:
+def read_loose_folder(unread: Repository, packages: Sequence[UserPackage], max_size: int) -> Repository:
     """Return the modules of a folder that is in no repository, all of them in a patch against nothing."""
     root = unread.path
     names = {str(file.relative_to(root)) for package in packages for file in package.files}
@@ -152,7 +157,7 @@ def read_loose_folder(unread: Repository, packages: Sequence[UserPackage]) -> Re
             if path.is_file() and exclusions.is_code(path) and not any(part[0] in "._" for part in name.parts[:-1]):
                 names.add(str(name))
     try:
-        patch, omitted = _make_patch(root, None, [], sorted(names), packages, sorted(names))
+        patch, omitted = _make_patch(root, None, dict.fromkeys(sorted(names), False), packages, sorted(names), max_size)
     except GitError as error:
         return replace(unread, note=f"{LOOSE}, and its code is not kept: {error}")
     files = tuple(name for name in sorted(names) if name not in omitted)
@@ -200,29 +205,38 @@ def _list_untracked(root: Path, packages: Sequence[UserPackage], folders: Sequen
 def _make_patch(
     root: Path,
     base: str | None,
-    changed: Sequence[str],
-    new: Sequence[str],
+    names: Mapping[str, bool],
     packages: Sequence[UserPackage],
     tracked: Iterable[str],
+    max_size: int,
 ) -> tuple[bytes, dict[str, str]]:
-    """Return the patch from a commit (None outside git) to the working tree, and why files are not in it."""
+    """Return the patch from a commit (None outside git) to the working tree, and why files are not in it.
+
+    Args:
+        root: the checkout.
+        base: the commit.
+        names: the files that differ, and whether the commit has them; one that is only staged is new.
+        packages: the user's own.
+        tracked: files that tell the usual mode.
+        max_size: of a file, in bytes.
+    """
     imported = {str(file.relative_to(root)) for package in packages for file in package.files}
     usual_mode = exclusions.usual_mode(root, tracked)
     omitted: dict[str, str] = {}
     sizes: dict[str, int] = {}
-    for name in (*changed, *new):
-        reason = exclusions.reason_to_omit(root, name, name in changed, usual_mode, name in imported)
+    for name, committed in names.items():
+        reason = exclusions.reason_to_omit(root, name, committed, usual_mode, name in imported, max_size)
         if reason:
             omitted[name] = reason
         else:
             sizes[name] = (root / name).lstat().st_size if _exists(root / name) else 0
-    included, excess = exclusions.split_by_budget(sizes)
+    included, excess = exclusions.split_by_budget(sizes, exclusions.MOST_FILES * max_size)
     omitted |= dict.fromkeys(excess, exclusions.TOO_LARGE)
     patch = b""
     for name, part in _diff(root, base, included).items() if included else ():
         if exclusions.holds_secret(part):  # in the former content: the current one was checked above
             omitted[name] = exclusions.HOLDS_SECRET
-        elif len(part) > 4 * exclusions.LARGEST_FILE:
+        elif len(part) > exclusions.MOST_FILES * max_size:
             omitted[name] = exclusions.TOO_LARGE
         else:
             patch += part
@@ -269,12 +283,15 @@ def _temporary_index(root: Path, in_git: bool) -> Iterator[dict[str, str]]:
 
 
 def _find_results(root: Path, untracked: Collection[str], outputs: Path) -> set[Path]:
-    """Return the run directories in a checkout, whose results are not code."""
+    """Return the folders in a checkout that training, `export` and `publish` wrote: results are not code."""
     known = set(untracked)
-    folders = {name.rpartition("/")[0] for name in known if name.endswith("/.lock")}
-    runs = {folder for folder in folders for file in ("status.json", "sweep.json") if f"{folder}/{file}" in known}
-    stacks = {folder.rpartition("/")[0] for folder in runs if folder.rpartition("/")[2].startswith("seed-")}
-    return {outputs.resolve(), *(root / name for name in (runs | stacks) - {""})}
+    results = {name.rpartition("/")[0] for name in known if name.endswith("/exported.json")}
+    for files in ((".lock", "status.json"), (".lock", "sweep.json"), ("results.json", "results.csv", "results.md")):
+        folders = {name.rpartition("/")[0] for name in known if name.endswith(f"/{files[0]}")}
+        results |= {folder for folder in folders if known.issuperset(f"{folder}/{file}" for file in files)}
+    for part in ("seed-", "trial-"):
+        results |= {folder.rpartition("/")[0] for folder in results if folder.rpartition("/")[2].startswith(part)}
+    return {outputs.resolve(), *(root / name for name in results - {""})}
 
 
 def _written_by_pipeline(root: Path) -> list[str]:

@@ -7,16 +7,16 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError
-from lab.run.code.copy import HERE, CodeCopy, Tree, check_out, copy_files, make_private, require_listable
+from lab.run.code import exclusions
+from lab.run.code.copy import HERE, CodeCopy, Tree, check_out, copy_files, link_files, make_private, require_listable
 from lab.run.code.discovery import read_lab_repository, read_other_repositories, root_of_lab
-from lab.run.code.exclusions import NO_CODE
 from lab.run.code.git import GitError, find_root, read_head
 from lab.run.code.packages import (
     COPIED_FACTS,
@@ -33,7 +33,6 @@ from lab.run.directory import RunDir
 from lab.run.files import read_json
 from lab.run.schemas import PROVENANCE
 
-FEW = 10  # omitted files that one line names
 OTHERS = ".repositories"  # the folder in a copy for the repositories of the user's own modules
 
 
@@ -52,22 +51,23 @@ class CodeSnapshot:
     digests: Mapping[str, str | None]
 
     @classmethod
-    def take(cls, outputs: Path, config_dirs: Iterable[Path] = ()) -> CodeSnapshot:
+    def take(cls, outputs: Path, config_dirs: Iterable[Path] = (), max_size: int | None = None) -> CodeSnapshot:
         """Read the code of this process; in a copy of the code, as it was when the copy was made.
 
         Args:
             outputs: the run directory, which is not code although it may lie beside it.
             config_dirs: the folders of the user's own config groups.
+            max_size: of an uncommitted file that is kept, in bytes; None for exclusions.LARGEST_FILE.
         """
-        packages = user_packages()
+        packages, max_size = user_packages(), max_size or exclusions.LARGEST_FILE
         if is_copy():
             copied, path = _read_copied()
             packages = [one for one in packages if not any(file.is_relative_to(path) for file in one.files)]
             digests = {one.name: digest_of(one.path) for one in packages} | dict(copied.digests)
-            late = read_other_repositories(packages, outputs, config_dirs, copied.repositories)
+            late = read_other_repositories(packages, outputs, config_dirs, copied.repositories, max_size)
             return cls(copied.lab, (*copied.others, *late), digests)
-        lab = read_lab_repository(packages, outputs)
-        others = read_other_repositories(packages, outputs, config_dirs, [lab])
+        lab = read_lab_repository(packages, outputs, max_size)
+        others = read_other_repositories(packages, outputs, config_dirs, [lab], max_size)
         recorded = {one.path for one in others}
         left_out = {name: why for name, why in lab.left_out.items() if lab.path / name not in recorded}
         digests = {"lab": digest_of(lab_package())} | {one.name: digest_of(one.path) for one in packages}
@@ -147,13 +147,24 @@ class CodeSnapshot:
         remarks = [f"The code of {', '.join(one.modules)} is {one.note}." for one in self.others if not one.in_git]
         if self.lab.note and PACKAGED in self.lab.note:
             remarks.append(f"{self.lab.note}.")
-        for one in self.repositories:
-            if one.left_out:
-                remarks.append(f"Left out of {self.patch_name(one)}: {list_omitted(one.left_out)}.")
-        return remarks
+        return [*remarks, *self._list_omitted(())]
+
+    def warnings(self) -> list[str]:
+        """Return sentences for the terminal: the problems, and the code that is not kept, so that `rerun` lacks it."""
+        return [*self.problems(), *self._list_omitted((exclusions.NO_CODE,))]
+
+    def _list_omitted(self, except_for: Collection[str]) -> list[str]:
+        """Return a sentence for each repository with files that were left out, except for some reasons."""
+        omitted = {
+            self.patch_name(one): {name: why for name, why in one.left_out.items() if why not in except_for}
+            for one in self.repositories
+        }
+        return [f"Left out of {patch}: {exclusions.list_omitted(files)}." for patch, files in omitted.items() if files]
 
     def freeze(self, folder: Path) -> CodeCopy:
         """Copy the code, unless this state was copied before or the code that runs is itself a copy.
+
+        What is never copied, such as secrets and large files, is there as links to where it is.
 
         Args:
             folder: gets a directory for each state of the code; in the outputs, or ignored by git.
@@ -173,6 +184,7 @@ class CodeSnapshot:
             aside.mkdir(parents=True, mode=0o700)
             for repository in self.repositories:
                 copy_files(repository.path, repository.files, self._place(aside, repository))
+                link_files(repository.path, repository.left_out, self._place(aside, repository))
             if not self.lab.files:
                 copy_files(lab_package().parent, _files_of_package(), beside_lab)
             (beside_lab / COPIED_FACTS).write_text(json.dumps(self.to_dict()))
@@ -308,12 +320,6 @@ def current_code() -> CodeCopy:
     """Return the code of this process, as it is where it runs."""
     root = lab_package().parent
     return CodeCopy((Tree(root, (root,), True, (root,)),))
-
-
-def list_omitted(left_out: Mapping[str, str]) -> str:
-    """Return a line with files that were left out and why: secrets before data, and only the first of many."""
-    names = [f"{name} ({why})" for name, why in sorted(left_out.items(), key=lambda pair: pair[1] == NO_CODE)]
-    return ", ".join([*names[:FEW], *([f"and {len(names) - FEW} more"] if len(names) > FEW else [])])
 
 
 def _read_copied() -> tuple[CodeSnapshot, Path]:

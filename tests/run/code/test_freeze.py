@@ -81,7 +81,8 @@ def test_the_working_tree_is_copied(checkout: Path, monkeypatch: pytest.MonkeyPa
     (checkout / "script").chmod(0o755)
     write(checkout, {"mine.py": "WORD = 'edited'\n"})
     copy = CodeSnapshot.take(checkout / "run").freeze(checkout / "out" / "code")
-    assert names(copy) == CODE | LAB | {"new folder/ünïcode 'x'.py", "run.py", "script"}
+    assert names(copy) == CODE | LAB | {"new folder/ünïcode 'x'.py", "run.py", "script", "large.py"}
+    assert (copy.path / "large.py").readlink() == checkout / "large.py", "it is not copied, but it is there"
     assert (copy.path / "mine.py").read_text() == "WORD = 'edited'\n"
     assert os.access(copy.path / "script", os.X_OK)
     assert copy.path.parent == checkout / "out" / "code"
@@ -258,12 +259,15 @@ def test_a_path_that_pythonpath_cannot_hold(checkout: Path, tmp_path: Path, monk
         copy.env()
 
 
-def test_a_copy_is_private_and_holds_no_secrets(checkout: Path) -> None:
-    write(checkout, {".env": "PASSWORD=x\n", "key.pem": "x\n", "data.npz": "x\n", "script": "#!/bin/sh\n"})
+def test_a_copy_is_private_and_holds_links_to_secrets(checkout: Path) -> None:
+    omitted = {".env": "PASSWORD=x\n", "key.pem": "x\n", "assets/data.npz": "x\n"}
+    write(checkout, {**omitted, "script": "#!/bin/sh\n"})
     (checkout / "script").chmod(0o755)
     copy = frozen_in(checkout)
-    assert names(copy) == CODE | LAB | {"script"}
-    modes = {path.relative_to(copy.path).as_posix(): path.stat().st_mode & 0o777 for path in copy.path.rglob("*")}
+    assert names(copy) == CODE | LAB | {"script", *omitted}
+    assert all((copy.path / name).readlink() == checkout / name for name in omitted), "jobs may need them"
+    copied = [path for path in copy.path.rglob("*") if not path.is_symlink()]
+    modes = {path.relative_to(copy.path).as_posix(): path.stat().st_mode & 0o777 for path in copied}
     assert {mode for name, mode in modes.items() if (copy.path / name).is_file()} == {0o600, 0o700}
     assert {mode for name, mode in modes.items() if (copy.path / name).is_dir()} == {0o700}
     assert (modes["script"], modes["mine.py"], copy.path.stat().st_mode & 0o777) == (0o700, 0o600, 0o700)

@@ -55,6 +55,7 @@ def test_a_clean_checkout(checkout: Path) -> None:
 
 
 def test_the_patch_restores_the_working_tree(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "binary").write_bytes(bytes(100))
     commit(checkout)
     (checkout / "a.py").write_text("changed\n")
     (checkout / "gone.py").unlink()
@@ -63,7 +64,6 @@ def test_the_patch_restores_the_working_tree(checkout: Path, tmp_path: Path) -> 
     (checkout / "new folder").mkdir()
     (checkout / "new folder" / "ünïcode 'x'.py").write_text("untracked\n")
     (checkout / "binary").write_bytes(bytes(range(256)))
-    git(checkout, "add", "binary")
     (checkout / "ignored").write_text("no\n")
     (checkout / "run").mkdir()
     (checkout / "run" / "episodes.csv").write_text("its own output\n")
@@ -214,10 +214,37 @@ def test_secrets_in_tracked_files_are_left_out_and_the_rest_is_not(checkout: Pat
     assert b"+two" in patch_of(code) and b"+x = 2" in patch_of(code)
 
 
+@pytest.mark.parametrize("staged", [False, True])
+def test_data_is_stored_only_where_the_commit_has_it(checkout: Path, staged: bool) -> None:
+    write(checkout, {"mesh.stl": "old\n", "huge.stl": "old\n"})
+    commit(checkout)
+    write(checkout, {"mesh.stl": "new\n", "huge.stl": "x" * 2000, "films/episode-0.mp4": "x\n", "new.py": "x = 1\n"})
+    if staged:
+        git(checkout, "add", "-A")
+    code = CodeSnapshot.take(checkout / "run", max_size=1000)
+    assert dict(code.lab.left_out) == {"films/episode-0.mp4": exclusions.NO_CODE, "huge.stl": exclusions.TOO_LARGE}
+    assert b"b/mesh.stl" in patch_of(code) and b"b/new.py" in patch_of(code)
+    assert code.warnings() == ["Left out of uncommitted.patch: huge.stl (too large by provenance.max_file_size)."], (
+        "films are only in the log"
+    )
+
+
+def test_what_commands_write_is_no_code(checkout: Path) -> None:
+    commit(checkout)
+    published = {f"results/{name}": "{}" for name in ("results.json", "results.csv", "results.md", "report.html")}
+    exported = {f"published/a2c/{name}": "{}" for name in ("trial.json", "seed-0/exported.json", "seed-0/spec.yaml")}
+    write(checkout, {**published, **exported, "conf/results.json": "{}"})
+    code = collect(checkout)
+    assert patch_of(code).count(b"diff --git") == 1
+    assert b"b/conf/results.json" in patch_of(code), "a file of the user's own"
+    assert code.lab.left_out == {}
+
+
 def test_all_changes_together_have_a_limit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit(checkout)
-    monkeypatch.setattr(exclusions, "MOST_BYTES", 100)
-    write(checkout, {"small.py": "x" * 60 + "\n", "large.py": "x" * 80 + "\n"})
+    monkeypatch.setattr(exclusions, "LARGEST_FILE", 1000)
+    monkeypatch.setattr(exclusions, "MOST_FILES", 1)
+    write(checkout, {"small.py": "x" * 600 + "\n", "large.py": "x" * 800 + "\n"})
     code = collect(checkout)
     assert code.lab.left_out == {"large.py": exclusions.TOO_LARGE}
     assert b"small.py" in patch_of(code)
