@@ -18,7 +18,7 @@ from lab.analysis.experiment import Experiment, Ranked
 from lab.analysis.report_figures import figure_data
 from lab.analysis.scale import is_number
 from lab.analysis.session import Session
-from lab.analysis.statistics import STATISTICS
+from lab.analysis.statistics import MIN_SEEDS, STATISTICS
 from lab.analysis.text import format_hyperparameter, importance_caveat, render, short_names
 from lab.analysis.trial import VARIES, Trial, common_spec, consistency, count_states, unfinished_session
 from lab.common.text import (
@@ -82,6 +82,7 @@ def write_report(experiment: Experiment) -> str:
         rows=[_row(experiment, columns, *each) for each in everything],
         common={key: value for key, value in common_spec(specs).items() if value != VARIES},
         caveat=importance_caveat(min(len(part.ranking) for part in experiment.by_environment.values())),
+        min_seeds=MIN_SEEDS,
         data=figure_data(experiment),
         plotly=Markup(get_plotlyjs()),  # noqa: S704 - a library's own code
     )

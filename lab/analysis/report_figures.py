@@ -26,6 +26,7 @@ from lab.analysis.trial import Trial, common_reference
 MAX_POINTS = 80  # of a curve
 COLUMNS = ("return", "eval_return", "entropy")  # of metrics.csv with curves, besides the losses
 GRAY, FAILED = "#7f8b96", "#d55e00"
+FEW_POINTS, MAX_TICKS = 5, 8  # points of a curve up to which each is marked; ranks on an axis
 PANELS_ACROSS = 4  # curves of a Trial side by side
 
 Json = dict[str, Any]
@@ -79,8 +80,9 @@ class _Figures:
     def _line(self, frames: np.ndarray, values: np.ndarray, trial: Trial, kind: str, **options: Any) -> Json:
         """Return a trace whose x is an index into `frames`; `meta` tells the script which Trial it belongs to."""
         x = self.frames.setdefault(_encode(frames, "i4")["bdata"], len(self.frames))
+        mode = "lines+markers" if kind != "band" and len(frames) <= FEW_POINTS else "lines"
         meta = {"trial": trial.number, "kind": kind}
-        return {"type": "scatter", "mode": "lines", "meta": meta, "x": x, "y": _encode(values, "f4"), **options}
+        return {"type": "scatter", "mode": mode, "meta": meta, "x": x, "y": _encode(values, "f4"), **options}
 
     def _curves(self, column: str, experiment: Experiment) -> Json:
         """Return the mean of each Trial with its interval, or the Sessions of a Trial none of which completed."""
@@ -208,6 +210,8 @@ class _Figures:
                 mode="markers", marker={"symbol": "x-thin-open"}, hovertext=reasons, hoverinfo="text",
             )  # fmt: skip
         axis: Json = {"title": {"text": escape(self.names.get(key, key))}}
+        if key == "rank":
+            axis |= {"tick0": 1, "dtick": -(-n // MAX_TICKS)}
         if scale.labels:
             axis |= {"tickvals": list(scale.named), "ticktext": _texts(scale.named.values())}
         figure.update_layout(xaxis=axis, yaxis={"title": {"text": metric}}, showlegend=False, height=240)

@@ -75,6 +75,8 @@ def print_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[
 
 def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:
     """Print the ranking of an Experiment; return the commands to type next, with their purposes."""
+    from lab.analysis.text import short_names
+
     directory, ranking = SweepDir(path), results["ranking"]
     console.print(count_sessions(results["sessions"]), style="italic")
     if not ranking:
@@ -93,9 +95,11 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
         print_improvement(console, entries)
         print_importance(console, results["importance"].get(name) or {}, len(entries))
         best = directory.trial(entries[0]["trial"])
-        point = entries[0]["hyperparameters"].items()
-        settings = " ".join(shlex.quote(f"{key}={format_value(value)}") for key, value in point)
-        console.print(f"\nSettings of {best.path.name}: {settings}")
+        point = entries[0]["hyperparameters"]
+        shown = short_names(keys)
+        if any(shown[key] != key or format_value(point[key]) != format_value(point[key], digits=4) for key in keys):
+            settings = " ".join(shlex.quote(f"{key}={format_value(value)}") for key, value in point.items())
+            console.print(f"\nSettings of {best.path.name}: {settings}")
         commands |= enjoy_best(best, f" of the best Trial{where}")
         if len(entries) > 1:
             pair = f"{quote_path(best.path)} {quote_path(directory.trial(entries[1]['trial']).path)}"

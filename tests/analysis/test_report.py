@@ -147,6 +147,17 @@ def test_importance_of_few_trials_has_a_caveat(wide: Path, tmp_path: Path) -> No
     assert "rough: " not in (wide / "report.html").read_text(encoding="utf-8")
 
 
+def test_few_seeds_separate_no_trials(page: str, wide: Path) -> None:
+    assert "as it takes 4 seeds each" not in page
+    assert "do not separate the two, as it takes 4 seeds each." in (wide / "report.html").read_text(encoding="utf-8")
+
+
+def test_points_of_a_short_curve_are_marked(tmp_path: Path) -> None:
+    short = read_figures(experiment(tmp_path / "short", 1, 2, rows=10).path)["columns"]
+    modes = {column: {trace["mode"] for trace in short[column]["data"]} for column in ("return", "eval_return")}
+    assert modes == {"return": {"lines"}, "eval_return": {"lines", "lines+markers"}}, "of one evaluation, and a band"
+
+
 def test_a_reference_far_from_the_curves_is_named_and_not_drawn(tmp_path: Path) -> None:
     folder = experiment(tmp_path / "low", 1, 2).path
     for spec in folder.glob("*/*/spec.yaml"):
