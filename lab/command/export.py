@@ -14,9 +14,9 @@ from lab.run.directory import RunDir, SweepDir, TrialDir, find_level, find_sessi
 from lab.run.files import plain, read_json, write_atomically, write_json, write_sealed_json
 
 NOTES = """The copy is a run directory like any other: enjoy, report, compare and rerun work with it. It has the spec,
-provenance, tables and metrics of each Session, and a digest of its final weights, with which rerun compares. It has one
-agent (checkpoint/best.pt): that of the Session with the highest mean return in an evaluation, among equals with the
-highest return; in an Experiment, of the best Trial.
+provenance, tables and metrics of each Session, and a digest of its final weights, with which rerun compares. It has the
+agent (checkpoint/best.pt) of the Session with the highest mean return in an evaluation, among equals with the highest
+return; in an Experiment, of each Trial that no other beats.
 
 TensorBoard events, logs, pictures of single Sessions, report.html and what resume needs are left out, and so are the
 names of the user, the host and the branch."""
@@ -53,7 +53,7 @@ def main(path: Path, options: Options) -> None:
     best = find_best(path, level)
     for session in sessions:
         name = session.path.relative_to(path)
-        export_session(session, RunDir(out / name), with_agent=session.path == best)
+        export_session(session, RunDir(out / name), with_agent=session.path in best)
     for trial in [TrialDir(path), *SweepDir(path).trials()]:
         _copy([trial.point], path, out)
     if SweepDir(path).sweep.exists():
@@ -62,28 +62,25 @@ def main(path: Path, options: Options) -> None:
     analyze(out)
     SweepDir(out).report.unlink(missing_ok=True)  # megabytes, which `report` makes again
     sizes = [sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) for folder in (out, path)]
-    agent = f", with the agent that is best by evaluation, of {best.name}" if best and level != "session" else ""
+    names = ", ".join(str(session.relative_to(path)) for session in best)
+    agent = f", with the agent of {names}, best by evaluation" if names not in ("", ".") else ""
     megabytes = " of ".join(f"{size / 1e6:.1f}" for size in sizes)
     print(visible(f"Exported {plural(len(sessions), 'Session')} to {out}: {megabytes} MB{agent}."))
 
 
-def find_best(path: Path, level: str) -> Path | None:
-    """Return the Session whose agent is kept; None if no Session qualifies."""
+def find_best(path: Path, level: str) -> list[Path]:
+    """Return the Sessions whose agents are kept."""
     from lab.analysis.card import best_seed
     from lab.analysis.experiment import read_experiment
     from lab.analysis.trial import read_trial
 
     if level == "session":
-        return path
-    if level == "trial":
-        trial = read_trial(TrialDir(path))
-    else:
-        best = read_experiment(SweepDir(path)).best
-        if best is None:
-            return None
-        trial = best.trial
-    seed = best_seed(trial.completed)
-    return None if seed is None else trial.directory.session(seed).path
+        return [path]
+    trials = [read_trial(TrialDir(path))] if level == "trial" else []
+    if level == "experiment":
+        trials = [ranked.trial for ranked in read_experiment(SweepDir(path)).front]
+    seeds = [(trial, best_seed(trial.completed)) for trial in trials]
+    return [trial.directory.session(seed).path for trial, seed in seeds if seed is not None]
 
 
 def export_session(session: RunDir, copy: RunDir, with_agent: bool) -> None:

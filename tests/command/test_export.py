@@ -10,6 +10,8 @@ import pytest
 
 from lab.analysis.experiment import read_experiment
 from lab.command import enjoy, export, rerun, resume
+from lab.command.reproduction import compare_sessions
+from lab.common.terminal import Terminal
 from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, TrialDir
 from lab.run.files import read_json, write_json
@@ -37,11 +39,20 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def place(trial: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with that Trial in `trained` and its export in `published/a2c_cartpole`."""
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copytree(trial, folder / "trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        export.main(["trained", "out=published/a2c_cartpole"])
+    return folder
+
+
 @pytest.fixture
-def exported(trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(trial, "trained")
-    export.main(["trained", "out=published/a2c_cartpole"])
+def exported(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(place)
     return Path("published/a2c_cartpole")
 
 
@@ -100,12 +111,14 @@ def test_a_damaged_copy_of_weights_is_seen_by_rerun(exported: Path, capsys: pyte
     assert "1 of 1 Session is the same to the last bit." in text
     assert "Compared: episodes.csv and metrics.csv, and the final weights by the digest in exported.json." in text
     record = read_json(session / "exported.json")
-    write_json(session / "exported.json", {**record, "weights": "0" * 64})
-    with pytest.raises(SystemExit):
-        rerun.main([str(session), "out=other", "code=here"])
-    write_json(session / "exported.json", {**record, "weights": None})
-    rerun.main([str(session), "out=without", "code=here"])
+    for weights, same in (("0" * 64, False), (None, None)):
+        write_json(session / "exported.json", {**record, "weights": weights})
+        verdict = compare_sessions("seed-0", RunDir(session), RunDir("same"))
+        assert verdict.identical == {"episodes": True, "metrics": True, "weights": same}
+        assert verdict.is_identical is (same is None)
+    rerun.print_verdicts(Terminal(soft_wrap=True, width=200), session, Path("same"), [verdict], 0.0)
     assert f"Not compared, because {session} lacks them: weights of seed-0." in capsys.readouterr().out
+    write_json(session / "exported.json", record)
 
 
 def test_of_an_experiment_the_best_trial_has_its_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,9 +128,9 @@ def test_of_an_experiment_the_best_trial_has_its_agent(tmp_path: Path, monkeypat
         RunDir(session).checkpoint("best").parent.mkdir(exist_ok=True)
         RunDir(session).checkpoint("best").write_bytes(b"agent")
     export.main(["sweep", "out=new"])
-    best = read_experiment(SweepDir("new")).best
+    best = read_experiment(SweepDir("new")).front
     agents = [name for name in names(Path("new")) if name.endswith("best.pt")]
-    assert best is not None and len(agents) == 1 and agents[0].startswith(f"{best.trial.directory.path.name}/")
+    assert [name.split("/")[0] for name in agents] == [ranked.trial.directory.path.name for ranked in best]
     assert {"experiment.json", "trials.csv", "experiment.png", "sweep.json"} <= names(Path("new"))
 
 
@@ -130,6 +143,7 @@ def test_it_refuses_what_it_cannot_export(exported: Path) -> None:
     write_json(RunDir("trained/seed-0").status, {**status, "state": "failed"})
     with pytest.raises(LabError, match="none of its Sessions has completed"):
         export.main(["trained/seed-0", "out=new"])
+    write_json(RunDir("trained/seed-0").status, status)
     assert not Path("new").exists()
 
 
@@ -137,4 +151,4 @@ def test_the_command_line_knows_it(trial: Path, tmp_path: Path) -> None:
     done = lab("export", str(trial), f"out={tmp_path / 'new'}")
     assert done.returncode == 0, done.stderr
     assert "Exported 2 Sessions to" in done.stdout
-    assert "with the agent that is best by evaluation, of seed-1." in done.stdout
+    assert "with the agent of seed-1, best by evaluation." in done.stdout
