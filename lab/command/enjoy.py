@@ -18,7 +18,7 @@ from lab.common.signals import stop_signals
 from lab.common.text import plural
 from lab.common.validation import Count, Natural
 from lab.errors import LabError, require, visible
-from lab.run.directory import RunDir, find_level, find_sessions
+from lab.run.directory import RunDir, best_session, find_level, find_sessions
 from lab.run.exported import describe_missing
 from lab.run.files import make_ignored_folder
 
@@ -93,10 +93,15 @@ def _sessions_below(path: Path) -> list[RunDir]:
 
 
 def _list_commands(path: Path, checkpoint: str) -> str:
-    """Return the commands that play the Sessions in a directory that have a checkpoint, a line each."""
+    """Return the commands that play the Sessions in a directory that have a checkpoint; the best is marked."""
     sessions = [session for session in _sessions_below(path) if session.checkpoint(checkpoint).exists()]
     extra = "" if checkpoint == "best" else f" checkpoint={checkpoint}"
-    return "\n".join(f"  python -m lab enjoy {shlex.quote(str(session.path))}{extra}" for session in sessions)
+    best = best_session(sessions) if len(sessions) > 1 else None
+    return "\n".join(
+        f"  python -m lab enjoy {shlex.quote(str(session.path))}{extra}"
+        f"{'  # the best by evaluation' if session is best else ''}"
+        for session in sessions
+    )
 
 
 def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:

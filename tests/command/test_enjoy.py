@@ -151,6 +151,14 @@ def test_directories_that_cannot_be_played(runs: dict[str, RunDir], tmp_path: Pa
         main([str(tmp_path)])
     with pytest.raises(LabError, match="holds 1 Session; choose one"):
         main([str(runs["cartpole"].path.parent)])
+    for seed, value in ((0, 1), (1, 2)):
+        session = RunDir(tmp_path / f"seed-{seed}")
+        session.checkpoint("best").parent.mkdir(parents=True)
+        session.checkpoint("best").touch()
+        session.spec.touch()
+        session.results.write_text(f'{{"eval_best": {value}, "return": {-value}}}')
+    with pytest.raises(LabError, match=r"seed-0\n.*seed-1  # the best by evaluation$"):
+        main([str(tmp_path)])
     broken = runs["frozen lake"].checkpoint("best")
     broken.write_bytes(broken.read_bytes()[:-10])
     with pytest.raises(LabError, match="damaged"):
