@@ -35,6 +35,8 @@ def resolve(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
             container = OmegaConf.is_config(value)
             plain[key] = OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if container else value
         except OmegaConfBaseException as error:
+            if missing := re.search(r"Missing mandatory value: ([\w.]+)", str(error)):
+                raise LabError(f"{missing[1]} is missing: it must be set, as in {missing[1]}=VALUE.") from error
             raise LabError(f"{error.full_key or key}: {str(error).splitlines()[0]}.") from error
         except RecursionError as error:
             raise LabError(f"{key} cannot be resolved: its interpolations form a circle.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import TYPE_CHECKING, cast
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from lab.errors import LabError
+from lab.run.files import read_yaml
 from lab.run.provenance import config_dirs
 from lab.sweep.explain import config_path
 from lab.sweep.overrides import merge_dict, swept_values, unshuffle
@@ -27,8 +28,12 @@ class Options:
 
     def get_group_options(self, group: str, results_filter: object = None) -> list[str]:
         """Return the sorted options of a group."""
-        folders = [Path(config_path()), *config_dirs(sys.argv)]
-        return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+        return sorted({file.stem for folder in folders() for file in (folder / group).glob("*.yaml")})
+
+
+def folders() -> list[Path]:
+    """Return the folders of config groups: those of this program, and those that the command line names."""
+    return [Path(config_path()), *config_dirs(sys.argv)]
 
 
 def prepare(arguments: list[str]) -> list[str]:
@@ -46,6 +51,8 @@ def prepare(arguments: list[str]) -> list[str]:
     except SystemExit:  # Hydra prints why
         return arguments
     overrides = list(options.overrides)
+    if options.help:  # which is the same for all overrides
+        return [line for line in arguments if line not in (*overrides, "-m", "--multirun")]
     for line in overrides:
         group, _, sweeper = line.partition("=")
         if group == "hydra/sweeper" and sweeper in OTHER_SWEEPERS:
@@ -56,7 +63,7 @@ def prepare(arguments: list[str]) -> list[str]:
             )
     merging = {line: merge_dict(line) for line in overrides if "{" in line}
     arguments = [merging.get(argument, argument) for argument in arguments]
-    if options.multirun or any(line.startswith("hydra.mode=") for line in overrides):
+    if options.multirun or (any(line.startswith("hydra.mode=") for line in overrides) and not options.cfg):
         arguments += first_values([merging.get(line, line) for line in overrides])
     return arguments
 
@@ -64,7 +71,9 @@ def prepare(arguments: list[str]) -> list[str]:
 def first_values(overrides: Sequence[str]) -> list[str]:
     """Return an override with the first value of each key that is swept, except for `seed`."""
     parser = OverridesParser.create(cast("ConfigLoader", Options()))
-    parsed = parser.parse_overrides([line for line in overrides if any(mark in line for mark in ",(")])
+    parsed = parser.parse_overrides(
+        [line for line in (*_searched_choices(overrides), *overrides) if any(mark in line for mark in ",(")]
+    )
     return [
         f"{override.get_key_element()}={swept_values(unshuffle(override))[0]}"
         for override in parsed
@@ -74,17 +83,34 @@ def first_values(overrides: Sequence[str]) -> list[str]:
     ]
 
 
-def first_choices(arguments: Sequence[str]) -> list[str]:
+def first_choices(arguments: list[str]) -> list[str]:
     """Return the overrides that `prepare` added for config groups and for env.id."""
-    groups = [line for line in arguments if re.match(r"\w+=.*[,(]|env\.id=.*[,(]", line)]
-    return [
-        line
-        for line in first_values(groups)
-        if line.startswith("env.id=") or Path(config_path(), line.partition("=")[0]).is_dir()
-    ]
+    overrides = [line for line in arguments if not line.startswith("-")]
+    try:
+        typed = remove_first_values(overrides)
+    except (HydraException, LabError):
+        return []
+    return [line for line in overrides[len(typed) :] if _is_choice(line)]
 
 
 def remove_first_values(overrides: list[str]) -> list[str]:
     """Return the overrides that were typed."""
-    added = first_values(overrides)
-    return overrides[: -len(added)] if added and overrides[-len(added) :] == added else overrides
+    for typed in range(len(overrides)):
+        if first_values(overrides[:typed]) == overrides[typed:]:
+            return overrides[:typed]
+    return overrides
+
+
+def _is_choice(override: str) -> bool:
+    key = override.partition("=")[0]
+    return key == "env.id" or Path(config_path(), key).is_dir()
+
+
+def _searched_choices(overrides: Sequence[str]) -> list[str]:
+    """Return the distributions of config groups in the file of a search space that the command line does not set."""
+    pairs = [line.partition("=")[::2] for line in overrides]
+    keys = {key for key, _ in pairs}
+    files = [Path(folder, "search", f"{value}.yaml") for key, value in pairs if key == "search" for folder in folders()]
+    spaces = [read_yaml(file) for file in files if file.is_file()]
+    params = {key: text for space in spaces for key, text in (space.get("params") or {}).items()}
+    return [f"{key}={text}" for key, text in params.items() if key not in keys and _is_choice(f"{key}=")]

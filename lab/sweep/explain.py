@@ -77,7 +77,7 @@ def explain(error: Exception, overrides: Sequence[str], choices: Sequence[str] =
 def explain_syntax(override: str, message: str) -> str:
     """Return a sentence for an override that is not in Hydra's grammar."""
     problem = [line for line in message.splitlines()[1:] if override not in line and not line.startswith("See ")]
-    reason = re.sub(r"\w+ while evaluating '.*?': ", "", " ".join(" ".join(problem).split()))
+    reason = re.sub(r"\w+ while evaluating '.*?': | expecting \{.*\}", "", " ".join(" ".join(problem).split()))
     reason = f": {reason.rstrip('.')}" if reason.strip(" ^") else ""
     return f"{override} cannot be parsed{reason}. Quote what has special characters. The grammar: {GRAMMAR}"
 

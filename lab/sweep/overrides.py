@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, ListExtensionOverrideValue, Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 
 from lab.common.text import canonical, flatten, format_value, quote
@@ -107,7 +107,9 @@ def parse(
         elif plain_key == "seed":
             sweep.seeds = parse_seeds([parse_value(text) for text in swept_values(override)])
         elif plain_key.split(".")[0] in SWEEP_KEYS:
-            raise LabError(f"{plain_key} cannot be swept: it decides the sweep, and no Session. It takes one value.")
+            searched = plain_key.removeprefix("search.params.")
+            advice = "It takes one value" if searched == plain_key else f"To search a key, write {searched}=... itself"
+            raise LabError(f"{plain_key} cannot be swept: it decides the sweep, and no Session. {advice}.")
         elif search:
             sweep.space[key], sweep.texts[key] = make_distribution(override), line.partition("=")[2]
         else:
@@ -210,6 +212,10 @@ def swept_values(override: Override) -> list[str]:
         raise LabError(f"{override.input_line} {SEARCH_ONLY.format(key=key)}.")
     values = []
     for element in override.sweep_iterator():
+        if isinstance(element, ListExtensionOverrideValue):
+            raise LabError(
+                f"{override.input_line} is not possible: extend_list(...) cannot be swept. Write whole lists."
+            )
         text, value = Override._get_value_element_as_str(element), Override._convert_value(element)
         try:  # Hydra writes the result of str(1) as 1, which is another value, and cannot read that of json_str({a:1})
             same = canonical(parse_value(text)) == canonical(value)

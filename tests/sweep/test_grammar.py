@@ -13,7 +13,7 @@ import pytest
 from lab.__main__ import run
 
 GRID, SEARCH = ("-m", "plan=true"), ("-m", "search=command_line", "search.n_trials=3", "plan=true")
-StepLR = "algo.optimizer.lr_schedule=torch.optim.lr_scheduler.StepLR"
+STEP_LR = "algo.optimizer.lr_schedule=torch.optim.lr_scheduler.StepLR"
 KWARGS = "algo.optimizer.lr_schedule_kwargs"
 
 
@@ -33,11 +33,11 @@ def lab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     def command(*arguments: str) -> Done:
         monkeypatch.setattr(sys, "argv", ["lab", *arguments])
         monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", "lab", *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         status = run()
         return Done(status, *capsys.readouterr())
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     return command
 
 
@@ -87,31 +87,36 @@ def test_a_config_is_composed_as_by_hydra(
     assert done.out.removeprefix(f"# @package {package}\n").strip() == printed
 
 
+MORE_GRIDS = [
+    ("algo.gamma=choice(0.5,0.6)", ["0.5", "0.6"]),
+    ("algo=choice(ppo)", ["ppo"]),
+    ("algo.horizon=range(8,32,8)", ["8", "16", "24"]),
+    ("algo.gamma=range(0.1,0.3,0.1)", ["0.1", "0.2"]),
+    ("algo.horizon=int(range(8.0,9.0))", ["8"]),
+    ("algo.gamma=float(choice('0','1'))", ["0.0", "1.0"]),
+    ("algo.gamma=tag(log,choice(0.5,0.6))", ["0.5", "0.6"]),
+    ("algo=sort(ppo,a2c)", ["a2c", "ppo"]),
+    ("algo=glob(d*)", ["ddqn_per", "dqn"]),
+    ("algo=shuffle(ppo,ppo)", ["ppo"]),
+    ("algo.sil={gradient_steps:0},{gradient_steps:2}", ["{gradient_steps:0}", "{gradient_steps:2}"]),
+    ("++eval={every:0},{every:100}", ["{every:0}", "{every:100}"]),
+    (r"name='a, b',c\,d", ["a, b", "c,d"]),
+    ("checkpoint.minutes=null,3", ["null", "3.0"]),
+    ("algo.gamma=${algo.value_coef},0.25", ["0.5", "0.25"]),
+    ("net.hidden.0=8,9", ["8", "9"]),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("override", "values"),
     [
         ("algo.gamma=0.5,0.6", ["0.5", "0.6"]),
-        ("algo.gamma=choice(0.5,0.6)", ["0.5", "0.6"]),
-        ("algo=choice(ppo)", ["ppo"]),
-        ("algo.horizon=range(8,32,8)", ["8", "16", "24"]),
-        ("algo.gamma=range(0.1,0.3,0.1)", ["0.1", "0.2"]),
         ("algo.horizon=sort(range(8,32,8),reverse=true)", ["24", "16", "8"]),
-        ("algo.horizon=int(range(8.0,9.0))", ["8"]),
-        ("algo.gamma=float(choice('0','1'))", ["0.0", "1.0"]),
-        ("algo.gamma=tag(log,choice(0.5,0.6))", ["0.5", "0.6"]),
-        ("algo=sort(ppo,a2c)", ["a2c", "ppo"]),
-        ("algo=glob(d*)", ["ddqn_per", "dqn"]),
         ("algo=glob([d*,p*],exclude=[*_per,pqn])", ["dqn", "ppo"]),
-        ("algo=shuffle(ppo,ppo)", ["ppo"]),
         ("net.hidden=[8],[8,8]", ["[8]", "[8,8]"]),
         ("env.kwargs={g:1.0},{g:2.0}", ["{g:1.0}", "{g:2.0}"]),
-        ("algo.sil={gradient_steps:0},{gradient_steps:2}", ["{gradient_steps:0}", "{gradient_steps:2}"]),
-        ("++eval={every:0},{every:100}", ["{every:0}", "{every:100}"]),
-        (r"name='a, b',c\,d", ["a, b", "c,d"]),
-        ("checkpoint.minutes=null,3", ["null", "3.0"]),
-        ("algo.gamma=${algo.value_coef},0.25", ["0.5", "0.25"]),
         ("name=json_str({a:1}),x", ["'{\"a\": 1}'", "x"]),
-        ("net.hidden.0=8,9", ["8", "9"]),
+        *(pytest.param(*row, marks=pytest.mark.slow) for row in MORE_GRIDS),
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:.*deprecated:UserWarning")
@@ -139,8 +144,8 @@ def test_a_grid_has_the_values_that_hydra_sweeps(lab: Callable[..., Done], overr
             "name='a, b',c": "one of a, b, c",
         },
         {"algo=glob(d*)": "one of ddqn_per, dqn"},
-        {f"{KWARGS}={{step_size:10}},{{step_size:20}}": "one of {step_size:10}, {step_size:20}", StepLR: ""},
-        {f"search.params={{{KWARGS}:'choice({{step_size:1}})'}}": f"{KWARGS}  one of {{step_size:1}}", StepLR: ""},
+        {f"{KWARGS}={{step_size:10}},{{step_size:20}}": "one of {step_size:10}, {step_size:20}", STEP_LR: ""},
+        {f"search.params={{{KWARGS}:'choice({{step_size:1}})'}}": f"{KWARGS}  one of {{step_size:1}}", STEP_LR: ""},
     ],
 )
 def test_a_search_takes_the_same(lab: Callable[..., Done], space: dict[str, str]) -> None:
@@ -164,6 +169,11 @@ def test_a_search_takes_the_same(lab: Callable[..., Done], space: dict[str, str]
         ("-m algo.gamma=interval(0,1)", "algo.gamma=interval(0,1) is a range without steps: a grid needs values"),
         ("-m algo=glob(x*)", "algo=glob(x*) gives algo no value to sweep"),
         ("-m algo.gamma=str(range(1,3))", "Range can only be cast to int or float"),
+        ("-m name=,b", "name=,b cannot be parsed: extraneous input ','."),
+        ("-m net.hidden=extend_list(3),[4]", "extend_list(...) cannot be swept. Write whole lists."),
+        ("-m +search.params.algo=choice(sac,td3)", "To search a key, write algo=... itself."),
+        ("-m env=gymnasium,cartpole", "With env=gymnasium: env.id is missing: it must be set, as in env.id=VALUE."),
+        ("hydra.mode=MULTIRUN algo=a2c,ppo --cfg job", "Error: algo=a2c,ppo has several values"),
         ("-m algo.gamma=1,2 --cfg job", "Only one of --run, --multirun, --cfg"),
         ("-m hydra/launcher=local,slurm", "Sweeping over Hydra's configuration is not supported"),
         ("algo=null", "algo=null is not allowed: algo takes the name of an option"),
@@ -219,11 +229,11 @@ def test_the_rest_is_refused_by_name(lab: Callable[..., Done], overrides: str, s
         ("env=gymnasium env.id=CartPole-v1,Acrobot-v1", "a2c_CartPole-v1-Acrobot-v1"),
         ("algo=a2c,ppo env=cartpole", "a2c-ppo_cartpole"),
         ("algo=a2c,ppo env=cartpole,acrobot", "a2c-ppo_cartpole-acrobot"),
-        ("algo=a2c,ppo name=mine", "mine"),
+        pytest.param("algo=a2c,ppo name=mine", "mine", marks=pytest.mark.slow),
         ("name=mine,yours", "mine-yours"),
         ("algo.gamma=0.5,0.9 name=x_${algo.gamma}_${seed} seed=0,1", "x_0.5-0.9_0-1"),
         ("search=command_line algo=a2c,ppo algo.gamma=interval(0.5,0.9)", "a2c-ppo_cartpole"),
-        ("algo=glob([a*,d*,p*,r*])", "a2c-ddqn_per-dqn-ppo-and-3-more_cartpole"),
+        pytest.param("algo=glob([a*,d*,p*,r*])", "a2c-ddqn_per-dqn-ppo-and-3-more_cartpole", marks=pytest.mark.slow),
     ],
 )
 def test_a_sweep_is_checked_at_its_own_choices_and_named_by_them(
@@ -248,3 +258,18 @@ def test_a_choice_that_lacks_a_key_is_named(lab: Callable[..., Done], overrides:
     done = lab("-m", *overrides.split(), "plan=true")
     assert done.status == 2, done.out
     assert sentence in done.err
+
+
+def test_a_search_space_of_ones_own_may_choose_algorithms(lab: Callable[..., Done], tmp_path: Path) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "two.yaml").write_text("params: {algo: 'choice(sac,td3)', algo.gamma: 'interval(0.9,1)'}")
+    sweep = ("-m", "--config-dir", str(tmp_path), "search=two", "env=pendulum", "plan=true")
+    done = lab(*sweep, "algo.gradient_steps=1")
+    assert done.status == 0, done.err
+    assert done.out.startswith("sac-td3_pendulum: ")
+    assert "With algo=sac: algo.clip_range cannot be set" in lab(*sweep, "algo.clip_range=0.1").err
+    assert lab(*sweep, "algo=td3", "algo.gradient_steps=1").out.startswith("td3_pendulum: ")
+
+
+def test_help_needs_no_config(lab: Callable[..., Done]) -> None:
+    assert "algo: a2c, crossq" in lab("-m", "algo=a2c,ppo", "algo.lrr=1", "--help").out
