@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lab.command.options import command, option
-from lab.common.terminal import Terminal
+from lab.common.terminal import UNCUT, Terminal
 from lab.common.text import format_estimate, plural
 from lab.errors import LabError
 from lab.run.files import rename_existing, write_atomically
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from lab.analysis.compare import Comparison, Entry
 
-WIDTH = 1000  # columns of the table at most
 MAX_KEYS = 4  # hyperparameters in which the sides differ that the table shows
 
 
@@ -54,8 +53,7 @@ def main(paths: list[Path], options: Options) -> None:
     content = plot_compare(entries, options.metric, picture.suffix[1:])
     earlier = rename_existing(picture, content)
     write_atomically(picture, content)
-    # Results are copied and searched for: lines are never cut to the width of a terminal.
-    console = Terminal(soft_wrap=True, width=WIDTH)
+    console = Terminal(soft_wrap=True, width=UNCUT)
     console.print()
     console.print(comparison_table(entries, comparisons, options.metric))
     console.print()

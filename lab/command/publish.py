@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.command.options import command, option
-from lab.common.terminal import Terminal
+from lab.common.terminal import UNCUT, Terminal
 from lab.errors import LabError
 from lab.run.files import read_json, write_atomically, write_json
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 RESULTS = {"*": {"*": {"frames": int}}}  # shape of results.json, by environment and algorithm
 STYLES = {"better": "green", "worse": "red"}
-WIDTH = 1000  # columns of the table at most
 
 
 @dataclass
@@ -52,8 +51,7 @@ def main(path: Path, options: Options) -> None:
     benchmark = read_benchmark(Path(options.against)) if options.against else None
     publication = read_publication(path, benchmark)
     paths = write_publication(publication, Path(options.out))
-    # Results are copied and searched for: lines are never cut to the width of a terminal.
-    console = Terminal(soft_wrap=True, width=WIDTH)
+    console = Terminal(soft_wrap=True, width=UNCUT)
     console.print()
     console.print(publication_table(publication))
     console.print()

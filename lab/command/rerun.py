@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lab.analysis.session import read_spec  # not lab.spec's: an old spec may have other keys
 from lab.command.options import command, option
-from lab.common.terminal import Terminal
+from lab.common.terminal import UNCUT, Terminal
 from lab.common.text import plural
 from lab.common.validation import Count, NonNegative
 from lab.errors import LabError, visible
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from lab.run.code.snapshot import CodeSnapshot
 
 POLL_SECONDS = 0.2  # between two checks for a request to stop
-WIDTH = 140  # columns at least: results are copied and searched for, so no cell is cut to the width of a terminal
 
 NOTES = """rerun runs code that the directory holds or names: its commit, its patch, the modules of its spec. It warns
 if another user or another host made the directory, as far as that can be known: rerun only what you trust.
@@ -75,8 +74,7 @@ def main(path: Path, options: Options) -> None:
         raise LabError(f"No Session in {path} has completed, so there is nothing to compare a run with.")
     out = Path(options.out) if options.out else default_out(completed[0])
     require_apart(out, path)
-    console = Terminal(soft_wrap=True)
-    console.width = max(console.width, WIDTH)
+    console = Terminal(soft_wrap=True, width=UNCUT)
     warn_of_foreign_code(path, "rerun")
     with ExitStack() as stack:
         codes = restore_code(stack, completed, here=options.code == "here")

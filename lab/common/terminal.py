@@ -27,6 +27,9 @@ def announced(text: str, show: bool = True) -> Iterator[None]:
         timer.cancel()
 
 
+UNCUT = 1000  # columns, for what is never cut to the width of a terminal: results are copied and searched for
+
+
 class Terminal(Console):
     """A console without markup and emoji, which makes control characters visible."""
 

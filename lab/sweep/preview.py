@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from lab.analysis.session import read_spec
-from lab.common.terminal import Terminal
+from lab.common.terminal import UNCUT, Terminal
 from lab.common.text import format_duration, format_seeds, format_value, plural
 from lab.errors import LabError
 from lab.run.directory import RunDir, find_sessions
@@ -36,8 +36,7 @@ SAME = ("algo._target_", "env.id", "net._target_", "device")  # what Sessions of
 
 def preview(plan: SweepPlan, spec: Spec, outputs: Path = Path("outputs")) -> None:
     """Print a plan; run and write nothing."""
-    console = Terminal(soft_wrap=True)
-    console.width = max(console.width, 140)
+    console = Terminal(soft_wrap=True, width=UNCUT)
     trials = "a Trial" if plan.standalone else plural(plan.total, "Trial")
     if plan.settings.only_trial is not None:
         trials = f"trial-{plan.settings.only_trial:03}"

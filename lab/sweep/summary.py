@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from lab.common.terminal import Terminal
+from lab.common.terminal import UNCUT, Terminal
 from lab.common.text import canonical, format_interval, format_number, format_value, note_on_seeds, plural
 from lab.run.directory import SweepDir, TrialDir, best_session, find_level
 from lab.run.files import read_json
@@ -20,7 +20,6 @@ from lab.train.display import print_checks, print_next_steps
 MAX_ROWS = 12  # Trials in the ranking
 MAX_IMPORTANCE = 6  # hyperparameters whose importance is shown
 MIN_SEEDS = 4  # below which bootstrap intervals are far too narrow
-WIDTH = 1000  # columns of a table at most: results are copied and searched for, so they are never cut
 METRICS = ("return", "best", "eval_return", "strength", "frames_to_solve")
 EXPLAINED = ("strength", "frames_to_solve")  # of these, below the table
 
@@ -32,7 +31,7 @@ def print_summary(path: Path, unfinished: str | None = None) -> None:
         path: its directory, which has been analyzed.
         unfinished: a sentence on why the sweep is not done.
     """
-    console = Terminal(soft_wrap=True, width=WIDTH)
+    console = Terminal(soft_wrap=True, width=UNCUT)
     console.print()
     standalone = find_level(path) == "trial"
     results = read_json(TrialDir(path).results if standalone else SweepDir(path).results)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 
-from lab.common.terminal import Terminal
+from lab.common.terminal import UNCUT, Terminal
 from lab.common.text import format_duration, format_number, plural
 from lab.errors import LabError
 from lab.run.directory import RunDir, best_session
@@ -89,7 +89,7 @@ class Display:
 
 def print_results(records: Sequence[Record | Outcome]) -> None:
     """Print how each Session ended, its metrics, its directory, and what to type next."""
-    console = Terminal(soft_wrap=True)
+    console = Terminal(soft_wrap=True, width=UNCUT)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Session", no_wrap=True)
     for column in ("state", "frames", "return", "best", "evaluation", "strength", "frames to solve"):
@@ -103,8 +103,6 @@ def print_results(records: Sequence[Record | Outcome]) -> None:
             *(format_number(metrics.get(key)) for key in ("return", "best", "eval_return", "strength")),
             f"{metrics['frames_to_solve']:,}" if metrics.get("frames_to_solve") else "-",
         )
-    # Never cut to the width of a terminal, because results are copied and searched for.
-    console.width = max(console.width, 140)
     console.print()
     console.print(table)
     for record in records:
