@@ -41,7 +41,7 @@ OTHER_LAUNCHER = " It is a key that"
 
 def config_path() -> str:
     """Return the directory of the config groups: beside the package in a checkout, inside it once installed."""
-    package = Path(__file__).resolve().parents[2]
+    package = Path(__file__).resolve().parents[1]
     inside, beside = package / "conf", package.parent / "conf"
     return str(inside if inside.is_dir() else beside)
 
