@@ -30,6 +30,8 @@ TITLES = {
     "ent_coef": "Entropy coefficient",
     "learning_rate": "Learning rate",
     "grad_norm": "Gradient norm",
+    "sil_policy_loss": "Self-imitation policy loss",
+    "sil_value_loss": "Self-imitation value loss",
 }
 SCHEDULED = ("exploration_rate", "ent_coef", "learning_rate")  # not drawn if constant: the spec has the value
 POSITIVE = ("value_loss", "critic_loss", "q_loss", "grad_norm", "ent_coef")  # logarithmic where they span decades
@@ -38,7 +40,7 @@ NOT_DRAWN = {
     "frame", "optimizer_steps", "episodes", "eval_length", "entropy_loss", "approx_kl", "clip_fraction", "td_error",
     "explained_variance", "actor_grad_norm", "replay_frames", "sil_better_fraction",
 }  # fmt: skip
-MAX_PANELS = 12
+MAX_COLUMNS = 11  # drawn; with speed or final returns they fill three rows
 MAX_ACROSS = 4  # panels side by side
 WIDTH, HEIGHT = 15.0, 2.8  # of a picture and of a row of panels, in inches
 LEFT, RIGHT, BETWEEN = 0.75, 0.15, 0.75  # space beside panels, in inches
@@ -53,7 +55,7 @@ def drawn_columns(tables: Sequence[Tables]) -> list[str]:
         values = {value for table in tables for value in table.curve(column)[1].tolist()}
         if len(values) > (column in SCHEDULED):
             drawn.append(column)
-    return sorted(drawn, key=[*logged].index)
+    return sorted(drawn, key=[*logged].index)[:MAX_COLUMNS]
 
 
 def title(column: str) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from lab.analysis.statistics import STATISTICS, interval
@@ -22,7 +21,6 @@ FAINT, STRONG, SECOND, THIRD = "#85a8cb", "#1f5f9e", "#d1662c", "#3b8f5a"
 # After Okabe and Ito, distinguishable in any color vision.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#b5558f", "#c58a00", "#3a9bd9", "#4a525a", "#8a5a2b")
 DASHES = ("-", "--", ":", "-.")
-HALO = withStroke(linewidth=2.5, foreground="white")  # keeps text legible over lines
 
 
 def rank_color(place: int) -> str:
@@ -107,16 +105,19 @@ def reference_lines(ax: Axes, reference: dict[str, Any]) -> None:
         value = reference.get(key)
         if value is None or not np.isfinite([low, high]).all():
             continue
-        side = "left" if x < 0.5 else "right"
-        text: dict[str, Any] = {"ha": side, "va": "bottom", "size": "x-small", "color": "0.35", "path_effects": [HALO]}
+        text: dict[str, Any] = {"ha": "left" if x < 0.5 else "right", "size": "x-small", "color": "0.35", "zorder": 1}
         name = f"{label} {np.round(value, 1):g}"
         if low - room <= value <= high + room:
             ax.axhline(value, color="0.4", linestyle=line, linewidth=1, zorder=1)
-            ax.annotate(name, (x, value), (0, 1), xycoords=ax.get_yaxis_transform(), textcoords="offset points", **text)
+            bottom, top = ax.get_ylim()
+            # Curves lie above the return of random actions, so its name is below if there is room.
+            below = x > 0.5 and value - bottom > 0.12 * (top - bottom)
+            place: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
+            ax.annotate(name, (x, value), (0, -1 if below else 1), va="top" if below else "bottom", **place, **text)
         elif value > high:
-            ax.text(x, 0.98, f"\N{UPWARDS ARROW} {name}", transform=ax.transAxes, **text | {"va": "top"})
+            ax.text(x, 0.98, f"\N{UPWARDS ARROW} {name}", transform=ax.transAxes, va="top", **text)
         else:
-            ax.text(x, 0.02, f"\N{DOWNWARDS ARROW} {name}", transform=ax.transAxes, **text)
+            ax.text(x, 0.02, f"\N{DOWNWARDS ARROW} {name}", transform=ax.transAxes, va="bottom", **text)
 
 
 def band(ax: Axes, frames: np.ndarray, values: np.ndarray, statistic: str = "mean", **line: Any) -> None:

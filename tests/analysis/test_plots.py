@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from lab.analysis import plotting
 from lab.analysis.experiment import MIN_TRIALS, read_experiment
+from lab.analysis.panels import NOT_DRAWN, TITLES
 from lab.analysis.plot_experiment import MAX_RANKED, experiment_figure, plot_experiment
 from lab.analysis.plot_hyperparameters import HIGHLIGHTED
 from lab.analysis.plot_session import plot_session, session_figure
@@ -31,7 +32,7 @@ from lab.analysis.trial import read_trial
 from lab.run.directory import RunDir, SweepDir
 from lab.run.files import read_json, write_json
 from tests import synthetic
-from tests.helpers import specs
+from tests.helpers import ALGORITHMS, specs
 
 TOO_HIGH = 1e6  # a return that only Sessions that did not complete have
 ROWS = 20
@@ -133,6 +134,11 @@ def test_panels_are_of_what_was_logged(tmp_path: Path, algorithm: str) -> None:
         assert any(len(line.get_xdata()) for line in ax.lines), f"{ax.get_title()} is empty"
         assert ax.get_xlim() == pytest.approx((0, 1.02 * 200_000)), "all panels have the same frames"
         assert ax.get_legend() is None
+
+
+def test_each_metric_of_an_algorithm_is_drawn_or_left_out_on_purpose() -> None:
+    metrics = {name for algorithm in ALGORITHMS for name in specs(f"algo={algorithm}")[0].algo.METRICS}
+    assert metrics <= TITLES.keys() | NOT_DRAWN
 
 
 def test_a_run_of_100_frames_has_whole_frames_as_ticks(tmp_path: Path) -> None:
