@@ -155,6 +155,8 @@ class Experiment:
                 number, values = self.study.ask() if self.study else (self._next_number, {})
                 assert number == self._next_number, "points are numbered without a gap"
                 trial = self.plan.trial(number, self.plan.point(number, values))
+            if self.study:
+                self.study.describe(trial.number, study_attributes(trial))
             trial.start()
             started.append(trial)
 
@@ -286,11 +288,19 @@ def read_outcome(trial: Trial, plan: SweepPlan) -> Outcome:
 
     results = read_trial(trial.directory)
     rungs = values_at_rungs(results, plan.objective, plan.settings.rungs) if plan.prune else {}
-    if trial.remaining():
-        return Outcome("running", None, rungs)
-    if results.state != "completed":
-        return Outcome(results.state, None, rungs)
+    state = "running" if trial.remaining() else results.state
+    attributes = study_attributes(trial, state)
+    if state != "completed":
+        return Outcome(state, None, rungs, attributes)
     try:
-        return Outcome("completed", plan.objective.values(results), rungs)
+        values = plan.objective.values(results)
     except LabError:  # a Session lacks a metric of the objective
-        return Outcome("failed", None, rungs)
+        return Outcome("failed", None, rungs, attributes)
+    for metric, ends in zip(plan.objective.metrics, plan.objective.intervals(results), strict=True):
+        attributes[f"95 % interval of {metric}"] = ends
+    return Outcome("completed", values, rungs, attributes)
+
+
+def study_attributes(trial: Trial, state: str = "running") -> dict[str, Any]:
+    """Return what a dashboard shows of a Trial, whose directory is relative to that of the sweep."""
+    return {"directory": trial.directory.path.name, "state": state, "seeds": list(trial.seeds)}

@@ -129,6 +129,7 @@ class SearchSpec:
     params: dict[str, str]
     n_trials: Count = 20
     custom: str | None = None
+    enqueue_defaults: bool = True
 
 
 @dataclass

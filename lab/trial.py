@@ -145,6 +145,7 @@ class Outcome:
     state: str  # "completed" (every objective has a value), "failed", "pruned" or "running" (Sessions remain)
     values: list[float] | None = None  # one for each objective, if it completed
     rungs: dict[int, float] = field(default_factory=dict)  # the objective after each of `rungs` equal parts, as reached
+    attributes: dict[str, Any] = field(default_factory=dict)  # what a dashboard of the study shows
 
 
 def states_of(sessions: Mapping[int, RunDir]) -> dict[int, str]:

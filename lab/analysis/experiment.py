@@ -125,10 +125,8 @@ class Experiment:
             ]
             ranking.append(Ranked(int(ranks[index]), trials[index], estimates))
         if len(self.objective.metrics) == 1:
-            metric, sign = self.objective.metrics[0], self.objective.signs[0]
             for better, worse in pairwise(ranking):
-                samples = (sign * ranked.trial.values(metric) for ranked in (better, worse))
-                better.improvement = probability_of_improvement(*samples)
+                better.improvement = self._improvement(better.trial, worse.trial)
         return ranking
 
     @cached_property
@@ -152,6 +150,25 @@ class Experiment:
     def front(self) -> list[Ranked]:
         """The best Trial of each environment and all that tie with it, or its Pareto front."""
         return [ranked for ranked in self.ranking if ranked.rank == 1]
+
+    @cached_property
+    def defaults(self) -> Trial | None:
+        """The Trial of a search with the spec that the config has without it; None without such a Trial."""
+        point = self.sweep.get("defaults")
+        trials = [trial for trial in self.trials if point and canonical(trial.hyperparameters) == canonical(point)]
+        return trials[0] if trials else None
+
+    @cached_property
+    def improvement_over_defaults(self) -> Estimate | None:
+        """Probability that the best Trial does better than the defaults; None if there is no pair to compare."""
+        trials = [ranked.trial for ranked in self.ranking]
+        if self.best is None or self.defaults not in trials[1:]:
+            return None
+        return self._improvement(self.best.trial, self.defaults)
+
+    def _improvement(self, better: Trial, worse: Trial) -> Estimate:
+        metric, sign = self.objective.metrics[0], self.objective.signs[0]
+        return probability_of_improvement(*(sign * trial.values(metric) for trial in (better, worse)))
 
     @cached_property
     def importance(self) -> dict[str, float]:
@@ -252,6 +269,8 @@ def experiment_results(experiment: Experiment) -> dict[str, Any]:
         "best": ranking[0] if experiment.best else None,
         "ranking": ranking,
         **({"pareto": [ranked.trial.number for ranked in experiment.front]} if len(metrics) > 1 else {}),
+        "defaults": experiment.defaults
+        and {"trial": experiment.defaults.number, "improvement": experiment.improvement_over_defaults},
         "importance": {name: part.importance for name, part in experiment.by_environment.items()},
         "unranked": [
             {"trial": trial.number, "state": trial.state, "reason": reason, "hyperparameters": experiment.point(trial)}

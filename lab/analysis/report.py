@@ -180,7 +180,7 @@ def _cell(experiment: Experiment, key: str, trial: Trial, ranked: Ranked | None)
         front = " ◆" if len(metrics) > 1 and ranked in experiment.front else ""
         return Cell(f"{ranked.rank}{front}", ranked.rank) if ranked else Cell("-", None)
     if key == "trial":
-        return Cell(str(trial.number), trial.number)
+        return Cell(str(trial.number), trial.number, "defaults" if trial is experiment.defaults else "")
     if key == "environment":
         return Cell(trial.environment, trial.environment)
     if key == "state":

@@ -48,7 +48,8 @@ POINT: Shape = {"number": int, "overrides": [str], "hyperparameters": dict, "see
 OBJECTIVE: Shape = {"metrics": [str], "directions": [DIRECTIONS], "aggregate": AGGREGATES}
 SWEEP: Shape = {
     "kind": ("trial", "experiment"), "name": str, "env": str, "frames": int, "objective": OBJECTIVE,
-    "hyperparameters": [str], "search": str | None, "space": dict, "seeds": [int], "trials": int, "command": str,
+    "hyperparameters": [str], "search": str | None, "space": dict, "defaults": dict | None, "seeds": [int],
+    "trials": int, "command": str,
 }  # fmt: skip
 TRIAL: Shape = {
     "sessions": {"*": int}, "seeds": [int], "consistency": float | None, "not_completed": [dict],

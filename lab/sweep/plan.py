@@ -40,6 +40,7 @@ class SweepPlan:
     num_started: int = 0  # Trials that had been started when the plan was made
     note: str = ""  # on points that are equal
     environments: int = 1  # different ones among the points, as `check_plan` counts them
+    defaults: dict[str, Any] | None = None  # of a search: what Optuna suggests for the spec without the search
 
     @property
     def seeds(self) -> list[int]:
@@ -53,10 +54,17 @@ class SweepPlan:
 
     def point(self, number: int, suggested: dict[str, Any]) -> Point:
         """Return the point of a number: of the grid, or of the values that the search suggests."""
-        if self.points is not None:
-            return self.points[number]
+        return self.points[number] if self.points is not None else self.searched_point(suggested)
+
+    def searched_point(self, suggested: dict[str, Any]) -> Point:
+        """Return the point of the values that Optuna suggests."""
         point = searched_point(suggested, self.overrides.space)
         return resolve_point(self.composer, self.overrides.fixed, point, self.seeds)
+
+    @property
+    def default_point(self) -> Point | None:
+        """The point of a search at which the spec is that without the search; None if there is none."""
+        return None if self.defaults is None else self.searched_point(self.defaults)
 
     def trial(self, number: int, point: Point) -> Trial:
         """Return the Trial at a point."""
@@ -179,7 +187,7 @@ def number_points(
     """
 
     def identity(point: Point) -> str:
-        return canonical([spec.to_dict() for spec in distinct_specs(composer, [*fixed, *point.overrides], seeds)])
+        return spec_identity(composer, [*fixed, *point.overrides], seeds)
 
     groups: dict[str, list[Point]] = {}
     for point in points:
@@ -196,6 +204,11 @@ def number_points(
             f" {'is' if len(names) == 1 else 'are'} trained once."
         )
     return [*(trial.point for trial in started), *new], note
+
+
+def spec_identity(composer: Composer, overrides: Sequence[str], seeds: Sequence[int]) -> str:
+    """Return a text that is the same for overrides that make the same specs."""
+    return canonical([spec.to_dict() for spec in distinct_specs(composer, overrides, seeds)])
 
 
 def resolve_point(composer: Composer, fixed: Sequence[str], point: Point, seeds: Sequence[int]) -> Point:

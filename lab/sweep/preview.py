@@ -103,7 +103,8 @@ def list_trials(plan: SweepPlan) -> Table:
         table.add_column(column, no_wrap=True)
     started = plan.started()
     rows = [(trial.number, trial.point, trial_states(trial)) for trial in started]
-    new = enumerate((plan.points or [])[len(started) :], len(started))
+    known = plan.points or ([plan.default_point] if plan.default_point else [])  # a search suggests the defaults first
+    new = enumerate(known[len(started) :], len(started))
     rows += [(number, point, Counter({"to run": len(plan.seeds)})) for number, point in new]
     for number, point, states in rows[:MAX_TRIALS]:
         values = ", ".join(f"{key}={format_value(value, digits=4)}" for key, value in point.hyperparameters.items())

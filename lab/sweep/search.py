@@ -47,7 +47,7 @@ def suggest_point(composer: Composer, plan: SweepPlan) -> Point:
     return searched_point(study.ask()[1], space)
 
 
-def make_study(composer: Composer, plan: SweepPlan) -> Study | None:
+def make_study(composer: Composer, plan: SweepPlan, name: str) -> Study | None:
     """Return the study that suggests points or prunes; None for a grid without a pruner."""
     if plan.settings.only_trial is not None:  # the study is made up to date when the whole sweep is continued
         return None
@@ -63,6 +63,8 @@ def make_study(composer: Composer, plan: SweepPlan) -> Study | None:
         plan.overrides.space if searching else {},
         make_extension(composer, plan) if searching else None,
         plan.directory.study if searching else None,
+        name,
+        plan.defaults if searching else None,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Study:
         space: dict[str, BaseDistribution],
         extend: Callable[[optuna.Trial], None] | None = None,
         path: Path | None = None,
+        name: str = "study",
+        defaults: dict[str, Any] | None = None,
     ) -> None:
         """Describe a study; `open` starts or continues it.
 
@@ -52,9 +54,11 @@ class Study:
             space: a distribution for each hyperparameter.
             extend: suggests conditional hyperparameters.
             path: the database; None keeps the study in memory.
+            name: of the study in its database, which holds no other.
+            defaults: values by key that are the first point.
         """
         self.directions, self.pruner, self.sampler = list(directions), pruner, sampler
-        self.space, self.extend, self.path = space, extend, path
+        self.space, self.extend, self.path, self.name, self.defaults = space, extend, path, name, defaults
         self._trials: dict[int, optuna.Trial] = {}
 
     def open(self, outcomes: dict[int, Outcome]) -> None:
@@ -94,6 +98,8 @@ class Study:
     def ask(self) -> tuple[int, dict[str, Any]]:
         """Start another Trial; return its number and its hyperparameters, in Hydra's grammar."""
         number = len(self._study.get_trials(deepcopy=False))
+        if number == 0 and self.defaults is not None:
+            self._study.enqueue_trial(self.defaults)
         self._study.sampler = self.sampler(number)
         trial = self._study.ask(self.space)
         if self.extend:
@@ -101,14 +107,25 @@ class Study:
         self._trials[number] = trial
         return number, trial.params
 
+    def distributions(self, number: int) -> dict[str, BaseDistribution]:
+        """Return the distributions from which the hyperparameters of a Trial were suggested."""
+        return self._trial(number).distributions
+
     def report(self, number: int, rung: int, value: float) -> bool:
         """Report the objective of a running Trial at a rung; return whether the Trial should be pruned."""
         trial = self._trial(number)
         trial.report(value, rung)
         return trial.should_prune()
 
+    def describe(self, number: int, attributes: Mapping[str, Any]) -> None:
+        """Set user attributes of a Trial that has not ended, which a dashboard shows."""
+        if not self._study.get_trials(deepcopy=False)[number].state.is_finished():
+            for key, value in attributes.items():
+                self._trial(number).set_user_attr(key, value)
+
     def tell(self, number: int, outcome: Outcome) -> None:
         """Finish a Trial with its outcome."""
+        self.describe(number, outcome.attributes)
         values = outcome.values if outcome.state == "completed" else None
         self._study.tell(self._trial(number), values, STATES[outcome.state], skip_if_finished=True)
 
@@ -127,7 +144,7 @@ class Study:
 
     def _create(self, path: Path | None) -> optuna.Study:
         return optuna.create_study(
-            study_name="study",
+            study_name=self.name,
             storage=open_storage(path) if path else None,
             directions=self.directions,  # type: ignore[arg-type]
             pruner=self.pruner,
@@ -140,7 +157,7 @@ class Study:
         if self.path is None or not self.path.exists():
             return [], {}
         try:
-            study = optuna.load_study(study_name="study", storage=open_storage(self.path))
+            study = optuna.load_study(study_name=None, storage=open_storage(self.path))
             return study.get_trials(), study._storage.get_study_system_attrs(study._study_id)
         except Exception as error:
             raise LabError(f"{self.path} cannot be read as an Optuna study: {' '.join(str(error).split())}.") from error
@@ -164,5 +181,6 @@ def update_trial(earlier: FrozenTrial, outcome: Outcome) -> FrozenTrial:
         params=earlier.params,
         distributions=earlier.distributions,
         system_attrs=attributes,
+        user_attrs={**earlier.user_attrs, **outcome.attributes},
         intermediate_values={} if again else {**earlier.intermediate_values, **outcome.rungs},
     )

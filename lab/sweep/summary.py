@@ -88,10 +88,12 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
         if several:
             console.print(f"\n{name}", style="bold")
             keys = [key for key in keys if len({canonical(entry["hyperparameters"][key]) for entry in entries}) > 1]
+        for entry in entries:
+            entry["name"] = name_trial(entry, results)
         console.print(ranking_table(results["objective"], entries, keys))
         if len(entries) > MAX_ROWS:
             console.print(f"and {len(entries) - MAX_ROWS} more in {directory.table}")
-        print_improvement(console, entries)
+        print_improvement(console, entries, results["defaults"])
         print_importance(console, results["importance"].get(name) or {}, len(entries))
         best = directory.trial(entries[0]["trial"])
         point = entries[0]["hyperparameters"]
@@ -107,7 +109,7 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
         console.print("\nTrials are ranked within each environment, as returns of different ones cannot be compared.")
     if note := note_on_seeds([entry["seeds"] for entry in ranking]):
         console.print(note)
-    for line in list_unranked(results["unranked"]):
+    for line in list_unranked([{**entry, "name": name_trial(entry, results)} for entry in results["unranked"]]):
         console.print(line)
     print_failures(console, path, results["not_completed"])
     commands[directory.report.resolve().as_uri()] = "the whole Experiment in a browser: curves, table, specs, failures"
@@ -115,16 +117,29 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
     return commands
 
 
-def print_improvement(console: Terminal, ranking: list[dict[str, Any]]) -> None:
-    """Print the probability that the best Trial of a ranking does better than the next, if it has an interval."""
-    improvement = ranking[0]["improvement"]
-    if improvement and improvement["low"] is not None:
-        better, other = (f"trial-{entry['trial']:03}" for entry in ranking[:2])
-        first, second = (entry["seeds"] for entry in ranking[:2])
-        seeds = f"{plural(first, 'seed')} each" if first == second else f"{first} and {plural(second, 'seed')}"
-        few = f" ({seeds}: too few to be sure of anything)" if min(first, second) < MIN_SEEDS else ""
-        probability = f"{improvement['value']:.2f} {format_interval(improvement)}"
-        console.print(f"\nProbability that a seed of {better} does better than one of {other}: {probability}{few}")
+def name_trial(entry: dict[str, Any], results: dict[str, Any]) -> str:
+    """Return the name of a Trial, and whether it is the defaults of a search."""
+    is_default = results["defaults"] and results["defaults"]["trial"] == entry["trial"]
+    return f"trial-{entry['trial']:03}{' (defaults)' if is_default else ''}"
+
+
+def print_improvement(console: Terminal, ranking: list[dict[str, Any]], defaults: dict[str, Any] | None) -> None:
+    """Print the probability that the best Trial of a ranking does better than the next, and than the defaults."""
+    best, number = ranking[0], defaults["trial"] if defaults else None
+    others = [(entry, best["improvement"]) for entry in ranking[1:2]]
+    others += [(entry, defaults["improvement"]) for entry in ranking[2:] if defaults and entry["trial"] == number]
+    for entry, improvement in others:
+        if improvement and improvement["low"] is not None:
+            first, second = best["seeds"], entry["seeds"]
+            seeds = f"{plural(first, 'seed')} each" if first == second else f"{first} and {plural(second, 'seed')}"
+            few = f" ({seeds}: too few to be sure of anything)" if min(first, second) < MIN_SEEDS else ""
+            chance = f"{improvement['value']:.2f} {format_interval(improvement)}{few}"
+            pair = f"a seed of {best['name']} does better than one of {entry['name']}"
+            console.print(f"\nProbability that {pair}: {chance}")
+            if entry["trial"] == number and (few or improvement["low"] <= 0.5):
+                console.print("These seeds do not show that the search found anything better than the defaults.")
+    if number in [entry["trial"] for entry in ranking if entry["rank"] == 1]:
+        console.print("\nNo Trial is better than the defaults.")
 
 
 def print_importance(console: Terminal, importance: dict[str, float], trials: int) -> None:
@@ -162,11 +177,11 @@ def ranking_table(objective: dict[str, Any], ranking: list[dict[str, Any]], keys
     metrics = [head for name in objective["metrics"] for head in (f"{objective['aggregate']} {name}", "95 % interval")]
     columns = [*(["seeds"] if unequal else ()), *metrics, *short_names(keys).values()]
     table = _table("Trial", *columns, before=["rank"])
-    for entry in ranking[:MAX_ROWS]:
+    for entry in [*ranking[:MAX_ROWS], *(entry for entry in ranking[MAX_ROWS:] if "defaults" in entry["name"])]:
         cells = [cell for estimate in entry["objective"].values() for cell in _cells(estimate)]
         values = [format_value(entry["hyperparameters"].get(key), digits=4) for key in keys]
         seeds = [str(entry["seeds"])] if unequal else []
-        table.add_row(str(entry["rank"]), f"trial-{entry['trial']:03}", *seeds, *cells, *values)
+        table.add_row(str(entry["rank"]), entry["name"], *seeds, *cells, *values)
     return table
 
 
@@ -175,12 +190,12 @@ def list_unranked(unranked: list[dict[str, Any]]) -> list[str]:
     lines = []
     for state in sorted({entry["state"] for entry in unranked}):
         entries = [entry for entry in unranked if entry["state"] == state]
-        names = ", ".join(f"trial-{entry['trial']:03}" for entry in entries[:MAX_ROWS])
+        names = ", ".join(entry["name"] for entry in entries[:MAX_ROWS])
         more = f" and {len(entries) - MAX_ROWS} more" if len(entries) > MAX_ROWS else ""
         if state != "completed":
             lines.append(f"Not ranked, {state}: {names}{more}")
         else:
-            lines += [f"Not ranked: trial-{entry['trial']:03}: {entry['reason']}" for entry in entries]
+            lines += [f"Not ranked: {entry['name']}: {entry['reason']}" for entry in entries]
     return lines
 
 

@@ -29,6 +29,7 @@ from lab.run.trust import user_name, warn_of_foreign_code
 from lab.spec import Spec, SweepSpec, read_max_file_size
 from lab.sweep.checks import check_plan
 from lab.sweep.composer import Composer
+from lab.sweep.defaults import find_defaults
 from lab.sweep.overrides import SweepOverrides
 from lab.sweep.plan import SweepPlan, make_plan
 from lab.sweep.same_code import mixed_packages, require_same_code
@@ -63,6 +64,13 @@ def run(composer: Composer, settings: SweepSpec, overrides: SweepOverrides) -> N
     plan = make_plan(composer, settings, overrides)
     spec = check_plan(composer, plan)
     check_code(plan)
+    if settings.search and settings.search.enqueue_defaults:
+        try:
+            plan.defaults = find_defaults(composer, plan)
+        except LabError as reason:
+            start = "The search starts without the defaults" if plan.points is None else "The grid lacks the defaults"
+            if not plan.num_started:
+                print(visible(f"Note: {start}: {reason}"), file=sys.stderr)
     if plan.note:
         print(visible(plan.note))
     if settings.plan:
@@ -76,7 +84,7 @@ def run(composer: Composer, settings: SweepSpec, overrides: SweepOverrides) -> N
 def execute(plan: SweepPlan, spec: Spec) -> None:
     """Run a plan that has been checked, in this process or, if detached, in another one."""
     directory, composer, settings = plan.directory, plan.composer, plan.settings
-    study = make_study(composer, plan)
+    study = make_study(composer, plan, spec.name)
     directory.acquire()
     if len(plan.started()) > plan.num_started:
         raise LabError(f"{directory.path} was changed by another sweep just now. Give the command again.")
@@ -149,6 +157,7 @@ def describe(plan: SweepPlan, spec: Spec) -> dict[str, Any]:
         "hyperparameters": [key.lstrip("+") for key in (*overrides.axes, *overrides.space)],
         "search": plan.composer.config.hydra.runtime.choices.get("search"),
         "space": overrides.texts,
+        "defaults": plan.default_point and plan.default_point.hyperparameters,
         "seeds": sorted(plan.seeds),
         "trials": plan.total,
         "now": plan.composer.times,

@@ -192,7 +192,7 @@ def test_a_written_value_keeps_its_value_in_a_sweep(written: str) -> None:
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_every_point_of_an_algorithms_search_space_can_be_trained(algo: str) -> None:
     search = yaml.safe_load((CONF / "search" / f"{algo}.yaml").read_text())
-    sweep = parse([], SearchSpec(**search))
+    sweep = parse([], SearchSpec(search["params"]))
     assert sweep.space
     for env in ("cartpole", "pendulum"):
         for point in sweep.corners() if serves(algo, env) else ():

@@ -27,7 +27,8 @@ def test_a_duration_is_estimated_from_enough_frames_of_a_session_that_is_no_chec
     assert "no earlier Session of a2c on CartPole-v1 (cpu) with 1,000 frames or more" in unknown
     assert "algo.lr            from 1e-05 to 0.03, on a logarithmic scale" in unknown
     assert "algo.horizon       one of 5, 8, 16, 32, 64, 128" in unknown
-    assert "20 Trials, at points that the search suggests" in unknown
+    assert "trial-000  2 to run  algo.lr=0.003, algo.horizon=32" in unknown, "the defaults"
+    assert "and 19 more Trials, at points that the search suggests" in unknown
     train(earlier / "2026-01-02", "frames=1000")
     known = plan(tmp_path, "-m", "frames=1000", "seed=0")
     assert "1 Session: 1 to run." in known

@@ -32,12 +32,14 @@ def test_every_sampler_continues_after_an_interruption(tmp_path: Path, name: str
     for number in range(14):
         if number % 5 == 0:  # as after an interruption
             path = tmp_path / "study"
-            study = Study(["maximize"], NopPruner(), lambda number: make_sampler(config, number), space, None, path)
+            study = Study(["maximize"], NopPruner(), lambda number: make_sampler(config, number), space, None, path,
+                          "name", {"x": 0.01, "y": 0.5})  # fmt: skip
             study.open(outcomes)
         points.append(study.ask())
         outcomes[number] = Outcome("completed", [float(number % 5)])
         study.tell(number, outcomes[number])
     assert [number for number, _ in points] == list(range(14))
+    assert points[0][1] == {"x": 0.01, "y": 0.5}, "the defaults come first"
     assert len({json.dumps(values) for _, values in points}) == 14, "no point is tried twice"
     assert all(1e-4 <= values["x"] <= 1e-1 for _, values in points)
 

@@ -30,7 +30,7 @@ def opened(path: Path | None, outcomes: dict[int, Outcome] | None = None, **chan
 
 
 def trials_of(path: Path) -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name="study", storage=f"sqlite:///{path}").trials
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{path}").trials
 
 
 def test_points_do_not_depend_on_interruptions(tmp_path: Path, path: Path) -> None:
@@ -51,6 +51,29 @@ def test_a_point_that_was_asked_for_but_never_started_is_asked_for_again(path: P
     # The process was killed before it wrote the directory of the last one.
     again = opened(path, {0: Outcome("completed", [1.0]), 1: Outcome("running")})
     assert again.ask() == points[2]
+
+
+def test_the_defaults_are_the_first_point_and_are_asked_for_once(path: Path) -> None:
+    values = {"x": 0.25, "y": "b"}
+    random = [opened(None).ask(), opened(None, {0: Outcome("running")}).ask()][1]
+    first = opened(path, defaults=values)
+    assert first.ask() == (0, values)
+    assert opened(path, defaults=values).ask() == (0, values), "it was never started"
+    again = opened(path, {0: Outcome("completed", [1.0])}, defaults=values)
+    assert again.ask() == random, "other points are those that there would be without them"
+    assert len(trials_of(path)) == 2
+
+
+def test_a_study_has_the_name_of_the_run_and_its_trials_describe_themselves(path: Path) -> None:
+    first = opened(path, name="a2c_cartpole")
+    first.describe(first.ask()[0], {"directory": "trial-000", "state": "running"})
+    outcome = Outcome("completed", [1.0], attributes={"state": "completed"})
+    first.tell(0, outcome)
+    first.tell(0, outcome)  # as after the disk was full
+    assert trials_of(path)[0].user_attrs == {"directory": "trial-000", "state": "completed"}
+    opened(path, {0: Outcome("failed", attributes={"state": "failed"})}, name="renamed")
+    assert optuna.get_all_study_names(f"sqlite:///{path}") == ["renamed"]
+    assert trials_of(path)[0].user_attrs == {"directory": "trial-000", "state": "failed"}
 
 
 def test_metrics_that_changed_are_told_again(path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from lab.command.compare import main as compare
@@ -299,6 +300,35 @@ def test_a_sweep_in_which_too_much_fails_stops(tmp_path: Path) -> None:
     assert "The sweep was stopped: " in done.stdout
     assert "more than max_failure_rate=0.5" in done.stdout
     assert 4 <= len(find_sessions(tmp_path)) < 20
+
+
+@pytest.mark.slow
+def test_a_search_starts_from_the_defaults_and_compares_with_them(tmp_path: Path) -> None:
+    few = ("frames=300", "search=command_line", "algo.lr=tag(log,interval(1e-4,1e-1))", "algo.gamma=choice(0.9,0.99)")
+    small = ("algo=a2c", "env=cartpole", *FEW, *few, "name=mine", "hydra/sweeper/sampler=random")
+    done = sweep(tmp_path, "search.n_trials=2", "seed=0,1", small=small)
+    assert "trial-000 (defaults)" in done.stdout
+    assert re.search(r"than one of trial-000 \(defaults\): |No Trial is better than the defaults\.", done.stdout)
+    run("resume", str(tmp_path), "search.n_trials=3")
+    point = {"algo.lr": 0.003, "algo.gamma": 0.99}
+    points = [read_json(trial.point)["hyperparameters"] for trial in SweepDir(tmp_path).trials()]
+    assert [each == point for each in points] == [True, False, False]
+    results = read_json(tmp_path / "experiment.json")
+    assert results["defaults"]["trial"] == 0
+    assert "which the search started from" in (tmp_path / "report.html").read_text()
+    study = optuna.load_study(study_name="mine", storage=f"sqlite:///{tmp_path}/study.db")
+    ends = {entry["trial"]: entry["objective"]["return"] for entry in results["ranking"]}
+    for trial in study.trials:
+        name, interval = f"trial-00{trial.number}", [ends[trial.number]["low"], ends[trial.number]["high"]]
+        attributes = {"directory": name, "state": "completed", "seeds": [0, 1], "95 % interval of return": interval}
+        assert trial.user_attrs == attributes
+
+
+def test_a_search_whose_space_lacks_the_defaults_says_so(tmp_path: Path) -> None:
+    space = ("search=command_line", "algo.lr=interval(0.1,0.2)", "plan=true")
+    sentence = "Note: The search starts without the defaults: algo.lr=0.003 is not in interval(0.1,0.2)."
+    assert sentence in sweep(tmp_path / "new", *space).stderr
+    assert "without the defaults" not in sweep(tmp_path / "new", *space, "search.enqueue_defaults=false").stderr
 
 
 @pytest.mark.slow
