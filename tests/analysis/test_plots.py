@@ -413,7 +413,7 @@ def test_importance_says_that_it_is_rough_below_20_trials(tmp_path: Path) -> Non
     for trials, rough in ((12, True), (20, False)):
         experiment = read_experiment(synthetic.experiment(tmp_path / str(trials), trials, 1, 5))
         (title,) = [title for title in titles(experiment_figure(experiment)) if title.startswith("Importance")]
-        assert title == ("Importance\nrough: 12 trials, fewer than 20" if rough else "Importance")
+        assert title == ("Importance\nrough: 12 Trials, fewer than 20" if rough else "Importance")
 
 
 def test_axes_are_logarithmic_where_the_search_space_says_so(tmp_path: Path) -> None:
