@@ -10,7 +10,7 @@ from lab.common.text import format_value
 from lab.errors import LabError
 from lab.sweep.composer import Composer
 from lab.sweep.overrides import searched_point
-from lab.sweep.plan import MISSING, SweepPlan, select, spec_identity
+from lab.sweep.plan import MISSING, SweepPlan, distinct_specs, select, spec_identity
 from lab.sweep.search import make_extension
 
 if TYPE_CHECKING:
@@ -28,17 +28,24 @@ def find_defaults(composer: Composer, plan: SweepPlan) -> dict[str, Any]:
     from optuna.samplers import RandomSampler
 
     from lab.sweep.study import Study
+    from lab.train.lockstep import check_spaces
 
     fixed, space, seeds = plan.overrides.fixed, plan.overrides.space, plan.seeds
+    spaces: dict[str, Any] = {}
+
+    def identity(overrides: list[str]) -> str:
+        check_spaces(distinct_specs(composer, overrides, seeds), spaces)  # decides what is `auto`
+        return spec_identity(composer, overrides, seeds)
+
     try:
-        specs, identity = composer.specs(fixed, seeds), spec_identity(composer, fixed, seeds)
+        specs, default_identity = composer.specs(fixed, seeds), identity(fixed)
     except LabError as error:
         raise LabError(f"without {', '.join(space)}, {error}") from error
     extend, values = make_extension(composer, plan), dict[str, Any]()
 
     def makes_the_same(values: dict[str, Any]) -> bool:
         try:
-            return spec_identity(composer, [*fixed, *searched_point(values, space).overrides], seeds) == identity
+            return identity([*fixed, *searched_point(values, space).overrides]) == default_identity
         except LabError:  # no Session can be trained with one of the values alone
             return False
 

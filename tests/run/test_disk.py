@@ -143,7 +143,7 @@ def searched(folder: Path, launcher: Launcher) -> list[tuple[dict[str, float], l
     experiment = Experiment(plan, study, launcher, Tree("made up", 5, 1, 10, objective), Watchdog(None))
     experiment.open()
     experiment.run()
-    trials = optuna.load_study(study_name="study", storage=f"sqlite:///{folder}/study.db").trials
+    trials = optuna.load_study(study_name=None, storage=f"sqlite:///{folder}/study.db").trials
     return [(trial.params, trial.values) for trial in trials]
 
 

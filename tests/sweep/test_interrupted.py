@@ -156,7 +156,7 @@ def ended(session: RunDir) -> bool:
 def study_states(folder: Path) -> list[str]:
     import optuna
 
-    study = optuna.load_study(study_name="study", storage=f"sqlite:///{SweepDir(folder).study}")
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{SweepDir(folder).study}")
     return [trial.state.name for trial in study.trials]
 
 

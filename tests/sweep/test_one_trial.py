@@ -40,7 +40,7 @@ def test_one_trial_of_a_search_gets_further_seeds(tmp_path: Path) -> None:
     assert {entry["trial"]: entry["seeds"] for entry in read_json(sweep.results)["ranking"]} == {0: 1, 1: 3}
     assert "Trials have 1 to 3 seeds" in sweep.report.read_text()
     resume(tmp_path)
-    study = optuna.load_study(study_name="study", storage=open_storage(sweep.study))
+    study = optuna.load_study(study_name=None, storage=open_storage(sweep.study))
     mean = read_json(sweep.trial(1).results)["metrics"]["return"]["mean"]["value"]
     assert [trial.value for trial in study.trials][1:] == [pytest.approx(mean)], (
         "each Trial once, with all of its seeds"
