@@ -98,9 +98,9 @@ def comparison_table(entries: Sequence[Entry], comparisons: Sequence[Comparison]
     for entry, comparison in zip(entries, (None, *comparisons), strict=True):
         summary = summarize(entry.values(metric))
         cells = [format_hyperparameter(entry.trial.spec.get(key)) for key in keys]
-        cells += [entry.n, format_estimate(summary["mean"]), format_estimate(summary["iqm"])]
+        cells += [entry.n, format_estimate(summary["mean"], metric), format_estimate(summary["iqm"], metric)]
         if comparison and not comparison.obstacle:
-            cells += [_format_chance(comparison.improvement), format_estimate(comparison.difference)]
+            cells += [_format_chance(comparison.improvement), format_estimate(comparison.difference, metric)]
         table.add_row(*map(Text, (entry.name, *cells)))
     return table
 
@@ -116,7 +116,7 @@ def describe_comparison(comparison: Comparison) -> str:
         comparison = comparison.reversed()
     one, other = comparison.entry.name, comparison.other.name
     n, m = (len(side.values(metric)) for side in (comparison.entry, comparison.other))
-    chance, by = _format_chance(comparison.improvement), format_estimate(comparison.difference)
+    chance, by = _format_chance(comparison.improvement), format_estimate(comparison.difference, metric)
     numbers = f"P({one} {sign} {other}) = {chance}, IQM {word} by {by}"
     if comparison.doubts:
         conclusion = f"no difference between {one} and {other} on {metric} can be concluded"

@@ -85,7 +85,7 @@ def find_best(sweep: Document, trials: list[TrialProgress]) -> str | None:
     if not ranked:
         return None
     index = (max if objective["directions"][0] == "maximize" else min)(ranked, key=lambda index: ranked[index])
-    best = f"{title(trials[index])}: {aggregate} {metric} {format_number(ranked[index])}"
+    best = f"{title(trials[index])}: {aggregate} {metric} {format_number(ranked[index], metric)}"
     unknown = [t.directory.path.name for i, t in enumerate(trials) if t.state == "completed" and i not in ranked]
     return f"{best} ({', '.join(unknown)}: trial.json lacks it, and `report` makes it again)" if unknown else best
 

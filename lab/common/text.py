@@ -8,7 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 RESERVED = ("null", "true", "false", "~", "")  # plain scalars that YAML does not read as a text
-WHOLE_METRICS = ("frames_to_solve",)  # metrics that are written without decimals
+WHOLE_METRICS = (
+    "frames_to_solve",
+    "frames",
+    "optimizer_steps",
+    "episodes",
+)  # written without decimals
 
 
 def canonical(value: Any) -> str:

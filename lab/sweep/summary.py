@@ -59,8 +59,8 @@ def print_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[
         estimates = results["metrics"].get(metric)
         if estimates and estimates["n"]:
             note = "" if estimates["n"] == results["sessions"]["completed"] else f" (of {estimates['n']})"
-            cells = [cell for key in ("mean", "iqm") for cell in _cells(estimates[key])]
-            table.add_row(f"{metric}{note}", *cells, format_number(estimates["std"]["value"]))
+            cells = [cell for key in ("mean", "iqm") for cell in _cells(estimates[key], metric)]
+            table.add_row(f"{metric}{note}", *cells, format_number(estimates["std"]["value"], metric))
             explained += [metric] if metric in EXPLAINED else []
     console.print(table if table.row_count else count_sessions(results["sessions"]))
     if table.row_count:
@@ -178,7 +178,7 @@ def ranking_table(objective: dict[str, Any], ranking: list[dict[str, Any]], keys
     columns = [*(["seeds"] if unequal else ()), *metrics, *short_names(keys).values()]
     table = _table("Trial", *columns, before=["rank"])
     for entry in [*ranking[:MAX_ROWS], *(entry for entry in ranking[MAX_ROWS:] if "defaults" in entry["name"])]:
-        cells = [cell for estimate in entry["objective"].values() for cell in _cells(estimate)]
+        cells = [cell for metric, estimate in entry["objective"].items() for cell in _cells(estimate, metric)]
         values = [format_value(entry["hyperparameters"].get(key), digits=4) for key in keys]
         seeds = [str(entry["seeds"])] if unequal else []
         table.add_row(str(entry["rank"]), entry["name"], *seeds, *cells, *values)
@@ -233,5 +233,5 @@ def _table(first: str, *columns: str, before: list[str] | None = None) -> Table:
     return table
 
 
-def _cells(estimate: dict[str, Any]) -> tuple[str, str]:
-    return format_number(estimate["value"]), format_interval(estimate)
+def _cells(estimate: dict[str, Any], metric: str) -> tuple[str, str]:
+    return format_number(estimate["value"], metric), format_interval(estimate, metric)

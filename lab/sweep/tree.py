@@ -70,7 +70,9 @@ class Tree:
     def format_values(self, values: Sequence[float]) -> str:
         """Format the values of the objective."""
         pairs = zip(self.objective.metrics, values, strict=True)
-        return ", ".join(f"{self.objective.aggregate} {metric} {format_number(value)}" for metric, value in pairs)
+        return ", ".join(
+            f"{self.objective.aggregate} {metric} {format_number(value, metric)}" for metric, value in pairs
+        )
 
     def say(self, line: str) -> None:
         """Print a line where there is no live tree."""

@@ -147,6 +147,10 @@ def test_importance_of_few_trials_has_a_caveat(wide: Path, tmp_path: Path) -> No
     assert "rough: " not in (wide / "report.html").read_text(encoding="utf-8")
 
 
+def test_counts_have_no_decimals(page: str) -> None:
+    assert "<td>200,000 [200,000, 200,000]</td>" in page and "200,000.0" not in page
+
+
 def test_few_seeds_separate_no_trials(page: str, wide: Path) -> None:
     assert "as it takes 4 seeds each" not in page
     assert "do not separate the two, as it takes 4 seeds each." in (wide / "report.html").read_text(encoding="utf-8")

@@ -119,7 +119,7 @@ def test_one_side_is_better_in_being_lower() -> None:
     one, other = entry("a", HIGH, "frames_to_solve"), entry("b", LOW, "frames_to_solve")
     assert describe_comparison(compare(one, other, "frames_to_solve")).startswith(
         "With 4 and 4 seeds, b is better than a on frames_to_solve, of which less is better:"
-        " P(b < a) = 1.00 [1.00, 1.00], IQM lower by 10.0 ["
+        " P(b < a) = 1.00 [1.00, 1.00], IQM lower by 10 ["
     )
 
 
