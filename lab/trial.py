@@ -100,6 +100,10 @@ class Trial:
                 else:
                     session.move_results_aside()
         self.retry = False
+        self.write_point()
+
+    def write_point(self) -> None:
+        """Write point.json, with the seeds of all Sessions that are there."""
         seeds = sorted({*self.seeds, *self.directory.seeds()})
         write_sealed_json(self.directory.point, {"number": self.number, **asdict(self.point), "seeds": seeds})
 

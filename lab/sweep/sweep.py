@@ -94,6 +94,9 @@ def execute(plan: SweepPlan, spec: Spec) -> None:
     if settings.only_trial is None:  # else the sweep stays what it is
         write_sealed_yaml(directory.multirun, OmegaConf.to_yaml(composer.config))
         write_sealed_json(directory.sweep, content)
+        for trial in plan.started():
+            if not trial.directory.point.exists():  # a single job trained it
+                trial.write_point()
     launcher = composer.launcher
     if settings.detach and (study or not launcher.outlives_controller):
         detach(plan)
