@@ -181,11 +181,10 @@ def test_a_method_is_found_in_few_steps(
 def test_what_is_tried_of_a_slow_environment_is_announced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.common.terminal.ANNOUNCED_AFTER", 0.1)
-    for name, slow in {"Sleepy": True, "Level": False}.items():
-        made = specs(
-            *QUIET, "env=gymnasium", f"env.id=tests.envs:{name}-v0", "frames=8", "eval.every=0", "algo.horizon=1"
-        )
+    short = ("frames=8", "eval.every=0", "algo.horizon=1")
+    for name, seconds, slow in (("Sleepy", 0.1, True), ("Level", 60.0, False)):
+        monkeypatch.setattr("lab.common.terminal.ANNOUNCED_AFTER", seconds)
+        made = specs(*QUIET, "env=gymnasium", f"env.id=tests.envs:{name}-v0", *short)
         train_stack(made, [RunDir(tmp_path / name)], probe(made[0].env))
         text = f"Trying out tests.envs:{name}-v0: how a checkpoint restores it (env.restore)"
         assert capsys.readouterr().out.startswith(text) == slow
