@@ -130,7 +130,9 @@ def searched(folder: Path, launcher: Launcher) -> list[tuple[dict[str, float], l
             return Point([f"algo.lr={suggested['algo.lr']}"], suggested)
 
     objective = Objective(("return",), ("maximize",), "mean")
-    settings: Any = SimpleNamespace(search=True, retry=False, rungs=10, max_failure_rate=1.0, detach=False)
+    settings: Any = SimpleNamespace(
+        search=True, retry=False, rungs=10, max_failure_rate=1.0, detach=False, only_trial=None
+    )
     composer: Any = None
     plan = MadeUpPlan(SweepDir(folder), composer, settings, SweepOverrides([0]), objective, None, 5, prune=False)
     study = Study(
