@@ -168,7 +168,7 @@ def test_a_directory_that_cannot_be_written() -> None:
         (["algo=[a"], "algo=[a"),
         (["frames=0"], "frames must be a whole number, 1 or more"),
         (["tuned=foo"], "tuned=foo does not exist"),
-        (["algo=null"], "cannot be composed"),
+        (["algo=null"], "algo=null is not allowed"),
         (["lr=1"], "Did you mean 'algo.lr'"),
         (["seed=0,1"], "seed=[0,1]"),
         (["env=FrozenLake-v1"], "env=gymnasium env.id=FrozenLake-v1"),

@@ -120,7 +120,8 @@ class Elements(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, *(name for name, _ in attrs)))
+        if tag != "wbr":  # where a long name may break: it has no attributes, and their number follows the name
+            self.tags.append((tag, *(name for name, _ in attrs)))
         self.addresses += [str(value) for name, value in attrs if name in ("href", "src", "action", "style")]
 
 
