@@ -19,6 +19,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from lab.analysis.published_tables import SYMBOLS
+from lab.analysis.text import display_name
 from lab.run.directory import RunDir, find_level
 from lab.spec import SWEEP_KEYS, Spec, load, read
 from tests.helpers import ALGORITHMS, CONF, ROOT, clone, git, lab, specs
@@ -202,22 +204,28 @@ def test_git_has_what_dvc_does_not_keep_and_nothing_else(stages: dict[str, Any])
 
 def test_the_readme_quotes_what_is_published() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (header,) = re.findall(r"^\| environment \| frames \| (.+) \|$", text, re.MULTILINE)
-    algorithms = [name.lower().replace("ddqn+per", "ddqn_per") for name in header.split(" | ")]
+    (header,) = re.findall(r"^\| .*\(SLM Lab v5\.3\), n = 4 \| frames \| (.+) \|$", text, re.MULTILINE)
+    names = {display_name(algo): algo for algo in ALGORITHMS}
+    algorithms = [names[name] for name in header.split(" | ")]
     quoted = {}
     for env, frames, row in re.findall(r"^\| (\S+-v\d) \| ([\d,]+) \| (.+) \|$", text, re.MULTILINE):
         for algo, cell in zip(algorithms, row.split(" | "), strict=True):
             if cell.strip():
-                quoted[env, algo] = [frames, *re.findall(r"-?[\d,]+\.\d", cell)]
+                quoted[env, algo] = [frames, *re.findall(r"-?[\d,]+\.\d", cell), cell.partition(") ")[2]]
     with (ROOT / "results" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert quoted == {
         (row["env_id"], row["algo"]): [
             f"{int(row['frames']):,}",
             *(f"{float(row[key]):,.1f}" for key in ("return", "peer") if row[key]),
+            SYMBOLS[row["verdict"]] + ("" if (ROOT / "published" / row["directory"] / "seed-0").exists() else " †"),
         ]
         for row in rows
     }
+    assert {row["sessions"] for row in rows} == {"4"}
+    verdicts = [row["verdict"] for row in rows]
+    counts = re.findall(r"Of (\d+) pairs, (\d+) are\s+better, (\d+) even and (\d+) worse", text)
+    assert counts == [(str(len(rows)), *(str(verdicts.count(verdict)) for verdict in ("better", "even", "worse")))]
     table = (ROOT / "results" / "throughput.txt").read_text(encoding="utf-8")
     speeds = re.findall(r"^(.+?) {2,}([\d,]+) +(\d\.\d\d)$", table, re.MULTILINE)
     quoted_speeds = re.findall(r"^\| .+-v\d \| (.+) \|$", text, re.MULTILINE)
