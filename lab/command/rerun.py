@@ -23,7 +23,7 @@ from lab.common.text import plural
 from lab.common.validation import Count, NonNegative
 from lab.errors import LabError, visible
 from lab.run import provenance
-from lab.run.directory import RunDir, SweepDir, find_level, find_sessions, rerun_path
+from lab.run.directory import RunDir, SweepDir, TrialDir, find_level, find_sessions, rerun_path
 from lab.run.files import read_json, write_json
 from lab.run.schemas import PROVENANCE
 from lab.run.trust import warn_of_foreign_code
@@ -264,7 +264,7 @@ def run(console: Terminal, jobs: Sequence[SpecJob], out: Path, slots: int) -> No
 
 def copy_plan(path: Path, out: Path) -> None:
     """Copy what says which Trials a sweep has, but not what `resume` needs: that would run other code."""
-    for file in (SweepDir(path).sweep, *(trial.point for trial in SweepDir(path).trials())):
+    for file in (SweepDir(path).sweep, *(trial.point for trial in (TrialDir(path), *SweepDir(path).trials()))):
         if file.exists():
             copied = out / file.relative_to(path)
             copied.parent.mkdir(parents=True, exist_ok=True)
