@@ -184,13 +184,31 @@ def test_mistakes(arguments: list[str], sentence: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_an_installed_package_carries_its_config(tmp_path: Path) -> None:
-    source = tmp_path / "source"
+def copy_source(folder: Path) -> None:
+    """Copy what an installation is made from."""
     for name in ("lab", "conf"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+        shutil.copy(ROOT / name, folder)
+
+
+def test_a_clone_called_lab_does_not_hide_the_package_in_the_directory_above(tmp_path: Path) -> None:
     site = tmp_path / "site"
+    site.mkdir()
+    copy_source(tmp_path / "lab")
+    build = f"from setuptools import build_meta; print(build_meta.build_editable({str(site)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=tmp_path / "lab", capture_output=True, text=True, check=True
+    )
+    shutil.unpack_archive(site / done.stdout.splitlines()[-1], site, "zip")
+    version = f"import site; site.addsitedir({str(site)!r}); from lab import __version__ as v, launch; print(v, launch)"
+    shown = subprocess.run([sys.executable, "-c", version], cwd=tmp_path, env={}, capture_output=True, text=True)
+    assert str(tmp_path / "lab/lab/launch") in shown.stdout, shown.stderr
+
+
+def test_an_installed_package_carries_its_config(tmp_path: Path) -> None:
+    source, site = tmp_path / "source", tmp_path / "site"
+    copy_source(source)
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(source)]
     subprocess.run(install, check=True, capture_output=True)
     shown = subprocess.run(
