@@ -17,6 +17,7 @@ import scipy  # loads scipy.stats at first use
 from lab.run.schemas import AGGREGATES
 
 CONFIDENCE = 0.95
+TAILS = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2  # quantiles at the ends of an interval
 RESAMPLES = 2000
 BATCH = 100  # resamples in memory at once
 MIN_VALUES = 2  # for an interval
@@ -42,17 +43,16 @@ STATISTICS: dict[str, Callable[..., Any]] = {"mean": np.mean, "std": std, "media
 
 
 def _bootstrap(statistic: Callable[..., Any], *samples: np.ndarray) -> np.ndarray:
-    """Return the ends [2, ...] of a statistic's interval; each sample [n, ...] is resampled along its first axis."""
+    """Return a statistic [..., RESAMPLES] of resamples; each sample [n, ...] is resampled along its first axis."""
 
     def contiguous(*resamples: np.ndarray, axis: int) -> Any:  # the layout of an array may change the last bit
         return statistic(*map(np.ascontiguousarray, resamples), axis=axis)
 
-    distribution = scipy.stats.bootstrap(
+    return np.asarray(scipy.stats.bootstrap(
         [np.ascontiguousarray(np.moveaxis(np.sort(sample, axis=0), 0, -1)) for sample in samples],
         contiguous, n_resamples=RESAMPLES, batch=BATCH, vectorized=True, axis=-1, method="percentile",
         rng=np.random.default_rng(0),
-    ).bootstrap_distribution  # fmt: skip
-    return np.quantile(distribution, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=-1)
+    ).bootstrap_distribution)  # fmt: skip
 
 
 def interval(values: np.ndarray, statistic: str) -> tuple[Any, Any]:
@@ -70,7 +70,8 @@ def interval(values: np.ndarray, statistic: str) -> tuple[Any, Any]:
         ends = np.full((2, *values.shape[1:]), np.nan)
     else:
         known = np.isfinite(values).all(axis=0)
-        ends = np.where(known, _bootstrap(STATISTICS[statistic], np.where(known, values, 0.0)), np.nan)
+        distribution = _bootstrap(STATISTICS[statistic], np.where(known, values, 0.0))
+        ends = np.where(known, np.quantile(distribution, TAILS, axis=-1), np.nan)
     return (float(ends[0]), float(ends[1])) if values.ndim == 1 else (ends[0], ends[1])
 
 
@@ -109,32 +110,39 @@ def aggregate(values: np.ndarray, how: str) -> float:
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> Estimate:
     """Return the probability that a result of x [n] exceeds one of y [m], ties counting half, with its interval.
 
-    This is the Mann-Whitney U statistic divided by n * m.
+    This is the Mann-Whitney U statistic divided by n * m. That of y and x is 1 minus it, and so are the ends.
     """
-    return _compare(x, y, _win_rate)
+    return _estimate(*((1 + each) / 2 for each in _compare(x, y, _net_wins)))
 
 
 def difference(x: np.ndarray, y: np.ndarray, statistic: str = "iqm") -> Estimate:
-    """Return a statistic of x [n] minus that of y [m], with the interval of the difference."""
-    return _compare(x, y, partial(_difference, STATISTICS[statistic]))
+    """Return a statistic of x [n] minus that of y [m], with its interval; that of y and x is its negative."""
+    return _estimate(*_compare(x, y, partial(_difference, STATISTICS[statistic])))
 
 
-def _win_rate(x: np.ndarray, y: np.ndarray, axis: int = -1) -> Any:
-    # Twice the wins are whole numbers, so their sum is exact in any order.
-    return (np.sign(x[..., :, None] - y[..., None, :]) + 1).sum(axis=(-1, -2)) / (2 * x.shape[-1] * y.shape[-1])
+def _net_wins(x: np.ndarray, y: np.ndarray, axis: int = -1) -> Any:
+    # Signs are whole numbers, so their sum is exact in any order.
+    return np.sign(x[..., :, None] - y[..., None, :]).sum(axis=(-1, -2)) / (x.shape[-1] * y.shape[-1])
 
 
 def _difference(statistic: Callable[..., Any], x: np.ndarray, y: np.ndarray, axis: int = -1) -> Any:
     return statistic(x, axis=axis) - statistic(y, axis=axis)
 
 
-def _compare(x: np.ndarray, y: np.ndarray, statistic: Callable[..., Any]) -> Estimate:
-    """Return a statistic of two samples; None without results, and no interval with fewer than two on a side."""
+def _compare(x: np.ndarray, y: np.ndarray, statistic: Callable[..., Any]) -> tuple[Any, Any, Any]:
+    """Return a statistic that is negative with its samples exchanged, and the ends of its interval, which are so too.
+
+    All are NaN without results, the ends also with fewer than two on a side.
+    """
     x, y = np.sort(np.asarray(x, float)), np.sort(np.asarray(y, float))
     if not len(x) or not len(y):
-        return _estimate(np.nan, np.nan, np.nan)
-    ends = _bootstrap(statistic, x, y) if min(len(x), len(y)) >= MIN_VALUES else (np.nan, np.nan)
-    return _estimate(statistic(x, y), *ends)
+        return np.nan, np.nan, np.nan
+    if min(len(x), len(y)) < MIN_VALUES:
+        return statistic(x, y), np.nan, np.nan
+    # The draws of a resample depend on the order of the samples: both orders together do not.
+    distribution = np.concatenate([_bootstrap(statistic, x, y), 0.0 - _bootstrap(statistic, y, x)])
+    low, high = np.quantile(distribution, TAILS[0]), 0.0 - np.quantile(0.0 - distribution, TAILS[0])
+    return statistic(x, y), low, high
 
 
 def _estimate(value: float, low: float, high: float) -> Estimate:

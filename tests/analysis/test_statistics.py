@@ -149,6 +149,21 @@ def test_the_probability_of_improvement_knows_order_alone(x: np.ndarray, y: np.n
     assert probability_of_improvement(x, y) == probability_of_improvement(np.exp(x), np.exp(y))
 
 
+@settings(max_examples=50)
+@given(several | few, several | few)
+def test_the_order_of_the_sides_turns_a_comparison_and_changes_nothing_else(x: np.ndarray, y: np.ndarray) -> None:
+    turned = {"value": "value", "low": "high", "high": "low"}
+    for function, total in ((probability_of_improvement, 1), (difference, 0)):
+        one, other = function(x, y), function(y, x)
+        for end, opposite in turned.items():
+            assert (one[end] is None) == (other[opposite] is None)
+            if one[end] is not None:
+                assert one[end] == pytest.approx(total - other[opposite], abs=1e-15 * total)
+    same = probability_of_improvement(x, x)
+    assert same["value"] == 0.5
+    assert same["low"] is None or same["low"] <= 0.5 <= same["high"]
+
+
 def test_both_sides_are_resampled_independently() -> None:
     # Resampled alike, two equal samples would never differ.
     values = np.array([1.0, 2, 3, 4])

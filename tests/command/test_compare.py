@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from lab.analysis.compare import compare
-from lab.command.compare import describe_comparison, main
+from lab.analysis.experiment import read_experiment
+from lab.command.compare import _format_chance, describe_comparison, main
 from lab.errors import LabError
 from lab.run.directory import SweepDir
 from tests import synthetic
@@ -107,6 +109,18 @@ def test_wrong_arguments(sweep: SweepDir, capsys: pytest.CaptureFixture[str]) ->
         main([str(sweep.path), str(sweep.trial(1).path), "metric=retrun"])
     with pytest.raises(LabError, match="there is no such directory"):
         main([str(sweep.path), f"{sweep.path}/nothing"])
+
+
+def test_the_order_of_the_directories_changes_no_conclusion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = synthetic.experiment(tmp_path / "sweep", trials=2, seeds=4, rows=20)
+    sentences = []
+    for numbers in ((0, 1), (1, 0)):
+        lines = run(capsys, *(made.trial(number).path for number in numbers), f"out={tmp_path}")
+        sentences += [line for line in lines if line.startswith("With 4 and 4 seeds, ")]
+    one, other = (re.sub(r" between .* on return", "", sentence) for sentence in sentences)
+    assert one == other
+    improvement = read_experiment(made).ranking[0].improvement
+    assert improvement and f" = {_format_chance(improvement)}, IQM higher" in one, "as the sweep says"
 
 
 def test_one_side_is_better() -> None:
