@@ -114,6 +114,7 @@ def _anonymize(facts: dict[str, Any]) -> dict[str, Any]:
 
     facts = _without(facts, "user", "host")
     facts |= {"git": repository(facts["git"]), "directory": str(_relative(Path(facts["directory"]), root))}
+    facts["command"] = str(facts.get("command", "")).replace(f"{root}/", "").replace(f"{Path.home()}/", "~/")
     facts["repositories"] = [repository(one) for one in facts.get("repositories") or ()]
     return facts
 

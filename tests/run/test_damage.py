@@ -74,7 +74,7 @@ def terminal(capsys: pytest.CaptureFixture[str]) -> Iterator[Terminal]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lab.session.collect", lambda *arguments: same_provenance())
         for name in ("plot_session.plot_session", "plot_trial.plot_trial", "plot_experiment.plot_experiment"):
-            patch.setattr(f"lab.analysis.{name}", lambda results: b"")
+            patch.setattr(f"lab.analysis.{name}", lambda *arguments: b"")
         patch.setattr("lab.analysis.compare.plot_compare", lambda *arguments: b"")
         yield Terminal(capsys)
 
