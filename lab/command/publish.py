@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from lab.analysis.published import Publication
 
-RESULTS = {"*": {"*": {"frames": int}}}  # shape of results.json, by environment and algorithm
+OF = "of"  # key of results.json: the directory that was published, from that of the results
 STYLES = {"better": "green", "worse": "red"}
 
 
@@ -66,7 +66,7 @@ def write_publication(publication: Publication, out: Path) -> list[Path]:
     """Write all files of a publication into a directory, and return them.
 
     Raises:
-        LabError: a file exists that an earlier publication did not write.
+        LabError: a file exists that no earlier publication of the same directory wrote.
     """
     from lab.analysis.pages import picture_name, write_markdown, write_page
     from lab.analysis.plot_experiment import plot_experiment
@@ -81,26 +81,28 @@ def write_publication(publication: Publication, out: Path) -> list[Path]:
         "report.html": write_page(publication, pictures).encode(errors="backslashreplace"),
         **{picture_name(name): picture for name, picture in pictures.items()},
     }
-    results = out / "results.json"
-    _refuse_foreign(results, [out / name for name in files])
-    write_json(results, results_json(publication))
+    results, of = out / "results.json", os.path.relpath(publication.path.resolve(), out.resolve())
+    _refuse_foreign(results, [out / name for name in files], of)
+    write_json(results, {**results_json(publication), OF: of})
     for name, content in files.items():
         write_atomically(out / name, content)
     return [results, *(out / name for name in files)]
 
 
-def _refuse_foreign(results: Path, others: list[Path]) -> None:
-    """Raise LabError if a file would be overwritten that does not belong to an earlier publication."""
-    existing = [path for path in (results, *others) if os.path.lexists(path)]
+def _refuse_foreign(results: Path, others: list[Path], of: str) -> None:
+    """Raise LabError if a file would be overwritten that no earlier publication of the same directory wrote."""
+    existing = next((path for path in (results, *others) if os.path.lexists(path)), None)
     try:
-        own = all("frames" in row for env in read_json(results, RESULTS).values() for row in env.values())
+        earlier = read_json(results).get(OF) if existing else of
     except LabError:
-        own = False
-    if existing and not own:
-        raise LabError(
-            f"{existing[0]} exists, and no earlier `publish` into {results.parent} wrote it:"
-            " choose another out=DIR, or move it away."
+        earlier = None
+    if earlier != of:
+        why = (
+            f"{results.parent} holds the results of {os.path.normpath(results.parent / earlier)}"
+            if isinstance(earlier, str)
+            else f"{existing} exists, and does not say that an earlier `publish` of the same directory wrote it"
         )
+        raise LabError(f"{why}; nothing is overwritten: choose another out=DIR, or move it away.")
 
 
 def publication_table(publication: Publication) -> Table:

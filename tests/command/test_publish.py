@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,27 @@ def test_wrong_arguments(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_files_of_others_are_not_written_over(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "report.html").write_text("mine")
-    with pytest.raises(LabError, match=r"report\.html exists, and no earlier `publish`"):
+    with pytest.raises(LabError, match=r"report\.html exists, and does not say that an earlier `publish`"):
         run(capsys, folder, f"out={tmp_path}")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_results_of_another_directory_are_not_written_over(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("published", "other"):
+        shutil.copytree(folder, name)
+    run(capsys, "published")
+    run(capsys, tmp_path / "published")
+    written = {path.name: path.read_bytes() for path in Path("results").iterdir()}
+    for out in ([], [f"out={tmp_path}/results"]):
+        with pytest.raises(LabError, match=r"results holds the results of .*published; nothing is .* another out=DIR"):
+            run(capsys, "other", *out)
+    assert {path.name: path.read_bytes() for path in Path("results").iterdir()} == written
+    assert run(capsys, "other", "out=results/other")[-1].startswith("Made results/other/results.json")
+    moved = Path("elsewhere")
+    moved.mkdir()
+    for name in ("published", "results"):
+        Path(name).rename(moved / name)
+    run(capsys, moved / "published", f"out={moved}/results")
