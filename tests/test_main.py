@@ -174,6 +174,13 @@ def test_a_directory_that_cannot_be_written() -> None:
         (["env=FrozenLake-v1"], "env=gymnasium env.id=FrozenLake-v1"),
         (["env=gymnasium", "env.id=phys2d/CartPole-v1"], "pip install jax"),
         (["algo.horizon=9999999999999"], "not enough memory"),
+        (["net=module"], "net._target_ is missing"),
+        (["total_timesteps=1000"], "Stable-Baselines3's total_timesteps is frames here"),
+        (["algo=sac", "env=pendulum", "algo.ent_coef=0"], "is algo.temperature here"),
+        (["+algo.n_steps=5"], "is algo.horizon here"),
+        (["-m", "search.n_trials=5"], "Add search=a2c; options are a2c,"),
+        (["-m", "search=ppo", "seed=0"], "It is searched by search=ppo, and algo=a2c is trained"),
+        (["-m", "algo=my_algo"], "--config-dir=FOLDER"),
     ],
 )
 def test_mistakes(arguments: list[str], sentence: str) -> None:
@@ -182,6 +189,26 @@ def test_mistakes(arguments: list[str], sentence: str) -> None:
     assert sentence in done.stderr
     assert done.stderr.startswith("Error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_mistake_leaves_an_empty_working_directory(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    done = lab("net=module", cwd=folder, env={"PWD": str(folder), "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("command", ["status", "rerun"])
+def test_a_directory_of_runs_names_the_newest_below_it(command: str, tmp_path: Path) -> None:
+    days = [tmp_path / f"outputs/a2c_cartpole/2026-01-0{day}/10-00-00" for day in (1, 3, 2)]
+    for day in days:
+        day.mkdir(parents=True)
+        (day / "status.json").write_text("{}")
+    for folder in (tmp_path / "outputs", tmp_path / "outputs/a2c_cartpole"):
+        done = lab(command, str(folder))
+        assert done.returncode == 2
+        assert f"The newest below it: {days[1]} or {days[2]}." in done.stderr
 
 
 def copy_source(folder: Path) -> None:

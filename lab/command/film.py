@@ -31,7 +31,9 @@ def film(path: Path, frames_per_second: float) -> Iterator[Callable[[Any], None]
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise LabError("Films need packages that are not installed: pip install 'lab-rl[video]'") from error
+        raise LabError(
+            "Films need packages that are not installed: in the clone of Lab, pip install -e '.[video]'"
+        ) from error
     aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
     shape: tuple[int, ...] = ()
     writer: Any = None

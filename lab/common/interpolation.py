@@ -36,7 +36,9 @@ def resolve(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
             plain[key] = OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if container else value
         except OmegaConfBaseException as error:
             if missing := re.search(r"Missing mandatory value: ([\w.]+)", str(error)):
-                raise LabError(f"{missing[1]} is missing: it must be set, as in {missing[1]}=VALUE.") from error
+                full_key = str(error.full_key or "")
+                name = full_key if full_key.endswith(f".{missing[1]}") else missing[1]
+                raise LabError(f"{name} is missing: it must be set, as in {name}=VALUE.") from error
             raise LabError(f"{error.full_key or key}: {str(error).splitlines()[0]}.") from error
         except RecursionError as error:
             raise LabError(f"{key} cannot be resolved: its interpolations form a circle.") from error

@@ -1,4 +1,4 @@
-"""Old names of config keys, for errors that tell the new one."""
+"""Names of config keys before and in Stable-Baselines3, for errors that tell the one here."""
 
 from __future__ import annotations
 
@@ -34,9 +34,35 @@ RENAMED = {
     "env.vectorize": ("env.vectorization_mode",),
 }
 
+# Names of Stable-Baselines3 and its Zoo, which are typed with algo. in front or alone.
+STABLE_BASELINES3 = {
+    "total_timesteps": ("frames",),
+    "n_timesteps": ("frames",),
+    "env_id": ("env.id",),
+    "n_envs": ("env.num_envs",),
+    "policy_kwargs": ("net",),
+    "net_arch": ("net.hidden",),
+    "activation_fn": ("net.activation",),
+    "learning_rate": ("algo.lr",),
+    "n_steps": ("algo.horizon",),
+    "train_freq": ("algo.horizon",),
+    "n_epochs": ("algo.epochs",),
+    "ent_coef": ("algo.entropy_coef", "algo.temperature"),
+    "vf_coef": ("algo.value_coef",),
+    "max_grad_norm": ("algo.optimizer.max_grad_norm",),
+    "rms_prop_eps": ("algo.optimizer.eps",),
+    "buffer_size": ("algo.memory.size",),
+    "exploration_fraction": ("algo.exploration.fraction",),
+    "exploration_initial_eps": ("algo.exploration.start",),
+    "exploration_final_eps": ("algo.exploration.final",),
+    "eval_freq": ("eval.every",),
+    "n_eval_episodes": ("eval.episodes",),
+    "tensorboard_log": ("log.tensorboard",),
+}
+
 
 def renamed(key: str, exists: Callable[[str], bool]) -> str:
-    """Return a sentence with the new name of a key, or an empty string if it has none in this config.
+    """Return a sentence with the name of a key that has another one here; an empty string for any other key.
 
     Args:
         key: the full key, as algo.lam; keys below a renamed group count too.
@@ -46,4 +72,7 @@ def renamed(key: str, exists: Callable[[str], bool]) -> str:
         if key == old or key.startswith(f"{old}."):
             for name in filter(exists, names):
                 return f"{key} is now {name}{key.removeprefix(old)}."
+    other = key.removeprefix("algo.").partition(".")[0]
+    for name in filter(exists, STABLE_BASELINES3.get(other, ())):
+        return f"{key} cannot be set: Stable-Baselines3's {other} is {name} here."
     return ""

@@ -131,5 +131,7 @@ def to_sentence(error: Exception) -> str:
 
 
 def _pip_command(error: Exception) -> str:
+    if "gymnasium[box2d]" in str(error):  # which Lab has as an extra, with what it needs
+        return "in the clone of Lab, pip install -e '.[box2d]'"
     commands = re.findall(r"pip install [^`\n]+", str(error).replace('\\"', '"'))
     return " && ".join(command.rstrip(". ") for command in commands) or to_sentence(error)

@@ -32,7 +32,7 @@ HANDOVER_SECONDS = 60.0  # for the process that had a job's Sessions before to e
 EXIT_STATUS = {"completed": 0, "pruned": 0, "failed": 1, "interrupted": 130}
 SWEEP_KEYS = ("search", "plan", "retry", "mix_code", "only_trial")
 
-START = time.time()
+START, START_FOLDER = time.time(), Path(os.path.realpath("."))
 started = False  # whether the config was composed
 
 
@@ -211,6 +211,8 @@ def remove_if_empty(folder: Path, since: float = START) -> None:
     """Remove an empty directory that was made since a time, and its parents as far as the same is true of them."""
     with suppress(OSError):  # another process may use or remove one of them meanwhile
         for path in (folder, *folder.parents):
+            if path.absolute() in (START_FOLDER, *START_FOLDER.parents):  # where a user's shell is
+                return
             if not path.is_dir() or any(path.iterdir()) or path.stat().st_ctime < since:
                 return
             path.rmdir()

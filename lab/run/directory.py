@@ -6,7 +6,7 @@ import fcntl
 import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -270,10 +270,21 @@ def find_level(path: Path) -> str:
             return str(SweepDir(path).read_sweep()["kind"])
     if TrialDir(path).results.exists():
         raise LabError(f"{path} holds the metrics of a Trial, but none of its Sessions.")
+    if not path.is_dir():
+        raise LabError(f"{path} is not a run directory: there is no such directory.")
+    below = " or ".join(map(str, itertools.islice(newest_runs(path), 2)))
     raise LabError(
-        f"{path} is not a run directory: "
-        + ("it holds no Session, Trial or Experiment." if path.is_dir() else "there is no such directory.")
+        f"{path} is not a run directory: it holds no Session, Trial or Experiment"
+        + (f" itself. The newest below it: {below}." if below else ".")
     )
+
+
+def newest_runs(path: Path) -> Iterator[Path]:
+    """Yield the run directories below a directory of outputs that are named by date and time, newest first."""
+    dated = [run for above in ("", "*/", "*/*/") for run in path.glob(f"{above}????-??-??/??-??-??*")]
+    for run in sorted([*dated, *path.glob("??-??-??*")], key=lambda run: run.parts[-2:], reverse=True):
+        if _any_exists(run, "status.json", "sweep.json", "seed-*/status.json"):
+            yield run
 
 
 def find_sessions(path: Path) -> list[RunDir]:

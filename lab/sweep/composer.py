@@ -78,8 +78,23 @@ class Composer:
                 self._specs[key] = self._read(key)
             except (LabError, HydraException, OmegaConfBaseException, ValueError) as error:
                 choices = [line for line in overrides if line.partition("=")[0] in self.choices]
-                raise LabError(explain(error, key, choices) or str(error)) from error
+                sentence = explain(error, key, choices) or str(error)
+                raise LabError(f"{sentence}{self._name_search(sentence)}") from error
         return self._specs[key]
+
+    def _name_search(self, sentence: str) -> str:
+        """Return which search has the key that a sentence says cannot be set."""
+        unknown = re.search(r"(\S+) cannot be set: ", sentence)
+        params = OmegaConf.select(self.config, "search.params") or {}
+        if not unknown or unknown[1] not in params:
+            return ""
+        chosen = self.config.hydra.runtime.choices
+        if any(re.match(rf"\+*{re.escape(unknown[1])}=", str(line)) for line in self.config.hydra.overrides.task):
+            return ""
+        return (
+            f" It is searched by search={chosen.get('search')}, and algo={chosen.get('algo')} is trained:"
+            " choose a search of that algorithm, or search=command_line."
+        )
 
     def _read(self, lines: tuple[str, ...]) -> list[Spec]:
         overrides = OverridesParser.create().parse_overrides(list(lines))

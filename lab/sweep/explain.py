@@ -139,6 +139,11 @@ def explain_unknown_key(key: str, overrides: Sequence[str]) -> str:
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     root = OmegaConf.create({"hydra": hydra}) if key.startswith("hydra.") else config
+    if key.startswith("search.") and "search" not in config:
+        searches = _options("search")
+        fitting = hydra.runtime.choices.get("algo")
+        example = fitting if fitting in searches else "command_line"
+        return f"{key} cannot be set: no search is chosen. Add search={example}; options are {', '.join(searches)}."
     absent = object()
     new_name = renamed(key, lambda name: OmegaConf.select(config, name, default=absent) is not absent)
     if new_name:
@@ -151,6 +156,11 @@ def explain_unknown_key(key: str, overrides: Sequence[str]) -> str:
     hint = _hint(key, group, leaf, keys, config)
     listing = f" Its keys are: {', '.join(keys)}." if keys and OTHER_LAUNCHER not in hint else ""
     return f"{key} cannot be set: {group or 'the spec'} has no key {leaf!r}.{hint}{listing}"
+
+
+def _options(group: str) -> list[str]:
+    """Return the names of the options of a config group of this program."""
+    return sorted(file.stem for file in Path(config_path(), group).glob("*.yaml"))
 
 
 def _hint(key: str, group: str, leaf: str, keys: list[str], config: Any) -> str:
@@ -179,5 +189,8 @@ def explain_missing_option(error: MissingConfigException) -> str:
     options = list(error.options or [])
     if not group or not options:
         return str(error)
-    hint = f" Any Gymnasium environment: env=gymnasium env.id={option}" if group == "env" else ""
-    return f"{group}={option} does not exist.{did_you_mean(option, options)} Options are: {', '.join(options)}.{hint}"
+    hint = f" Any Gymnasium environment: env=gymnasium env.id={option}." if group == "env" else ""
+    own = f" For a file of your own, {group}/{option}.yaml in a folder, add --config-dir=FOLDER."
+    return (
+        f"{group}={option} does not exist.{did_you_mean(option, options)} Options are: {', '.join(options)}.{hint}{own}"
+    )
