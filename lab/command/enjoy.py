@@ -52,7 +52,7 @@ class Options:
         return [Path(self.video, name) if self.video else None for name in names]
 
 
-@command("the run directory of a Session", Options)
+@command("the run directory of a Session, or one that holds a single agent, as an exported Trial does", Options)
 def main(path: Path, options: Options) -> None:
     """Play episodes with the agent of a Session.
 
@@ -63,28 +63,41 @@ def main(path: Path, options: Options) -> None:
     for film in options.films():
         if film and os.path.lexists(film):  # perhaps of another agent
             raise LabError(f"{film} is there already, and no film is overwritten: choose another video=DIR.")
-    directory = RunDir(path)
-    require_agent(directory, options.checkpoint)
-    with installed_only(path) if options.code == "installed" else nullcontext():
+    directory = find_agent(path, options.checkpoint)
+    with installed_only(directory.path) if options.code == "installed" else nullcontext():
         play(directory, specs.load(directory.spec), options)
 
 
-def require_agent(directory: RunDir, checkpoint: str) -> None:
-    """Raise LabError if a directory is not that of a Session with an agent, with the commands for those beside it."""
-    path = directory.path
+def find_agent(path: Path, checkpoint: str) -> RunDir:
+    """Return the Session in a directory, or the only one below it that has the checkpoint.
+
+    Raises:
+        LabError: there is none, or a choice; with the commands that play what there is.
+    """
+    directory = RunDir(path)
     if directory.spec.exists():
-        if directory.checkpoint(checkpoint).exists() or not directory.exported.exists():
-            return
-        beside = _list_commands(path.parent, checkpoint) or _list_commands(path.parent, "best")
+        if directory.checkpoint(checkpoint).exists():
+            return directory
+        beside = _list_commands(path.parent, checkpoint)
         here = f" Here is:\n{beside}" if beside else ""
         raise LabError(f"{describe_missing(directory, directory.checkpoint(checkpoint))}{here}")
-    commands, sessions = _list_commands(path, checkpoint), _sessions_below(path)
+    sessions = _sessions_below(path)
     if not sessions:
-        find_level(path)  # raises
-    playable = len(commands.splitlines())
-    only = "" if playable == len(sessions) else f", {playable or 'none'} of them with a {checkpoint} checkpoint"
+        level = find_level(path).capitalize()  # raises
+        status = f"python -m lab status {shlex.quote(str(path))}"
+        raise LabError(f"No Session of the {level} {path} has started, so it holds no agent yet: see `{status}`.")
+    playable = [session for session in sessions if session.checkpoint(checkpoint).exists()]
+    count = plural(len(sessions), "Session")
+    if len(playable) == 1:
+        only = f"the only one of {count} with" if len(sessions) > 1 else "its only Session, with"
+        print(visible(f"Playing {playable[0].path}, {only} a {checkpoint} checkpoint"))
+        return playable[0]
+    some = (
+        "" if len(playable) == len(sessions) else f", {len(playable) or 'none'} of them with a {checkpoint} checkpoint"
+    )
+    commands = _list_commands(path, checkpoint)
     choice = f"; choose one:\n{commands}" if commands else "."
-    raise LabError(f"{path} holds {plural(len(sessions), 'Session')}{only}{choice}")
+    raise LabError(f"{path} holds {count}{some}{choice}")
 
 
 def _sessions_below(path: Path) -> list[RunDir]:
@@ -93,15 +106,21 @@ def _sessions_below(path: Path) -> list[RunDir]:
 
 
 def _list_commands(path: Path, checkpoint: str) -> str:
-    """Return the commands that play the Sessions in a directory that have a checkpoint; the best is marked."""
-    sessions = [session for session in _sessions_below(path) if session.checkpoint(checkpoint).exists()]
-    extra = "" if checkpoint == "best" else f" checkpoint={checkpoint}"
-    best = best_session(sessions) if len(sessions) > 1 else None
-    return "\n".join(
-        f"  python -m lab enjoy {shlex.quote(str(session.path))}{extra}"
-        f"{'  # the best by evaluation' if session is best else ''}"
-        for session in sessions
-    )
+    """Return the commands that play the Sessions in a directory that have a checkpoint, or, if none has it, another.
+
+    The best is marked.
+    """
+    for name in (checkpoint, "best", "last"):
+        sessions = [session for session in _sessions_below(path) if session.checkpoint(name).exists()]
+        if sessions:
+            extra = "" if name == "best" else f" checkpoint={name}"
+            best = best_session(sessions) if len(sessions) > 1 else None
+            return "\n".join(
+                f"  python -m lab enjoy {shlex.quote(str(session.path))}{extra}"
+                f"{'  # the best by evaluation' if session is best else ''}"
+                for session in sessions
+            )
+    return ""
 
 
 def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:

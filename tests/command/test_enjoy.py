@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from lab.command.enjoy import main
 from lab.command.film import film
 from lab.errors import LabError
 from lab.run.directory import RunDir
+from tests import synthetic
 from tests.helpers import ROOT, lab, start_lab, train, wait_for
 
 
@@ -149,8 +151,6 @@ def test_mistakes(runs: dict[str, RunDir], arguments: list[str], sentence: str) 
 def test_directories_that_cannot_be_played(runs: dict[str, RunDir], tmp_path: Path) -> None:
     with pytest.raises(LabError, match="is not a run directory"):
         main([str(tmp_path)])
-    with pytest.raises(LabError, match="holds 1 Session; choose one"):
-        main([str(runs["cartpole"].path.parent)])
     for seed, value in ((0, 1), (1, 2)):
         session = RunDir(tmp_path / f"seed-{seed}")
         session.checkpoint("best").parent.mkdir(parents=True)
@@ -164,8 +164,36 @@ def test_directories_that_cannot_be_played(runs: dict[str, RunDir], tmp_path: Pa
     with pytest.raises(LabError, match="damaged"):
         main([str(runs["frozen lake"].path)])
     broken.unlink()
-    with pytest.raises(LabError, match="cannot be read"):
+    with pytest.raises(LabError, match=r"has no checkpoint/best\.pt\. Here is:\n  .* enjoy .* checkpoint=last$"):
         main([str(runs["frozen lake"].path)])
+    with pytest.raises(LabError, match=r"holds 1 Session, none .* best checkpoint; choose one:\n.* checkpoint=last$"):
+        main([str(runs["frozen lake"].path.parent)])
+
+
+def test_the_only_agent_below_a_directory_is_played(
+    runs: dict[str, RunDir], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only = RunDir(tmp_path / "seed-1")
+    shutil.copytree(runs["cartpole"].path, only.path)
+    main([str(tmp_path), "episodes=1"])
+    assert capsys.readouterr().out.startswith(f"Playing {only.path}, its only Session, with a best checkpoint\n")
+    for seed in (0, 2):
+        RunDir(tmp_path / f"seed-{seed}").path.mkdir()
+        RunDir(tmp_path / f"seed-{seed}").spec.touch()
+    main([str(tmp_path), "episodes=1"])
+    played = capsys.readouterr().out
+    assert played.startswith(f"Playing {only.path}, the only one of 3 Sessions with a best checkpoint\n")
+    assert "\nepisode   0  return " in played
+
+
+def test_a_sweep_of_which_nothing_has_started_holds_no_agent_yet(tmp_path: Path) -> None:
+    sweep = synthetic.experiment(tmp_path / "sweep", trials=1, seeds=1, states={(0, 0): "pending"})
+    with pytest.raises(LabError) as error:
+        main([str(sweep.path)])
+    assert str(error.value) == (
+        f"No Session of the Experiment {sweep.path} has started, so it holds no agent yet:"
+        f" see `python -m lab status {sweep.path}`."
+    )
 
 
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:

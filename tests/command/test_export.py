@@ -83,9 +83,14 @@ def test_it_does_not_tell_whose_machine_it_was(exported: Path) -> None:
     assert known["git"]["path"] not in text and f'"host": {json.dumps(known["host"])}' not in text
 
 
+def test_its_agent_is_played(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    enjoy.main([str(exported), "episodes=1"])
+    assert capsys.readouterr().out.startswith(
+        "Playing published/a2c_cartpole/seed-1, the only one of 2 Sessions with a best checkpoint\na2c_cartpole seed 1, "
+    )
+
+
 def test_what_is_missing_is_said_with_where_it_is(exported: Path) -> None:
-    with pytest.raises(LabError, match=r"holds 2 Sessions, 1 of them with a best checkpoint; choose one:\n.*/seed-1$"):
-        enjoy.main([str(exported)])
     with pytest.raises(LabError) as refused:
         enjoy.main([str(exported / "seed-0")])
     assert str(refused.value) == (
