@@ -211,6 +211,20 @@ def test_a_directory_of_runs_names_the_newest_below_it(command: str, tmp_path: P
         assert f"The newest below it: {days[1]} or {days[2]}." in done.stderr
 
 
+@pytest.mark.parametrize("sweep", [(), ("-m", "seed=0", "plan=true")])
+def test_an_id_of_another_environment_than_the_option_is_noted(sweep: tuple[str, ...], tmp_path: Path) -> None:
+    env = {"PYTHONPATH": str(ROOT)}
+    small = ("frames=100", "eval.every=0", "log.tensorboard=false", *sweep)
+    done = lab("algo=ppo", "env.id=Pendulum-v1", *small, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    note = "Note: env.id=Pendulum-v1 is trained with what env=cartpole says of CartPole-v1"
+    assert done.stderr.count(note) == 1
+    assert "Write env=pendulum or env=gymnasium env.id=Pendulum-v1" in done.stderr
+    if sweep:
+        done = lab("env=gymnasium", "env.id=Pendulum-v1", *small, cwd=tmp_path, env=env)
+        assert not done.stderr
+
+
 def copy_source(folder: Path) -> None:
     """Copy what an installation is made from."""
     for name in ("lab", "conf"):

@@ -19,6 +19,7 @@ from lab.errors import LabError, did_you_mean, print_error, visible, warn_once
 from lab.launch.naming import is_default_directory, run_directory
 from lab.launch.supervise import notify_supervisor
 from lab.run.directory import RunDir, SweepDir, claim_directory
+from lab.run.files import read_yaml
 from lab.run.guard import refuse_foreign
 from lab.run.lock import LOCK_SECONDS
 from lab.run.schemas import ENDED
@@ -116,6 +117,8 @@ def _train(config: DictConfig, output: Path, swept: bool = False) -> list[Record
     """
     specs, max_size = read(config), read_max_file_size(config)
     check_tuned(_overrides(), HydraConfig.get().runtime)
+    if not swept:
+        note_other_environment(specs[0].env.id, HydraConfig.get().runtime)
     from lab.train.lockstep import check_spaces
 
     spaces = check_spaces(specs)
@@ -190,6 +193,24 @@ def check_tuned(overrides: Iterable[str], runtime: Any) -> None:
         paths = [path for folder in folders for path in (folder / "tuned/net").glob(f"{settings}*.yaml")]
         nets = " or ".join(sorted(f"net={path.stem.removeprefix(settings)}" for path in paths))
         warn_once(f"tuned={runtime.choices['tuned']} sets keys of {nets}, which are left out with net={net}.")
+
+
+def note_other_environment(env_id: str, runtime: Any) -> None:
+    """Say that env.id is not that of the option of `env`, if so: the rest of the option applies to it nevertheless."""
+    folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
+    ids = {}
+    for file in (file for folder in folders for file in sorted((folder / "env").glob("*.yaml"))):
+        with suppress(LabError, OSError):
+            ids[file.stem] = str(read_yaml(file).get("id", ""))
+    option = runtime.choices.get("env")
+    expected = ids.get(option, "")
+    if expected in ("", "???", env_id) or "${" in expected:
+        return
+    fitting = [f"env={name}" for name, its_id in ids.items() if its_id == env_id]
+    warn_once(
+        f"env.id={env_id} is trained with what env={option} says of {expected}: its name, env.num_envs and tuned"
+        f" settings. Write {' or '.join([*fitting, f'env=gymnasium env.id={env_id}'])} instead, unless that is meant."
+    )
 
 
 def _overrides() -> list[str]:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lab.errors import LabError
+from lab.launch.job import check_tuned, note_other_environment
 from lab.launch.launcher import JobLauncher
 from lab.run.directory import SweepDir
 from lab.run.files import read_json
@@ -106,7 +107,9 @@ class Composer:
         except (KeyError, OmegaConfBaseException):  # Hydra explains the mistake
             config, hydra = self._compose(lines)
         with hydra_config(hydra):
-            return read(config)
+            specs = read(config)
+        note_other_environment(specs[0].env.id, hydra.hydra.runtime)
+        return specs
 
     def _may_set_value(self, override: Override) -> bool:
         """Return whether an override only sets a value, and chooses no other config files."""
@@ -115,8 +118,6 @@ class Composer:
 
     def _compose(self, lines: tuple[str, ...]) -> tuple[DictConfig, Any]:
         """Compose a config, and Hydra's part of it, once: this takes ten times longer than setting a value."""
-        from lab.launch.job import check_tuned
-
         if lines not in self._configs:
             config = self.hydra.config_loader.load_sweep_config(self.config, list(lines))
             check_tuned(lines, config.hydra.runtime)
