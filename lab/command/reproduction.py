@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from lab.run.directory import RunDir
 from lab.run.exported import read_digest
 
 OWN = "lab-rl"  # this project's distribution: a checkout is known by its commit, not by its version
+# Their arithmetic is that of a Session, with that of the packages that its spec names.
+DECISIVE = ("torch", "numpy", "gymnasium", "ale-py", "box2d", "box2d-py", "mujoco", "opencv-python")
+MACHINE = {"Python": "python", "platform": "platform", "GPU": "gpu"}  # keys of provenance.json, by name
 SAME = {True: "identical", False: "differs", None: "not there"}
 
 
@@ -152,8 +157,7 @@ def compare_machines(
         here: the result now.
         installed: whether this project is an installed package, and not a checkout.
     """
-    names = {"Python": "python", "platform": "platform", "GPU": "gpu"}
-    pairs = {name: (recorded[key], here[key]) for name, key in names.items()}
+    pairs = {name: (recorded[key], here[key]) for name, key in MACHINE.items()}
     pairs["CPU"] = (recorded["cpu"]["model"], here["cpu"]["model"])
     packages = {name.lower(): version for name, version in here["packages"].items()}
     pairs |= {
@@ -162,3 +166,29 @@ def compare_machines(
         if installed or name.lower() != OWN
     }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def find_decisive(names: Iterable[str], spec: Any, code: Iterable[str]) -> set[str]:
+    """Return those of the names of a machine's parts and packages that may change the numbers of a Session.
+
+    Args:
+        names: as `compare_machines` gives them.
+        spec: of the Session: packages of the modules in it, as in `mine:Mine-v0`, count.
+        code: the user's own packages that the Session imported.
+    """
+    modules = {*code, *_list_modules(spec)}
+    distributions = {one for module in modules for one in metadata.packages_distributions().get(module, [module])}
+    known = {_normalize(name) for name in (*MACHINE, "CPU", OWN, *DECISIVE, *distributions)}
+    return {name for name in names if _normalize(name) in known}
+
+
+def _list_modules(value: Any) -> list[str]:
+    """Return the first part of each text in a document that may name something in a module."""
+    if isinstance(value, dict | list):
+        return [name for each in (value.values() if isinstance(value, dict) else value) for name in _list_modules(each)]
+    match = re.match(r"(\w+)[.:]", value) if isinstance(value, str) else None
+    return [match[1]] if match else []
+
+
+def _normalize(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -72,7 +72,7 @@ def main(path: Path, options: Options) -> None:
     completed = [session for session in sessions if session.read_status()["state"] == "completed"]
     if not completed:
         raise LabError(f"No Session in {path} has completed, so there is nothing to compare a run with.")
-    out = Path(options.out) if options.out else default_out(completed[0])
+    out = Path(options.out) if options.out else default_out(path, completed[0])
     require_apart(out, path)
     console = Terminal(soft_wrap=True, width=UNCUT)
     warn_of_foreign_code(path, "rerun")
@@ -99,9 +99,10 @@ def main(path: Path, options: Options) -> None:
         sys.exit(1)
 
 
-def default_out(session: RunDir) -> Path:
-    """Return the directory that a run of this name would get now."""
-    name = str(read_spec(session)["name"])
+def default_out(path: Path, session: RunDir) -> Path:
+    """Return the directory that a run of this name would get now: of a sweep, or of a Session in it."""
+    sweep = SweepDir(path)
+    name = str((sweep.read_sweep() if sweep.sweep.exists() else read_spec(session))["name"])
     require_name(name)
     return Path("outputs") / name / f"{datetime.now():%Y-%m-%d/%H-%M-%S}"
 
@@ -154,19 +155,29 @@ def _key(code: CodeSnapshot) -> str:
 
 def print_differences(console: Terminal, completed: Sequence[RunDir]) -> dict[str, list[str | None]]:
     """Print how the machine and the packages differ from before, and return it."""
-    from lab.command.reproduction import compare_machines
+    from lab.command.reproduction import compare_machines, find_decisive
     from lab.run.code.discovery import root_of_lab
 
     differences: dict[str, tuple[str | None, str | None]] = {}
+    decisive: set[str] = set()
     for session in completed:
         recorded = read_json(session.provenance, PROVENANCE)
-        differences |= compare_machines(recorded, provenance.machine(recorded["device"]), root_of_lab() is None)
-    if differences:
+        found = compare_machines(recorded, provenance.machine(recorded["device"]), root_of_lab() is None)
+        differences |= found
+        decisive |= find_decisive(found, read_spec(session), recorded.get("code") or ())
+    others = len(differences) - len(decisive)
+    if decisive:
         console.print("These differ from before, which may change the numbers:", style="yellow")
     else:
-        console.print("Machine and packages: as before")
+        console.print(f"Machine and packages: as before{', where they decide numbers' if others else ''}")
     for name, (then, now) in differences.items():
-        console.print(f"  {name} was {then or 'absent'} and is {now or 'absent'} now", style="yellow")
+        if name in decisive:
+            console.print(f"  {name} was {then or 'absent'} and is {now or 'absent'} now", style="yellow")
+    if others:
+        verb = "has another version or is" if others == 1 else "have other versions or are"
+        console.print(
+            f"  {plural(others, 'package')} that {'decides' if others == 1 else 'decide'} no numbers {verb} absent"
+        )
     return {name: list(pair) for name, pair in differences.items()}
 
 

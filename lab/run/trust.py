@@ -20,6 +20,7 @@ from lab.run.files import read_json
 MOST_MAKERS = 3  # that a warning names
 MOST_LETTERS = 80  # of a name
 UNKNOWN = "somebody unknown"
+EXPORTER = "somebody whose name `export` left out"
 _warned: set[Path] = set()  # directories of which this process has warned
 
 
@@ -47,15 +48,18 @@ def _foreign_makers(path: Path) -> Iterator[str]:
     """Yield who made a run directory or a Session in it, by its records and by the owners of its files."""
     sweep, sessions = SweepDir(path), find_sessions(path)
     in_sweep = sweep.sweep.exists()
+    unknown = EXPORTER if any(session.exported.exists() for session in sessions) else UNKNOWN
     if in_sweep:
-        yield from _foreign_maker(_read(sweep.sweep), check_host=True)
+        yield from _foreign_maker(_read(sweep.sweep), unknown, check_host=True)
     elif not sessions:
         yield UNKNOWN
     for session in sessions:
         facts = _read(session.provenance)
         resumed = facts.get("resumed")
         for each in (facts, *(resumed if isinstance(resumed, list) else ())):
-            yield from _foreign_maker(each, check_host=not in_sweep)  # a launcher chooses where Sessions of a sweep run
+            yield from _foreign_maker(
+                each, unknown, check_host=not in_sweep
+            )  # a launcher chooses where Sessions of a sweep run
     files = [sweep.sweep, sweep.multirun]
     files += [file for run in (RunDir(path), *sessions) for file in (run.spec, run.checkpoint("last"))]
     for owner in {file.lstat().st_uid for file in files if file.exists()} - {os.getuid()}:
@@ -69,9 +73,9 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _foreign_maker(facts: Any, check_host: bool) -> Iterator[str]:
+def _foreign_maker(facts: Any, unknown: str, check_host: bool) -> Iterator[str]:
     if not (isinstance(facts, dict) and facts.get("user") and facts.get("host")):
-        yield UNKNOWN
+        yield unknown
     elif facts["user"] != user_name() or (check_host and facts["host"] != platform.node()):
         yield f"{str(facts['user'])[:MOST_LETTERS]} on host {str(facts['host'])[:MOST_LETTERS]}"
 

@@ -85,9 +85,8 @@ def test_it_does_not_tell_whose_machine_it_was(exported: Path) -> None:
 
 def test_its_agent_is_played(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     enjoy.main([str(exported), "episodes=1"])
-    assert capsys.readouterr().out.startswith(
-        "Playing published/a2c_cartpole/seed-1, the only one of 2 Sessions with a best checkpoint\na2c_cartpole seed 1, "
-    )
+    expected = "Playing published/a2c_cartpole/seed-1, the only one of 2 Sessions with a best checkpoint\n"
+    assert capsys.readouterr().out.startswith(f"{expected}a2c_cartpole seed 1, ")
 
 
 def test_what_is_missing_is_said_with_where_it_is(exported: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.command.reproduction import Verdict, compare_machines, compare_sessions, find_divergence
+from lab.command.reproduction import Verdict, compare_machines, compare_sessions, find_decisive, find_divergence
 from lab.run import tensor_files
 from lab.run.directory import RunDir
 from lab.run.provenance import machine
@@ -98,3 +98,11 @@ def test_versions_and_the_machine_are_compared() -> None:
         "numpy": ("1.0", here["packages"]["numpy"]),
         "gone": ("2.0", None),
     }
+
+
+def test_packages_decide_numbers_or_do_not() -> None:
+    names = ["CPU", "Python", "torch", "Box2D", "aiohttp", "pytest", "My.Env", "own-net", "mine", "a2c"]
+    spec = {"env": {"id": "my_env:Mine-v0"}, "net": {"types": ["own_net.nets.Net", "relu"]}, "algo": {"name": "a2c"}}
+    expected = {"CPU", "Python", "torch", "Box2D", "My.Env", "own-net", "mine"}
+    assert find_decisive(names, spec, ["mine"]) == expected
+    assert "PyYAML" in find_decisive(["PyYAML"], {"env": {"id": "yaml:Mine-v0"}}, []), "by the module in it"

@@ -17,6 +17,7 @@ from lab.run.code import snapshot
 from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir, find_sessions
 from lab.run.files import read_json, write_json
+from tests import synthetic
 from tests.helpers import clone, git, lab, result, start_lab, train, wait_for
 
 SMALL = ("algo=a2c", "frames=1000", "log.every=250", "eval.every=500", "eval.episodes=2", "log.tensorboard=false",
@@ -94,7 +95,7 @@ def test_what_differs_is_said_with_the_frame_and_by_how_much(
     trained.episodes.write_text("\n".join(rows) + "\n")
     trained.update_status(tables={})  # as if it had been written so
     provenance = read_json(trained.provenance)
-    provenance["packages"]["numpy"] = "1.0.0"
+    provenance["packages"] |= {"numpy": "1.0.0", "gone": "1.0", "lost": "1.0"}
     write_json(trained.provenance, provenance)
     trained.checkpoint("last").unlink()
     trained.patch.unlink()  # which the current code does without
@@ -103,6 +104,7 @@ def test_what_differs_is_said_with_the_frame_and_by_how_much(
     assert end.value.code == 1
     shown = capsys.readouterr().out
     assert "numpy was 1.0.0 and is " in shown
+    assert "gone was" not in shown and "2 packages that decide no numbers have other versions or are absent" in shown
     assert "0 of 1 Session is the same to the last bit" in shown
     comparison = read_json(tmp_path / "again" / "rerun.json")
     (verdict,) = comparison["sessions"]
@@ -110,6 +112,7 @@ def test_what_differs_is_said_with_the_frame_and_by_how_much(
     assert verdict["diverges_at"] == int(frame)
     assert verdict["return"]["difference"] == pytest.approx((float(length) - 1000.0) / (len(rows) - 1))
     assert comparison["differs"]["numpy"][0] == "1.0.0"
+    assert comparison["differs"]["gone"] == ["1.0", None]
 
 
 def test_a_spec_that_its_code_refuses_is_told_in_a_sentence(
@@ -123,6 +126,15 @@ def test_a_spec_that_its_code_refuses_is_told_in_a_sentence(
     assert "env.id=yours:Yours-v0 needs the module 'yours', which is not installed" in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "again").exists()
+
+
+def test_it_goes_into_a_directory_of_the_name_of_the_sweep(trained: RunDir, tmp_path: Path) -> None:
+    date = r"/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d"
+    assert re.fullmatch(f"outputs/a2c_cartpole{date}", str(rerun.default_out(trained.path, trained)))
+    sweep = synthetic.experiment(tmp_path / "sweep", trials=1, seeds=1, rows=4)
+    write_json(sweep.sweep, {**read_json(sweep.sweep), "name": "a2c-ppo_cartpole"})
+    session = sweep.trial(0).session(0)
+    assert re.fullmatch(f"outputs/a2c-ppo_cartpole{date}", str(rerun.default_out(sweep.path, session)))
 
 
 def no_commit(directory: RunDir) -> None:

@@ -363,6 +363,16 @@ def test_files_of_another_user_are_foreign(
 
 
 @pytest.mark.usefixtures("warned")
+def test_an_exported_session_has_no_name_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    session = RunDir(publishable(tmp_path, "") / "trial" / "seed-0")
+    facts = {key: value for key, value in read_json(session.provenance).items() if key not in ("user", "host")}
+    write_json(session.provenance, facts)
+    write_json(session.exported, {"of": "trained", "weights": None})
+    trust.warn_of_foreign_code(session.path, "rerun")
+    assert " was made by somebody whose name `export` left out: rerun runs code" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("warned")
 def test_resume_prints_whose_sweep_it_is_before_running_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
