@@ -281,7 +281,7 @@ def find_level(path: Path) -> str:
 
 def newest_runs(path: Path) -> Iterator[Path]:
     """Yield the run directories below a directory of outputs that are named by date and time, newest first."""
-    dated = [run for above in ("", "*/", "*/*/") for run in path.glob(f"{above}????-??-??/??-??-??*")]
+    dated = [run for above in ("", "*/", "*/*/") for run in path.glob(f"{above}????-??-??/*")]
     for run in sorted([*dated, *path.glob("??-??-??*")], key=lambda run: run.parts[-2:], reverse=True):
         if _any_exists(run, "status.json", "sweep.json", "seed-*/status.json"):
             yield run

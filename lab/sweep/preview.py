@@ -6,6 +6,7 @@ import csv
 import heapq
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,9 @@ from rich.table import Table
 
 from lab.analysis.session import read_spec
 from lab.common.terminal import UNCUT, Terminal
-from lab.common.text import format_duration, format_seeds, format_value, plural
+from lab.common.text import format_seeds, format_value, plural
 from lab.errors import LabError
-from lab.run.directory import RunDir, find_sessions
+from lab.run.directory import RunDir, find_sessions, newest_runs
 from lab.run.files import read_json
 from lab.run.schemas import ENDED, PROVENANCE
 from lab.spec import Spec
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_TRIALS = 40  # that are listed
 MAX_SESSIONS = 20  # earlier ones that an estimate is made from
+MAX_READ = 200  # that are looked at for it
 MIN_FRAMES = 10_000  # of an earlier Session; fewer are enough if no more are planned
 MIN_FRACTION = 0.1  # of the planned frames that an earlier Session has done: the first ones learn nothing yet
 SAME = ("algo._target_", "env.id", "net._target_", "device")  # what Sessions of about the same speed have in common
@@ -152,7 +154,7 @@ def estimate_time(plan: SweepPlan, spec: Spec, outputs: Path) -> str:
         if not measured:
             return (
                 f"How long it would take is not known: no earlier Session of {kind} with"
-                f" {plural(min_frames(like), 'frame')} or more lies in {plan.directory.path} or {outputs / like.name};"
+                f" {plural(min_frames(like), 'frame')} or more lies in {plan.directory.path} or {outputs};"
                 " runs with mode=dev do not count."
             )
         speeds[kind] = median(speed for _, _, speed in measured)
@@ -162,9 +164,16 @@ def estimate_time(plan: SweepPlan, spec: Spec, outputs: Path) -> str:
         heapq.heapreplace(loads, loads[0] + frames / speeds[_kind(like)])
     less = ", less if Trials are pruned" if plan.prune else ""
     return (
-        f"It would take about {format_duration(max(loads))} and some seconds to start{less}: {plural(len(jobs), 'job')}"
-        f" at {' and '.join(sources)}."
+        f"It would take about {_round_duration(max(loads))}{less}: {plural(len(jobs), 'job')} at"
+        f" {' and '.join(sources)}."
     )
+
+
+def _round_duration(seconds: float) -> str:
+    """Return a time in the unit that suits an estimate."""
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def list_jobs(plan: SweepPlan, spec: Spec) -> list[tuple[Spec, int]]:
@@ -193,19 +202,16 @@ def _kind(spec: Spec) -> str:
 
 
 def measure_speeds(plan: SweepPlan, spec: Spec, outputs: Path) -> list[tuple[RunDir, int, float]]:
-    """Return Sessions like a spec: of the sweep itself, or else the latest of the same name.
+    """Return Sessions like a spec: of the sweep itself, or else the latest ones below `outputs`.
 
     Returns:
         Each with its stack size and the frames per second of its job. Those of the plan's stack size are preferred.
     """
     plain = spec.to_dict()
-    for folders in ([plan.directory.path], sorted((outputs / spec.name).glob("*/*/"), reverse=True)):  # latest first
-        measured = [
-            (session, *speed)
-            for folder in folders
-            for session in find_sessions(folder)
-            if (speed := job_speed(session, plain, min_frames(spec)))
-        ]
+    others = sorted(newest_runs(outputs), key=lambda run: spec.algo.name not in run.parent.parent.name)  # stays stable
+    for folders in ([plan.directory.path], others):
+        sessions = islice((session for folder in folders for session in find_sessions(folder)), MAX_READ)
+        measured = [(session, *speed) for session in sessions if (speed := job_speed(session, plain, min_frames(spec)))]
         if measured:
             return ([entry for entry in measured if entry[1] == plan.stack] or measured)[:MAX_SESSIONS]
     return []

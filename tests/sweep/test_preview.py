@@ -32,7 +32,11 @@ def test_a_duration_is_estimated_from_enough_frames_of_a_session_that_is_no_chec
     train(earlier / "2026-01-02", "frames=1000")
     known = plan(tmp_path, "-m", "frames=1000", "seed=0")
     assert "1 Session: 1 to run." in known
+    assert "It would take about 1 s: 1 job at" in known
     assert "as in the earlier Session outputs/a2c_cartpole/2026-01-02/0-seed-0, of 1 Session a job." in known
+    (tmp_path / "outputs" / "a2c_cartpole").rename(tmp_path / "outputs" / "a2c-ppo_cartpole")
+    other = plan(tmp_path, "-m", "frames=1000", "seed=0", "algo.lr=1e-3,1e-2")
+    assert "as in the earlier Session outputs/a2c-ppo_cartpole/2026-01-02/0-seed-0" in other
 
 
 @pytest.mark.parametrize(("frames", "least"), [(1000, 1000), (50_000, 10_000), (200_000, 20_000)])
