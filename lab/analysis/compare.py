@@ -147,12 +147,10 @@ def _best_of(path: Path, experiment: Experiment) -> Entry:
                 f"{path} has several objectives, and so no single best Trial. Name one of its Pareto front: {front}."
             )
         unranked = experiment.unranked[:MAX_REASONS]
-        reasons = "; ".join(f"trial-{trial.number:03}: {reason}" for trial, reason in unranked)
+        reasons = "; ".join(f"{trial.name}: {reason}" for trial, reason in unranked)
         raise LabError(f"{path} has no ranked Trial to compare{f' ({reasons})' if reasons else ''}.")
     trial, objective = experiment.best.trial, experiment.objective
-    text = (
-        f"{path} stands for its best Trial by {objective.aggregate} {objective.metrics[0]}, {trial.directory.path.name}"
-    )
+    text = f"{path} stands for its best Trial by {objective.aggregate} {objective.metrics[0]}, {trial.name}"
     if len(experiment.ranking) > 1:
         text += f": the best of {len(experiment.ranking)} by these very seeds, so new seeds may well do worse"
     return Entry(path, trial, f"{text}.")
@@ -284,9 +282,9 @@ def plot_compare(entries: Sequence[Entry], metric: str, form: str = "png") -> by
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     ax = figure.subplots()
     title = " and ".join(dict.fromkeys(entry.trial.environment for entry in entries))
-    heading(figure, title, ["mean over the completed sessions, with its 95 % bootstrap interval"])
+    heading(figure, title, ["mean over the completed Sessions, with its 95 % bootstrap interval"])
     for index, entry in enumerate(entries):
-        label = f"{literal(shorten(entry.label, MAX_LABEL))} ({entry.n} {'session' if entry.n == '1' else 'sessions'})"
+        label = f"{literal(shorten(entry.label, MAX_LABEL))} ({entry.n} {'Session' if entry.n == '1' else 'Sessions'})"
         frames, values = entry.trial.curve(column)
         if len(frames):
             band(ax, frames, values, label=label, **line_style(index))

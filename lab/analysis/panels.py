@@ -41,6 +41,7 @@ NOT_DRAWN = {
     "explained_variance", "actor_grad_norm", "replay_frames", "sil_better_fraction",
 }  # fmt: skip
 MAX_COLUMNS = 11  # drawn; with speed or final returns they fill three rows
+FEW_POINTS = 30  # of a curve, up to which each is marked
 MAX_ACROSS = 4  # panels side by side
 WIDTH, HEIGHT = 15.0, 2.8  # of a picture and of a row of panels, in inches
 LEFT, RIGHT, BETWEEN = 0.75, 0.15, 0.75  # space beside panels, in inches
@@ -104,11 +105,6 @@ def share_frames(axes: Iterable[Axes]) -> None:
     ends = [ax.dataLim.x1 for ax in axes if np.isfinite(ax.dataLim.x1)]
     for ax in axes:
         plotting.over_frames(ax, max(ends, default=0.0))
-
-
-def curve(ax: Axes, frames: np.ndarray, values: np.ndarray, few: int = 30, **line: Any) -> None:
-    """Draw a curve, with its points marked if they are few."""
-    ax.plot(frames, values, **{"marker": "o" if len(frames) <= few else None, "markersize": 3, **line})
 
 
 def finish(ax: Axes, column: str, reference: dict[str, Any]) -> None:

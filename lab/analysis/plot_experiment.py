@@ -31,6 +31,7 @@ from lab.common.text import plural
 BANDS = 4  # Trials up to which each has an interval around its curve; of more, the best three have
 MAX_RANKED = 30  # Trials in the ranking
 MAX_ENVIRONMENTS = 6
+COUNTS = 36  # characters of a line of the heading of a ranking, as wide as its panel at least
 MAX_LABEL = 56  # characters of a Trial in the ranking
 
 
@@ -78,8 +79,8 @@ def _title(experiment: Experiment) -> str:
     sessions = [session for trial in experiment.trials for session in trial.sessions]
     environments = sorted({session.tables.spec["env"]["id"] for session in sessions if session.tables})
     where = f": {shorten(', '.join(environments), 60)}" if environments else ""
-    trials = plural(len(experiment.trials), "trial")
-    return f"{experiment.name}{where}, {trials}, {plural(len(sessions), 'session')}"
+    trials = plural(len(experiment.trials), "Trial")
+    return f"{experiment.name}{where}, {trials}, {plural(len(sessions), 'Session')}"
 
 
 def _notes(experiment: Experiment) -> list[str]:
@@ -92,8 +93,8 @@ def _notes(experiment: Experiment) -> list[str]:
     if len(environments) > 1:
         lines[0] += ". Trials are ranked within each environment"
         left_out = len(trials) - sum(len(part.trials) for part in [*environments.values()][:MAX_ENVIRONMENTS])
-        lines += [f"{plural(left_out, 'trial')} left out: not started, or of other environments"] if left_out else []
-    return lines if experiment.hyperparameters else [*lines, "no hyperparameter differs between the trials"]
+        lines += [f"{plural(left_out, 'Trial')} left out: not started, or of other environments"] if left_out else []
+    return lines if experiment.hyperparameters else [*lines, "no hyperparameter differs between the Trials"]
 
 
 def _counts(experiment: Experiment) -> str:
@@ -102,18 +103,18 @@ def _counts(experiment: Experiment) -> str:
     counts = sorted(Counter("without a value" if state == "completed" else state for state in states).items())
     named = ", ".join(f"{count}\N{NO-BREAK SPACE}{state}" for state, count in counts)
     unranked = f"; {named}: excluded from means" if named else ""
-    return fill(f"{len(experiment.ranking)} ranked{unranked}", 52)
+    return fill(f"{len(experiment.ranking)} ranked{unranked}", COUNTS)
 
 
 def _label(experiment: Experiment, trial: Trial, keys: list[str]) -> str:
-    """Return what distinguishes a Trial, as `lr=0.001, horizon=16 (trial 3)`; the least important values are cut."""
+    """Return what distinguishes a Trial, as `lr=0.001, horizon=16 (trial-003)`; the least important values are cut."""
     names = short_names(experiment.hyperparameters)
     values = [(key, trial.value(key)) for key in keys]
     parts = [f"{names[key]}={shorten(format_hyperparameter(value), 20)}" for key, value in values if value is not None]
     point = ", ".join(parts)
     if len(point) > MAX_LABEL:
         point = f"{point[:MAX_LABEL].rpartition(', ')[0] or point[:MAX_LABEL]}, …"
-    return plotting.literal(f"{point} (trial {trial.number})" if point else f"trial {trial.number}")
+    return plotting.literal(f"{point} ({trial.name})" if point else trial.name)
 
 
 def _curves(ax: Axes, experiment: Experiment) -> None:
@@ -124,7 +125,9 @@ def _curves(ax: Axes, experiment: Experiment) -> None:
     several = any(len(values) > 1 for _, values in curves)
     of = "" if banded == len(curves) else f" of the best {banded}"
     over = f"{statistic.replace('iqm', 'IQM')} over seeds, 95 % interval{of}" if several else "one seed, no interval"
-    ax.set_title(f"Return: {over}" if curves else "Return")
+    colors = "ranking" if len(experiment.objective.metrics) == 1 else "Pareto front"
+    below = f"\ncolors as in the {colors}" if len(curves) > 1 else ""
+    ax.set_title(f"Return: {over}{below}" if curves else "Return")
     ax.set_ylabel(f"mean return of the last {WINDOW} episodes")
     tables = [session.tables for trial, _ in experiment.unranked for session in trial.sessions if session.tables]
     unranked = [table.curve("return") for table in tables]
@@ -135,10 +138,10 @@ def _curves(ax: Axes, experiment: Experiment) -> None:
         if place < banded:
             plotting.band(ax, frames, values, statistic, **line)
         else:
-            ax.plot(frames, STATISTICS[statistic](values, axis=0), **line)
-    _faint_curves(ax, unranked, "trials not ranked: each session", linestyle=(0, (3, 2)))
+            plotting.curve(ax, frames, STATISTICS[statistic](values, axis=0), **line)
+    _faint_curves(ax, unranked, "Trials not ranked: each Session", linestyle=(0, (3, 2)))
     others = curves[HIGHLIGHTED:]
-    _faint_curves(ax, [(frames, STATISTICS[statistic](values, axis=0)) for frames, values in others], "other trials")
+    _faint_curves(ax, [(frames, STATISTICS[statistic](values, axis=0)) for frames, values in others], "other Trials")
     sessions = [session for trial in experiment.trials for session in trial.sessions]
     plotting.over_frames(ax)
     plotting.reference_lines(ax, common_reference(sessions))
@@ -153,6 +156,10 @@ def _faint_curves(ax: Axes, curves: list[tuple[np.ndarray, np.ndarray]], label: 
         faint = LineCollection(segments, colors=OTHERS, linewidths=0.8, alpha=alpha, zorder=1, **line)
         faint.set_in_layout(False)
         ax.add_collection(faint)
+        points = [segment for segment in segments if len(segment) == 1]
+        if points:  # a curve of one point is no line
+            x, y = np.concatenate(points).T
+            ax.scatter(x, y, s=9, color=OTHERS, alpha=alpha, zorder=1)
         ax.autoscale_view()
         ax.plot([], [], color=OTHERS, label=label, **line)
 
@@ -160,10 +167,10 @@ def _faint_curves(ax: Axes, curves: list[tuple[np.ndarray, np.ndarray]], label: 
 def _ranking(ax: Axes, experiment: Experiment, keys: list[str]) -> None:
     """Draw the objective of the best Trials with its interval, the best on top, in the colors of their curves."""
     top = experiment.ranking[:MAX_RANKED]
-    some = f": best {len(top)} of {len(experiment.ranking)} trials" if len(experiment.ranking) > len(top) else ""
-    ax.set_title(f"Ranking{some}\n{_counts(experiment)}", loc="right")
+    some = f": best {len(top)} of {len(experiment.ranking)} Trials" if len(experiment.ranking) > len(top) else ""
+    ax.set_title(f"Ranking{some}\n{_counts(experiment)}")
     if not top:
-        return plotting.note(ax, "no trial completed with a value: none is ranked", hide_axes=True)
+        return plotting.note(ax, "no Trial completed with a value: none is ranked", hide_axes=True)
     for y, ranked in enumerate(top):
         color = color_of(y)
         ax.hlines(y, *ranked.ends(), color=color, linewidth=2.5, alpha=0.6)
@@ -182,11 +189,11 @@ def _front(ax: Axes, experiment: Experiment) -> None:
     ax.set_title(f"Pareto front{', objectives 1 and 2 of {several}' if several > 2 else ''}\n{_counts(experiment)}")
     front, others = experiment.front, experiment.ranking[len(experiment.front) :]
     if not front:
-        return plotting.note(ax, "no trial completed with values: none is ranked", hide_axes=True)
+        return plotting.note(ax, "no Trial completed with values: none is ranked", hide_axes=True)
     if others:
         x, y = np.array([ranked.values[:2] for ranked in others]).T
-        ax.scatter(x, y, s=18, color=OTHERS, alpha=0.6, linewidths=0, label="other trials")
-    ax.plot([], [], "o", color="0.2", label="front, by number of the trial")
+        ax.scatter(x, y, s=18, color=OTHERS, alpha=0.6, linewidths=0, label="other Trials")
+    ax.plot([], [], "o", color="0.2", label="front, by number of the Trial")
     for place, ranked in enumerate(front):
         color = color_of(place)
         x, y = ranked.values[:2]

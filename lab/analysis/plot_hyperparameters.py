@@ -90,8 +90,8 @@ def _importance(ax: Axes, experiment: Experiment, keys: list[str]) -> None:
     bars = {key: experiment.importance[key] for key in keys[:MAX_BARS] if key in experiment.importance}
     n = len(experiment.ranking)
     if not bars:
-        few = f"Importance needs {MIN_TRIALS} ranked trials; {n} {'is' if n == 1 else 'are'} ranked."
-        why = few if n < MIN_TRIALS else "No importance: no ranked trial is better than another."
+        few = f"Importance needs {MIN_TRIALS} ranked Trials; {n} {'is' if n == 1 else 'are'} ranked."
+        why = few if n < MIN_TRIALS else "No importance: no ranked Trial is better than another."
         return plotting.note(ax, fill(why, 20), hide_axes=True)
     title = f"Importance: {MAX_BARS} greatest of {len(keys)}" if len(keys) > MAX_BARS else "Importance"
     ax.set_title("\n".join(filter(None, (title, importance_caveat(n)))))
@@ -107,7 +107,7 @@ def _parallel_coordinates(ax: Axes, experiment: Experiment, keys: list[str]) -> 
     """Draw each ranked Trial as a line through its hyperparameters to its objectives, in the color of its rank."""
     count, metrics = len(experiment.hyperparameters), experiment.objective.metrics
     more = f", the {len(keys)} most important of {count} hyperparameters" if count > len(keys) else ""
-    ax.set_title(f"Parallel coordinates of the ranked trials{more}")
+    ax.set_title(f"Parallel coordinates of the ranked Trials{more}")
     trials = [ranked.trial for ranked in experiment.ranking]
     objectives = np.array([ranked.values for ranked in experiment.ranking])
     goodness = objectives[:, 0] * experiment.objective.signs[0]
@@ -128,7 +128,7 @@ def _parallel_coordinates(ax: Axes, experiment: Experiment, keys: list[str]) -> 
                 plotting.literal(label), (place, at), (6, 0), textcoords="offset points", va="center", zorder=4
             )
             text.set(fontsize="small", in_layout=False)
-            text.set_bbox({"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8})
+            text.set_bbox(plotting.HALO)
     short = short_names(experiment.hyperparameters)
     names = [shorten(name, 22) for name in (*(short[key] for key in keys), *metrics)]
     ax.set_xticks(range(len(scales)), map(plotting.literal, names))

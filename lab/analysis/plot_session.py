@@ -55,9 +55,9 @@ def _column(ax: Axes, tables: Tables, column: str) -> None:
         if column == "return":
             ax.plot(some["frame"], some["return"], **EPISODES)
         means = rows[column].rolling(WINDOW, min_periods=1).mean()
-        ax.plot(rows["frame"], means, color=plotting.STRONG, linewidth=2)
+        plotting.curve(ax, rows["frame"].to_numpy(), means.to_numpy(), color=plotting.STRONG, linewidth=2)
     else:
-        panels.curve(ax, *tables.curve(column), color=plotting.STRONG)
+        plotting.curve(ax, *tables.curve(column), few=panels.FEW_POINTS, color=plotting.STRONG)
     panels.finish(ax, column, tables.reference)
 
 
@@ -65,7 +65,8 @@ def _speed(ax: Axes, tables: Tables) -> None:
     timing = tables.timing
     overall = float(timing["frame"].iloc[-1] / timing["seconds"].sum())
     ax.set_title(f"Frames per second, {overall:,.0f} overall")
-    panels.curve(ax, timing["frame"].to_numpy(), timing["frames_per_second"].to_numpy(), color=plotting.FAINT)
+    frames, speed = timing["frame"].to_numpy(), timing["frames_per_second"].to_numpy()
+    plotting.curve(ax, frames, speed, few=panels.FEW_POINTS, color=plotting.FAINT)
     ax.axhline(overall, color=plotting.STRONG, linestyle="--", linewidth=1)
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter(EngFormatter(sep=""))

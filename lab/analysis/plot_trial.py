@@ -55,11 +55,11 @@ def _keys(trial: Trial, statistic: str) -> list[Line2D]:
     """Return the legend: the statistic with its band, and Sessions by state."""
     n, keys = len(trial.completed), []
     if n:
-        label = f"{NAMES[statistic]} of {plural(n, 'session')}{', 95 % interval' if n > 1 else ': no interval'}"
+        label = f"{NAMES[statistic]} of {plural(n, 'Session')}{', 95 % interval' if n > 1 else ': no interval'}"
         keys.append(Line2D([], [], color=plotting.STRONG, linewidth=2, label=label))
     for state in dict.fromkeys(session.state for session in trial.sessions if session.tables):
         sessions = [session for session in trial.sessions if session.tables and session.state == state]
-        label = "each session" if state == "completed" else f"{state}: {_seeds(sessions)}"
+        label = "each Session" if state == "completed" else f"{state}: {_seeds(sessions)}"
         keys.append(Line2D([], [], label=label, **_line(state)))
     return keys
 
@@ -74,9 +74,9 @@ def _line(state: str) -> dict[str, Any]:
 
 def _title(trial: Trial) -> str:
     parts = [trial.spec[key] for key in ("name", "env.id") if trial.spec.get(key, VARIES) != VARIES]
-    name = ": ".join(parts) or trial.directory.path.resolve().name
-    number = "" if trial.number is None else f", trial {trial.number}"
-    return f"{name}{number}, {len(trial.completed)} of {plural(len(trial.sessions), 'session')} completed"
+    name = ": ".join(parts) or trial.name
+    number = "" if trial.number is None else f", {trial.name}"
+    return f"{name}{number}, {len(trial.completed)} of {plural(len(trial.sessions), 'Session')} completed"
 
 
 def _notes(trial: Trial) -> list[str]:
@@ -101,12 +101,13 @@ def _curves(ax: Axes, trial: Trial, column: str, statistic: str) -> None:
         if session.tables:
             frames, values = session.tables.curve(column)
             alpha = float(np.clip(5 / len(trial.sessions), 0.2, 0.8))
-            panels.curve(ax, frames, values, **{"few": 2, "alpha": alpha, **_line(session.state)})
+            plotting.curve(ax, frames, values, **{"few": 2, "alpha": alpha, **_line(session.state)})
     frames, values = trial.curve(column)
     if len(frames):
-        panels.curve(ax, frames, STATISTICS[statistic](values, axis=0), color=plotting.STRONG, linewidth=2)
+        means = STATISTICS[statistic](values, axis=0)
+        plotting.curve(ax, frames, means, few=panels.FEW_POINTS, color=plotting.STRONG, linewidth=2)
         if "return" in column and len(values) > 1:
-            ax.fill_between(frames, *interval(values, statistic), color=plotting.STRONG, alpha=0.2, linewidth=0)
+            plotting.shade(ax, frames, *interval(values, statistic), color=plotting.STRONG)
     panels.finish(ax, column, trial.reference)
 
 

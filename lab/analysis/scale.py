@@ -72,12 +72,13 @@ class Scale:
         return {index: shorten(self.labels[index], 16) for index in indices}
 
     def spread(self, goodness: np.ndarray) -> np.ndarray:
-        """Return positions [n] with the Trials of a category side by side, the best last; numbers stay in place."""
+        """Return positions [n], the Trials of a category side by side with the best at its tick; numbers stay."""
         positions = self.positions.copy()
         for category in range(len(self.labels)):
             members = np.flatnonzero(self.positions == category)
-            members = members[np.argsort(goodness[members], kind="stable")]
-            offsets = np.arange(len(members)) + 0.5 - len(members) / 2
+            members = members[np.argsort(-goodness[members], kind="stable")]
+            places = np.arange(len(members))
+            offsets = (places + 1) // 2 * np.where(places % 2, -1, 1)  # 0, -1, 1, -2, 2
             positions[members] += 0.7 * offsets / max(len(members), FULL)
         return positions
 

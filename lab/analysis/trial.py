@@ -89,10 +89,15 @@ class Trial:
         return " ".join([str(self.spec.get("env.id", "unknown")), *kwargs])
 
     @property
+    def name(self) -> str:
+        """Name of its directory, as `trial-003`."""
+        return self.directory.path.resolve().name
+
+    @property
     def title(self) -> str:
         """What was trained on what."""
         name = display_name(str(self.spec.get("algo.name")))
-        return f"{name} on {self.environment}" if self.spec else self.directory.path.resolve().name
+        return f"{name} on {self.environment}" if self.spec else self.name
 
     def value(self, key: str) -> Any:
         """Return a hyperparameter by its dotted key: from the sweep if it set it, otherwise from the spec."""

@@ -189,7 +189,7 @@ def test_a_trial_has_one_band_and_its_legend_outside(tmp_path: Path) -> None:
     directory = sweep(tmp_path, [{}], seeds=6, states=states).trial(0)
     for statistic, name in (("mean", "mean"), ("iqm", "IQM")):
         figure = trial_figure(read_trial(directory), statistic)
-        assert labels(figure) == [f"{name} of 4 sessions, 95 % interval", "each session", "failed: seed 1",
+        assert labels(figure) == [f"{name} of 4 Sessions, 95 % interval", "each Session", "failed: seed 1",
                                   "pruned: seed 3"]  # fmt: skip
         returns = panel(figure, "Return")
         (band,) = returns.collections
@@ -308,9 +308,37 @@ def test_scales_by_hand() -> None:
     assert one.ticks() == {0.5: "3"}
 
 
-def test_trials_of_a_category_lie_side_by_side_the_best_last() -> None:
+def test_a_curve_of_one_point_is_marked() -> None:
+    ax = Figure().subplots()
+    band(ax, np.array([10.0]), np.array([[1.0], [3.0]]), color="k")
+    assert ax.lines[0].get_marker() == "o"
+    assert len(ax.collections) == 1, "its interval is drawn"
+    band(ax, np.array([10.0, 20.0]), np.array([[1.0, 2.0]]))
+    assert ax.lines[1].get_marker() == "None"
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ([500] * 5, (0.01, "top")),
+        ([20, 20, 20, 470, 470], (0.01, "bottom")),
+        ([440, 520, 440, 100, 100], (0.99, "bottom")),
+    ],
+)
+def test_the_name_of_a_reference_line_is_where_no_curve_is(values: list[float], place: tuple[float, str]) -> None:
+    ax = Figure().subplots()
+    ax.plot(np.arange(5), values)
+    ax.set_ylim(0, 550)
+    plotting.reference_lines(ax, {"solved": 475})
+    (name,) = ax.texts
+    assert (name.xy[0], name.get_va()) == place
+    assert name.get_zorder() > max(line.get_zorder() for line in ax.lines)
+    assert name.get_bbox_patch() is not None
+
+
+def test_trials_of_a_category_lie_side_by_side_the_best_at_its_tick() -> None:
     positions = Scale(np.array([0.0, 1, 0, 0]), ["a", "b"]).spread(np.array([3.0, 0.0, 1.0, 2.0]))
-    assert positions.tolist() == pytest.approx([0.7 / 8, 1, -0.7 / 8, 0])
+    assert positions.tolist() == pytest.approx([0, 1, 0.7 / 8, -0.7 / 8])
     assert np.ptp(Scale(np.zeros(100), ["a"]).spread(np.arange(100))) == pytest.approx(0.7 * 0.99)
     assert Scale(np.array([3.0, 1.0])).spread(np.zeros(2)).tolist() == [3.0, 1.0], "numbers stay in place"
 
@@ -395,15 +423,15 @@ def test_experiments_of_every_kind_are_drawn(tmp_path: Path, case: str) -> None:
 def test_two_trials_show_all_that_can_be_shown(tmp_path: Path) -> None:
     experiment = read_experiment(sweep(tmp_path, [{"algo": "a2c"}, {"algo": "ppo"}]))
     figure = experiment_figure(experiment)
-    assert titles(figure)[0] == "Return: mean over seeds, 95 % interval"
-    assert "Parallel coordinates of the ranked trials" in titles(figure)
+    assert titles(figure)[0] == "Return: mean over seeds, 95 % interval\ncolors as in the ranking"
+    assert "Parallel coordinates of the ranked Trials" in titles(figure)
     ranking = figure.axes[1]
     assert [label.get_text() for label in ranking.get_yticklabels()] == [
-        "1. algo=ppo (trial 1)",
-        "2. algo=a2c (trial 0)",
+        "1. algo=ppo (trial-001)",
+        "2. algo=a2c (trial-000)",
     ]
     texts = [text.get_text().replace("\n", " ") for ax in figure.axes for text in ax.texts]
-    assert f"Importance needs {MIN_TRIALS} ranked trials; 2 are ranked." in texts
+    assert f"Importance needs {MIN_TRIALS} ranked Trials; 2 are ranked." in texts
     first, second = plotting.rank_color(0), plotting.rank_color(1)
     assert len(lines_of(figure.axes[0], first)) == len(lines_of(figure.axes[0], second)) == 1
     assert [line.get_color() for line in ranking.lines] == [first, second]
@@ -430,7 +458,7 @@ def test_a_ranking_says_how_many_trials_it_leaves_out(tmp_path: Path) -> None:
     directory = sweep(tmp_path, [{"algo.lr": 1 / (i + 1)} for i in range(MAX_RANKED + 2)], seeds=1)
     figure = experiment_figure(read_experiment(directory))
     ranking = figure.axes[1]
-    assert ranking.get_title(loc="right").startswith(f"Ranking: best {MAX_RANKED} of {MAX_RANKED + 2} trials")
+    assert ranking.get_title().startswith(f"Ranking: best {MAX_RANKED} of {MAX_RANKED + 2} Trials")
     assert len(ranking.get_yticklabels()) == MAX_RANKED
     (others,) = [each for each in figure.axes[0].collections if isinstance(each, LineCollection)]
     assert len(others.get_segments()) + HIGHLIGHTED == MAX_RANKED + 2, "every Trial has a curve"
