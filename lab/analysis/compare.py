@@ -117,7 +117,8 @@ def read_entries(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Entr
     names, until = labels or short_entry_names(trials, resolved), common_frame(entries)
     for entry, name, point in zip(entries, names, describe_points(trials), strict=True):
         entry.name, entry.until = name, until
-        entry.label = name if labels or point in name else f"{name}: {point}"
+        whole = point if point.startswith(f"{name} ") else f"{name}: {point}"
+        entry.label = name if labels or point in name else whole
     return entries
 
 

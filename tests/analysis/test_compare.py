@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from lab.analysis.compare import (
     Entry,
@@ -138,6 +139,19 @@ def test_labels_say_what_differs(sweep: SweepDir) -> None:
     assert (
         describe_points(trials) == short_entry_names(trials, [Path("/x/1"), Path("/x/2")]) == ["algo=a2c", "algo=ppo"]
     )
+
+
+def test_a_label_says_each_difference_once(tmp_path: Path) -> None:
+    sides = []
+    for name, frames in (("a2c", 4000), ("ppo", 8000)):
+        made = synthetic.experiment(tmp_path / name, trials=1, seeds=1, rows=4, frames=frames).trial(0)
+        spec = yaml.safe_load(made.session(0).spec.read_text())
+        made.session(0).spec.write_text(yaml.safe_dump({**spec, "algo": {**spec["algo"], "name": name}}))
+        sides.append(made.path)
+    assert [(each.name, each.label) for each in read_entries(sides)] == [
+        ("algo=a2c", "algo=a2c frames=4000"),
+        ("algo=ppo", "algo=ppo frames=8000"),
+    ]
 
 
 @pytest.mark.parametrize("labels", [["a"], ["a", "a"], ["a", ""], ["a", "b", "c"]])
