@@ -112,7 +112,7 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
     for line in list_unranked([{**entry, "name": name_trial(entry, results)} for entry in results["unranked"]]):
         console.print(line)
     print_failures(console, path, results["not_completed"])
-    commands[directory.report.resolve().as_uri()] = "the whole Experiment in a browser: curves, table, specs, failures"
+    commands[directory.report.resolve().as_uri()] = "open in a browser: curves, table, specs, failures"
     commands[f"tensorboard --logdir {quote_path(path)}"] = "every Session, and its hyperparameters"
     return commands
 

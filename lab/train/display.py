@@ -165,10 +165,10 @@ def _is_dev(session: RunDir) -> bool:
 
 
 def print_next_steps(console: Terminal, commands: Mapping[str, str]) -> None:
-    """Print commands to type next, each with its purpose."""
+    """Print commands to type next, each below its purpose."""
     if not commands:
         return
     console.print("Next:")
-    width = max(map(len, commands))
     for command, purpose in commands.items():
-        console.print(f"  {command:<{width}}  # {purpose}")
+        console.print(f"  # {purpose}", style="dim")
+        console.print(f"  {command}")

@@ -8,7 +8,7 @@ import pytest
 
 from lab.common.terminal import Terminal
 from lab.run.directory import best_session
-from lab.train.display import print_checks
+from lab.train.display import print_checks, print_next_steps
 from tests.helpers import train
 
 
@@ -25,3 +25,10 @@ def test_the_best_agent_and_what_was_checked(tmp_path: Path, capsys: pytest.Capt
     assert "all checks passed in 1 learning step: " in capsys.readouterr().out
     sessions[0].checkpoint("best").unlink()
     assert best_session(sessions[:1]) is None
+
+
+def test_next_steps_are_commands_below_their_purposes(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "outputs/a2c_cartpole/2026-01-01/12-00-00/trial-000/seed-0"
+    print_next_steps(Terminal(soft_wrap=True), {f"python -m lab enjoy {path}": "play it", "tensorboard": "curves"})
+    lines = ["Next:", "  # play it", f"  python -m lab enjoy {path}", "  # curves", "  tensorboard"]
+    assert capsys.readouterr().out.splitlines() == lines, "a command can be copied as a line, and none is padded"
