@@ -26,8 +26,13 @@ END, TALL = 0.3, 0.12  # room of the name of a reference line, as shares of the 
 
 
 def rank_color(place: int) -> str:
-    """Return the color of the Trial at a place in the ranking, from 0 for the best, in pictures and pages alike."""
-    return PALETTE[place % len(PALETTE)]
+    """Return the color of the Trial at a place in the ranking, from 0 for the best, in pictures and pages alike.
+
+    Beyond the palette its colors come again, each time closer to gray.
+    """
+    color, weight = PALETTE[place % len(PALETTE)], 0.6 ** (place // len(PALETTE))
+    parts = [int(color[at : at + 2], 16) for at in (1, 3, 5)]
+    return "#" + "".join(f"{round(weight * part + (1 - weight) * 128):02x}" for part in parts)
 
 
 def line_style(index: int) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def _cell(experiment: Experiment, key: str, trial: Trial, ranked: Ranked | None)
         front = " ◆" if len(metrics) > 1 and ranked in experiment.front else ""
         return Cell(f"{ranked.rank}{front}", ranked.rank) if ranked else Cell("-", None)
     if key == "trial":
-        return Cell(str(trial.number), trial.number, "defaults" if trial is experiment.defaults else "")
+        return Cell(trial.name, trial.number, "defaults" if trial is experiment.defaults else "")
     if key == "environment":
         return Cell(trial.environment, trial.environment)
     if key == "state":
@@ -257,7 +257,7 @@ def _spec(trial: Trial, other: Trial | None) -> tuple[list[str], list[list[str]]
         [key, *(format_hyperparameter(each.spec[key]) if key in each.spec else "-" for each in trials)] for key in keys
     ]
     differ = [canonical(trial.spec.get(key)) != canonical(other.spec.get(key)) for key in keys] if other else []
-    columns = ["key", *(f"Trial {each.number}" for each in trials)]
+    columns = ["key", *(each.name for each in trials)]
     return columns, [row for row, differs in zip(rows, differ, strict=True) if differs] if other else []
 
 

@@ -27,6 +27,8 @@ MAX_POINTS = 80  # of a curve
 COLUMNS = ("return", "eval_return", "entropy")  # of metrics.csv with curves, besides the losses
 GRAY, FAILED = "#7f8b96", "#d55e00"
 FEW_POINTS, MAX_TICKS = 5, 8  # points of a curve up to which each is marked; ranks on an axis
+POWERS = {"exponentformat": "power", "minexponent": 5}  # ticks as 10^-4
+THOUSANDS = {"exponentformat": "SI", "minexponent": 3}  # those of frames as 100k
 PANELS_ACROSS = 4  # curves of a Trial side by side
 
 Json = dict[str, Any]
@@ -89,7 +91,7 @@ class _Figures:
         traces, drawn = [], [np.empty(0)]
         reference = common_reference([session for trial in experiment.trials for session in trial.sessions])
         for trial in _ordered(experiment):
-            name = f"Trial {trial.number}"
+            name = escape(trial.name)
             frames, values = _thin(*trial.curve(column))
             if len(frames):
                 if len(values) > 1:
@@ -109,7 +111,8 @@ class _Figures:
         everything = np.concatenate(drawn)
         log = column.endswith("_loss") and len(everything) and needs_log_scale(everything.min(), everything.max())
         axis = {"title": {"text": escape(column)}, "type": "log" if log else "linear"}
-        figure = go.Figure(layout=go.Layout(xaxis={"title": {"text": "frames"}, "rangemode": "tozero"}, yaxis=axis))
+        frame_axis = {"title": {"text": "frames"}, "rangemode": "tozero", **THOUSANDS}
+        figure = go.Figure(layout=go.Layout(xaxis=frame_axis, yaxis=axis))
         if "return" in column and len(everything):
             low, high = everything.min(), everything.max()
             for key, label, dash in (("solved", "solved", "dash"), ("random_return", "random actions", "dot")):
@@ -118,7 +121,11 @@ class _Figures:
                     continue
                 text = f"{label} ({value:.4g})"
                 if low - (high - low) <= value <= high + (high - low):
-                    figure.add_hline(value, line={"color": GRAY, "dash": dash, "width": 1}, annotation={"text": text})
+                    line, at = (
+                        {"color": GRAY, "dash": dash, "width": 1},
+                        f"top {'left' if key == 'solved' else 'right'}",
+                    )
+                    figure.add_hline(value, line=line, annotation={"text": text}, annotation_position=at)
                 else:  # a line would squash the curves
                     above = value > high
                     place: Json = {"xref": "paper", "yref": "paper", "x": 0, "y": 1 if above else 0, "showarrow": False}
@@ -154,6 +161,7 @@ class _Figures:
         figure = make_subplots(rows, columns, subplot_titles=_texts(self.columns), vertical_spacing=0.24 / rows)
         figure.update_layout(height=60 + 200 * rows, margin={"t": 26})
         figure.update_annotations(font={"size": 12})
+        figure.update_xaxes(**THOUSANDS)
         layout: Json = _plain(figure)["layout"]
         return layout
 
@@ -199,12 +207,12 @@ class _Figures:
         figure.add_scatter(
             x=x[:n], y=values, customdata=numbers, mode="markers",
             error_y={"array": ends[:, 1] - values, "arrayminus": values - ends[:, 0], "thickness": 1, "width": 0},
-            hovertemplate=f"Trial %{{customdata}}: {escape(metric)} %{{y}}<extra></extra>",
+            hovertemplate=f"trial-%{{customdata:03d}}: {escape(metric)} %{{y}}<extra></extra>",
         )  # fmt: skip
         unranked = [trial for trial, _ in experiment.unranked]
         if len(x) > n and n:
             bottom = ends.min() - 0.1 * (np.ptp(ends) or 1.0)
-            reasons = [f"Trial {trial.number} is not ranked: {escape(reason)}" for trial, reason in experiment.unranked]
+            reasons = [f"{trial.name} is not ranked: {escape(reason)}" for trial, reason in experiment.unranked]
             figure.add_scatter(
                 x=x[n:], y=np.full(len(unranked), bottom), customdata=[trial.number for trial in unranked],
                 mode="markers", marker={"symbol": "x-thin-open"}, hovertext=reasons, hoverinfo="text",
@@ -256,7 +264,7 @@ def _plain(figure: go.Figure) -> Json:
 
 def _template() -> Json:
     """Return the style of all figures, legible on a light and on a dark page."""
-    axis = {"gridcolor": "rgba(127,139,150,.25)", "zeroline": False, "automargin": True, "ticks": "outside"}
+    axis = {"gridcolor": "rgba(127,139,150,.25)", "zeroline": False, "automargin": True, "ticks": "outside", **POWERS}
     layout = go.Layout(
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": GRAY, "size": 12}, height=380,
         margin={"l": 50, "r": 10, "t": 34, "b": 40}, hovermode="closest", xaxis=axis, yaxis=axis,

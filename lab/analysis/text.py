@@ -141,4 +141,5 @@ def _templates() -> Environment:
 
 def render(template: str, **context: Any) -> str:
     """Return a template of lab/analysis/templates/ filled with values; those ending in .html.j2 escape them."""
-    return _templates().get_template(template).render(**context)
+    text = _templates().get_template(template).render(**context)
+    return text.replace("95 %", "95\N{NO-BREAK SPACE}%") if template.endswith(".html.j2") else text

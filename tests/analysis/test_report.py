@@ -105,7 +105,7 @@ def test_the_table_has_the_hyperparameters_that_differ_and_the_ranking_in_order(
     assert "env.id: CartPole-v1" in common and "\nalgo.lr:" not in common
     ranking = [ranked.trial.number for ranked in read_experiment(SweepDir(folder)).ranking]
     assert [int(number) for number in re.findall(r'<tbody id="trial-(\d+)"', page)] == [*ranking, 2, 3, 5]
-    assert f'<a href="#trial-{ranking[0]}">Trial {ranking[0]}</a> is best' in page
+    assert f'<a href="#trial-{ranking[0]}">trial-{ranking[0]:03}</a> is best' in page
     for number in range(6):
         point = read_json(folder / f"trial-{number:03}" / "point.json")["hyperparameters"]
         assert f'data-value="{point["algo.lr"]}"' in part(page, number)
@@ -427,9 +427,9 @@ def test_a_trial_opens_by_its_address(opened: Browser, folder: Path) -> None:
 @needs_chromium
 def test_a_chosen_trial_has_its_curve_highlighted(opened: Browser) -> None:
     shown = "document.querySelector('#curves .legend').textContent"
-    assert "Trial 2" not in opened.run(shown)
+    assert "trial-002" not in opened.run(shown)
     opened.run("document.querySelector('#trial-2 input').click()")
-    assert "Trial 2" in opened.run(shown)
+    assert "trial-002" in opened.run(shown)
     opened.run("const list = document.getElementById('column'); list.value = 'entropy'")
     opened.run("list.dispatchEvent(new Event('change'))")
     assert "entropy" in opened.run("document.querySelector('#curves .ytitle').textContent")
