@@ -121,11 +121,8 @@ class _Figures:
                     continue
                 text = f"{label} ({value:.4g})"
                 if low - (high - low) <= value <= high + (high - low):
-                    line, at = (
-                        {"color": GRAY, "dash": dash, "width": 1},
-                        f"top {'left' if key == 'solved' else 'right'}",
-                    )
-                    figure.add_hline(value, line=line, annotation={"text": text}, annotation_position=at)
+                    line, side = {"color": GRAY, "dash": dash, "width": 1}, "left" if key == "solved" else "right"
+                    figure.add_hline(value, line=line, annotation_text=text, annotation_position=f"top {side}")
                 else:  # a line would squash the curves
                     above = value > high
                     place: Json = {"xref": "paper", "yref": "paper", "x": 0, "y": 1 if above else 0, "showarrow": False}
