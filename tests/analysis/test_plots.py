@@ -512,3 +512,8 @@ def test_a_picture_leaves_no_figure_and_no_style_behind(tmp_path: Path) -> None:
     assert is_png(plot_trial(read_trial(sweep(tmp_path, [{}]).trial(0))))
     assert dict(plt.rcParams) == before
     assert is_png(png(Figure()))
+
+
+def test_24_trials_on_one_axes_have_24_colors() -> None:
+    assert len({plotting.rank_color(place) for place in range(24)}) == 24
+    assert plotting.rank_color(0) == plotting.PALETTE[0]

@@ -106,6 +106,7 @@ def test_the_table_has_the_hyperparameters_that_differ_and_the_ranking_in_order(
     ranking = [ranked.trial.number for ranked in read_experiment(SweepDir(folder)).ranking]
     assert [int(number) for number in re.findall(r'<tbody id="trial-(\d+)"', page)] == [*ranking, 2, 3, 5]
     assert f'<a href="#trial-{ranking[0]}">trial-{ranking[0]:03}</a> is best' in page
+    assert "95 % interval" not in page, "a space that does not break"
     for number in range(6):
         point = read_json(folder / f"trial-{number:03}" / "point.json")["hyperparameters"]
         assert f'data-value="{point["algo.lr"]}"' in part(page, number)
