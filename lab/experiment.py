@@ -179,7 +179,8 @@ class Experiment:
             states = states_of(job.sessions)
             if not failed_on_full_disk(job.sessions):
                 self._ended_states += states.values()
-            if reason and not set(ENDED).issuperset(states.values()):
+            as_asked = {"pending", "interrupted"} if self.stopped == INTERRUPTED else set()
+            if reason and not {*ENDED, *as_asked}.issuperset(states.values()):
                 self.tree.say(f"{active.trial.directory.path}: {reason}")
 
     def _finish(self, active: ActiveTrial) -> None:

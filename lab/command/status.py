@@ -60,14 +60,18 @@ def is_active(path: Path, trials: list[TrialProgress]) -> bool:
     """Return whether a controller or a Session runs, or a cluster may still have a task for one."""
     directory = SweepDir(path)
     active = {"running", "pending", "interrupted"} if any(directory.jobs.glob("*.json")) else {"running"}
-    return bool(directory.lock.is_held() or active & count_states(trials).keys())
+    starts = directory.lock.is_awaited()  # a detached sweep
+    return bool(directory.lock.is_held() or starts or active & count_states(trials).keys())
 
 
 def render(path: Path, trials: list[TrialProgress]) -> RenderableType:
     """Draw the tree of a run directory."""
     sweep = SweepDir(path).find_sweep(("trials", "seeds", "objective"), REMARK)
     counts = count_states(trials)
-    planned = sum(counts.values()) + (max(sweep["trials"] - len(trials), 0) * len(sweep["seeds"]) if sweep else 0)
+    not_started = max(sweep["trials"] - len(trials), 0) * len(sweep["seeds"]) if sweep else 0
+    planned = sum(counts.values()) + not_started
+    if counts and not_started:
+        counts["pending"] = counts.get("pending", 0) + not_started
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
     root = Branches(Text(f"{path}: {plural(planned, 'Session')} planned, {states or 'none started'}", style="bold"))
     for trial in trials:

@@ -73,6 +73,22 @@ class Lock:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
             self.forget()
 
+    def announce(self, pid: int) -> None:
+        """Name the process of this host that is about to acquire the lock."""
+        with contextlib.suppress(OSError):
+            self.path.write_text(json.dumps({"pid": pid, "host": platform.node()}), encoding="utf-8")
+
+    def is_awaited(self) -> bool:
+        """Return whether the process that holds the lock, or was named by `announce`, runs on this host."""
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            if content["host"] != platform.node():
+                return False
+            os.kill(int(content["pid"]), 0)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return True
+
     def forget(self) -> None:
         """Close the file without unlocking the directory for other processes that have it open."""
         if self._file:

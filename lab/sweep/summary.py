@@ -201,7 +201,9 @@ def list_unranked(unranked: list[dict[str, Any]]) -> list[str]:
 
 def count_sessions(sessions: dict[str, int]) -> str:
     """Return how many Sessions completed, and the states of the others."""
-    rest = [f"{n} {state}" for state, n in sessions.items() if state not in ("planned", "completed") and n]
+    others = {state: n for state, n in sessions.items() if state not in ("planned", "completed", "pending")}
+    others["pending"] = sessions["planned"] - sessions["completed"] - sum(others.values())  # of Trials to come, too
+    rest = [f"{n} {state}" for state, n in sorted(others.items()) if n]
     count = f"{sessions['completed']} of {plural(sessions['planned'], 'Session')}"
     return f"{count} ({', '.join(rest)})" if rest else count
 

@@ -201,6 +201,7 @@ def detach(plan: SweepPlan) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
+    directory.lock.announce(process.pid)
     print_detached(directory, process.pid)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -15,7 +17,9 @@ from lab.common.text import format_value
 from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir
 from lab.run.files import read_json, write_json, write_sealed_json
+from lab.run.progress import read_progress
 from lab.run.schemas import MEANINGS
+from lab.sweep.summary import count_sessions
 from tests import synthetic
 from tests.helpers import QUIET, lab, result, train
 
@@ -37,6 +41,27 @@ def test_status_shows_a_tree_with_the_best_so_far(experiment: Path, capsys: pyte
     assert re.search(r"trial-000  completed  2 of 2 Sessions  return \d+\.\d  algo\.lr=", "\n".join(lines))
     best = read_json(experiment / "experiment.json")["best"]
     assert lines[-1].startswith(f"best so far: trial-{best['trial']:03}")
+
+
+def test_a_watch_waits_for_a_detached_sweep_that_is_about_to_start(experiment: Path) -> None:
+    lock = SweepDir(experiment).lock
+    trials = read_progress(experiment)
+    assert not status.is_active(experiment, trials)
+    lock.announce(os.getpid())
+    assert status.is_active(experiment, trials)
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    lock.announce(ended.pid)
+    assert not status.is_active(experiment, trials)
+
+
+def test_the_sessions_of_trials_to_come_are_pending(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = synthetic.experiment(tmp_path / "experiment", trials=1, seeds=2, rows=20, states={(0, 1): "pending"})
+    write_sealed_json(sweep.sweep, {**read_json(sweep.sweep), "trials": 3})
+    status.main([str(sweep.path)])
+    assert "6 Sessions planned, 1 completed, 5 pending" in capsys.readouterr().out
+    analyze(sweep.path)
+    assert count_sessions(read_json(sweep.results)["sessions"]) == "1 of 6 Sessions (5 pending)"
 
 
 def test_status_before_any_analysis_and_of_one_session(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
