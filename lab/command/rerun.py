@@ -260,7 +260,8 @@ def run(console: Terminal, jobs: Sequence[SpecJob], out: Path, slots: int) -> No
                 for future in ended:
                     futures[future].status = future.result()
                 if ended and len(jobs) > 1:
-                    console.print(f"{len(jobs) - len(pending)} of {len(jobs)} jobs have ended")
+                    done = len(jobs) - len(pending)
+                    console.print(f"{done} of {len(jobs)} jobs {'has' if done == 1 else 'have'} ended")
         finally:
             pool.stop(signal.SIGINT, wait=True)
         if pending:

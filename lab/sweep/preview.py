@@ -43,7 +43,8 @@ def preview(plan: SweepPlan, spec: Spec, outputs: Path = Path("outputs")) -> Non
     if plan.settings.only_trial is not None:
         trials = f"trial-{plan.settings.only_trial:03}"
     sessions = f"{plural(len(plan.seeds), 'Session')} ({format_seeds(plan.seeds)})"
-    console.print(f"{spec.name}: {trials} of {sessions}, {plural(spec.frames, 'frame')} each", style="bold")
+    each = " each" if plan.total * len(plan.seeds) > 1 else ""
+    console.print(f"{spec.name}: {trials} of {sessions}, {plural(spec.frames, 'frame')}{each}", style="bold")
     console.print(f"in {plan.directory.path}")
     if plan.settings.search:
         console.print(f"\n{describe_search(plan)}")

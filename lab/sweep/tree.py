@@ -53,15 +53,17 @@ class Tree:
     def start(self, trial: Trial) -> None:
         """Show that a Trial starts or continues."""
         seeds = format_seeds(trial.remaining())
-        self.say(f"{title(self._add(trial))}: {seeds} of {plural(self.frames, 'frame')} each")
+        each = " each" if len(trial.remaining()) > 1 else ""
+        self.say(f"{title(self._add(trial))}: {seeds} of {plural(self.frames, 'frame')}{each}")
 
     def end(self, trial: Trial, outcome: Outcome) -> None:
         """Show the outcome of a Trial."""
         progress = self.trials[trial.number]
         progress.refresh()
-        is_best = self._update_best(progress, outcome)
+        is_first = self.best is None
+        is_best = self._update_best(progress, outcome) and not is_first
         if outcome.values is not None:
-            text = f"{self.format_values(outcome.values)}{', the best so far' if is_best and self.total > 1 else ''}"
+            text = f"{self.format_values(outcome.values)}{', the best so far' if is_best else ''}"
         else:
             states = count_states([progress])
             text = ", ".join(f"{states[state]} {state}" for state in STYLES if state in states)

@@ -234,7 +234,7 @@ def test_sessions_of_a_stack_join_a_trial_only_with_the_same_spec(tmp_path: Path
     run(*SMALL, "seed=[0,1]", "algo.lr=0.5", f"hydra.run.dir={tmp_path}")
     assert "lr is 0.5 there and 0.001 here" in sweep(tmp_path, "seed=0,1,2", "algo.lr=0.001", code=2).stderr
     done = run("resume", str(tmp_path), "seed=0,1,2")
-    assert "seed 2 of 1,000 frames each" in done.stdout, "only what is missing"
+    assert "seed 2 of 1,000 frames\n" in done.stdout, "only what is missing"
     assert "Note:" not in done.stderr
     assert read_json(tmp_path / "trial.json")["seeds"] == [0, 1, 2]
 
