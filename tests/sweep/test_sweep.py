@@ -69,7 +69,7 @@ def test_a_trial_is_continued_and_gets_more_seeds(tmp_path: Path) -> None:
     assert "2 of 2 Sessions" in done.stdout
     assert "95 % interval" in done.stdout
     best = max((0, 1), key=lambda seed: read_json(folder / f"seed-{seed}" / "session.json")["eval_best"])
-    assert f"seed-{best}'" in done.stdout.partition("lab enjoy")[2].partition("# play the best agent")[0]
+    assert f"seed-{best}'" in done.stdout.partition("# play the best agent")[2].splitlines()[1]
     assert {path.name for path in folder.iterdir()} >= {"seed-0", "seed-1", "trial.json", "trial.png", "multirun.yaml"}
     before = starts(folder)
     run("resume", str(folder), "seed=0,1,2")
