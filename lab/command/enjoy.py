@@ -86,6 +86,8 @@ def find_agent(path: Path, checkpoint: str) -> RunDir:
         level = find_level(path).capitalize()  # raises
         status = f"python -m lab status {shlex.quote(str(path))}"
         raise LabError(f"No Session of the {level} {path} has started, so it holds no agent yet: see `{status}`.")
+    if [session.path for session in sessions] == [path]:
+        raise LabError(f"{path} is not the run directory of a Session: {directory.spec.name} is missing.")
     playable = [session for session in sessions if session.checkpoint(checkpoint).exists()]
     count = plural(len(sessions), "Session")
     if len(playable) == 1:

@@ -159,7 +159,7 @@ def print_checks(console: Terminal, sessions: Sequence[RunDir]) -> dict[str, str
 
 def _is_dev(session: RunDir) -> bool:
     try:
-        return bool(read_yaml(session.spec, SPEC)["mode"] == "dev")
+        return bool(session.spec.exists() and read_yaml(session.spec, SPEC)["mode"] == "dev")
     except LabError:
         return False
 

@@ -117,4 +117,4 @@ def test_law_1_with_values_of_the_seed_in_a_sweep_continued_and_run_again(tmp_pa
     sweep = read_json(SweepDir(tmp_path / "alike_level_0-1").sweep)
     assert sweep["name"] == "level_0-2"
     card = (tmp_path / "alike_level_0-1" / "card.md").read_text()
-    assert "a2c on tests.envs:Level-v0 level=varies with the seed" in card
+    assert "A2C on tests.envs:Level-v0 level=varies with the seed" in card
