@@ -19,7 +19,7 @@ from lab.run.tensor_files import seal
 MUTATIONS = ("missing", "empty", "cut", "random", "flipped", "lacking", "wrong", "link")
 TOLD = re.compile(
     r"damaged|missing|cannot be read|lacks|does not exist|is a link|not the run directory|is not a spec|no spec\.yaml"
-    r"|cannot be used as a spec"
+    r"|cannot be used as a spec|has no checkpoint/"
 )
 
 

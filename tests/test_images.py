@@ -155,6 +155,7 @@ def test_what_the_first_observations_say(first: int) -> None:
     assert holds_codes(space, [np.zeros(space.shape, np.uint8), np.full(space.shape, first, np.uint8)]) == (first == 31)
 
 
+@pytest.mark.slow
 def test_codes_are_learned_from_and_the_spec_says_so(tmp_path: Path) -> None:
     chosen = ("algo=ppo", "env=gymnasium", "env.id=tests.envs:Tiles-v0", "algo.gamma=0", "frames=8000", "eval.every=0")
     small = (*chosen, "algo.horizon=64", "algo.batch_size=128", "log.tensorboard=false")

@@ -109,7 +109,7 @@ def test_a_session_is_never_written_over(tmp_path: Path) -> None:
     arguments = ("mode=dev", "frames=500", "log.tensorboard=false", f"hydra.run.dir={tmp_path}/run")
     first = lab(*arguments)
     assert "mode=dev: all checks passed in 2 learning steps: each moved all parameters" in first.stdout, first.stderr
-    assert "python -m lab frames=500 log.tensorboard=false  " in first.stdout, "the next command"
+    assert "  python -m lab frames=500 log.tensorboard=false\n" in first.stdout, "the next command"
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     again = lab(*arguments, "seed=3")
     assert again.returncode == 2

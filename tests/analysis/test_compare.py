@@ -170,6 +170,7 @@ def test_sessions_that_did_not_complete_are_noted_and_count_for_nothing() -> Non
     assert list_notes([one]) == ["In a, seed 7 failed; seed 8 was pruned: Sessions that did not complete are excluded."]
 
 
+@pytest.mark.slow
 def test_equal_agents_are_seldom_called_different() -> None:
     rng = np.random.default_rng(0)
 

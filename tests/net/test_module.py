@@ -174,7 +174,7 @@ def test_a_spec_with_a_module_read_back_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        ("net=module", "net._target_: Missing mandatory value"),
+        ("net=module", "net._target_ is missing"),
         ("net=module net._target_=tests.modules.Torsi", "cannot be imported"),
         ("net=module net._target_=tests.modules.Tensor", "a dataclass that extends Net, or a torch.nn.Module"),
         (

@@ -117,13 +117,13 @@ def test_a_grid_over_environments_is_ranked_within_each(tmp_path: Path, capsys: 
     assert "Trials are ranked within each environment" in shown
     assert f"python -m lab report {tmp_path}" in drawing, "results are shown before, and Ctrl-C leaves out no more"
     assert all(trial.plot.stat().st_size for trial in SweepDir(tmp_path).trials())
-    compares = re.findall(r"python -m lab compare (\S+) (\S+)  +# the two best in (\S+),", done.stdout)
-    assert [name for *_, name in compares] == ["CartPole-v1", "MountainCar-v0"]
-    for *pair, _ in compares:
+    compares = re.findall(r"# the two best in (\S+), .*\n +python -m lab compare (\S+) (\S+)\n", done.stdout)
+    assert [name for name, *_ in compares] == ["CartPole-v1", "MountainCar-v0"]
+    for _, *pair in compares:
         compare([*pair, f"out={tmp_path}"])
         assert "different environments" not in capsys.readouterr().out
     with pytest.raises(LabError, match="has no best Trial of all, as it has several environments"):
-        compare([str(tmp_path), compares[0][0], f"out={tmp_path}"])
+        compare([str(tmp_path), compares[0][1], f"out={tmp_path}"])
     page = (tmp_path / "report.html").read_text()
     assert '"views":["eval_return in CartPole-v1","eval_return in MountainCar-v0"]' in page
 
