@@ -14,6 +14,7 @@ from lab.analysis.text import capitalize, render
 from lab.analysis.trial import Trial, describe_unfinished
 from lab.common.text import format_interval, format_number, plural
 from lab.errors import LabError
+from lab.run.directory import rank_agent
 from lab.run.files import plain, read_json
 from lab.run.schemas import MEANINGS, PROVENANCE
 
@@ -140,12 +141,7 @@ def _commands(trial: Trial, directory: str) -> list[str]:
 
 def best_seed(sessions: Sequence[Session]) -> int | None:
     """Return the seed of the Session that is best by evaluation, and among equals by return; None without Sessions."""
-
-    def rank(session: Session) -> list[float]:
-        values = (session.metric(name) for name in ("eval_best", "return"))
-        return [float("-inf") if value is None else value for value in values]
-
-    return max(sessions, key=rank).seed if sessions else None
+    return max(sessions, key=lambda session: rank_agent(session.metrics)).seed if sessions else None
 
 
 def limits(trial: Trial) -> list[str]:

@@ -20,7 +20,6 @@ EPISODES: dict[str, Any] = {
     "marker": "o",
     "markersize": 2.5,
 }
-KEYS = [Line2D([], [], label="an episode", **EPISODES), Line2D([], [], color=plotting.STRONG, label="logged values")]
 
 
 @plotting.style()

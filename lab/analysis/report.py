@@ -19,7 +19,7 @@ from lab.analysis.report_figures import figure_data
 from lab.analysis.scale import is_number
 from lab.analysis.session import Session
 from lab.analysis.statistics import MIN_SEEDS, STATISTICS
-from lab.analysis.text import format_hyperparameter, importance_caveat, render, short_names
+from lab.analysis.text import format_hyperparameter, importance_caveat, note_on_seeds, render, short_names
 from lab.analysis.trial import VARIES, Trial, common_spec, consistency, count_states, unfinished_session
 from lab.common.text import (
     canonical,
@@ -27,7 +27,6 @@ from lab.common.text import (
     format_interval,
     format_number,
     format_seeds,
-    note_on_seeds,
     plural,
 )
 from lab.run.schemas import MEANINGS, METRICS

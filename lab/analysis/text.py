@@ -143,3 +143,13 @@ def render(template: str, **context: Any) -> str:
     """Return a template of lab/analysis/templates/ filled with values; those ending in .html.j2 escape them."""
     text = _templates().get_template(template).render(**context)
     return text.replace("95 %", "95\N{NO-BREAK SPACE}%") if template.endswith(".html.j2") else text
+
+
+def note_on_seeds(counts: Sequence[int]) -> str:
+    """Return a note on a ranking whose Trials have different numbers of seeds; empty if they have the same."""
+    if len(set(counts)) < 2:
+        return ""
+    return (
+        f"Trials have {min(counts)} to {plural(max(counts), 'seed')}, and each is ranked by all of its own. One with"
+        " few seeds may rank high by luck: give the best ones as many before a conclusion (resume TRIAL seed=...)."
+    )

@@ -50,7 +50,7 @@ def main(path: Path, options: Options) -> None:
         raise LabError("export: out=NEW is missing: it is the directory to write.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise LabError(f"out={out} is not empty, and nothing is ever overwritten: choose another directory.")
-    best = find_best(path, level)
+    best = find_agents(path, level)
     for session in sessions:
         name = session.path.relative_to(path)
         export_session(session, RunDir(out / name), with_agent=session.path in best)
@@ -68,7 +68,7 @@ def main(path: Path, options: Options) -> None:
     print(visible(f"Exported {plural(len(sessions), 'Session')} to {out}: {megabytes} MB{agent}."))
 
 
-def find_best(path: Path, level: str) -> list[Path]:
+def find_agents(path: Path, level: str) -> list[Path]:
     """Return the Sessions whose agents are kept."""
     from lab.analysis.card import best_seed
     from lab.analysis.experiment import read_experiment

@@ -13,6 +13,7 @@ from rich.segment import Segment
 from lab.errors import visible
 
 ANNOUNCED_AFTER = 1.0  # seconds
+UNCUT = 1000  # columns, for what is never cut to the width of a terminal: results are copied and searched for
 
 
 @contextmanager
@@ -25,9 +26,6 @@ def announced(text: str, show: bool = True) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-UNCUT = 1000  # columns, for what is never cut to the width of a terminal: results are copied and searched for
 
 
 class Terminal(Console):

@@ -96,16 +96,6 @@ def format_seeds(seeds: Sequence[int]) -> str:
     return f"seeds {', '.join(others)} and {last}" if others else f"seed {last}"
 
 
-def note_on_seeds(counts: Sequence[int]) -> str:
-    """Return a note on a ranking whose Trials have different numbers of seeds; empty if they have the same."""
-    if len(set(counts)) < 2:
-        return ""
-    return (
-        f"Trials have {min(counts)} to {plural(max(counts), 'seed')}, and each is ranked by all of its own. One with"
-        " few seeds may rank high by luck: give the best ones as many before a conclusion (resume TRIAL seed=...)."
-    )
-
-
 def quote(text: str) -> str:
     """Quote a text for Hydra's grammar, where a backslash counts only before a quote."""
     escaped = re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), text)

@@ -18,7 +18,7 @@ from lab.common.signals import was_asked_to_stop
 from lab.errors import LabError, did_you_mean, print_error, visible, warn_once
 from lab.launch.naming import is_default_directory, run_directory
 from lab.launch.supervise import notify_supervisor
-from lab.run.directory import RunDir, SweepDir, claim_directory
+from lab.run.directory import RunDir, SweepDir, acquire_directory
 from lab.run.files import read_yaml
 from lab.run.guard import refuse_foreign
 from lab.run.lock import LOCK_SECONDS
@@ -55,7 +55,7 @@ def run(config: DictConfig) -> None:
         analyze(_train(config, given, swept=True))
         return
     named = run_directory(config, HydraConfig.get())
-    output = claim_directory(named) if is_default_directory(HydraConfig.get(), "run") else named
+    output = acquire_directory(named) if is_default_directory(HydraConfig.get(), "run") else named
     notify_supervisor("output", str(output))
     if output != named:
         hydra: Any = HydraConfig.get()

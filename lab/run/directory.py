@@ -6,7 +6,7 @@ import fcntl
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -213,22 +213,22 @@ class SweepDir:
         remove_leftovers(self.path, self.jobs, *(trial.path for trial in trials))
 
 
-def claim_directory(path: Path) -> Path:
+def acquire_directory(path: Path) -> Path:
     """Make the first directory of `path`, `path-2`, `path-3`, ... that no run has; return it.
 
-    It is locked until this process ends, so that of processes that claim the same path each gets another one.
+    It is locked until this process ends, so that each of several processes that ask for the same path gets its own.
     """
     names = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
-    return next(name for name in names if _claim(name))
+    return next(name for name in names if _acquire(name))
 
 
-def _claim(path: Path) -> bool:
+def _acquire(path: Path) -> bool:
     """Make and lock a directory; return False if another process has locked it, or something is in it."""
     while True:
         path.mkdir(parents=True, exist_ok=True)
         try:
             folder = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:  # removed meanwhile by the process that had claimed it, and did not use it
+        except FileNotFoundError:  # removed meanwhile by the process that had it, and did not use it
             continue
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -299,16 +299,20 @@ def find_sessions(path: Path) -> list[RunDir]:
     return [RunDir(folder) for folder in sorted(folders, key=numbers)]
 
 
+def rank_agent(metrics: Mapping[str, Any]) -> list[float]:
+    """Return what is greatest for the best agent of several: its best evaluation, and among equals its return."""
+    values = (metrics.get(name) for name in ("eval_best", "return"))
+    return [float("-inf") if value is None else value for value in values]
+
+
 def best_session(sessions: Iterable[RunDir]) -> RunDir | None:
     """Return the Session with the best agent by evaluation, and among equals by return; None if none has an agent."""
 
     def rank(session: RunDir) -> list[float]:
         try:
-            metrics = read_json(session.results, SESSION)
+            return rank_agent(read_json(session.results, SESSION))
         except LabError:
-            return [float("-inf")]
-        values = (metrics.get(name) for name in ("eval_best", "return"))
-        return [float("-inf") if value is None else value for value in values]
+            return rank_agent({})
 
     return max((one for one in sessions if one.checkpoint("best").exists()), key=rank, default=None)
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from lab.common.terminal import UNCUT, Terminal
-from lab.common.text import canonical, format_interval, format_number, format_value, note_on_seeds, plural
+from lab.common.text import canonical, format_interval, format_number, format_value, plural
 from lab.run.directory import SweepDir, TrialDir, best_session, find_level
 from lab.run.files import read_json
 from lab.run.schemas import MEANINGS
@@ -74,7 +74,7 @@ def print_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[
 
 def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:
     """Print the ranking of an Experiment; return the commands to type next, with their purposes."""
-    from lab.analysis.text import short_names
+    from lab.analysis.text import note_on_seeds, short_names
 
     directory, ranking = SweepDir(path), results["ranking"]
     console.print(count_sessions(results["sessions"]), style="italic")

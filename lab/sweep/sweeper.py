@@ -16,7 +16,7 @@ from lab.launch.job import remove_if_empty
 from lab.launch.launcher import AnyLauncher, JobLauncher
 from lab.launch.naming import is_default_directory, name_directory
 from lab.launch.supervise import notify_supervisor
-from lab.run.directory import SweepDir, claim_directory
+from lab.run.directory import SweepDir, acquire_directory
 from lab.spec import read_sweep
 from lab.sweep.arguments import remove_first_values
 from lab.sweep.composer import Composer
@@ -62,13 +62,13 @@ class LabSweeper(Sweeper):
         with read_write(self.config), read_write(self.config.hydra):
             self.config.hydra.overrides.task = arguments
             self.config.name = literal(name_sweep(composer, overrides))
-        claims = is_default_directory(self.config.hydra, "sweep") and not settings.plan
+        default = is_default_directory(self.config.hydra, "sweep") and not settings.plan
         name_directory(self.config, "hydra.sweep.dir", overrides.seeds)
         from lab.sweep.sweep import run
 
         given = Path(str(self.config.hydra.sweep.dir))
-        directory = claim_directory(given) if claims else given
-        if claims:
+        directory = acquire_directory(given) if default else given
+        if default:
             notify_supervisor("output", str(directory.absolute()))
             with read_write(self.config.hydra):
                 self.config.hydra.sweep.dir = literal(str(directory))
@@ -78,7 +78,7 @@ class LabSweeper(Sweeper):
             composer.open(SweepDir(directory), launcher)
             return run(composer, settings, overrides)
         finally:
-            if claims:
+            if default:
                 remove_if_empty(directory)
 
     def _launcher(self) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.run.directory import RunDir, SweepDir, claim_directory, find_level, find_sessions
+from lab.run.directory import RunDir, SweepDir, acquire_directory, find_level, find_sessions
 from lab.run.files import write_json
 from lab.run.schemas import ENDED
 
@@ -25,17 +25,17 @@ def test_one_process_at_a_time_acquires_a_directory(tmp_path: Path) -> None:
     second.release()
 
 
-def test_each_of_many_processes_claims_another_directory(tmp_path: Path) -> None:
+def test_each_of_many_processes_acquires_a_directory_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "date" / "12-30-00"
     with get_context("fork").Pool(4) as pool:
-        claimed = pool.map(claim_directory, [path] * 8, chunksize=1)
-    assert sorted(claimed) == sorted([path, *(path.with_name(f"12-30-00-{number}") for number in range(2, 9))])
+        acquired = pool.map(acquire_directory, [path] * 8, chunksize=1)
+    assert sorted(acquired) == sorted([path, *(path.with_name(f"12-30-00-{number}") for number in range(2, 9))])
     (path / ".hydra").mkdir()
     (path / "job.log").touch()
-    claim = [sys.executable, "-c", f"from lab.run.directory import *; print(claim_directory(Path({str(path)!r})))"]
-    assert subprocess.check_output(claim, text=True).strip() == str(path), "Hydra's own files are no run"
+    command = [sys.executable, "-c", f"from lab.run.directory import *; print(acquire_directory(Path({str(path)!r})))"]
+    assert subprocess.check_output(command, text=True).strip() == str(path), "Hydra's own files are no run"
     (path / "status.json").touch()
-    assert subprocess.check_output(claim, text=True).strip() == f"{path}-2"
+    assert subprocess.check_output(command, text=True).strip() == f"{path}-2"
 
 
 def test_sessions_are_found_at_every_level_in_order(tmp_path: Path) -> None:
