@@ -164,7 +164,7 @@ class ProvenanceSpec:
 
 
 def read_max_file_size(config: DictConfig) -> int | None:
-    """Return the most bytes of an uncommitted file that is kept; None if a config has no limit, as that of `rerun`.
+    """Return the size limit of a stored uncommitted file, in bytes; None if the config has none, as in `rerun`.
 
     Raises:
         LabError: an unknown or missing key, or a value that is not allowed.

@@ -153,7 +153,7 @@ class Experiment:
 
     @cached_property
     def defaults(self) -> Trial | None:
-        """The Trial of a search with the spec that the config has without it; None without such a Trial."""
+        """The Trial of a search whose spec equals the config without the search; None if there is none."""
         point = self.sweep.get("defaults")
         trials = [trial for trial in self.trials if point and canonical(trial.hyperparameters) == canonical(point)]
         return trials[0] if trials else None

@@ -47,7 +47,7 @@ class Objective:
 
     @property
     def statistic(self) -> str:
-        """The statistic over seeds that is drawn, with its interval: of `lower`, which is the end of one, the mean."""
+        """The statistic over seeds to draw; the mean for `lower`, which is the end of its interval."""
         return "mean" if self.aggregate == "lower" else self.aggregate
 
     def values(self, trial: Trial) -> list[float]:

@@ -130,7 +130,7 @@ def _difference(statistic: Callable[..., Any], x: np.ndarray, y: np.ndarray, axi
 
 
 def _compare(x: np.ndarray, y: np.ndarray, statistic: Callable[..., Any]) -> tuple[Any, Any, Any]:
-    """Return a statistic that is negative with its samples exchanged, and the ends of its interval, which are so too.
+    """Return an antisymmetric statistic of two samples and its interval; exchanging the samples negates all three.
 
     All are NaN without results, the ends also with fewer than two on a side.
     """

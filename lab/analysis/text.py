@@ -82,7 +82,7 @@ def breakable(name: str) -> Markup:
 
 
 def importance_caveat(trials: int) -> str:
-    """Return what to keep in mind about an importance computed from some ranked Trials; empty if there are enough."""
+    """Return a caveat for importance computed from few ranked Trials; empty if there are enough."""
     return f"rough: {plural(trials, 'Trial')}, fewer than {ENOUGH_TRIALS}" if trials < ENOUGH_TRIALS else ""
 
 

@@ -49,7 +49,7 @@ class Verdict:
 
     @property
     def is_identical(self) -> bool:
-        """Whether all that there is to compare with is the same."""
+        """Whether everything that could be compared is the same."""
         return self.error is None and False not in self.identical.values() and True in self.identical.values()
 
     @property
@@ -169,7 +169,7 @@ def compare_machines(
 
 
 def find_decisive(names: Iterable[str], spec: Any, code: Iterable[str]) -> set[str]:
-    """Return those of the names of a machine's parts and packages that may change the numbers of a Session.
+    """Return the parts of a machine and the packages that may change the numbers of a Session, by name.
 
     Args:
         names: as `compare_machines` gives them.

@@ -1,4 +1,4 @@
-"""Names of config keys before and in Stable-Baselines3, for errors that tell the one here."""
+"""Old names of config keys and those of Stable-Baselines3, for errors that name the key to use."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ STABLE_BASELINES3 = {
 
 
 def renamed(key: str, exists: Callable[[str], bool]) -> str:
-    """Return a sentence with the name of a key that has another one here; an empty string for any other key.
+    """Return a sentence that names the key to use instead of an old or foreign one; empty for any other key.
 
     Args:
         key: the full key, as algo.lam; keys below a renamed group count too.

@@ -196,7 +196,7 @@ def check_tuned(overrides: Iterable[str], runtime: Any) -> None:
 
 
 def note_other_environment(env_id: str, runtime: Any) -> None:
-    """Say that env.id is not that of the option of `env`, if so: the rest of the option applies to it nevertheless."""
+    """Warn if env.id differs from that of the option of `env`, whose other settings still apply."""
     folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
     ids = {}
     for file in (file for folder in folders for file in sorted((folder / "env").glob("*.yaml"))):

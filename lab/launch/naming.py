@@ -44,7 +44,7 @@ def name_directory(config: DictConfig, key: str, seeds: Sequence[int]) -> None:
 
 
 def is_default_directory(hydra: Any, kind: str) -> bool:
-    """Return whether hydra.run.dir or hydra.sweep.dir is the one of a config file that holds the time of the start."""
+    """Return whether hydra.run.dir or hydra.sweep.dir is a default that contains the start time."""
     lines: Any = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)
     written = OmegaConf.to_container(hydra[kind], resolve=False)["dir"]  # type: ignore[call-overload, index]
     explicit = any(re.match(rf"\+*hydra(\.{kind}(\.dir)?)?=", str(line)) for line in lines)

@@ -300,7 +300,7 @@ def find_sessions(path: Path) -> list[RunDir]:
 
 
 def rank_agent(metrics: Mapping[str, Any]) -> list[float]:
-    """Return what is greatest for the best agent of several: its best evaluation, and among equals its return."""
+    """Return a sort key for agents: the best evaluation, and among equals the return."""
     values = (metrics.get(name) for name in ("eval_best", "return"))
     return [float("-inf") if value is None else value for value in values]
 

@@ -1,4 +1,4 @@
-"""The defaults of a search: the point at which the spec is the one that the config has without the search."""
+"""The defaults of a search: the point whose spec equals the config without the search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def find_defaults(composer: Composer, plan: SweepPlan) -> dict[str, Any]:
-    """Return what Optuna would have to suggest for the spec that the config has without the search.
+    """Return the suggestions that give the spec of the config without the search.
 
     Raises:
         LabError: no point of the search has that spec.

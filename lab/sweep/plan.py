@@ -63,7 +63,7 @@ class SweepPlan:
 
     @property
     def default_point(self) -> Point | None:
-        """The point of a search at which the spec is that without the search; None if there is none."""
+        """The point of a search whose spec equals the config without the search; None if there is none."""
         return None if self.defaults is None else self.searched_point(self.defaults)
 
     def trial(self, number: int, point: Point) -> Trial:
@@ -152,7 +152,7 @@ def make_plan(composer: Composer, settings: SweepSpec, overrides: SweepOverrides
 
 
 def with_seeds_of(directory: TrialDir, overrides: SweepOverrides) -> SweepOverrides:
-    """Return overrides with the seeds that a Trial has besides theirs; a LabError if it was not started."""
+    """Return overrides with the further seeds of a Trial added; raise LabError if it was not started."""
     if not directory.point.exists():
         raise LabError(f"{directory.path} is no Trial that was started: it has no {directory.point.name}.")
     return replace(overrides, seeds=sorted({*overrides.seeds, *directory.read_point()["seeds"]}))

@@ -227,7 +227,7 @@ def _describe_sample(measured: Sequence[tuple[RunDir, int, float]]) -> str:
 
 
 def min_frames(spec: Spec) -> int:
-    """Return the frames from which on an earlier Session tells the speed of a spec."""
+    """Return the minimum number of frames for an earlier Session to predict the speed of a spec."""
     return int(max(min(spec.frames, MIN_FRAMES), MIN_FRACTION * spec.frames))
 
 
