@@ -175,10 +175,9 @@ def _free_end(ax: Axes, value: float, x: float) -> tuple[float, bool]:
 
 
 def curve(ax: Axes, frames: np.ndarray, values: np.ndarray, few: int = 1, **line: Any) -> None:
-    """Draw a curve, with its points marked if they are few: one alone would not be seen."""
-    ax.plot(
-        frames, values, **{"marker": "o" if len(frames) <= few else None, "markersize": 3 if few > 1 else 4, **line}
-    )
+    """Draw a curve, with its points marked if they lie at few frames: those at a single one would not be seen."""
+    marker = "o" if len(np.unique(frames)) <= few else None
+    ax.plot(frames, values, **{"marker": marker, "markersize": 3 if few > 1 else 4, **line})
 
 
 def shade(ax: Axes, frames: np.ndarray, low: np.ndarray, high: np.ndarray, color: Any) -> None:

@@ -80,7 +80,10 @@ def main(path: Path, options: Options) -> None:
         codes = restore_code(stack, completed, here=options.code == "here")
         differences = print_differences(console, completed)
         print_doubts(console, path, sessions, completed)
-        console.print(f"Running {len(completed)} of {plural(len(sessions), 'Session')} of {path} again in {out}")
+        code = "the code that is here" if options.code == "here" else "the code that they had"
+        console.print(
+            f"Running {len(completed)} of {plural(len(sessions), 'Session')} of {path} again with {code} in {out}"
+        )
         slots = options.slots or max(1, len(os.sched_getaffinity(0)) // read_spec(completed[0])["threads"])
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-rerun-")))
         jobs = plan(path, out, completed, codes, slots, folder)

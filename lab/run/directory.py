@@ -269,7 +269,8 @@ def find_level(path: Path) -> str:
         if SweepDir(path).sweep.exists():
             return str(SweepDir(path).read_sweep()["kind"])
     if TrialDir(path).results.exists():
-        raise LabError(f"{path} holds the metrics of a Trial, but none of its Sessions.")
+        advice = f" {TrialDir(path).card} says how to train them." if TrialDir(path).card.exists() else ""
+        raise LabError(f"{path} holds the metrics of a Trial, but none of its Sessions.{advice}")
     if not path.is_dir():
         raise LabError(f"{path} is not a run directory: there is no such directory.")
     below = " or ".join(map(str, itertools.islice(newest_runs(path), 2)))

@@ -32,6 +32,8 @@ def test_a_curve_of_one_point_is_marked() -> None:
     assert len(ax.collections) == 1, "its interval is drawn"
     band(ax, np.array([10.0, 20.0]), np.array([[1.0, 2.0]]))
     assert ax.lines[1].get_marker() == "None"
+    plotting.curve(ax, np.array([10.0, 10.0]), np.array([1.0, 1.0]))
+    assert ax.lines[2].get_marker() == "o", "two episodes that ended at one frame"
 
 
 @pytest.mark.parametrize(
