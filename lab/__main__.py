@@ -53,6 +53,9 @@ UNSUPERVISED = (
 def start() -> None:
     """Run the command line, in a supervised process if it may run an environment, and exit."""
     keep_going()
+    if sys.modules["lab"].__file__ is None:  # a namespace, whose __init__.py has not run
+        print_error(LabError("The folder ./lab hides the package lab here: run it in another directory, as `cd lab`."))
+        sys.exit(2)
     if sys.argv[1:2] and sys.argv[1] in UNSUPERVISED:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         status = run()

@@ -233,7 +233,8 @@ def copy_source(folder: Path) -> None:
         shutil.copy(ROOT / name, folder)
 
 
-def test_a_clone_called_lab_does_not_hide_the_package_in_the_directory_above(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [("algo=a2c", "env=cartpole"), ("-m", "seed=0,1"), ("status", "."), ()])
+def test_a_clone_called_lab_that_hides_the_package_is_named(words: tuple[str, ...], tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
     copy_source(tmp_path / "lab")
@@ -242,9 +243,16 @@ def test_a_clone_called_lab_does_not_hide_the_package_in_the_directory_above(tmp
         [sys.executable, "-c", build], cwd=tmp_path / "lab", capture_output=True, text=True, check=True
     )
     shutil.unpack_archive(site / done.stdout.splitlines()[-1], site, "zip")
-    version = f"import site; site.addsitedir({str(site)!r}); from lab import __version__ as v, launch; print(v, launch)"
-    shown = subprocess.run([sys.executable, "-c", version], cwd=tmp_path, env={}, capture_output=True, text=True)
-    assert str(tmp_path / "lab/lab/launch") in shown.stdout, shown.stderr
+    before = set(tmp_path.iterdir())
+    run = (
+        f"import site, runpy; site.addsitedir({str(site)!r});"
+        "runpy.run_module('lab', run_name='__main__', alter_sys=True)"
+    )
+    shown = subprocess.run([sys.executable, "-c", run, *words], cwd=tmp_path, env={}, capture_output=True, text=True)
+    assert shown.returncode == 2
+    assert "The folder ./lab hides the package lab here: run it in another directory, as `cd lab`." in shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_an_installed_package_carries_its_config(tmp_path: Path) -> None:
