@@ -66,10 +66,10 @@ class Agent:
         return self.statistics.normalize_observations(raw.to(self.device))
 
     def update_moments(self, raw: np.ndarray, valid: np.ndarray) -> None:
-        """Update the normalization with the valid observations [T, S, E, ...] of a horizon."""
+        """Update the normalization with the valid observations [S, T, E, ...] of a horizon."""
         if self.moments:
-            for index, moments in enumerate(self.moments):
-                moments.update(raw[:, index][valid[:, index]].reshape(-1, len(moments.mean)))
+            for moments, observations, mask in zip(self.moments, raw, valid, strict=True):
+                moments.update(observations[mask].reshape(-1, len(moments.mean)))
             self._update_statistics()
 
     def _update_statistics(self) -> None:

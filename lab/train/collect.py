@@ -37,69 +37,84 @@ class Collector:
             for gamma in torch.as_tensor(algorithm.gamma).flatten()
             if spec.env.normalize_rewards
         ]
-        steps = (self.horizon, self.stack, self.num_envs)
-        space = agent.observations
-        self._raw = np.zeros((self.horizon + 1, *steps[1:], *space.shape), space.dtype)
-        self._carry = torch.zeros(*steps[1:], algorithm.carry_size, device=agent.device)
+        size, space = (self.stack, self.num_envs), agent.observations
+        self._observation = np.zeros((*size, *space.shape), space.dtype)  # the newest, as the environments gave it
+        self._carry = torch.zeros(*size, algorithm.carry_size, device=agent.device)
         self._shared_rngs = {name for env in envs for name in env.shared_rngs}
-        self._reward = np.zeros(steps)
-        self._terminated, self._truncated = np.zeros(steps, bool), np.zeros(steps, bool)
-        self._done_before = np.zeros(steps[1:], bool)  # in the last step of the horizon before
-        self._return = np.zeros(steps[1:])
-        self._length = np.zeros(steps[1:], np.int64)
+        self._done_before = np.zeros(size, bool)  # in the last step of the horizon before
+        self._return = np.zeros(size)
+        self._length = np.zeros(size, np.int64)
         for s, env in enumerate(envs):
             try:
-                self._raw[-1, s] = env.reset()
+                self._observation[s] = env.reset()
             except Exception as error:
                 self.fail(s, explain_error(error))
 
     def collect(self, heartbeat: Callable[[], None] = lambda: None) -> Rollout:
-        """Take a horizon of steps in every Session that has not failed; `heartbeat` is called after each step."""
-        agent, algorithm = self.agent, self.agent.algorithm
+        """Take a horizon of steps in every Session that has not failed; `heartbeat` is called after each step.
+
+        The rollout's tensors are views of storage [S, T, E, ...], which is its own.
+        """
+        agent, algorithm, device = self.agent, self.agent.algorithm, self.agent.device
         noise = algorithm.draw_noise(self.horizon, self.num_envs, agent.streams, self.frame / agent.spec.frames)
-        noises = noise.to(agent.device).unbind(0)
-        self._raw[0] = self._raw[-1]
-        raw = torch.from_numpy(self._raw).unbind(0)
-        observations, actions, carry = [], [], self._carry
-        watch = RngWatch(self._shared_rngs)
+        noises = noise.to(device).unbind(0)
+        self._allocate()
+        raw = torch.from_numpy(self._raw)
+        copied = bool(agent.moments) or device.type != "cpu"
+        dtype = torch.float32 if agent.moments else raw.dtype
+        observations = torch.empty(raw.shape, dtype=dtype, device=device) if copied else raw
+        carry, watch = self._carry, RngWatch(self._shared_rngs)
         for t in range(self.horizon):
-            observations.append(agent.normalize(raw[t]))
-            action, self._carry = algorithm.act(observations[t], noises[t], self._carry)
-            actions.append(action)
-            self._step(t, action.cpu().numpy())
+            if copied:
+                observations[:, t] = agent.normalize(raw[:, t])
+            chosen, self._carry = algorithm.act(observations[:, t], noises[t], self._carry)
+            action = chosen.cpu().numpy()
+            if t == 0:
+                actions = np.empty((self.stack, self.horizon, *action.shape[1:]), action.dtype)
+            actions[:, t] = action
+            self._step(t, action)
             if algorithm.carry_size:  # after an autoreset step, the next one is the first of an episode
-                reset = self._terminated[t - 1] | self._truncated[t - 1] if t else self._done_before
-                self._carry = self._carry.masked_fill(torch.from_numpy(reset).to(agent.device).unsqueeze(-1), 0.0)
+                reset = self._terminated[:, t - 1] | self._truncated[:, t - 1] if t else self._done_before
+                self._carry = self._carry.masked_fill(torch.from_numpy(reset).to(device).unsqueeze(-1), 0.0)
             heartbeat()
         self.settings.restore()
-        observations.append(agent.normalize(raw[self.horizon]))
+        if copied:
+            observations[:, -1] = agent.normalize(raw[:, -1])
         self._fail_on_global_draws(watch)
 
         done = self._terminated | self._truncated
-        valid = ~np.concatenate([self._done_before[None], done[:-1]])
-        self._done_before = done[-1].copy()
+        valid = ~np.concatenate([self._done_before[:, None], done[:, :-1]], 1)
+        self._done_before, self._observation = done[:, -1].copy(), self._raw[:, -1].copy()
         self._count_episodes(valid, done)
         reward = self._reward
         if self.scales:
-            pairs = enumerate(self.scales)
-            scaled = [scale.scale(reward[:, s].copy(), done[:, s], valid[:, s]) for s, scale in pairs]
-            reward = np.stack(scaled, 1)
-        agent.update_moments(self._raw[:-1], valid)
+            reward = np.stack(
+                [scale.scale(*steps) for scale, *steps in zip(self.scales, reward, done, valid, strict=True)]
+            )
+        agent.update_moments(self._raw[:, :-1], valid)
 
         columns = np.array([reward, self._terminated, self._truncated & ~self._terminated, valid], np.float32)
-        rewards, terminated, truncated, valid_steps = torch.from_numpy(columns).to(agent.device).unbind(0)
+        rewards, terminated, truncated, valid_steps = torch.from_numpy(columns).to(device).transpose(1, 2).unbind(0)
         return Rollout(
-            observation=torch.stack(observations),
-            action=torch.stack(actions),
+            observation=observations.transpose(0, 1),
+            action=torch.from_numpy(actions).to(device).transpose(0, 1),
             reward=rewards,
             terminated=terminated,
             truncated=truncated,
             valid=valid_steps,
             carry=carry,
-            raw=self._copy_raw(),
+            raw=self._raw_steps(),
         )
 
-    def _copy_raw(self) -> Raw | None:
+    def _allocate(self) -> None:
+        """Make the storage of a horizon of steps, session axis first."""
+        steps = (self.stack, self.horizon, self.num_envs)
+        self._raw = np.zeros((self.stack, self.horizon + 1, *self._observation.shape[1:]), self._observation.dtype)
+        self._raw[:, 0] = self._observation
+        self._reward = np.zeros(steps)
+        self._terminated, self._truncated = np.zeros(steps, bool), np.zeros(steps, bool)
+
+    def _raw_steps(self) -> Raw | None:
         """Return the horizon before normalization, or None if nothing is normalized."""
         agent = self.agent
         if not (self.scales or agent.moments):
@@ -109,8 +124,9 @@ class Collector:
             deviations = np.stack([scale.moments.deviation for scale in self.scales])
             column = torch.tensor(deviations, dtype=torch.float32, device=agent.device)
             statistics = replace(statistics, reward_deviation=column)
-        observation, reward = torch.tensor(self._raw), torch.tensor(self._reward, dtype=torch.float32)
-        return Raw(observation.to(agent.device), reward.to(agent.device), statistics)
+        observation = torch.from_numpy(self._raw).to(agent.device).transpose(0, 1)
+        reward = torch.tensor(self._reward, dtype=torch.float32, device=agent.device).transpose(0, 1)
+        return Raw(observation, reward, statistics)
 
     def _step(self, t: int, actions: np.ndarray) -> None:
         for s in self.alive[:]:
@@ -121,10 +137,10 @@ class Collector:
                 continue
             finally:
                 self.settings.restore_step_settings()
-            self._raw[t + 1, s] = raw
-            self._reward[t, s] = reward
-            self._terminated[t, s] = terminated
-            self._truncated[t, s] = truncated
+            self._raw[s, t + 1] = raw
+            self._reward[s, t] = reward
+            self._terminated[s, t] = terminated
+            self._truncated[s, t] = truncated
 
     def _fail_on_global_draws(self, watch: RngWatch) -> None:
         """Fail all Sessions if global generators were drawn from, because any of them may have done it."""
@@ -135,12 +151,12 @@ class Collector:
 
     def _count_episodes(self, valid: np.ndarray, done: np.ndarray) -> None:
         self.episodes = [[] for _ in self.envs]
-        any_done: list[bool] = np.any(done, axis=(1, 2)).tolist()
+        any_done: list[bool] = np.any(done, axis=(0, 2)).tolist()
         for t in range(self.horizon):
             self.frame += self.num_envs
-            self._return += self._reward[t]
-            self._length += valid[t]
-            for s, e in np.argwhere(done[t]) if any_done[t] else ():
+            self._return += self._reward[:, t]
+            self._length += valid[:, t]
+            for s, e in np.argwhere(done[:, t]) if any_done[t] else ():
                 if s in self.alive:
                     episode = Episode(self.frame, float(self._return[s, e]), int(self._length[s, e]))
                     self.episodes[s].append(episode)
@@ -166,7 +182,7 @@ class Collector:
         if self.scales:
             self.scales[index].discounted[:] = 0.0
         try:
-            self._raw[-1, index] = self.envs[index].renew()
+            self._observation[index] = self.envs[index].renew()
         except Exception as error:
             self.fail(index, explain_error(error))
 
@@ -174,7 +190,7 @@ class Collector:
         """Return the state of one Session's environments and episodes, as tensors and plain data."""
         return {
             "environments": self.envs[index].state(),
-            "observation": torch.from_numpy(self._raw[-1, index].copy()),
+            "observation": torch.from_numpy(self._observation[index].copy()),
             "done": self._done_before[index].tolist(),
             "carry": self._carry[index].cpu().clone(),
             "return": self._return[index].tolist(),
@@ -185,7 +201,7 @@ class Collector:
     def restore(self, index: int, state: dict[str, Any]) -> None:
         """Continue one Session from what `state` returned, after its streams were restored."""
         self.envs[index].restore(state["environments"])
-        self._raw[-1, index] = state["observation"].numpy()
+        self._observation[index] = state["observation"].numpy()
         self._done_before[index], self._return[index] = state["done"], state["return"]
         self._length[index] = state["length"]
         self._carry[index] = state["carry"].to(self._carry.device)
