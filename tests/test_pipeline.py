@@ -49,6 +49,7 @@ NUMBERLESS = {
     "lab/run/files.py",
     "lab/run/guard.py",
     "lab/common/imports.py",
+    "lab/common/transfer.py",
     "lab/common/signals.py",
     "lab/common/validation.py",
     "lab/run/lock.py",

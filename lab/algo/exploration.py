@@ -11,6 +11,7 @@ from annotated_types import Gt, Le
 
 from lab.common.imports import torch
 from lab.common.streams import Streams
+from lab.common.transfer import upload
 from lab.common.validation import Count, Scalar
 from lab.errors import require
 from lab.net.schedule import scheduled
@@ -59,7 +60,7 @@ class ExplorationSpec:
 
         Sutton & Barto 2018, equation 7.8: the value of a state under the policy that explores around these values.
         """
-        degree = values.new_tensor(self.scheduled_values(fraction_done)).unsqueeze(-1)
+        degree = upload(torch.tensor(self.scheduled_values(fraction_done)), values.device).unsqueeze(-1)
         if self.method == "boltzmann":
             return ((values / degree.unsqueeze(-1)).softmax(-1) * values).sum(-1)
         return (1 - degree) * values.amax(-1) + degree * values.mean(-1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lab.common.imports import torch
+from lab.common.transfer import upload
 from lab.memory.replay import CONTINUES, REWARD, Batch, Replay
 from lab.memory.spec import ReplaySpec
 from lab.memory.sum_tree import SumTree
@@ -38,6 +39,8 @@ class EpisodeReplay(Replay):
         super().__init__(spec, observations, actions, stack, num_envs, horizon)
         self._tree = SumTree(stack, self.ring_length * num_envs)  # with priorities of 1 if it is not prioritized
         self._episode_start = np.zeros((stack, num_envs), np.int64)  # first step of the current episode
+        # Returns are computed on the host, which is to wait for the device once in a horizon.
+        self._rewards = np.zeros((stack, self.ring_length, num_envs), np.float32)
 
     @property
     def has_episodes(self) -> np.ndarray:
@@ -59,24 +62,27 @@ class EpisodeReplay(Replay):
         self._clear_old_priorities()
         if rollout.statistics:
             next_value = rollout.statistics.unscale_returns(next_value)
-        gammas = torch.as_tensor(gamma).flatten().tolist()
-        continues, values = 1 - rollout.terminated.cpu().numpy(), next_value.cpu().numpy()
-        for t, s, e in np.argwhere(rollout.done.cpu().numpy() > 0):
+        last_values = torch.where(rollout.terminated > 0, 0.0, next_value)
+        reward = (rollout.raw or rollout).reward
+        parts = [reward, rollout.done, last_values, torch.zeros_like(reward) + gamma]
+        rewards, done, values, gammas = torch.stack(parts).cpu().numpy()
+        slot = start % self.ring_length
+        self._rewards[:, slot : slot + self.horizon] = rewards.swapaxes(0, 1)
+        positions, returns = [], []
+        for t, s, e in np.argwhere(done > 0):
             steps = np.arange(max(self._episode_start[s, e], self.count - self.capacity), start + t + 1)
             self._episode_start[s, e] = start + t + 2  # after the autoreset step
             if len(steps):
-                self._complete(s, e, steps, float(continues[t, s, e] and values[t, s, e]), gammas[s])
-
-    def _complete(self, s: int, e: int, steps: np.ndarray, last_value: float, gamma: float) -> None:
-        """Set the returns of an episode's steps, the last of which leads to a state of `last_value`."""
-        slots = steps % self.ring_length
-        returns, following = self._scalars[s, slots, e, REWARD].tolist(), last_value
-        for k in reversed(range(len(returns))):
-            returns[k] = following = returns[k] + gamma * following
-        self._scalars[s, slots, e, REWARD] = self._scalars.new_tensor(returns)
-        self._scalars[s, slots, e, CONTINUES] = 0.0
-        positions = (slots * self.num_envs + e)[None]
-        self._set_priorities(positions, np.full(positions.shape, self._max_priority[s]), s)
+                slots = steps % self.ring_length
+                own = (slots * self.num_envs + e)[None]
+                self._set_priorities(own, np.full(own.shape, self._max_priority[s]), s)
+                positions.append(own[0] + s * self._rewards[0].size)
+                returns.append(_returns(self._rewards[s, slots, e], float(values[t, s, e]), float(gammas[t, s, e])))
+        if positions:
+            rows = upload(np.concatenate(positions), self.device)
+            scalars = self._scalars.view(-1, self._scalars.shape[-1])
+            scalars[:, REWARD].index_copy_(0, rows, upload(np.concatenate(returns), self.device))
+            scalars[:, CONTINUES].index_fill_(0, rows, 0.0)
 
     def cut_episodes(self, index: int) -> None:
         """Exclude one Session's current episodes, because its environments were made again."""
@@ -91,7 +97,7 @@ class EpisodeReplay(Replay):
     ) -> Batch:
         """Draw a minibatch whose rewards are returns; all weights of a Session without episodes are 0."""
         batch = super().sample(uniforms, gamma, progress, statistics)
-        batch.weight[torch.from_numpy(~self.has_episodes).to(self.device)] = 0.0
+        batch.weight.masked_fill_(upload(~self.has_episodes, self.device).unsqueeze(1), 0.0)
         return batch
 
     def _normalize_rewards(self, reward: torch.Tensor, statistics: Statistics) -> torch.Tensor:
@@ -114,3 +120,12 @@ class EpisodeReplay(Replay):
         """Restore one Session's memory from what `save` returned."""
         super().restore(index, state, folder, read)
         self._episode_start[index] = state["episode_start"]
+        self._rewards[index] = self._scalars[index, ..., REWARD].cpu().numpy()
+
+
+def _returns(rewards: np.ndarray, following: float, gamma: float) -> np.ndarray:
+    """Return the discounted return of each step of an episode, whose last one is followed by that of `following`."""
+    returns = rewards.tolist()
+    for k in reversed(range(len(returns))):
+        returns[k] = following = returns[k] + gamma * following
+    return np.array(returns, np.float32)

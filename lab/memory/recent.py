@@ -10,6 +10,7 @@ import numpy as np
 
 from lab.common.imports import torch
 from lab.common.text import format_bytes
+from lab.common.transfer import upload
 from lab.memory.replay import DONE, REWARD, VALID, Replay
 from lab.memory.rollout import Rollout
 from lab.memory.spec import ReplaySpec
@@ -91,8 +92,8 @@ class RecentSteps(Replay):
         The slot of the first step stands for those before it, so that networks see only real observations.
         """
         steps = np.arange(start, end) + self.count - self.capacity
-        slots = torch.from_numpy(np.maximum(steps, 0) % self.ring_length).to(self.device)
-        return slots, torch.from_numpy((steps >= 0).astype(np.float32)).to(self.device)
+        slots = upload(np.maximum(steps, 0) % self.ring_length, self.device)
+        return slots, upload((steps >= 0).astype(np.float32), self.device)
 
     def read_block(self, index: int, statistics: Statistics | None) -> Rollout:
         """Return the steps of a block, normalized by the current statistics."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from lab.common.imports import torch
 from lab.common.text import format_bytes
+from lab.common.transfer import upload
 from lab.memory.spec import FLOAT16_MAX, ReplaySpec, require_memory
 from lab.memory.sum_tree import SumTree
 
@@ -95,11 +96,14 @@ class Replay:
         self._observation, self._action, self._scalars = (
             torch.zeros(shape, dtype=dtype, device=self.device) for shape, dtype in arrays
         )
-        self._offsets = np.arange(stack)[:, None] * (self.ring_length * num_envs)  # of each Session's positions
         self.count = 0
         self._tree = SumTree(stack, self.ring_length * num_envs) if spec.prioritized else None
         self._changed = np.zeros((stack, self.ring_length * num_envs), bool)  # positions with a new priority
         self._max_priority = np.ones(stack)  # priority of new transitions
+        numbers = (spec.alpha, spec.eps, spec.beta, spec.beta_final)
+        self._alpha, self._eps, self._beta, self._beta_final = (
+            torch.as_tensor(number).expand(stack, 1).flatten().tolist() for number in numbers
+        )
         self._segments: list[list[dict[str, Any]]] = [
             [] for _ in range(stack)
         ]  # files, each of the steps since the last
@@ -133,7 +137,8 @@ class Replay:
             self._clear_old_priorities()
             ready = np.arange(self.count - self.horizon - self.n + 1, self.count - self.n + 1)
             ready = ready[ready >= 0]
-            valid = self._scalars[:, ready % self.ring_length, :, VALID].flatten(1).cpu().numpy()
+            slots = upload(ready % self.ring_length, self.device)
+            valid = self._scalars.index_select(1, slots)[..., VALID].flatten(1).cpu().numpy()
             self._set_priorities(self._positions(ready), valid * self._max_priority[:, None])
 
     def _write(self, rollout: Rollout) -> None:
@@ -206,16 +211,16 @@ class Replay:
                 drawn[:, -1] = self.num_available - self.num_envs + self._draw_env(uniforms)
             oldest = self.count - self.num_available // self.num_envs - (self.n - 1)
             position = (oldest * self.num_envs + drawn) % ring
-        index = self._to_index(position)
-        reward, discount, valid, length = self._n_step_returns(position, index, gamma, statistics)
+        start = upload(position, self.device)
+        reward, discount, valid, length = self._n_step_returns(start, gamma, statistics)
         weight = valid / valid.sum(-1, keepdim=True).clamp_(min=1.0)
         if self._tree:
-            weight = weight * torch.from_numpy(self._importance_weights(position, progress)).to(self.device)
-        next_position = (position + length * self.num_envs) % ring
-        observation, next_observation = self._observations(np.stack([position, next_position]), statistics).unbind(0)
+            weight = weight * upload(self._importance_weights(position, progress), self.device)
+        end = (start + length * self.num_envs) % ring
+        observation, next_observation = self._observations(torch.stack([start, end]), statistics).unbind(0)
         return Batch(
             observation=observation,
-            action=self._gather(self._action, index),
+            action=self._gather(self._action, start),
             reward=reward,
             discount=discount,
             next_observation=next_observation,
@@ -227,27 +232,26 @@ class Replay:
         """Return the environment [S] whose newest transition is the last of a minibatch (`combined`)."""
         return (uniforms[:, -1] * self.num_envs).astype(np.int64)
 
-    def _to_index(self, position: np.ndarray) -> torch.Tensor:
-        """Return the rows [..., S, B] of positions [..., S, B] in rings whose first three axes are flattened."""
-        return torch.from_numpy(position + self._offsets).to(self.device)
-
     @staticmethod
-    def _gather(ring: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        rows = ring.view(-1, *ring.shape[3:]).index_select(0, index.view(-1)).view(*index.shape, *ring.shape[3:])
+    def _gather(ring: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """Return what is at positions [..., S, B] of a ring, [..., S, B, ...]."""
+        stack, steps, envs, *shape = ring.shape
+        index = position + torch.arange(stack, device=ring.device).unsqueeze(1) * (steps * envs)
+        rows = ring.view(-1, *shape).index_select(0, index.view(-1)).view(*index.shape, *shape)
         return rows.float() if rows.dtype == torch.float16 else rows
 
-    def _observations(self, position: np.ndarray, statistics: Statistics | None) -> torch.Tensor:
-        raw = self._gather(self._observation, self._to_index(position))
+    def _observations(self, position: torch.Tensor, statistics: Statistics | None) -> torch.Tensor:
+        raw = self._gather(self._observation, position)
         return statistics.normalize_observations(raw) if statistics else raw
 
     def _normalize_rewards(self, reward: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         return statistics.normalize_rewards(reward)
 
     def _n_step_returns(
-        self, position: np.ndarray, index: torch.Tensor, gamma: torch.Tensor | float, statistics: Statistics | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray | int]:
+        self, position: torch.Tensor, gamma: torch.Tensor | float, statistics: Statistics | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | int]:
         """Return reward, discount and validity [S, B] of transitions, and their lengths in steps."""
-        first = self._gather(self._scalars, index)
+        first = self._gather(self._scalars, position)
 
         def rewards(step: torch.Tensor) -> torch.Tensor:
             return self._normalize_rewards(step[..., REWARD], statistics) if statistics else step[..., REWARD]
@@ -258,24 +262,23 @@ class Replay:
         going, length = discount.clone(), torch.zeros_like(reward)
         for k in range(self.n):
             later = (position + k * self.num_envs) % (self.ring_length * self.num_envs)
-            step = self._gather(self._scalars, self._to_index(later)) if k else first
+            step = self._gather(self._scalars, later) if k else first
             going = going * step[..., VALID]
             reward = reward + going * discount * rewards(step)
             discount = torch.where(going > 0, discount * gamma * step[..., CONTINUES], discount)
             length = length + going
             going = going * (1 - step[..., DONE])
-        return reward, discount, first[..., VALID], length.long().cpu().numpy()
+        return reward, discount, first[..., VALID], length.long()
 
     def _importance_weights(self, position: np.ndarray, progress: float) -> np.ndarray:
         """Return importance weights [S, B], each Session's largest being 1 (Schaul et al. 2016, section 3.4)."""
         assert self._tree
-        start, final = (torch.as_tensor(value).flatten().tolist() for value in (self.spec.beta, self.spec.beta_final))
         weights = np.empty(position.shape, np.float32)
         # One Session at a time: numpy may round a power differently at another place in an array (law 1).
         for s, total in enumerate(self._tree.totals):
             leaves = self._tree.leaves[s, position[s]]
             probability = np.maximum(leaves, 1e-30) / max(total, 1e-30)
-            beta = start[s] + (final[s] - start[s]) * progress
+            beta = self._beta[s] + (self._beta_final[s] - self._beta[s]) * progress
             # Priority 0, as the newest step of `combined` may have, must not determine the largest weight.
             row = np.where(leaves > 0, (self.num_available * probability) ** -beta, 0.0)
             weights[s] = row / max(row.max(), 1e-30)
@@ -287,10 +290,9 @@ class Replay:
             return
         assert self._tree
         magnitudes = errors.detach().abs().cpu().numpy().astype(np.float64)
-        alpha, eps = (torch.as_tensor(value).flatten().tolist() for value in (self.spec.alpha, self.spec.eps))
         priorities = np.empty_like(magnitudes)
         for s, row in enumerate(magnitudes):
-            priorities[s] = np.where(np.isfinite(row), row + eps[s], 1.0) ** alpha[s]
+            priorities[s] = np.where(np.isfinite(row), row + self._eps[s], 1.0) ** self._alpha[s]
         priorities *= self._tree.leaves[np.arange(len(priorities))[:, None], batch.index] > 0  # not autoreset steps
         self._max_priority = np.maximum(self._max_priority, priorities.max(1))
         self._set_priorities(batch.index, priorities)

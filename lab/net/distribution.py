@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lab.common.transfer import upload
 from lab.net.layers import in_whole_lanes
 
 LOG_2 = math.log(2)
@@ -201,9 +202,9 @@ class Beta(Distribution):
     def sample(self, noise: Tensor) -> Tensor:
         from scipy.special import betaincinv
 
-        arrays = (part.detach().cpu().numpy().astype(np.float64) for part in (self.alpha, self.beta, noise))
-        quantiles = torch.from_numpy((2 * betaincinv(*arrays) - 1).astype(np.float32))
-        return quantiles.clamp_(-INSIDE, INSIDE).to(noise.device)
+        arrays = torch.stack([self.alpha, self.beta, noise]).detach().cpu().numpy().astype(np.float64)  # read at once
+        quantiles = (2 * betaincinv(*arrays) - 1).astype(np.float32)
+        return upload(quantiles, noise.device).clamp_(-INSIDE, INSIDE)
 
     def mode(self) -> Tensor:
         above, below = self.alpha - 1 + TINY, self.beta - 1 + TINY  # defined for parameters of 1 too

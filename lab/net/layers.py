@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lab.common.transfer import upload
+
 LANES = 32  # float32 numbers that torch's vectorized loops process at once: two of the widest registers
 NARROW = 16  # outputs below which a product is some four times faster with its weight stored transposed
 
@@ -72,7 +74,7 @@ class NoisyLinear(Linear):
             self._noise = None
             return
         drawn = np.stack([rng.standard_normal(self.inputs + self.outputs) for rng in rngs])
-        noise = torch.from_numpy((np.sign(drawn) * np.sqrt(np.abs(drawn))).astype(np.float32)).to(self.weight.device)
+        noise = upload((np.sign(drawn) * np.sqrt(np.abs(drawn))).astype(np.float32), self.weight.device)
         of_inputs, of_outputs = noise[:, None, : self.inputs], noise[:, None, self.inputs :]
         outer = of_outputs.mT * of_inputs if self.transposed else of_inputs.mT * of_outputs
         self._noise = outer, of_outputs

@@ -156,11 +156,11 @@ class TorchOptimizers:
 
     def step(self, gradients: torch.Tensor, lr: torch.Tensor, mask: torch.Tensor) -> None:
         """Take one step: see `Optimizer.step`. It reads lr and mask on the host, as torch's own optimizers do."""
-        rates = (lr + torch.zeros_like(mask)).flatten().tolist()
-        for s, steps in enumerate(mask.flatten().tolist()):
+        read = torch.cat([lr + torch.zeros_like(mask), mask], 1).tolist()
+        for s, (rate, steps) in enumerate(read):
             if steps:
                 self.rows[s].grad = gradients[s]
-                self.optimizers[s].param_groups[0]["lr"] = rates[s]
+                self.optimizers[s].param_groups[0]["lr"] = rate
                 self.optimizers[s].step()
 
     def session(self, index: int) -> dict[str, Any]:

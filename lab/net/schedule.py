@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from lab.common.imports import import_class, torch
+from lab.common.transfer import upload
 from lab.common.validation import Scalar
 from lab.errors import LabError, require, require_one_of
 
@@ -90,7 +91,7 @@ class TorchSchedule:
                 scheduler.step()
             except ValueError as error:
                 raise LabError(f"{self.key}={self.path} was over before the Session was: {error}") from error
-        return self.start.new_tensor(rates).view_as(self.start)
+        return upload(torch.tensor(rates), self.start.device).view_as(self.start)
 
     def session(self, index: int) -> dict[str, Any]:
         """Return a copy of the state of one Session's schedule, for a checkpoint."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -35,6 +36,11 @@ class StackedModule(nn.Module):
         self.takes_extra = "extra" in inspect.signature(self.module.forward).parameters
         self.seeded = seeds is not None
         self.register_buffer("draws", torch.tensor(seeds or []))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StackedModule:
+        super()._apply(fn, recurse)
+        self.draws = self.draws.cpu()  # where they are read in every call
+        return self
 
     def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         learning = torch.is_grad_enabled()

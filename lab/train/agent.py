@@ -13,6 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 from lab.algo.algorithm import stack
 from lab.common.streams import Streams
+from lab.common.transfer import upload
 from lab.env.normalize import RunningMoments
 from lab.env.vector import Spaces
 from lab.errors import LabError
@@ -63,7 +64,7 @@ class Agent:
 
     def normalize(self, raw: torch.Tensor) -> torch.Tensor:
         """Return observations [S, E, ...] normalized for the networks, on their device."""
-        return self.statistics.normalize_observations(raw.to(self.device))
+        return self.statistics.normalize_observations(upload(raw, self.device))
 
     def update_moments(self, raw: np.ndarray, valid: np.ndarray) -> None:
         """Update the normalization with the valid observations [S, T, E, ...] of a horizon."""
@@ -74,7 +75,7 @@ class Agent:
 
     def _update_statistics(self) -> None:
         def column(rows: list[np.ndarray]) -> torch.Tensor:
-            stacked = torch.tensor(np.stack(rows), dtype=torch.float32, device=self.device)
+            stacked = upload(np.stack(rows).astype(np.float32), self.device)
             return stacked.view(len(rows), 1, *self.observations.shape)
 
         mean = column([moments.mean for moments in self.moments])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lab.common.transfer import upload
 from lab.env.guard import ProcessSettings
 from lab.env.normalize import RewardScale
 from lab.env.rng_isolation import RngWatch, explain_global_draws
@@ -57,7 +58,7 @@ class Collector:
         """
         agent, algorithm, device = self.agent, self.agent.algorithm, self.agent.device
         noise = algorithm.draw_noise(self.horizon, self.num_envs, agent.streams, self.frame / agent.spec.frames)
-        noises = noise.to(device).unbind(0)
+        noises = upload(noise, device).unbind(0)
         self._allocate()
         raw = torch.from_numpy(self._raw)
         copied = bool(agent.moments) or device.type != "cpu"
@@ -75,7 +76,7 @@ class Collector:
             self._step(t, action)
             if algorithm.carry_size:  # after an autoreset step, the next one is the first of an episode
                 reset = self._terminated[:, t - 1] | self._truncated[:, t - 1] if t else self._done_before
-                self._carry = self._carry.masked_fill(torch.from_numpy(reset).to(device).unsqueeze(-1), 0.0)
+                self._carry = self._carry.masked_fill(upload(reset, device).unsqueeze(-1), 0.0)
             heartbeat()
         self.settings.restore()
         if copied:
@@ -94,10 +95,10 @@ class Collector:
         agent.update_moments(self._raw[:, :-1], valid)
 
         columns = np.array([reward, self._terminated, self._truncated & ~self._terminated, valid], np.float32)
-        rewards, terminated, truncated, valid_steps = torch.from_numpy(columns).to(device).transpose(1, 2).unbind(0)
+        rewards, terminated, truncated, valid_steps = upload(columns, device).transpose(1, 2).unbind(0)
         return Rollout(
             observation=observations.transpose(0, 1),
-            action=torch.from_numpy(actions).to(device).transpose(0, 1),
+            action=upload(actions, device).transpose(0, 1),
             reward=rewards,
             terminated=terminated,
             truncated=truncated,
@@ -122,10 +123,10 @@ class Collector:
         statistics = agent.statistics
         if self.scales:
             deviations = np.stack([scale.moments.deviation for scale in self.scales])
-            column = torch.tensor(deviations, dtype=torch.float32, device=agent.device)
+            column = upload(deviations.astype(np.float32), agent.device)
             statistics = replace(statistics, reward_deviation=column)
-        observation = torch.from_numpy(self._raw).to(agent.device).transpose(0, 1)
-        reward = torch.tensor(self._reward, dtype=torch.float32, device=agent.device).transpose(0, 1)
+        observation = upload(self._raw, agent.device).transpose(0, 1)
+        reward = upload(self._reward.astype(np.float32), agent.device).transpose(0, 1)
         return Raw(observation, reward, statistics)
 
     def _step(self, t: int, actions: np.ndarray) -> None:
