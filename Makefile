@@ -1,10 +1,11 @@
 # Plain pip and venv underneath: each target says what it runs.
 PYTHON ?= python3
 VENV   := .venv
+PEERS  := .venv-peers
 BIN    := $(VENV)/bin
 LAB    := $(BIN)/python -m lab
 
-.PHONY: run test hooks benchmark publish clean
+.PHONY: run test hooks benchmark gpu publish clean
 
 run: $(VENV)/.run  ## install, then train A2C on CartPole
 	$(LAB) algo=a2c env=cartpole
@@ -15,8 +16,12 @@ test: $(VENV)/.test  ## install with what the tests need, then run them all but 
 hooks: $(VENV)/.test  ## check each commit with ruff, mypy, import-linter and codespell before it is made
 	$(BIN)/pre-commit install
 
-benchmark: $(VENV)/.benchmark  ## frames per second, side by side with Stable-Baselines3
+benchmark: $(VENV)/.benchmark $(PEERS)/.benchmark  ## frames per second, side by side with Stable-Baselines3, sbx and rejax
 	$(BIN)/python -m benchmark.throughput
+
+gpu:  ## measure stacks on a GPU, then run the tests that need one; installs nothing, and runs in .venv if there is one
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmark.gpu
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m pytest -n0 -m gpu
 
 publish: $(VENV)/.publish  ## train and publish what is not up to date; `dvc pull` before it fetches what was trained elsewhere
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
@@ -37,9 +42,14 @@ $(VENV)/.benchmark: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[benchmark]'
 	touch $@
 
+$(PEERS)/.benchmark: benchmark/peers.txt  # an environment of its own: the pins of JAX must not touch ours
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement benchmark/peers.txt
+	touch $@
+
 $(VENV)/.publish: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[publish]'
 	touch $@
 
-clean:  ## remove the virtual environment
-	rm -rf $(VENV)
+clean:  ## remove the virtual environments
+	rm -rf $(VENV) $(PEERS)

@@ -21,6 +21,7 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmark.throughput import PEERS, ROOT
+from benchmark.works import compile_setting
 
 POINTS, SEEDS, HORIZON = 16, 4, 1_024
 SPACE = (
@@ -30,7 +31,7 @@ SPACE = (
 OURS = (
     "algo=ppo", "env=cartpole", "~tuned", "env.num_envs=8", "algo.horizon=128", "algo.epochs=10",
     "algo.batch_size=256", "algo.optimizer.lr_schedule=constant", "net.hidden=[64,64]", "net.activation=tanh",
-    "net.shared=false", "threads=1", "compile=true", "search=command_line", "search.enqueue_defaults=false",
+    "net.shared=false", "threads=1", *compile_setting("true"), "search=command_line", "search.enqueue_defaults=false",
     "hydra/sweeper/sampler=random", "hydra.launcher.slots=2",
 )  # fmt: skip
 
@@ -80,7 +81,7 @@ def main(*arguments: str) -> None:
                 seconds = seconds_of(ours if name == "lab" else command_of_zoo(folder, frames))
             list_speeds.append(POINTS * SEEDS * frames / seconds)
             print(f"round {number + 1}: {name}: {seconds:,.0f} s", file=sys.stderr, flush=True)
-    print(f"Search, PPO CartPole-v1: {POINTS} points x {SEEDS} seeds, {frames:,} frames each; median of {rounds} rounds")
+    print(f"PPO CartPole-v1, {POINTS} points x {SEEDS} seeds, {frames:,} frames each; median of {rounds} rounds")
     print(f"{'':26}{'frames/s':>10}{'ratio':>8}")
     for name, list_speeds in speeds.items():
         ratios = [speed / zoo for speed, zoo in zip(list_speeds, speeds["RL Zoo"], strict=True)]

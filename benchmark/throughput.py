@@ -1,10 +1,11 @@
 """Frames per second against Stable-Baselines3, sbx and rejax with the same settings, each on one core and one thread.
 
-    python -m benchmark.throughput [WORK ...] [rounds=3]
+    python -m benchmark.throughput [WORK ...] [rounds=3] [clock=wall|cpu]
 
 Works are named in benchmark/works.py; all of them by default. The contenders take turns, round by round, so that a
 machine whose speed drifts does so for all of them; ratios are computed within a round. Sessions run with all that they
-leave behind, but without evaluation, which the peers do not do either. Nobody's compilation is counted.
+leave behind, but without evaluation, which the peers do not do either. Nobody's compilation is counted. clock=cpu
+counts the core's own seconds instead of those of the wall, for a machine that does other work meanwhile.
 
 sbx and rejax are run by the Python of .venv-peers, which `make benchmark` creates; without it they are left out.
 """
@@ -21,12 +22,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmark.works import SHARES, WORK, Work
+from benchmark.works import HAS_COMPILE, SHARES, WORK, Work, compile_setting
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / ".venv-peers" / "bin" / "python"  # an environment of their own: their pins are not ours
 BASE = "stable-baselines3"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
+# Runs a module whose clock counts the processor's seconds, in any environment.
+CPU_CLOCK = (
+    "import runpy, sys, time; time.perf_counter = time.process_time;"
+    " runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
+CLOCKS = {"wall": ["-m"], "cpu": ["-c", CPU_CLOCK]}
 ALWAYS = ("~tuned", "eval.every=0", "threads=1")
 
 
@@ -36,17 +43,17 @@ class Contender:
 
     name: str
     seeds: int
-    measure: Callable[[str], float]  # frames per second, summed over seeds, of a work
+    measure: Callable[[str, str], float]  # frames per second, summed over seeds, of a work by a clock
     python: Path = Path(sys.executable)
     can: Callable[[Work], bool] = lambda work: True
 
 
-def measure_lab(seeds: int, settings: Sequence[str], name: str) -> float:
+def measure_lab(seeds: int, settings: Sequence[str], name: str, clock: str) -> float:
     """Train through the command line and return frames per second in the training loop, over all Sessions."""
     work = WORK[name]
     with tempfile.TemporaryDirectory() as folder:
         overrides = [*work.lab(seeds), *ALWAYS, *settings, f"hydra.run.dir={folder}"]
-        run([sys.executable, "-m", "lab", *overrides])
+        run([sys.executable, *CLOCKS[clock], "lab", *overrides])
         tables = sorted(Path(folder).rglob("timing.csv"))
         rows = [line.split(",") for line in tables[0].read_text().splitlines()[1:]]
         frames, seconds = zip(*((int(row[0]), float(row[1])) for row in rows), strict=True)
@@ -54,9 +61,9 @@ def measure_lab(seeds: int, settings: Sequence[str], name: str) -> float:
         return len(tables) * (frames[-1] - frames[start]) / sum(seconds[start + 1 :])
 
 
-def measure_peer(peer: str, python: Path, seeds: int, name: str) -> float:
+def measure_peer(peer: str, python: Path, seeds: int, name: str, clock: str) -> float:
     """Train with a peer in a process of its own and return its frames per second."""
-    return float(run([str(python), "-m", "benchmark.peers", peer, name, str(seeds)]).split()[-1])
+    return float(run([str(python), *CLOCKS[clock], "benchmark.peers", peer, name, str(seeds)]).split()[-1])
 
 
 def run(command: list[str]) -> str:
@@ -77,9 +84,10 @@ def list_contenders() -> list[Contender]:
     for seeds in SHARES:
         measure = partial(measure_peer, "rejax", PEERS, seeds)
         contenders.append(Contender(f"rejax{many(seeds)}", seeds, measure, PEERS, lambda work: work.rejax is not None))
-    for name, settings in (("lab", ["compile=false"]), ("lab compiled", ["compile=true"])):
+    for name, compiled in [("lab", "false"), ("lab compiled", "true")][: 1 + HAS_COMPILE]:
         for seeds in SHARES:
-            contenders.append(Contender(f"{name}{many(seeds)}", seeds, partial(measure_lab, seeds, settings)))
+            measure = partial(measure_lab, seeds, compile_setting(compiled))
+            contenders.append(Contender(f"{name}{many(seeds)}", seeds, measure))
     return contenders
 
 
@@ -88,17 +96,18 @@ def many(seeds: int) -> str:
     return f", {seeds} seeds" if seeds > 1 else ""
 
 
-def compare(name: str, rounds: int) -> None:
+def compare(name: str, rounds: int, clock: str) -> None:
     """Measure every contender in turn and print medians and the medians of the ratios within a round."""
     work = WORK[name]
     contenders = [contender for contender in list_contenders() if contender.can(work) and contender.python.exists()]
     results: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for number in range(rounds):
         for contender in contenders:
-            speed = contender.measure(name)
+            speed = contender.measure(name, clock)
             results[contender.name].append(speed)
             print(f"{name}, round {number + 1}: {contender.name}: {speed:,.0f}", file=sys.stderr, flush=True)
-    print(format_table(f"{work.title}; median of {rounds} rounds", contenders, results), flush=True)
+    seconds = "" if clock == "wall" else ", seconds of the processor"
+    print(format_table(f"{work.title}; median of {rounds} rounds{seconds}", contenders, results), flush=True)
 
 
 def format_table(title: str, contenders: Sequence[Contender], results: dict[str, list[float]]) -> str:
@@ -119,17 +128,18 @@ def ratio(speeds: list[float], bases: list[float]) -> float:
 
 def main(*arguments: str) -> None:
     """Compare at the works that are named, or at all of them."""
-    rounds = next((int(argument.partition("=")[2]) for argument in arguments if argument.startswith("rounds=")), 3)
+    options = {"rounds": "3", "clock": "wall"} | dict(word.split("=", 1) for word in arguments if "=" in word)
     names = [argument for argument in arguments if "=" not in argument]
-    unknown = [name for name in names if name not in WORK]
-    if unknown:
-        raise SystemExit(f"There is no work {unknown[0]!r}. Works are {', '.join(WORK)}.")
+    for given, known in ((names, WORK), ([options["clock"]], CLOCKS), (list(options), ("rounds", "clock"))):
+        for word in given:
+            if word not in known:
+                raise SystemExit(f"{word!r} is not known here: it must be one of {', '.join(known)}.")
     if not PEERS.exists():
         print(f"sbx and rejax are left out: {PEERS} is missing; `make benchmark` creates it.", file=sys.stderr)
     if hasattr(os, "sched_setaffinity"):  # for all that is started from here: JAX would use every core otherwise
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     for name in names or WORK:
-        compare(name, rounds)
+        compare(name, int(options["rounds"]), options["clock"])
 
 
 if __name__ == "__main__":

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-SHARES = {1: 1, 4: 2, 16: 4}  # by the number of seeds trained at once: what fraction of the frames each of them is given
+SHARES = {1: 1, 4: 2, 16: 4}  # by the number of seeds trained at once: one in how many frames each of them is given
+
+HAS_COMPILE = "\ncompile:" in (Path(__file__).resolve().parent.parent / "conf" / "config.yaml").read_text()
+
+
+def compile_setting(value: str) -> list[str]:
+    """Return the override that decides whether learning steps are compiled; none before there is the key."""
+    return [f"compile={value}"] if HAS_COMPILE else []
 
 
 @dataclass(frozen=True)
