@@ -15,13 +15,14 @@ from annotated_types import Ge
 from omegaconf import DictConfig
 
 from lab.algo.algorithm import Algorithm
+from lab.common.compilers import find_compiler, require_compiler
 from lab.common.imports import import_named
 from lab.common.interpolation import resolve, resolve_but_seed, resolve_by_seed
 from lab.common.renamed import renamed
 from lab.common.text import canonical, flatten, format_value
 from lab.common.validation import Count, Fraction, Natural, Positive, validate
 from lab.env.spec import EnvSpec
-from lab.errors import LabError, did_you_mean, require, require_one_of
+from lab.errors import LabError, did_you_mean, require, require_one_of, warn_once
 from lab.net.module import Module
 from lab.net.net import Net
 from lab.run.files import plain, read_yaml
@@ -56,6 +57,9 @@ class CheckpointSpec:
     minutes: Positive | None
 
 
+COMPILED_FROM = 20_000  # learning steps: they save some 15 seconds, and compiling takes 20 to 30, once on a machine
+
+
 @dataclass
 class Spec:
     """All that decides the result of one Session: spec + git SHA is enough to run it again."""
@@ -72,6 +76,7 @@ class Spec:
     eval: EvalSpec
     log: LogSpec
     checkpoint: CheckpointSpec
+    compile: bool | Literal["auto"] = False  # `resolve_compile` decides what `auto` is
 
     def check(self) -> None:
         """Raise LabError for a value, or a pair of values, that no Session could train with."""
@@ -85,6 +90,35 @@ class Spec:
         self.algo.check_net(self.net)
         starts = getattr(self.algo, "learning_starts", 0)
         require(starts < self.frames, "algo.learning_starts", starts, f"less than frames ({self.frames})")
+        obstacle = self.obstacle_to_compiling
+        require(self.compile is not True or not obstacle, "compile", True, f"auto or false {obstacle}")
+
+    @property
+    def obstacle_to_compiling(self) -> str:
+        """Why the learning step cannot be compiled, as "with mode=dev"; empty if it can be."""
+        optimizer = getattr(self.algo, "optimizer", None)
+        if self.mode == "dev":
+            return "with mode=dev, which checks every step"
+        if isinstance(self.net, Module):
+            return f"with net._target_={self.net.target}, a module of your own, which may do what cannot be compiled"
+        if optimizer and optimizer.is_path:
+            return f"with algo.optimizer.name={optimizer.name}, which reads its numbers in Python"
+        return "" if self.algo.COMPILES else f"with algo={self.algo.name}, which learns from varying numbers of steps"
+
+    def resolve_compile(self) -> None:
+        """Decide what `compile=auto` is: true where it saves more time than compiling takes.
+
+        Raises:
+            LabError: `compile=true` without a C++ compiler.
+        """
+        if self.compile == "auto":
+            enough = self.algo.learning_steps(self.frames, self.env.num_envs) >= COMPILED_FROM
+            self.compile = enough and not self.net.recurrent and not self.obstacle_to_compiling
+            if self.compile and not find_compiler():
+                self.compile = False
+                warn_once("No C++ compiler was found, so learning steps are not compiled (compile=false).")
+        elif self.compile:
+            require_compiler()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as plain data, in the form that `read` takes back."""

@@ -12,6 +12,7 @@ from lab.algo.off_policy import OffPolicy
 from lab.algo.samples import gather_actions, sample_weights
 from lab.common.imports import torch
 from lab.common.streams import Streams
+from lab.common.transfer import upload
 from lab.common.validation import Count
 from lab.env.spec import EnvSpec
 
@@ -100,21 +101,16 @@ class ActorCritic(OffPolicy):
         return rng.standard_normal((*shape, self.action_dim), dtype=np.float32)
 
     def draw_update_noise(self, streams: list[Streams]) -> torch.Tensor:
-        """Draw the randomness of a minibatch's next actions and of its actions, [2, S, B, ...]."""
+        """Draw the randomness of a minibatch's next actions and of its actions, [S, 2, B, ...]."""
         drawn = [self.draw(stream.minibatches, (2, self.batch_size)) for stream in streams]
-        return torch.from_numpy(np.stack(drawn, 1)).to(self.active.device)
+        return upload(np.stack(drawn), self.active.device)
 
     def act(
         self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if noise is not None and self.acts_randomly:
             return noise.argmax(-1) if self.num_actions else noise, carry
-        with torch.no_grad():
-            return self.choose_actions(observation, noise), carry
-
-    def choose_actions(self, observation: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-        """Return the policy's actions for observations [S, B, ...]; deterministic ones without noise."""
-        raise NotImplementedError
+        return super().act(observation, noise, carry)
 
     def q_values(
         self, critic: nn.ModuleDict, observation: torch.Tensor, action: torch.Tensor | None
@@ -137,8 +133,8 @@ class ActorCritic(OffPolicy):
         target: torch.Tensor,
         mask: torch.Tensor,
         diagnose: bool,
-    ) -> dict[str, torch.Tensor]:
-        """Take a gradient step of both critics, set priorities by their errors, and return metrics [S].
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Take a gradient step of both critics, and return metrics [S] and their absolute errors [S, B].
 
         Args:
             batch: transitions.
@@ -146,24 +142,22 @@ class ActorCritic(OffPolicy):
             values: Q_1(s, a) and Q_2(s, a), [S, B].
             target: y, [S, B].
             mask: 1 for Sessions that take this step, 0 for others, [S, 1].
-            diagnose: whether to compute metrics.
+            diagnose: whether to return metrics.
         """
-        assert self.replay is not None
         norm = self.learners["critic"].step(losses, batch.weight, mask)
-        if not diagnose and not self.memory.prioritized:
-            return {}
         with torch.no_grad():
             errors = 0.5 * ((values[0] - target).abs() + (values[1] - target).abs())
-            self.replay.update_priorities(batch, errors)
+            if not diagnose:
+                return {}, errors
             weights = sample_weights(batch.weight)
-            return {
+            metrics = {
                 "critic_loss": (losses * weights).sum(-1),
                 "q_values": (0.5 * (values[0] + values[1]) * weights).sum(-1),
                 "td_error": (errors * weights).sum(-1),
                 "grad_norm": norm,
             }
+        return metrics, errors
 
     @property
-    def is_policy_step(self) -> bool:
-        """Whether this gradient step also updates the policy."""
-        return self.num_updates % self.policy_delay == 0
+    def choices(self) -> dict[str, bool]:
+        return {"updates_policy": self.num_updates % self.policy_delay == 0}

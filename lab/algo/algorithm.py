@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from functools import reduce
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from functools import reduce, wraps
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
 from annotated_types import Ge, Le
 
@@ -24,11 +25,30 @@ if TYPE_CHECKING:
     from lab.env.vector import Spaces
     from lab.memory.replay import Replay
     from lab.memory.rollout import Rollout
+    from lab.net.compiled import Compiler
     from lab.net.learner import Learner
     from lab.net.net import Net
     from lab.net.network import Parameters
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compilable(method: F) -> F:
+    """Mark a method of an algorithm as one that its `compiler` compiles; without a compiler it is called as it is.
+
+    Its arguments are tensors [S, ...], or nested dicts and dataclasses of them; keyword arguments are constants, each
+    combination of which is compiled for itself. It returns tensors [S, ...], or nested dicts and tuples of them. It
+    must not read a tensor's numbers on the host, draw random numbers, or depend on what changes in Python.
+    """
+
+    @wraps(method)
+    def call(self: Algorithm, *arguments: Any, **constants: Any) -> Any:
+        if self.compiler is None:
+            return method(self, *arguments, **constants)
+        return self.compiler.call(method, arguments, constants)
+
+    return cast("F", call)
 
 
 @dataclass
@@ -43,6 +63,7 @@ class Algorithm:
         targets: parameters of target networks, by name.
         active: 1 for Sessions that still learn, 0 for others, [S, 1].
         carry_size: numbers that a recurrent agent carries from step to step, K; 0 for others.
+        compiler: what compiles the methods marked `compilable`; None if they run as they are.
         problems: problems found by the checks of every step (mode=dev), by index of the Session; None without checks.
         replay: the replay memory, if the algorithm has one and `allocate` made it.
     """
@@ -52,11 +73,16 @@ class Algorithm:
     gamma: Annotated[Scalar, Ge(0), Le(1)]
 
     METRICS: ClassVar[tuple[str, ...]] = ()  # names of the metrics that `learn` returns
+    COMPILES: ClassVar[bool] = True  # whether its learning steps have static shapes, so that they can be compiled
     SERVES_RECURRENT: ClassVar[bool] = False  # whether it learns from sequences, as recurrent networks need
     SERVES_BY_BATCH: ClassVar[bool] = False  # whether it learns with networks that normalize by minibatches
 
     def check(self, env: EnvSpec) -> None:
         """Raise LabError for values that do not fit together."""
+
+    def learning_steps(self, frames: int, num_envs: int) -> int:
+        """Return how many optimizer steps a Session of so many frames takes, about."""
+        return frames // (self.horizon * num_envs)
 
     def check_net(self, net: Net) -> None:
         """Raise LabError for a network that the algorithm cannot use."""
@@ -94,6 +120,7 @@ class Algorithm:
         self.active = torch.ones(len(streams), 1, device=device)
         self.carry_size = 0
         self.problems: dict[int, str] | None = None
+        self.compiler: Compiler | None = None
         self.replay: Replay | None = None
 
     def add_target(self, name: str, prefix: str, network: nn.Module) -> Any:
@@ -142,8 +169,26 @@ class Algorithm:
             carry: the recurrent state, [S, E, K]; zeros where an episode begins.
 
         Returns:
-            Actions [S, E, ...], and the next carry.
+            Actions [S, E, ...], and the next carry. Compiled, the next call overwrites them.
         """
+        state = carry if self.carry_size else None
+        with torch.no_grad():
+            # Deterministic actions are for a few episodes of evaluation, with another number of environments.
+            if self.compiler is None or noise is None or not self.compiles_choice:
+                action, state = self.choose(observation, noise, state)
+            else:
+                action, state = self.compiler.call(type(self).choose, (observation, noise, state), {})
+        return action, carry if state is None else state
+
+    @property
+    def compiles_choice(self) -> bool:
+        """Whether `choose` reads no tensor's numbers on the host, so that it can be compiled."""
+        return True
+
+    def choose(
+        self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Choose actions as `act` does; the carry is None for agents that are not recurrent."""
         raise NotImplementedError
 
     def learn(
@@ -171,6 +216,12 @@ class Algorithm:
     def networks(self) -> list[Parameters]:
         """The parameters of every network."""
         return [*(learner.parameters for learner in self.learners.values()), *self.targets.values()]
+
+    def drop(self, index: int) -> None:
+        """Let one Session learn no more."""
+        self.active[index] = 0.0
+        if self.compiler:
+            self.compiler.skipped.add(index)
 
     def check_steps(self) -> None:
         """Check every learning step from now on (mode=dev)."""

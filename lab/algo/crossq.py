@@ -50,7 +50,7 @@ class CrossQ(SAC):
 
     def update_critic(
         self, batch: Batch, noise: torch.Tensor, mask: torch.Tensor, diagnose: bool
-    ) -> dict[str, torch.Tensor]:
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Fit both critics to y = r + gamma V(s'), with Q(s, a) and Q(s', a') computed in one batch (section 3.1)."""
         with torch.no_grad():
             next_action, log_prob = self.sample_actions(batch.next_observation, noise)
@@ -97,4 +97,5 @@ def training(norms: list[BatchRenorm], weights: torch.Tensor) -> Iterator[None]:
         norm.train()
     yield
     for norm in norms:
+        norm.sample_weights = None
         norm.eval()

@@ -84,24 +84,29 @@ class DQN(ValueBased, OffPolicy):
     def scheduled_values(self, fraction_done: float) -> dict[str, torch.Tensor]:
         return {"exploration_rate": self.active.new_tensor(self.exploration.scheduled_values(fraction_done))}
 
-    def update(
-        self, batch: Batch, streams: list[Streams], mask: torch.Tensor, diagnose: bool
-    ) -> dict[str, torch.Tensor]:
+    def draw_update_noise(self, streams: list[Streams]) -> None:
         if self.noisy:
             for network in (self.network, self.target):
                 network.draw([stream.minibatches for stream in streams])
+
+    def update(
+        self, batch: Batch, noise: torch.Tensor | None, mask: torch.Tensor, diagnose: bool, **choices: bool
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         outputs, losses, errors = self.losses(batch)
         norm = self.learners["q"].step(losses, batch.weight, mask)
-        assert self.replay is not None
-        self.replay.update_priorities(batch, errors)
-        if self.num_updates % self.target_update_interval == 0:
-            self.targets["target"].polyak_update(self.learners["q"].parameters, self.tau * mask)
         if not diagnose:
-            return {}
+            return {}, errors
         with torch.no_grad():
             values = self.expectation(outputs.unsqueeze(2)).squeeze(-1) if self.num_atoms else outputs
             means = weighted_mean(torch.stack([losses, values, errors.abs()]), sample_weights(batch.weight))
-        return {**dict(zip(("q_loss", "q_values", "td_error"), means.unbind(0), strict=True)), "grad_norm": norm}
+        return {
+            **dict(zip(("q_loss", "q_values", "td_error"), means.unbind(0), strict=True)),
+            "grad_norm": norm,
+        }, errors
+
+    def update_targets(self, mask: torch.Tensor) -> None:
+        if self.num_updates % self.target_update_interval == 0:
+            self.targets["target"].polyak_update(self.learners["q"].parameters, self.tau * mask)
 
     def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the network's outputs for the actions of a minibatch, and their losses and TD errors, [S, B].

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from lab.algo.algorithm import Algorithm
+from lab.algo.algorithm import Algorithm, compilable
 from lab.algo.samples import has_samples
 from lab.common.imports import torch
 from lab.common.streams import Streams
+from lab.common.transfer import upload
 from lab.common.validation import Count, Natural
 from lab.env.spec import EnvSpec
 from lab.errors import require
@@ -21,7 +22,7 @@ from lab.net.optimizer import OptimizerSpec
 if TYPE_CHECKING:
     from lab.env.vector import Spaces
     from lab.memory.replay import Batch
-    from lab.memory.rollout import Rollout
+    from lab.memory.rollout import Rollout, Statistics
     from lab.net.net import Net
 
 
@@ -49,6 +50,9 @@ class OffPolicy(Algorithm):
         size, least = self.memory.size, max(self.horizon, self.n_step) * env.num_envs
         require(size >= least, "algo.memory.size", size, f"{least} or more (a horizon, or n steps)")
         self.optimizer.check("algo.optimizer")
+
+    def learning_steps(self, frames: int, num_envs: int) -> int:
+        return super().learning_steps(frames - self.learning_starts, num_envs) * self.gradient_steps
 
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
         super().check_spaces(spaces, env)
@@ -80,34 +84,88 @@ class OffPolicy(Algorithm):
         self.update_learning_rates(fraction_done)
         metrics: dict[str, torch.Tensor] = {}
         for drawn in uniforms:
-            batch = self.replay.sample(drawn, self.gamma, fraction_done, rollout.statistics)
-            mask = self.active * has_samples(batch.weight)
+            position, importance = self.replay.draw(drawn, fraction_done)
+            weights = None if importance is None else upload(importance, steps.device)
             self.num_updates += 1
-            metrics |= self.update(batch, streams, mask, diagnose)
-            steps = steps + mask[:, 0]
-        if diagnose:
-            frames = torch.full_like(steps, self.replay.num_available)
-            metrics |= {"learning_rate": self.learning_rate[:, 0], "replay_frames": frames}
-            metrics |= self.scheduled_values(fraction_done)
-        return {**metrics, "steps": steps}
+            result, errors = self.gradient_step(
+                upload(position, steps.device),
+                weights,
+                self.draw_update_noise(streams),
+                rollout.statistics,
+                diagnose=diagnose or self.compiler is not None,  # one program instead of two
+                **self.choices,
+            )
+            took = result.pop("steps")
+            self.update_targets(took.unsqueeze(1))
+            if self.memory.prioritized:
+                self.replay.update_priorities(position, errors)
+            steps = steps + took
+            metrics |= result
+        if not diagnose:
+            return {"steps": steps}
+        frames = torch.full_like(steps, self.replay.num_available)
+        metrics |= {"learning_rate": self.learning_rate[:, 0], "replay_frames": frames}
+        return {**metrics, **self.scheduled_values(fraction_done), "steps": steps}
+
+    def draw_update_noise(self, streams: list[Streams]) -> torch.Tensor | None:
+        """Draw the randomness of a gradient step, [..., S, B, ...]; None if it has none."""
+        return None
+
+    @property
+    def choices(self) -> dict[str, bool]:
+        """What the next gradient step includes, as keyword arguments of `update`."""
+        return {}
+
+    def update_targets(self, mask: torch.Tensor) -> None:
+        """Update target networks after a gradient step, where `update` does not; mask as there."""
 
     def scheduled_values(self, fraction_done: float) -> dict[str, torch.Tensor]:
         """Return metrics [S] of scheduled hyperparameters other than the learning rate."""
         return {}
 
+    @compilable
+    def gradient_step(
+        self,
+        position: torch.Tensor,
+        importance: torch.Tensor | None,
+        noise: torch.Tensor | None,
+        statistics: Statistics | None,
+        diagnose: bool,
+        **choices: bool,
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Take a gradient step on transitions that the memory has drawn.
+
+        Args:
+            position: of the transitions, [S, B].
+            importance: their importance weights, [S, B], if the memory is prioritized.
+            noise: what `draw_update_noise` returned.
+            statistics: to normalize the transitions.
+            diagnose: whether to return metrics other than `steps`.
+            choices: what the step includes.
+
+        Returns:
+            Metrics [S], among them `steps`, and the errors that become priorities, [S, B].
+        """
+        assert self.replay is not None
+        batch = self.replay.read(position, importance, self.gamma, statistics)
+        mask = self.active * has_samples(batch.weight)
+        metrics, errors = self.update(batch, noise, mask, diagnose, **choices)
+        return {**metrics, "steps": mask[:, 0]}, errors
+
     def update(
-        self, batch: Batch, streams: list[Streams], mask: torch.Tensor, diagnose: bool
-    ) -> dict[str, torch.Tensor]:
-        """Take one gradient step.
+        self, batch: Batch, noise: torch.Tensor | None, mask: torch.Tensor, diagnose: bool, **choices: bool
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Take one gradient step, as part of `gradient_step`, which is compiled.
 
         Args:
             batch: transitions.
-            streams: each Session's random streams.
+            noise: what `draw_update_noise` returned.
             mask: 1 for Sessions that take this step, 0 for others, [S, 1].
-            diagnose: whether to compute the metrics that cost time too.
+            diagnose: whether to return metrics.
+            choices: what the step includes.
 
         Returns:
-            Metrics [S].
+            Metrics [S], and the errors that become priorities, [S, B].
         """
         raise NotImplementedError
 

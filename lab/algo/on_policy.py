@@ -122,13 +122,16 @@ class OnPolicy(Algorithm):
         drawn = [torch.from_numpy(self.head.noise(stream.actions, (steps, num_envs))) for stream in streams]
         return torch.stack(drawn, 1)
 
-    def act(
-        self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.no_grad():
-            (output,), carry = self.network.step(observation, carry, "policy")
-            policy = self.head.forward(output)
-            return policy.mode() if noise is None else policy.sample(noise), carry
+    @property
+    def compiles_choice(self) -> bool:
+        return self.head.kind != "beta"  # whose quantiles are computed by scipy
+
+    def choose(
+        self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        (output,), carry = self.network.step(observation, carry, "policy")
+        policy = self.head.forward(output)
+        return policy.mode() if noise is None else policy.sample(noise), carry
 
     def network_inputs(self, rollout: Rollout, states: int) -> dict[str, torch.Tensor]:
         """Return the network's inputs for the first states of a rollout, laid out by `flatten_time`.
@@ -209,16 +212,14 @@ class OnPolicy(Algorithm):
         total = torch.addcmul(total, entropy_coef, losses["entropy"], value=-1)
         return self.learners["agent"].step(total, weights, mask)
 
-    def loss_metrics(
-        self, losses: dict[str, torch.Tensor], weights: torch.Tensor, entropy_coef: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def loss_metrics(self, losses: dict[str, torch.Tensor], weights: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the metrics [S] of a step's losses."""
         metrics = {name: weighted_mean(loss.detach(), weights) for name, loss in losses.items()}
-        return metrics | {
-            "entropy_loss": -metrics["entropy"],
-            "learning_rate": self.learning_rate[:, 0],
-            "ent_coef": entropy_coef[:, 0],
-        }
+        return metrics | {"entropy_loss": -metrics["entropy"]}
+
+    def schedule_metrics(self, entropy_coef: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the metrics [S] of what is scheduled."""
+        return {"learning_rate": self.learning_rate[:, 0], "ent_coef": entropy_coef[:, 0]}
 
     def imitate(
         self,

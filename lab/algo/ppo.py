@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
+from lab.algo.algorithm import compilable
 from lab.algo.on_policy import OnPolicy
 from lab.algo.returns import gae
 from lab.algo.samples import (
@@ -53,6 +54,9 @@ class PPO(OnPolicy):
         super().check(env)
         check_batch_size(self.batch_size, self.horizon, env.num_envs)
 
+    def learning_steps(self, frames: int, num_envs: int) -> int:
+        return self.epochs * frames // self.batch_size
+
     def check_net(self, net: Net) -> None:
         super().check_net(net)
         if net.recurrent:
@@ -64,7 +68,6 @@ class PPO(OnPolicy):
     def learn(
         self, rollout: Rollout, streams: list[Streams], fraction_done: float, diagnose: bool
     ) -> dict[str, torch.Tensor]:
-        from lab.memory.rollout import minibatches, shuffle
 
         value = self.values(rollout)
         advantage = gae(rollout.reward, self.discount(rollout), value, rollout.truncated, self.gae_lambda)
@@ -87,52 +90,74 @@ class PPO(OnPolicy):
 
         entropy_coef = self.update_schedules(fraction_done)
         steps = torch.zeros(stack, device=value.device)
-        metrics: dict[str, torch.Tensor] = {}
+        totals: dict[str, torch.Tensor] = {}
         learning = self.active
         for epoch, order in enumerate(draw_orders(streams, self.epochs, units).to(value.device)):
             is_last = epoch == self.epochs - 1
+            diagnose = is_last or self.target_kl is not None or self.compiler is not None
             kl = torch.zeros(stack, device=value.device)
-            for index, batch in enumerate(minibatches(self.prepare(shuffle(samples, order, count)))):
-                weights, mask = batch["weights"], learning * batch["has_samples"]
-                losses, log_ratio = self.losses(batch)
-                if self.problems is not None and epoch == index == 0:
-                    self.problems |= ratio_problems(log_ratio.exp(), learning)
-                norm = self.step(losses, weights, mask, entropy_coef)
-                steps = steps + mask[:, 0]
-                if self.target_kl is not None or is_last:
-                    kl = kl + weighted_mean(approx_kl(log_ratio), weights) / count
+            for index, rows in enumerate(order.chunk(count, 1)):
+                checks = self.problems is not None and epoch == index == 0
+                metrics = self.update(samples, rows, learning, entropy_coef, diagnose=diagnose, checks=checks)
+                steps = steps + metrics.pop("steps")
+                if self.target_kl is not None:
+                    kl = kl + metrics["approx_kl"] / count
                 if is_last:
-                    is_clipped = ((log_ratio.exp() - 1).abs() > self.clip_range).to(value.dtype)
-                    step = self.loss_metrics(losses, weights, entropy_coef)
-                    step |= {"grad_norm": norm, "clip_fraction": weighted_mean(is_clipped, weights)}
-                    metrics = {name: metrics.get(name, 0) + metric / count for name, metric in step.items()}
+                    totals = {name: totals.get(name, 0) + metric / count for name, metric in metrics.items()}
             if self.target_kl is not None:
                 learning = learning * (kl.unsqueeze(1) <= self.target_kl)
 
-        weights = sample_weights(samples["mask"])
-        metrics |= {
+        metrics = totals | {
             "steps": steps,
-            "approx_kl": kl,
-            "explained_variance": explained_variance(old_value, samples["returns"], weights),
+            "explained_variance": explained_variance(old_value, samples["returns"], sample_weights(samples["mask"])),
+            **self.schedule_metrics(entropy_coef),
         }
         return metrics | self.imitate(rollout, value, streams, fraction_done, steps)
 
-    def prepare(self, batches: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Add to all minibatches of an epoch what does not depend on the network, at once as it is faster."""
-        weights, advantage = sample_weights(batches["mask"]), batches["advantage"]
-        if self.normalize_advantage:
-            advantage = normalize(advantage, weights)
-        epsilon = torch.as_tensor(self.clip_range).unsqueeze(-1)
-        # Of r A and clip(r, ...) A the smaller is that of r A and this, as A is constant.
-        bound = torch.where(advantage > 0, 1 + epsilon, 1 - epsilon) * advantage
-        return batches | {
-            "weights": weights,
-            "has_samples": has_samples(weights),
-            "cost": -advantage,
-            "least_loss": -bound,
+    @compilable
+    def update(
+        self,
+        samples: dict[str, torch.Tensor],
+        rows: torch.Tensor,
+        learning: torch.Tensor,
+        entropy_coef: torch.Tensor,
+        diagnose: bool,
+        checks: bool,
+    ) -> dict[str, torch.Tensor]:
+        """Take an optimizer step on a minibatch, and return metrics [S].
+
+        Args:
+            samples: of the horizon by name, [S, N, ...].
+            rows: the minibatch, [S, B]: of samples, or of sequences with a recurrent network.
+            learning: 1 for Sessions that still learn, 0 for others, [S, 1].
+            entropy_coef: weight of the entropy bonus, [S, 1].
+            diagnose: whether to compute metrics other than `steps`.
+            checks: whether to check that the policy is still the old one (mode=dev).
+        """
+        from lab.memory.rollout import take
+
+        sequences = samples["mask"].shape[1] // self.horizon if self.carry_size else None
+        batch = take(samples, rows, sequences)
+        weights = sample_weights(batch["mask"])
+        mask = learning * has_samples(weights)
+        losses, log_ratio = self.losses(batch, weights)
+        if checks and self.problems is not None:
+            self.problems |= ratio_problems(log_ratio.exp(), learning)
+        norm = self.step(losses, weights, mask, entropy_coef)
+        if not diagnose:
+            return {"steps": mask[:, 0]}
+        is_clipped = ((log_ratio.exp() - 1).abs() > self.clip_range).to(weights.dtype)
+        return {
+            "steps": mask[:, 0],
+            "grad_norm": norm,
+            "approx_kl": weighted_mean(approx_kl(log_ratio), weights),
+            "clip_fraction": weighted_mean(is_clipped, weights),
+            **self.loss_metrics(losses, weights),
         }
 
-    def losses(self, batch: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def losses(
+        self, batch: dict[str, torch.Tensor], weights: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return the losses of a minibatch by name, and the log-ratio of the new policy to the old, [S, B] each.
 
         With the ratio r = pi(a|s) / pi_old(a|s), the policy loss is -min(r A, clip(r, 1 - epsilon, 1 + epsilon) A)
@@ -141,16 +166,21 @@ class PPO(OnPolicy):
         """
         from torch.nn import functional
 
-        returns = batch["returns"]
+        advantage, returns = batch["advantage"], batch["returns"]
+        if self.normalize_advantage:
+            advantage = normalize(advantage, weights)
         policy, value = self.policy_and_value(batch)
         log_ratio = policy.log_prob(batch["action"]) - batch["log_prob"]
+        epsilon = torch.as_tensor(self.clip_range)
+        # Of r A and clip(r, ...) A the smaller is that of r A and this, as A is constant.
+        bound = torch.where(advantage > 0, 1 + epsilon, 1 - epsilon) * advantage
         value_loss = functional.mse_loss(value, returns, reduction="none")
         if self.clip_range_vf is not None:
-            bound = torch.as_tensor(self.clip_range_vf)
-            clipped = batch["value"] + (value - batch["value"]).clamp(-bound, bound)
+            bound_vf = torch.as_tensor(self.clip_range_vf)
+            clipped = batch["value"] + (value - batch["value"]).clamp(-bound_vf, bound_vf)
             value_loss = torch.maximum(value_loss, (clipped - returns).square())
         losses = {
-            "policy_loss": torch.maximum(log_ratio.exp() * batch["cost"], batch["least_loss"]),
+            "policy_loss": -torch.minimum(log_ratio.exp() * advantage, bound),
             "value_loss": 0.5 * value_loss,
             "entropy": policy.entropy(),
         }

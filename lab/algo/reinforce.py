@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lab.algo.on_policy import OnPolicy
 from lab.algo.returns import episode_ended, lambda_return
@@ -33,6 +33,8 @@ class REINFORCE(OnPolicy):
 
     baseline: bool
     episode_steps: Count
+
+    COMPILES: ClassVar[bool] = False
 
     def allocate(self, num_envs: int) -> None:
         from lab.memory.recent import RecentSteps
@@ -102,7 +104,8 @@ class REINFORCE(OnPolicy):
         }
         active = self.active * has_samples(weights)
         norm = self.step(losses, weights, active, entropy_coef)
-        metrics = {"steps": active[:, 0], "grad_norm": norm, **self.loss_metrics(losses, weights, entropy_coef)}
+        metrics = {"steps": active[:, 0], "grad_norm": norm, **self.loss_metrics(losses, weights)}
+        metrics |= self.schedule_metrics(entropy_coef)
         if diagnose:
             with torch.no_grad():
                 log_ratio = self.evaluate_actions(blocks, empty)[0] - log_prob

@@ -66,21 +66,22 @@ class SAC(ActorCritic):
             self.learners["temperature"] = Learner(module, spec, device)
 
     def update(
-        self, batch: Batch, streams: list[Streams], mask: torch.Tensor, diagnose: bool
-    ) -> dict[str, torch.Tensor]:
-        next_noise, noise = self.draw_update_noise(streams)
-        metrics = self.update_critic(batch, next_noise, mask, diagnose)
-        if self.is_policy_step:
-            actor_metrics, log_prob = self.update_actor(batch, noise, mask)
+        self, batch: Batch, noise: torch.Tensor | None, mask: torch.Tensor, diagnose: bool, **choices: bool
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        assert noise is not None
+        next_noise, own_noise = noise.unbind(1)
+        metrics, errors = self.update_critic(batch, next_noise, mask, diagnose)
+        if choices["updates_policy"]:
+            actor_metrics, log_prob = self.update_actor(batch, own_noise, mask)
             metrics |= actor_metrics | self.update_temperature(batch, log_prob, mask)
         if self.tau is not None:  # in every gradient step, whatever `policy_delay` is
             self.targets["target"].polyak_update(self.learners["critic"].parameters, self.tau * mask)
-        return metrics
+        return metrics, errors
 
     def update_critic(
         self, batch: Batch, noise: torch.Tensor, mask: torch.Tensor, diagnose: bool
-    ) -> dict[str, torch.Tensor]:
-        """Take a gradient step of both critics on 1/2 (Q_i(s, a) - y)^2 (equation 5).
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Take a gradient step of both critics on 1/2 (Q_i(s, a) - y)^2 (equation 5), as `step_critic` does.
 
         y = R + discount V'(s'), where V' is the soft value by the target critics. R sums `n_step` rewards, and the
         discount is gamma^n_step, or 0 where the episode terminated.
@@ -143,9 +144,11 @@ class SAC(ActorCritic):
         mean, log_std = output.split(self.action_dim, -1)
         return TanhGaussian(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX))
 
-    def choose_actions(self, observation: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+    def choose(
+        self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         policy = self.policy(observation)
-        return policy.mode() if noise is None else policy.sample(noise)
+        return policy.mode() if noise is None else policy.sample(noise), carry
 
     def sample_actions(
         self, observation: torch.Tensor, noise: torch.Tensor

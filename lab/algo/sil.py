@@ -94,7 +94,7 @@ class SelfImitation:
         )
         totals = {name: torch.zeros_like(steps) for name in self.METRICS}
         for drawn in uniforms:
-            batch = replay.sample(drawn, agent.gamma, fraction_done, rollout.statistics)
+            batch, position = replay.sample(drawn, agent.gamma, fraction_done, rollout.statistics)
             policy, values = policy_and_value({"observation": batch.observation})
             better = (batch.reward - values).clamp(min=0)
             policy_loss = -policy.log_prob(batch.action) * better.detach()
@@ -102,7 +102,7 @@ class SelfImitation:
             mask = agent.active * has_samples(batch.weight)
             total = self.policy_coef * policy_loss + self.value_coef * value_loss
             agent.learners["agent"].step(total, batch.weight, mask)
-            replay.update_priorities(batch, better)
+            replay.update_priorities(position, better)
             steps = steps + mask[:, 0]
             metrics = (policy_loss.detach(), value_loss.detach(), (better > 0).to(steps.dtype))
             for name, metric in zip(self.METRICS, metrics, strict=True):

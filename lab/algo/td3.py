@@ -35,25 +35,27 @@ class TD3(ActorCritic):
         self.target_actor = self.add_target("actor", "target_actor", self.actor)
         self.target = self.add_target("critic", "target", self.critic)
 
-    def choose_actions(self, observation: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+    def choose(
+        self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         action = torch.tanh(self.actor(observation, "policy")[0])
-        return action if noise is None else add_noise(action, noise * per_action(self.exploration_noise))
+        return action if noise is None else add_noise(action, noise * per_action(self.exploration_noise)), carry
 
     def update(
-        self, batch: Batch, streams: list[Streams], mask: torch.Tensor, diagnose: bool
-    ) -> dict[str, torch.Tensor]:
-        noise, _ = self.draw_update_noise(streams)
-        metrics = self.update_critic(batch, noise, mask, diagnose)
-        if self.is_policy_step:
+        self, batch: Batch, noise: torch.Tensor | None, mask: torch.Tensor, diagnose: bool, **choices: bool
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        assert noise is not None
+        metrics, errors = self.update_critic(batch, noise[:, 0], mask, diagnose)
+        if choices["updates_policy"]:
             metrics |= self.update_actor(batch, mask)
             for name, target in self.targets.items():
                 target.polyak_update(self.learners[name].parameters, self.tau * mask)
-        return metrics
+        return metrics, errors
 
     def update_critic(
         self, batch: Batch, noise: torch.Tensor, mask: torch.Tensor, diagnose: bool
-    ) -> dict[str, torch.Tensor]:
-        """Take a gradient step of both critics on 1/2 (Q_i(s, a) - y)^2.
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Take a gradient step of both critics on 1/2 (Q_i(s, a) - y)^2, as `step_critic` does.
 
         y = R + discount min_i Q'_i(s', clip(pi'(s') + clip(noise))).
         """

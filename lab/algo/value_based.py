@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Le
 
-from lab.algo.algorithm import Algorithm, unsupported_actions
+from lab.algo.algorithm import Algorithm, compilable, unsupported_actions
 from lab.algo.exploration import ExplorationSpec
 from lab.algo.samples import (
     check_batch_size,
@@ -92,11 +92,10 @@ class ValueBased(Algorithm):
     def draw_noise(self, steps: int, num_envs: int, streams: list[Streams], fraction_done: float) -> torch.Tensor:
         return self.exploration.draw_noise((steps, num_envs), self.num_actions, streams, fraction_done)
 
-    def act(
-        self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.no_grad():
-            values = self.q_values(observation)
+    def choose(
+        self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        values = self.q_values(observation)
         return (values if noise is None else values + noise).argmax(-1), carry
 
 
@@ -119,6 +118,9 @@ class OnPolicyValueBased(ValueBased):
         super().check(env)
         if self.batch_size is not None:
             check_batch_size(self.batch_size, self.horizon, env.num_envs)
+
+    def learning_steps(self, frames: int, num_envs: int) -> int:
+        return self.epochs * frames // (self.batch_size or self.horizon * num_envs)
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         from torch import nn
@@ -155,7 +157,7 @@ class OnPolicyValueBased(ValueBased):
             streams: each Session's random streams.
             fraction_done: fraction of the Session's frames that are done.
         """
-        from lab.memory.rollout import by_session, minibatches, shuffle
+        from lab.memory.rollout import by_session
 
         samples = {
             "observation": by_session(rollout.observation[:-1]),
@@ -168,23 +170,9 @@ class OnPolicyValueBased(ValueBased):
         self.update_learning_rates(fraction_done)
         totals: dict[str, torch.Tensor] = {}
         for order in draw_orders(streams, self.epochs, size).to(returns.device):
-            batches = shuffle(samples, order, count)
-            batches["weights"] = sample_weights(batches["mask"])
-            for batch in minibatches(batches):
-                weights = batch["weights"]
-                value = gather_actions(self.q_values(batch["observation"]), batch["action"])
-                error = value - batch["returns"]
-                loss = 0.5 * error.square()
-                mask = self.active * has_samples(weights)
-                norm = self.learners["q"].step(loss, weights, mask)
-                step = {
-                    "steps": mask[:, 0],
-                    "q_loss": weighted_mean(loss.detach(), weights),
-                    "q_values": weighted_mean(value.detach(), weights),
-                    "td_error": weighted_mean(error.detach().abs(), weights),
-                    "grad_norm": norm,
-                }
-                totals = {name: totals.get(name, 0.0) + metric for name, metric in step.items()}
+            for rows in order.chunk(count, 1):
+                metrics = self.update(samples, rows)
+                totals = {name: totals.get(name, 0.0) + metric for name, metric in metrics.items()}
 
         metrics = {name: total / (count * self.epochs) for name, total in totals.items()}
         before = by_session(gather_actions(values[:-1], rollout.action))
@@ -193,4 +181,29 @@ class OnPolicyValueBased(ValueBased):
             "learning_rate": self.learning_rate[:, 0],
             "exploration_rate": returns.new_tensor(self.exploration.scheduled_values(fraction_done)),
             "explained_variance": explained_variance(before, samples["returns"], sample_weights(samples["mask"])),
+        }
+
+    @compilable
+    def update(self, samples: dict[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Take an optimizer step on a minibatch, and return metrics [S].
+
+        Args:
+            samples: of the horizon by name, [S, N, ...].
+            rows: those of the minibatch, [S, B].
+        """
+        from lab.memory.rollout import take
+
+        batch = take(samples, rows)
+        weights = sample_weights(batch["mask"])
+        value = gather_actions(self.q_values(batch["observation"]), batch["action"])
+        error = value - batch["returns"]
+        loss = 0.5 * error.square()
+        mask = self.active * has_samples(weights)
+        norm = self.learners["q"].step(loss, weights, mask)
+        return {
+            "steps": mask[:, 0],
+            "q_loss": weighted_mean(loss.detach(), weights),
+            "q_values": weighted_mean(value.detach(), weights),
+            "td_error": weighted_mean(error.detach().abs(), weights),
+            "grad_norm": norm,
         }

@@ -10,7 +10,7 @@ import numpy as np
 
 from lab.common.imports import torch
 from lab.common.transfer import upload
-from lab.memory.replay import CONTINUES, REWARD, Batch, Replay
+from lab.memory.replay import CONTINUES, REWARD, Replay
 from lab.memory.spec import ReplaySpec
 from lab.memory.sum_tree import SumTree
 
@@ -88,17 +88,12 @@ class EpisodeReplay(Replay):
         """Exclude one Session's current episodes, because its environments were made again."""
         self._episode_start[index] = self.count
 
-    def sample(
-        self,
-        uniforms: np.ndarray,
-        gamma: torch.Tensor | float,
-        progress: float,
-        statistics: Statistics | None = None,
-    ) -> Batch:
-        """Draw a minibatch whose rewards are returns; all weights of a Session without episodes are 0."""
-        batch = super().sample(uniforms, gamma, progress, statistics)
-        batch.weight.masked_fill_(upload(~self.has_episodes, self.device).unsqueeze(1), 0.0)
-        return batch
+    def draw(self, uniforms: np.ndarray, progress: float) -> tuple[np.ndarray, np.ndarray | None]:
+        """Draw steps, whose rewards are returns; all importance weights of a Session without episodes are 0."""
+        position, importance = super().draw(uniforms, progress)
+        assert importance is not None
+        importance[~self.has_episodes] = 0.0
+        return position, importance
 
     def _normalize_rewards(self, reward: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         return statistics.scale_returns(reward)

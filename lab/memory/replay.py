@@ -38,7 +38,6 @@ class Batch:
         next_observation: [S, B, ...]; at an episode's end, its true last observation.
         weight: weight of each transition in its Session's loss, [S, B]: 0 for autoreset steps; importance weights if
             the memory is prioritized.
-        index: positions in the ring, [S, B].
     """
 
     observation: torch.Tensor
@@ -47,7 +46,6 @@ class Batch:
     discount: torch.Tensor
     next_observation: torch.Tensor
     weight: torch.Tensor
-    index: np.ndarray
 
 
 class Replay:
@@ -184,20 +182,12 @@ class Replay:
             if self._tree:
                 self._set_priorities(self._positions(last), np.zeros((1, self.num_envs)), index)
 
-    def sample(
-        self,
-        uniforms: np.ndarray,
-        gamma: torch.Tensor | float,
-        progress: float,
-        statistics: Statistics | None = None,
-    ) -> Batch:
-        """Draw a minibatch for every Session in one gather.
+    def draw(self, uniforms: np.ndarray, progress: float) -> tuple[np.ndarray, np.ndarray | None]:
+        """Draw a minibatch for every Session, and return positions and importance weights, [S, B].
 
         Args:
             uniforms: random numbers in [0, 1) of each Session's own stream, [S, B].
-            gamma: discount, [S, 1].
             progress: fraction of the Session's frames that are done; beta is annealed by it.
-            statistics: to normalize observations and rewards; None for none.
         """
         batch = uniforms.shape[1]
         ring = self.ring_length * self.num_envs
@@ -205,39 +195,67 @@ class Replay:
             position = self._tree.find((np.arange(batch) + uniforms) / batch)
             if self.spec.combined:
                 position[:, -1] = (self.count - self.n) % self.ring_length * self.num_envs + self._draw_env(uniforms)
-        else:
-            drawn = (uniforms * self.num_available).astype(np.int64)
-            if self.spec.combined:
-                drawn[:, -1] = self.num_available - self.num_envs + self._draw_env(uniforms)
-            oldest = self.count - self.num_available // self.num_envs - (self.n - 1)
-            position = (oldest * self.num_envs + drawn) % ring
-        start = upload(position, self.device)
-        reward, discount, valid, length = self._n_step_returns(start, gamma, statistics)
-        weight = valid / valid.sum(-1, keepdim=True).clamp_(min=1.0)
-        if self._tree:
-            weight = weight * upload(self._importance_weights(position, progress), self.device)
-        end = (start + length * self.num_envs) % ring
-        observation, next_observation = self._observations(torch.stack([start, end]), statistics).unbind(0)
+            return position, self._importance_weights(position, progress)
+        drawn = (uniforms * self.num_available).astype(np.int64)
+        if self.spec.combined:
+            drawn[:, -1] = self.num_available - self.num_envs + self._draw_env(uniforms)
+        oldest = self.count - self.num_available // self.num_envs - (self.n - 1)
+        return (oldest * self.num_envs + drawn) % ring, None
+
+    def read(
+        self,
+        position: torch.Tensor,
+        importance: torch.Tensor | None,
+        gamma: torch.Tensor | float,
+        statistics: Statistics | None = None,
+    ) -> Batch:
+        """Return the transitions that `draw` has drawn.
+
+        Args:
+            position: [S, B].
+            importance: importance weights, [S, B]; None for equal ones.
+            gamma: discount, [S, 1].
+            statistics: to normalize observations and rewards; None for none.
+        """
+        reward, discount, valid, length = self._n_step_returns(position, gamma, statistics)
+        weight = valid / valid.sum(-1, keepdim=True).clamp(min=1.0)
+        if importance is not None:
+            weight = weight * importance
         return Batch(
-            observation=observation,
-            action=self._gather(self._action, start),
+            observation=self._observations(position, statistics),
+            action=self._gather(self._action, position),
             reward=reward,
             discount=discount,
-            next_observation=next_observation,
+            next_observation=self._observations(self._later(position, length), statistics),
             weight=weight,
-            index=position,
         )
+
+    def sample(
+        self,
+        uniforms: np.ndarray,
+        gamma: torch.Tensor | float,
+        progress: float,
+        statistics: Statistics | None = None,
+    ) -> tuple[Batch, np.ndarray]:
+        """Draw and read a minibatch; return it and its positions [S, B]."""
+        position, importance = self.draw(uniforms, progress)
+        weights = None if importance is None else upload(importance, self.device)
+        return self.read(upload(position, self.device), weights, gamma, statistics), position
 
     def _draw_env(self, uniforms: np.ndarray) -> np.ndarray:
         """Return the environment [S] whose newest transition is the last of a minibatch (`combined`)."""
         return (uniforms[:, -1] * self.num_envs).astype(np.int64)
 
+    def _later(self, position: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
+        """Return the positions some steps later."""
+        return (position + steps * self.num_envs) % (self.ring_length * self.num_envs)
+
     @staticmethod
     def _gather(ring: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Return what is at positions [..., S, B] of a ring, [..., S, B, ...]."""
-        stack, steps, envs, *shape = ring.shape
-        index = position + torch.arange(stack, device=ring.device).unsqueeze(1) * (steps * envs)
-        rows = ring.view(-1, *shape).index_select(0, index.view(-1)).view(*index.shape, *shape)
+        """Return the entries [S, B, ...] of a ring at positions [S, B]."""
+        flat, stack = ring.flatten(1, 2), len(ring)
+        offsets = torch.arange(0, stack * flat.shape[1], flat.shape[1], device=position.device).unsqueeze(1)
+        rows = flat.flatten(0, 1).index_select(0, (position + offsets).flatten()).view(*position.shape, *ring.shape[3:])
         return rows.float() if rows.dtype == torch.float16 else rows
 
     def _observations(self, position: torch.Tensor, statistics: Statistics | None) -> torch.Tensor:
@@ -261,8 +279,7 @@ class Replay:
         reward, discount = torch.zeros_like(first[..., 0]), torch.ones_like(first[..., 0])
         going, length = discount.clone(), torch.zeros_like(reward)
         for k in range(self.n):
-            later = (position + k * self.num_envs) % (self.ring_length * self.num_envs)
-            step = self._gather(self._scalars, later) if k else first
+            step = self._gather(self._scalars, self._later(position, k)) if k else first
             going = going * step[..., VALID]
             reward = reward + going * discount * rewards(step)
             discount = torch.where(going > 0, discount * gamma * step[..., CONTINUES], discount)
@@ -284,8 +301,8 @@ class Replay:
             weights[s] = row / max(row.max(), 1e-30)
         return weights
 
-    def update_priorities(self, batch: Batch, errors: torch.Tensor) -> None:
-        """Set the priorities of a minibatch's transitions by their errors [S, B]."""
+    def update_priorities(self, position: np.ndarray, errors: torch.Tensor) -> None:
+        """Set the priorities of transitions at positions [S, B] by their errors [S, B]."""
         if not self.spec.prioritized:
             return
         assert self._tree
@@ -293,9 +310,9 @@ class Replay:
         priorities = np.empty_like(magnitudes)
         for s, row in enumerate(magnitudes):
             priorities[s] = np.where(np.isfinite(row), row + self._eps[s], 1.0) ** self._alpha[s]
-        priorities *= self._tree.leaves[np.arange(len(priorities))[:, None], batch.index] > 0  # not autoreset steps
+        priorities *= self._tree.leaves[np.arange(len(priorities))[:, None], position] > 0  # not autoreset steps
         self._max_priority = np.maximum(self._max_priority, priorities.max(1))
-        self._set_priorities(batch.index, priorities)
+        self._set_priorities(position, priorities)
 
     def save(self, index: int, folder: Path, write: Callable[[Path, dict[str, Any]], None]) -> dict[str, Any]:
         """Write one Session's steps since its last save to a file, and return plain data for the checkpoint."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,6 +78,17 @@ class Rollout:
     carry: Tensor
     raw: Raw | None = None
 
+    def session_first(self) -> dict[str, Tensor]:
+        """Return by name the tensors with the session axis first, [S, T, E, ...]; without `raw`."""
+        steps = {name: value for name, value in vars(self).items() if name not in ("raw", "carry")}
+        return {name: value.transpose(0, 1) for name, value in steps.items()} | {"carry": self.carry}
+
+    @classmethod
+    def from_session_first(cls, steps: dict[str, Tensor]) -> Rollout:
+        """Return the rollout of what `session_first` returned."""
+        times: Any = {name: value.transpose(0, 1) for name, value in steps.items() if name != "carry"}
+        return cls(**times, carry=steps["carry"])
+
     @property
     def statistics(self) -> Statistics | None:
         """Statistics after this horizon, for a replay memory; None if nothing is normalized."""
@@ -104,25 +115,20 @@ def by_environment(steps: Tensor) -> Tensor:
     return steps.movedim(0, 2).flatten(1, 2).contiguous()
 
 
-def shuffle(samples: dict[str, Tensor], order: Tensor, count: int) -> dict[str, Tensor]:
-    """Shuffle samples, or whole sequences of them, into minibatches: tensors [S, count, N / count, ...] by name.
+def take(samples: dict[str, Tensor], rows: Tensor, units: int | None = None) -> dict[str, Tensor]:
+    """Return a minibatch: tensors [S, B, ...] by name.
 
     Args:
-        samples: tensors [S, N, ...] by name; N may differ, if each is a multiple of U.
-        order: a permutation of U for each Session, [S, U]: of samples, or of sequences of N / U samples.
-        count: number of minibatches, which must divide U.
+        samples: tensors [S, N, ...] by name.
+        rows: which of the N samples, [S, B]; or with `units` which sequences.
+        units: number of sequences, U, in which each of the tensors is laid out; their lengths may differ.
     """
-    stack, units = order.shape
-    rows = (order + torch.arange(stack, device=order.device).unsqueeze(1) * units).flatten()
-    batches = {}
+    stack = len(rows)
+    batch = {}
     for name, value in samples.items():
         number, shape = value.shape[1], value.shape[2:]
-        flat = value.flatten(0, 1) if number == units else value.view(stack * units, number // units, *shape)
-        batches[name] = flat.index_select(0, rows).view(stack, count, number // count, *shape)
-    return batches
-
-
-def minibatches(batches: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Yield the minibatches that `shuffle` returned, one at a time: tensors [S, N / count, ...] by name."""
-    for parts in zip(*(value.unbind(1) for value in batches.values()), strict=True):
-        yield dict(zip(batches, parts, strict=True))
+        sequences = units or number
+        offsets = torch.arange(stack, device=rows.device).unsqueeze(1) * sequences
+        flat = value.reshape(stack * sequences, number // sequences, *shape)
+        batch[name] = flat.index_select(0, (rows + offsets).flatten()).view(stack, -1, *shape)
+    return batch

@@ -115,7 +115,8 @@ class RecurrentNetwork(StackedNetwork):
         """Return the state of each trunk."""
         return dict(zip(self._distinct, carry.split(self._sizes, -1), strict=True))
 
-    def step(self, x: Tensor, carry: Tensor, *outputs: str) -> tuple[tuple[Tensor, ...], Tensor]:
+    def step(self, x: Tensor, carry: Tensor | None, *outputs: str) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        assert carry is not None
         # Every trunk takes the step, whatever output is asked for.
         states = {trunk: trunk.step(x, state) for trunk, state in self.split(carry).items()}
         results = []

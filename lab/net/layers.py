@@ -5,6 +5,8 @@ batched product guarantees it, and elementwise functions whose vector and scalar
 vectors.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
@@ -66,24 +68,31 @@ class NoisyLinear(Linear):
         super().__init__(inputs, outputs, gains, rngs)
         self.weight_sigma = nn.Parameter(torch.full_like(self.weight, sigma / inputs**0.5))
         self.bias_sigma = nn.Parameter(torch.full_like(self.bias, sigma / inputs**0.5))
-        self._noise: tuple[Tensor, Tensor] | None = None
+        self._is_noisy = False
+        self._noise = [torch.zeros(len(rngs), 1, size) for size in (inputs, outputs)]
 
     def draw(self, rngs: list[np.random.Generator] | None) -> None:
         """Draw noise from each Session's stream; None removes it."""
+        self._is_noisy = rngs is not None
         if rngs is None:
-            self._noise = None
             return
         drawn = np.stack([rng.standard_normal(self.inputs + self.outputs) for rng in rngs])
-        noise = upload((np.sign(drawn) * np.sqrt(np.abs(drawn))).astype(np.float32), self.weight.device)
-        of_inputs, of_outputs = noise[:, None, : self.inputs], noise[:, None, self.inputs :]
-        outer = of_outputs.mT * of_inputs if self.transposed else of_inputs.mT * of_outputs
-        self._noise = outer, of_outputs
+        noise = upload((np.sign(drawn) * np.sqrt(np.abs(drawn))).astype(np.float32), self.weight.device).unsqueeze(1)
+        for own, values in zip(self._noise, noise.split([self.inputs, self.outputs], -1), strict=True):
+            own.copy_(values)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._noise is None:
+        if not self._is_noisy:
             return super().forward(x)
-        of_weight, of_bias = self._noise
-        return self.product(x, self.weight + self.weight_sigma * of_weight, self.bias + self.bias_sigma * of_bias)
+        of_inputs, of_outputs = self._noise
+        of_weight = of_outputs.mT * of_inputs if self.transposed else of_inputs.mT * of_outputs
+        weight, bias = self.weight + self.weight_sigma * of_weight, self.bias + self.bias_sigma * of_outputs
+        return self.product(x, weight, bias)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> NoisyLinear:
+        super()._apply(fn, recurse)
+        self._noise = [fn(noise) for noise in self._noise]
+        return self
 
 
 class _Tanh(torch.autograd.Function):
@@ -103,9 +112,14 @@ class _Tanh(torch.autograd.Function):
         return torch.ops.aten.tanh_backward(gradients[0], y)
 
 
+def is_traced(x: Tensor) -> bool:
+    """Whether a tensor holds no numbers, because a function is being traced to be compiled."""
+    return type(x).__name__ == "FakeTensor"
+
+
 def tanh(x: Tensor) -> Tensor:
     """Hyperbolic tangent, elementwise; in place on a CPU."""
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or is_traced(x):
         return torch.tanh(x)
     if torch.is_grad_enabled():
         return _Tanh.apply(x)
@@ -118,6 +132,8 @@ def in_whole_lanes(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], T
     """Pad the argument of an elementwise function to a whole number of vector registers for each Session."""
 
     def padded(x: Tensor) -> Tensor:
+        if is_traced(x):
+            return function(x)
         flat = x.flatten(1)
         missing = -flat.shape[1] % LANES
         if not missing:

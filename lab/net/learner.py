@@ -28,7 +28,6 @@ class Learner:
         self.spec, self.parameters = spec, Parameters(module.to(device))
         self.lr: torch.Tensor = self.parameters.values.new_zeros(len(self.parameters.values), 1) + spec.lr
         self.max_grad_norm = None if spec.max_grad_norm is None else torch.zeros_like(self.lr) + spec.max_grad_norm
-        self._gradient_bits = self.parameters.gradients.view(torch.int32)
         path, kwargs = spec.lr_schedule, spec.lr_schedule_kwargs
         self.schedule = TorchSchedule("algo.optimizer.lr_schedule", path, kwargs, self.lr) if "." in path else None
         kind = TorchOptimizers if spec.is_path else Optimizer
@@ -41,9 +40,9 @@ class Learner:
         Call it once in each learning call, as schedules of torch count these.
         """
         if self.schedule:
-            self.lr = self.schedule.next()
+            self.lr.copy_(self.schedule.next())
         elif self.spec.lr_schedule != "constant":
-            self.lr = scheduled(self.spec.lr_schedule, self.spec.lr, self.spec.lr_final, fraction_done)
+            self.lr.copy_(scheduled(self.spec.lr_schedule, self.spec.lr, self.spec.lr_final, fraction_done))
 
     def step(self, losses: torch.Tensor, sample_weights: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Take one optimizer step on each Session's weighted sum of losses.
@@ -58,7 +57,7 @@ class Learner:
         """
         self.parameters.backward(losses, sample_weights)
         gradients = self.parameters.gradients
-        self._gradient_bits.bitwise_and_(-mask.int())  # 0 outside the mask, even in place of NaN
+        gradients.view(torch.int32).bitwise_and_(-mask.int())  # 0 outside the mask, even in place of NaN
         norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         if self.max_grad_norm is not None:
             gradients.mul_(self.max_grad_norm / torch.maximum(norm, self.max_grad_norm))

@@ -40,7 +40,7 @@ class StackedNetwork(nn.Module):
             results.append(head.forward(features[trunk]))
         return tuple(results)
 
-    def step(self, x: Tensor, carry: Tensor, *outputs: str) -> tuple[tuple[Tensor, ...], Tensor]:
+    def step(self, x: Tensor, carry: Tensor | None, *outputs: str) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """Return the named outputs [S, E, size] of one environment step, and the new carry [S, E, K]."""
         return self.forward(x, *outputs), carry
 
@@ -83,15 +83,28 @@ class Parameters:
         frozen = {name: parameter for name, parameter in parameters.items() if not parameter.requires_grad}
         self.buffers = frozen | {name: buffer for name, buffer in module.named_buffers() if buffer.numel()}
         self.leaves = list(self.named.values())
-        sizes = [leaf[0].numel() for leaf in self.leaves]
-        slots = [size + -size % LANES for size in sizes]
-        self.values = self.leaves[0].new_zeros(len(self.leaves[0]), sum(slots), requires_grad=False)
+        self._shapes = [leaf.shape[1:] for leaf in self.leaves]
+        self._slots = [shape.numel() + -shape.numel() % LANES for shape in self._shapes]
+        self.values = self.leaves[0].new_zeros(len(self.leaves[0]), sum(self._slots), requires_grad=False)
         self.gradients = torch.zeros_like(self.values)
-        self._gradient_views: list[Tensor] = []
-        pairs = zip(self.values.split(slots, 1), self.gradients.split(slots, 1), strict=True)
-        for leaf, size, (value, gradient) in zip(self.leaves, sizes, pairs, strict=True):
-            leaf.data = value[:, :size].view(leaf.shape).copy_(leaf.data)
-            self._gradient_views.append(gradient[:, :size].view(leaf.shape))
+        for leaf, view in zip(self.leaves, self._split(self.values), strict=True):
+            leaf.data = view.copy_(leaf.data)
+        self._gradient_views = self._split(self.gradients)
+
+    def _split(self, buffer: Tensor) -> list[Tensor]:
+        """Return views of the slots in a buffer [S', P], each of the shape of its parameter."""
+        parts = zip(self._shapes, buffer.split(self._slots, 1), strict=True)
+        return [part[:, : shape.numel()].view(-1, *shape) for shape, part in parts]
+
+    @property
+    def views(self) -> list[Tensor]:
+        """The parameters, and the gradients of each, all of them views of the buffers."""
+        return [*self.leaves, *self._gradient_views]
+
+    def views_of(self, values: Tensor, gradients: Tensor) -> list[Tensor]:
+        """Return the same views of other buffers; those of values can be differentiated."""
+        leaves = [view.detach().requires_grad_() for view in self._split(values)]
+        return [*leaves, *self._split(gradients)]
 
     def backward(self, losses: Tensor, sample_weights: Tensor) -> None:
         """Set `gradients` to those of each Session's weighted sum of losses, both [S, B]."""

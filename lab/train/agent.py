@@ -54,6 +54,10 @@ class Agent:
         self.streams = [Streams.spawn(spec.seed) for spec in specs]
         self.algorithm = stack([spec.algo for spec in specs], device, "algo")
         self.algorithm.build(spaces, self.algorithm.normalized_net(first.net), self.streams, device)
+        if first.compile is True:
+            from lab.net.compiled import Compiler
+
+            self.algorithm.compiler = Compiler(self.algorithm, len(specs), device)
         if first.mode == "dev":
             self.algorithm.check_steps()
         self.moments: list[RunningMoments] = []

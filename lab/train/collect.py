@@ -172,7 +172,7 @@ class Collector:
     def drop(self, index: int) -> None:
         """Stop stepping and training a Session; the results of the others do not change."""
         self.alive.remove(index)
-        self.agent.algorithm.active[index] = 0.0
+        self.agent.algorithm.drop(index)
 
     def renew_environments(self, index: int) -> None:
         """Make a Session's environments again; their current episodes are not counted."""

@@ -66,7 +66,8 @@ def group_in_lockstep(specs: Sequence[Spec], spaces: Spaces) -> list[tuple[list[
 def check_spaces(specs: Sequence[Spec], known: dict[str, Spaces] | None = None) -> list[Spaces]:
     """Return the spaces of each Session, or raise LabError if they do not suit its algorithm and network.
 
-    `env.scale_images=auto` becomes true or false in the specs. `known` is a cache of spaces by environment.
+    `env.scale_images=auto` and `compile=auto` become true or false in the specs. `known` is a cache of spaces by
+    environment.
     """
     environments = {} if known is None else known
     names = [canonical(asdict(spec.env)) for spec in specs]
@@ -75,6 +76,7 @@ def check_spaces(specs: Sequence[Spec], known: dict[str, Spaces] | None = None) 
             environments[name] = probe(spec.env)
         spaces = environments[name]
         spec.env.scale_images = spaces.scale_images
+        spec.resolve_compile()
         spec.algo.check_spaces(spaces, spec.env)
         spec.net.check_observations(spaces.observation, spaces.action_size)
     return [environments[name] for name in names]

@@ -33,7 +33,7 @@ WINDOW = 100  # episodes in the mean return
 ENDLESS_STEPS = 1_000  # steps of each environment after which some episode should have ended
 TABLES = {
     "episodes": ("frame", "return", "length"),
-    "timing": ("frame", "seconds", "frames_per_second", "collect", "learn", "evaluate", "write"),
+    "timing": ("frame", "seconds", "frames_per_second", "collect", "learn", "evaluate", "write", "compile"),
 }
 
 

@@ -63,7 +63,7 @@ class Stack:
         self.collector = Collector(self.agent, self.envs)
         self.optimizer_steps = torch.zeros(len(specs), dtype=torch.int64)
         self.averages = Averages()
-        self.seconds = dict.fromkeys(("collect", "learn", "evaluate", "write"), 0.0)
+        self.seconds = dict.fromkeys(("collect", "learn", "evaluate", "write", "compile"), 0.0)
         self.consistent = True  # whether no learning step was interrupted, so that the state can be saved
         self.lost = False  # whether only files failed
         self.unfinished_interval: Interval | None = None  # learned from, but not yet evaluated, logged and saved
@@ -90,6 +90,8 @@ class Stack:
             notes: warnings for the user, by Session.
         """
         self.stop = stop
+        if self.agent.algorithm.compiler:
+            self.agent.algorithm.compiler.show = show
         for directory, state in zip(self.directories, states or [], strict=False):
             checkpoint.roll_back(directory, state)
         metrics, count = self.agent.algorithm.metrics, len(self.specs)
@@ -211,9 +213,12 @@ class Stack:
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Add the time in this context to that of a phase."""
-        start = perf_counter()
+        compiler, start = self.agent.algorithm.compiler, perf_counter()
+        before = compiler.seconds if compiler else 0.0
         yield
-        self.seconds[phase] += perf_counter() - start
+        compiling = compiler.seconds - before if compiler else 0.0
+        self.seconds[phase] += perf_counter() - start - compiling
+        self.seconds["compile"] += compiling
 
     def evaluate(self) -> dict[int, np.ndarray] | None:
         """Return returns and lengths [2, episodes] of an evaluation by Session, or None if `stop` ended it."""

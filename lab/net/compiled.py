@@ -1,0 +1,248 @@
+"""Methods of an algorithm, compiled ahead of time.
+
+A method that is marked `compilable` is traced with every tensor that the algorithm refers to as an input, and the graph
+is compiled to a library. On a CPU the library is for one Session and is called for each Session of a stack in turn, so
+that no number depends on the stack (law 1). On a GPU it is for the whole stack, and recorded as a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lab.common.compilers import require_compiler
+from lab.common.terminal import announced
+from lab.net import library
+from lab.net.network import Parameters
+
+PLAIN = (str, int, float, type(None))
+
+Run = Callable[[list[Tensor]], list[Tensor]]
+
+
+class Compiler:
+    """Compiles the methods of an algorithm when they are first called, or loads what was compiled before.
+
+    Attributes:
+        skipped: indices of Sessions for which nothing is computed any more.
+        seconds: spent on compiling and loading so far.
+        show: whether to say on the terminal what is being compiled.
+    """
+
+    def __init__(self, owner: Any, stack: int, device: torch.device) -> None:
+        """Make it for an algorithm of a stack on a device; raise LabError if there is no C++ compiler."""
+        require_compiler()
+        self.owner, self.stack = owner, stack
+        self.rows = stack if device.type == "cuda" else 1
+        self.skipped: set[int] = set()
+        self.seconds = 0.0
+        self.show = False
+        self._programs: dict[tuple[Any, ...], Program] = {}
+
+    def call(self, method: Callable[..., Any], arguments: tuple[Any, ...], constants: dict[str, Any]) -> Any:
+        """Call a method of the algorithm; see `lab.algo.algorithm.compilable`."""
+        tensors: list[Tensor] = []
+        others: list[Any] = []
+        _flatten(arguments, tensors, others)
+        key = (method.__name__, *constants.values(), *others, *[(t.shape, t.stride(), t.dtype) for t in tensors])
+        program = self._programs.get(key)
+        if program is None:
+            start = perf_counter()
+            text = f"Compiling {type(self.owner).__name__}.{method.__name__}: some 20 seconds, once on this machine"
+            with announced(text, self.show):
+                program = self._programs[key] = Program(self, method, arguments, constants)
+            self.seconds += perf_counter() - start
+        return program(tensors)
+
+
+class Program:
+    """A compiled method for arguments of certain shapes."""
+
+    def __init__(
+        self, compiler: Compiler, method: Callable[..., Any], arguments: tuple[Any, ...], constants: dict[str, Any]
+    ) -> None:
+        owner, stack, rows = compiler.owner, compiler.stack, compiler.rows
+        references = References(owner)
+        tensors: list[Tensor] = []
+        others: list[Any] = []
+        _flatten(arguments, tensors, others)
+        count = len(references.bases)
+        examples = [tensor[:rows] for tensor in (*references.bases, *tensors)]
+
+        def trace() -> tuple[torch.fx.GraphModule, Any]:
+            from torch.fx.experimental.proxy_tensor import make_fx
+
+            structure: list[Any] = []
+
+            def function(*inputs: Tensor) -> list[Tensor]:
+                given = iter(inputs[count:])
+                with references.replaced(list(inputs[:count])):
+                    result = method(owner, *(_rebuild(argument, given) for argument in arguments), **constants)
+                outputs: list[Tensor] = []
+                structure[:] = [_index(result, outputs)]
+                return [output.detach().clone() for output in outputs]  # none is an input, or a view of one
+
+            # Tensors without numbers: what reads one, or refers to one that is no input, raises.
+            return make_fx(function, tracing_mode="fake")(*examples), structure[0]
+
+        settings = None if references.plain is None else (method.__name__, constants, others, references.plain)
+        run, self._structure = library.load(trace, examples, settings)
+        self._skipped = compiler.skipped
+        self._bases = [[base[s : s + rows] for base in references.bases] for s in range(0, stack, rows)]
+        self._run: Run = Recorded(run, self._bases[0]) if examples[0].is_cuda else run
+        self._results: list[list[Tensor]] = [[] for _ in self._bases]
+
+    def __call__(self, tensors: list[Tensor]) -> Any:
+        if len(self._bases) == 1:
+            return _fill(self._structure, self._run([*self._bases[0], *tensors]))
+        for s, own in enumerate(zip(*(tensor.split(1) for tensor in tensors), strict=True)):
+            if s not in self._skipped or not self._results[s]:
+                self._results[s] = self._run([*self._bases[s], *own])
+        return _fill(self._structure, [torch.cat(parts) for parts in zip(*self._results, strict=True)])
+
+
+class Recorded:
+    """A function of tensors on a GPU that is recorded as a CUDA graph at its first call, and replayed at later ones."""
+
+    def __init__(self, run: Run, state: list[Tensor]) -> None:
+        """Record `run`, whose first inputs are always the tensors `state`, which it may change."""
+        self._run, self._state = run, state
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs: list[Tensor] = []
+        self._outputs: list[Tensor] = []
+
+    def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
+        given = tensors[len(self._state) :]
+        if self._graph is None:
+            self._record(given)
+        assert self._graph
+        for own, value in zip(self._inputs, given, strict=True):
+            own.copy_(value, non_blocking=True)
+        self._graph.replay()
+        return self._outputs
+
+    def _record(self, given: list[Tensor]) -> None:
+        self._inputs = [value.clone() for value in given]
+        before = [tensor.clone() for tensor in self._state]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # libraries allocate what they need in a first run
+            self._run([*self._state, *self._inputs])
+        torch.cuda.current_stream().wait_stream(stream)
+        for tensor, value in zip(self._state, before, strict=True):
+            tensor.copy_(value)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = self._run([*self._state, *self._inputs])
+
+
+class References:
+    """Every tensor that an object refers to, and each place that does.
+
+    Attributes:
+        bases: tensors that own their memory, [S, ...] each: the buffers of parameters, and all that are no parameters.
+        plain: classes, texts and numbers, which a traced graph may depend on; None if there are classes of the user's.
+    """
+
+    def __init__(self, root: Any) -> None:
+        self._places: list[tuple[Any, Any, Tensor]] = []  # a dict or list, a key of it, and the tensor there
+        self._parameters: list[Parameters] = []
+        self._seen: set[int] = set()
+        self.plain: list[Any] | None = []
+        self._walk(root, known=True)
+        views = {id(view) for parameters in self._parameters for view in parameters.views}
+        self.bases = list({id(t): t for _, _, t in self._places if id(t) not in views and t.numel()}.values())
+        shared = len({t.untyped_storage().data_ptr() for t in self.bases}) < len(self.bases)
+        assert not shared, "two tensors of an algorithm share memory"
+        assert len({len(t) for t in self.bases}) <= 1, "a tensor of an algorithm has no session axis"
+
+    def _walk(self, item: Any, known: bool = False) -> None:
+        if self.plain is not None and isinstance(item, PLAIN):
+            self.plain.append(item)
+        elif isinstance(item, (dict, list, tuple)) and id(item) not in self._seen:
+            self._seen.add(id(item))
+            for key, value in item.items() if isinstance(item, dict) else enumerate(item):
+                if isinstance(value, Tensor):
+                    self._places.append((item, key, value))
+                else:
+                    if self.plain is not None:
+                        self.plain.append(str(key))
+                    self._walk(value)
+        elif known or isinstance(item, nn.Module) or type(item).__module__.startswith("lab."):
+            if id(item) in self._seen or isinstance(item, Compiler):
+                return
+            self._seen.add(id(item))
+            if isinstance(item, Parameters):
+                self._parameters.append(item)
+            if not type(item).__module__.startswith(("lab.", "torch.")):
+                self.plain = None
+            if self.plain is not None:
+                self.plain.append(type(item).__qualname__)
+            self._walk(getattr(item, "__dict__", None))
+
+    @contextmanager
+    def replaced(self, bases: list[Tensor]) -> Iterator[None]:
+        """Refer to other tensors in place of `bases`, and to views of them in place of parameters."""
+        new = {id(old): value for old, value in zip(self.bases, bases, strict=True)}
+        for parameters in self._parameters:
+            views = parameters.views_of(new[id(parameters.values)], new[id(parameters.gradients)])
+            new |= {id(old): view for old, view in zip(parameters.views, views, strict=True)}
+        places = [(holder, key, old) for holder, key, old in self._places if old.numel()]
+        for holder, key, old in places:
+            holder[key] = new[id(old)]
+        try:
+            yield
+        finally:
+            for holder, key, old in places:
+                holder[key] = old
+
+
+def _flatten(item: Any, tensors: list[Tensor], others: list[Any]) -> None:
+    """Append the tensors of an argument to one list, and all else to another."""
+    if isinstance(item, Tensor) and item.numel():
+        tensors.append(item)
+    elif isinstance(item, tuple):
+        for value in item:
+            _flatten(value, tensors, others)
+    elif isinstance(item, dict) or is_dataclass(item):
+        for value in (item if isinstance(item, dict) else vars(item)).values():
+            _flatten(value, tensors, others)
+    else:
+        others.append(item.shape[1:] if isinstance(item, Tensor) else item)
+
+
+def _rebuild(item: Any, tensors: Iterator[Tensor]) -> Any:
+    """Return an argument with other tensors, in the order of `_flatten`."""
+    if isinstance(item, Tensor):
+        return next(tensors) if item.numel() else torch.zeros((1, *item.shape[1:]), dtype=item.dtype)
+    if isinstance(item, dict):
+        return {key: _rebuild(value, tensors) for key, value in item.items()}
+    if is_dataclass(item):
+        make: Any = type(item)
+        return make(**{key: _rebuild(value, tensors) for key, value in vars(item).items()})
+    return item
+
+
+def _index(item: Any, tensors: list[Tensor]) -> Any:
+    """Append the tensors of a result to a list, and return the result with their indices in place of them."""
+    if isinstance(item, Tensor):
+        tensors.append(item)
+        return len(tensors) - 1
+    if isinstance(item, dict):
+        return {key: _index(value, tensors) for key, value in item.items()}
+    return None if item is None else [_index(value, tensors) for value in item]
+
+
+def _fill(structure: Any, tensors: list[Tensor]) -> Any:
+    """Return a result of the structure that `_index` returned."""
+    if isinstance(structure, int):
+        return tensors[structure]
+    if isinstance(structure, dict):
+        return {key: _fill(value, tensors) for key, value in structure.items()}
+    return None if structure is None else tuple(_fill(value, tensors) for value in structure)
