@@ -35,6 +35,19 @@ def make(*overrides: str) -> Agent:
     return agent
 
 
+def gradient_step(agent: Agent, uniforms: np.ndarray) -> tuple[Batch, np.ndarray, dict[str, torch.Tensor]]:
+    """Take a gradient step, and return the minibatch, its positions and metrics."""
+    algorithm, replay = agent.algorithm, agent.algorithm.replay
+    assert replay
+    batch, position = replay.sample(uniforms, algorithm.gamma, 0.5)
+    algorithm.num_updates += 1
+    noise = algorithm.draw_update_noise(agent.streams)
+    metrics, errors = algorithm.update(batch, noise, algorithm.active, diagnose=True)
+    algorithm.update_targets(algorithm.active)
+    replay.update_priorities(position, errors)
+    return batch, position, metrics
+
+
 class Reference(nn.Module):
     """The same network from torch's own layers: [B, D] to values, or atoms, [B, A, N]."""
 
@@ -116,7 +129,7 @@ def test_two_learning_steps(kind: str, parts: tuple[str, ...]) -> None:
     online, target = Reference(values, "q", atoms), Reference(values, "target", atoms)
     optimizer = torch.optim.Adam(online.parameters(), LR)
     for seed in range(2):
-        batch = algorithm.replay.sample(np.random.default_rng(seed).random((1, B)), algorithm.gamma, 0.5)
+        batch, position, metrics = gradient_step(agent, np.random.default_rng(seed).random((1, B)))
         loss, errors = loss_of(online, target, batch, kind, "double" in parts)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -124,12 +137,11 @@ def test_two_learning_steps(kind: str, parts: tuple[str, ...]) -> None:
         optimizer.step()
         for one, other in zip(target.parameters(), online.parameters(), strict=True):
             one.data.lerp_(other.data, 0.25)
-        metrics = algorithm.update(batch, agent.streams, algorithm.active, diagnose=True)
         assert float(metrics["grad_norm"]) == pytest.approx(float(norm), rel=1e-4)
         if parts:
-            leaves = algorithm.replay._tree.leaves[0, batch.index[0]]  # type: ignore[union-attr]
-            wanted = dict(zip(batch.index[0].tolist(), errors, strict=True))
-            drawn = [(wanted[place] + 1e-3) ** 0.6 for place in batch.index[0].tolist()]
+            leaves = algorithm.replay._tree.leaves[0, position[0]]  # type: ignore[union-attr]
+            wanted = dict(zip(position[0].tolist(), errors, strict=True))
+            drawn = [(wanted[place] + 1e-3) ** 0.6 for place in position[0].tolist()]
             assert leaves[leaves > 0] == pytest.approx(np.array(drawn)[leaves > 0], rel=1e-3)
     actual = algorithm.weights(0)
     for prefix, reference in (("q", online), ("target", target)):
@@ -149,8 +161,7 @@ def test_noise_is_drawn_for_acting_and_learning_and_left_out_of_evaluation() -> 
     assert not torch.equal(acts(), acts()), "noise explores"
     assert torch.equal(algorithm.act(observation, None, carry)[0], algorithm.act(observation, None, carry)[0])
     before = copy.deepcopy(algorithm.weights(0))
-    batch = algorithm.replay.sample(np.zeros((1, B)), algorithm.gamma, 0.5)  # type: ignore[union-attr]
-    algorithm.update(batch, agent.streams, algorithm.active, diagnose=True)
+    gradient_step(agent, np.zeros((1, B)))
     changed = {name for name, value in algorithm.weights(0).items() if not torch.equal(value, before[name])}
     assert {name for name in changed if name.endswith("sigma")} == {
         f"{network}.heads.advantage.{part}_sigma" for network in ("q", "target") for part in ("weight", "bias")
@@ -175,9 +186,7 @@ def test_a_copied_target_waits_for_its_step() -> None:
 
     actual = []
     for _ in range(6):
-        batch = algorithm.replay.sample(np.zeros((1, B)), algorithm.gamma, 0.5)  # type: ignore[union-attr]
-        algorithm.num_updates += 1
-        algorithm.update(batch, agent.streams, algorithm.active, diagnose=True)
+        gradient_step(agent, np.zeros((1, B)))
         actual.append(same())
     assert actual == [False, False, True, False, False, True]
 

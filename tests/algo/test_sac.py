@@ -132,7 +132,7 @@ def test_the_gradient_of_the_policy_leaves_the_critics_alone() -> None:
     agent, rollout = make("sac", "pendulum")
     algorithm = agent.algorithm
     algorithm.replay.add(rollout)
-    batch = algorithm.replay.sample(np.random.default_rng(0).random((1, BATCH)), 0.9, 0.0)
+    batch, _ = algorithm.replay.sample(np.random.default_rng(0).random((1, BATCH)), 0.9, 0.0)
     before = algorithm.learners["critic"].parameters.values.clone()
     policy = algorithm.learners["actor"].parameters.values.clone()
     algorithm.update_actor(batch, torch.randn(1, BATCH, 1), torch.ones(1, 1))
@@ -155,10 +155,9 @@ def test_actions_are_random_before_learning_starts_and_those_of_the_policy_after
     assert not algorithm.is_warming_up
     noise = algorithm.draw_noise(1, E, agent.streams, 0.0)[0]
     chosen = algorithm.act(rollout.observation[0], noise, carry)[0]
-    assert torch.equal(chosen, algorithm.choose_actions(rollout.observation[0], noise).detach())
-    assert torch.equal(
-        algorithm.act(rollout.observation[0], None, carry)[0], algorithm.choose_actions(rollout.observation[0], None)
-    )
+    assert torch.equal(chosen, algorithm.choose(rollout.observation[0], noise, None)[0].detach())
+    best = algorithm.act(rollout.observation[0], None, carry)[0]
+    assert torch.equal(best, algorithm.choose(rollout.observation[0], None, None)[0])
 
 
 def test_choices_are_even_before_learning_starts() -> None:
@@ -184,8 +183,11 @@ def test_prioritized_replay_is_told_the_errors_of_both_critics() -> None:
     )
     seen = []
     original = agent.algorithm.replay.update_priorities
-    agent.algorithm.replay.update_priorities = lambda batch, errors: (seen.append(errors), original(batch, errors))
-    metrics = agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
+    agent.algorithm.replay.update_priorities = lambda position, errors: (
+        seen.append(errors),
+        original(position, errors),
+    )
+    metrics = agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     assert len(seen) == 4
     assert all(errors.shape == (1, BATCH) and (errors >= 0).all() for errors in seen)
     assert len({round(float(leaf), 6) for leaf in agent.algorithm.replay._tree.leaves[0] if leaf > 0}) > 5

@@ -78,7 +78,7 @@ def test_metrics_of_the_policy_are_those_of_its_last_step() -> None:
     algorithm, seen = agent.algorithm, []
     original = algorithm.update_actor
     algorithm.update_actor = lambda *arguments: seen.append(original(*arguments)) or seen[-1]
-    metrics = algorithm.learn(rollout, agent.streams, 0.0, diagnose=False)
+    metrics = algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     assert len(seen) == 1
     assert torch.equal(metrics["actor_loss"], seen[0]["actor_loss"])
     assert metrics["steps"].tolist() == [5.0]

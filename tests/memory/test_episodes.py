@@ -91,7 +91,7 @@ def test_steps_of_finished_episodes_are_drawn_with_their_returns(prioritized: bo
         replay.add_episodes(*episodes.horizon(), GAMMA)
     seen: list[set[int]] = [set(), set()]
     for _ in range(300):
-        batch = replay.sample(rng.random((S, 16)), GAMMA, 0.0)
+        batch, position = replay.sample(rng.random((S, 16)), GAMMA, 0.0)
         assert torch.allclose(batch.weight.sum(-1), torch.ones(S)) or prioritized
         assert not batch.discount.any()
         for s in range(S):
@@ -100,7 +100,7 @@ def test_steps_of_finished_episodes_are_drawn_with_their_returns(prioritized: bo
             assert batch.reward[s].tolist() == pytest.approx([known[name] for name in names], rel=1e-4, abs=1e-5)
             assert batch.action[s].tolist() == [name % 5 for name in names]
             seen[s] |= set(names)
-        replay.update_priorities(batch, torch.from_numpy(rng.random((S, 16), np.float32)))
+        replay.update_priorities(position, torch.from_numpy(rng.random((S, 16), np.float32)))
     assert seen == [set(episodes.kept(s, replay.capacity)) for s in range(S)]
 
 
@@ -114,7 +114,7 @@ def test_returns_are_scaled_by_the_statistics_of_the_draw() -> None:
         replay.add_episodes(rollout, value / then.reward_deviation, GAMMA)
     for deviation in ([[2.0], [0.5]], [[1e-4], [7.0]]):
         now = Statistics(10.0, reward_deviation=torch.tensor(deviation))
-        batch = replay.sample(np.random.default_rng(0).random((S, 64)), GAMMA, 0.0, now)
+        batch, _ = replay.sample(np.random.default_rng(0).random((S, 64)), GAMMA, 0.0, now)
         for s in range(S):
             known = episodes.kept(s, replay.capacity)
             expected = [known[name] / deviation[s][0] for name in batch.observation[s, :, 0].long().tolist()]
@@ -124,9 +124,9 @@ def test_returns_are_scaled_by_the_statistics_of_the_draw() -> None:
 def test_steps_are_drawn_in_proportion_to_their_priority() -> None:
     replay, episodes = make(1000), Episodes(0.5)
     replay.add_episodes(*episodes.horizon(), GAMMA)
-    everything = replay.sample((np.arange(600) / 600)[None].repeat(S, 0), GAMMA, 0.0)
-    replay.update_priorities(everything, everything.reward.clamp(min=0))
-    batch = replay.sample((np.arange(100_000) / 100_000)[None].repeat(S, 0), GAMMA, 0.0)
+    everything, position = replay.sample((np.arange(600) / 600)[None].repeat(S, 0), GAMMA, 0.0)
+    replay.update_priorities(position, everything.reward.clamp(min=0))
+    batch, _ = replay.sample((np.arange(100_000) / 100_000)[None].repeat(S, 0), GAMMA, 0.0)
     for s in range(S):
         known = episodes.kept(s, replay.capacity)
         priority = {name: (max(value, 0) + 1e-3) ** 0.6 for name, value in known.items()}
@@ -141,7 +141,7 @@ def test_weights_are_zero_without_a_finished_episode() -> None:
     rollout.terminated[:, 1] = rollout.truncated[:, 1] = 0.0
     rollout.terminated[0, 0, 0] = 1.0
     replay.add_episodes(rollout, value, GAMMA)
-    batch = replay.sample(np.full((S, 8), 0.999), GAMMA, 0.0)
+    batch, _ = replay.sample(np.full((S, 8), 0.999), GAMMA, 0.0)
     assert batch.weight[0].sum() == 1.0
     assert not batch.weight[1].any()
     assert replay.has_episodes.tolist() == [True, False]
@@ -164,8 +164,8 @@ def test_a_restored_memory_continues_equally(tmp_path: Path, size: int) -> None:
     rng = np.random.default_rng(0)
 
     def on(memory: EpisodeReplay, uniforms: np.ndarray) -> list[list[float]]:
-        batch = memory.sample(uniforms, GAMMA, 0.5)
-        memory.update_priorities(batch, batch.reward.clamp(min=0))
+        batch, position = memory.sample(uniforms, GAMMA, 0.5)
+        memory.update_priorities(position, batch.reward.clamp(min=0))
         return [batch.observation.flatten().tolist(), batch.reward.flatten().tolist(), batch.weight.flatten().tolist()]
 
     states = []
@@ -212,8 +212,9 @@ def test_a_stack_stores_what_its_sessions_store_alone() -> None:
                  "truncated", "valid")}  # fmt: skip
         alone.add_episodes(Rollout(**parts, carry=rollout.carry[1:]), value[:, 1:], GAMMA[1:])
         uniforms = rng.random((S, 8))
-        ours, theirs = stacked.sample(uniforms, GAMMA, 0.5), alone.sample(uniforms[1:], GAMMA[1:], 0.5)
+        ours, position = stacked.sample(uniforms, GAMMA, 0.5)
+        theirs, own_position = alone.sample(uniforms[1:], GAMMA[1:], 0.5)
         for name in ("observation", "action", "reward", "weight"):
             assert torch.equal(getattr(ours, name)[1:], getattr(theirs, name))
-        stacked.update_priorities(ours, ours.reward.clamp(min=0))
-        alone.update_priorities(theirs, theirs.reward.clamp(min=0))
+        stacked.update_priorities(position, ours.reward.clamp(min=0))
+        alone.update_priorities(own_position, theirs.reward.clamp(min=0))

@@ -101,7 +101,7 @@ def filled(n: int, horizons: int, **changed: Any) -> tuple[Replay, World]:
 def test_transitions_are_those_of_the_steps_that_were_added(n: int, horizons: int, prioritized: bool) -> None:
     replay, world = filled(n, horizons, prioritized=prioritized)
     uniforms = np.random.default_rng(1).random((S, 400))
-    batch = replay.sample(uniforms, torch.tensor([[GAMMA], [GAMMA]]), 0.5)
+    batch, _ = replay.sample(uniforms, torch.tensor([[GAMMA], [GAMMA]]), 0.5)
     newest = horizons * T - n
     oldest = max(horizons * T - 20, 0)  # 60 transitions of 3 environments
     seen = set()
@@ -146,10 +146,10 @@ def test_transitions_are_normalized_by_the_statistics_of_the_draw(n: int, priori
         rollout.observation, rollout.reward = then.normalize_observations(rollout.observation), rollout.reward - 5
         replay.add(rollout)
     uniforms, gamma = np.random.default_rng(1).random((S, 300)), torch.full((S, 1), GAMMA)
-    raw = replay.sample(uniforms, gamma, 0.5)
+    raw, _ = replay.sample(uniforms, gamma, 0.5)
     clipped = 0
     for now in (statistics(7), statistics(8)):
-        batch = replay.sample(uniforms, gamma, 0.5, now)
+        batch, _ = replay.sample(uniforms, gamma, 0.5, now)
         for name in ("observation", "next_observation"):
             expected = (getattr(raw, name) - now.mean) / now.deviation
             assert torch.equal(getattr(batch, name), expected.clamp(-1.5, 1.5))
@@ -177,7 +177,7 @@ def test_equal_rewards_are_normalized_equally_whenever_they_were_added(tmp_path:
         rollout = collector.collect()
         replay.add(rollout)
         uniforms = np.arange(replay.num_available)[None] / replay.num_available + 1e-9
-        batch = replay.sample(uniforms, 0.99, 0.0, rollout.statistics)
+        batch, _ = replay.sample(uniforms, 0.99, 0.0, rollout.statistics)
         drawn.append(set(batch.reward[batch.weight > 0].tolist()))
     assert drawn[0] == {-10.0}, "the deviation of the first rewards, all of them -1, is nearly 0"
     assert all(len(values) == 1 for values in drawn)
@@ -193,7 +193,7 @@ def test_images_are_stored_as_bytes_and_normalized_when_drawn() -> None:
     rollout.raw = Raw(image, rollout.reward, now)
     replay.add(rollout)
     uniforms = np.random.default_rng(1).random((S, 5))
-    raw, batch = replay.sample(uniforms, GAMMA, 0.0), replay.sample(uniforms, GAMMA, 0.0, now)
+    (raw, _), (batch, _) = replay.sample(uniforms, GAMMA, 0.0), replay.sample(uniforms, GAMMA, 0.0, now)
     assert raw.observation.dtype == torch.uint8
     assert torch.equal(batch.observation, (raw.observation.float() - 100) / 50)
     assert torch.equal(batch.reward, raw.reward)
@@ -203,7 +203,7 @@ def test_combined_minibatches_hold_the_newest_transition() -> None:
     for prioritized in (False, True):
         replay, _ = filled(1, 9, combined=True, prioritized=prioritized)
         for seed in range(5):
-            batch = replay.sample(np.random.default_rng(seed).random((S, 6)), GAMMA, 0.0)
+            batch, _ = replay.sample(np.random.default_rng(seed).random((S, 6)), GAMMA, 0.0)
             assert (batch.observation[:, -1, 0] % 1000).tolist() == [9 * T - 1] * S
 
 
@@ -212,7 +212,7 @@ def test_an_invalid_newest_transition_does_not_reduce_other_weights() -> None:
     newest = (replay.count - 1) % replay.ring_length
     assert replay._tree
     replay._tree.set(np.array([newest * E + np.arange(E)] * S), np.zeros((S, E)))
-    weight = replay.sample(np.random.default_rng(0).random((S, 6)), GAMMA, 0.0).weight.numpy()
+    weight = replay.sample(np.random.default_rng(0).random((S, 6)), GAMMA, 0.0)[0].weight.numpy()
     assert (weight[:, -1] == 0).all()
     assert (weight[:, :-1] > 0.01).all()
 
@@ -220,20 +220,18 @@ def test_an_invalid_newest_transition_does_not_reduce_other_weights() -> None:
 def test_draws_follow_priorities_and_weights_correct_for_them() -> None:
     replay, _ = filled(1, 3, prioritized=True, alpha=1.0, eps=1e-9)
     everything = np.arange(3 * T * E)
-    batch = replay.sample(np.zeros((S, 3 * T * E)), GAMMA, 0.0)
     errors = torch.zeros(S, len(everything))
     errors[:, ::2] = 2.0
     errors[:, 1::4] = 0.5
-    batch.index = np.stack([everything] * S)
-    replay.update_priorities(batch, errors)
-    drawn = replay.sample(np.random.default_rng(0).random((S, 4000)), GAMMA, 1.0)
+    replay.update_priorities(np.stack([everything] * S), errors)
+    drawn, position = replay.sample(np.random.default_rng(0).random((S, 4000)), GAMMA, 1.0)
     assert replay._tree
     for s in range(S):
         expected = replay._tree.leaves[s, : len(everything)] / replay._tree.totals[s]
-        counts = np.bincount(drawn.index[s], minlength=len(everything)) / 4000
+        counts = np.bincount(position[s], minlength=len(everything)) / 4000
         assert np.abs(counts - expected).max() < 0.01
         weight = drawn.weight[s].numpy() * 4000
-        chance = expected[drawn.index[s]]
+        chance = expected[position[s]]
         assert weight * chance == pytest.approx(np.full(4000, (weight * chance)[0]), rel=1e-4), "beta is 1 at the end"
         assert weight.max() == pytest.approx(1.0)
 
@@ -242,8 +240,8 @@ def test_new_transitions_have_the_highest_priority_and_autoreset_steps_none() ->
     replay, world = filled(1, 1, prioritized=True)
     assert replay._tree
     assert sorted(set(replay._tree.leaves.ravel().tolist())) == [0.0, 1.0]
-    batch = replay.sample(np.random.default_rng(0).random((S, 8)), GAMMA, 0.0)
-    replay.update_priorities(batch, torch.full((S, 8), 9.0))
+    position, _ = replay.draw(np.random.default_rng(0).random((S, 8)), 0.0)
+    replay.update_priorities(position, torch.full((S, 8), 9.0))
     replay.add(world.rollout())
     valid = np.stack([step["valid"] for step in world.steps[-T:]], 1).reshape(S, -1)
     new = replay._tree.leaves[:, T * E : 2 * T * E]
@@ -257,7 +255,7 @@ def test_the_last_step_of_cut_episodes_is_excluded() -> None:
         for name, value in (("valid", False), ("terminated", False), ("truncated", False)):
             world.steps[-1][name][1] = value
         replay.add(world.rollout())
-        batch = replay.sample(np.random.default_rng(0).random((S, 300)), GAMMA, 0.0)
+        batch, _ = replay.sample(np.random.default_rng(0).random((S, 300)), GAMMA, 0.0)
         for b in range(300):
             where = int(batch.observation[1, b, 0])
             e, t = where // 1000 - E, where % 1000
@@ -275,8 +273,8 @@ def test_a_memory_is_restored_from_its_files(tmp_path: Path, prioritized: bool) 
     rng, states = np.random.default_rng(5), []
     for _horizon in range(17):
         replay.add(world.rollout())
-        batch = replay.sample(rng.random((S, 8)), GAMMA, 0.3)
-        replay.update_priorities(batch, torch.from_numpy(rng.normal(size=(S, 8))))
+        position, _ = replay.draw(rng.random((S, 8)), 0.3)
+        replay.update_priorities(position, torch.from_numpy(rng.normal(size=(S, 8))))
         if rng.random() < 0.6:
             states.append(replay.save(1, tmp_path, tensor_files.write))
             replay.remove_unused_files(1, tmp_path)
@@ -285,7 +283,7 @@ def test_a_memory_is_restored_from_its_files(tmp_path: Path, prioritized: bool) 
     other = memory(3, prioritized=prioritized)
     other.restore(1, states[-1], tmp_path, tensor_files.read)
     uniforms = rng.random((S, 500))
-    one, two = replay.sample(uniforms, GAMMA, 0.7), other.sample(uniforms, GAMMA, 0.7)
+    (one, _), (two, _) = replay.sample(uniforms, GAMMA, 0.7), other.sample(uniforms, GAMMA, 0.7)
     for name in ("observation", "action", "reward", "discount", "next_observation", "weight"):
         assert torch.equal(getattr(one, name)[1], getattr(two, name)[1]), name
     kept = {part["name"] for state in states[-2:] for part in state["segments"]}
@@ -315,7 +313,7 @@ def test_observations_are_stored_in_the_dtype_of_the_spec() -> None:
     whole = memory()
     assert whole.size_bytes - half.size_bytes == S * 24 * E * 2
     half.add(World().rollout())
-    batch = half.sample(np.zeros((S, 4)), GAMMA, 0.0)
+    batch, _ = half.sample(np.zeros((S, 4)), GAMMA, 0.0)
     assert batch.observation.dtype == torch.float32
 
 
@@ -323,7 +321,7 @@ def test_observations_are_clamped_to_half_precision() -> None:
     half, rollout = memory(dtype="float16"), World().rollout()
     rollout.observation[1:, 0], rollout.observation[1:, 1] = 1e6, -float("inf")
     half.add(rollout)
-    batch = half.sample(np.full((S, 4), 0.99), GAMMA, 0.0)
+    batch, _ = half.sample(np.full((S, 4), 0.99), GAMMA, 0.0)
     assert batch.observation[:, 0, 0].tolist() == [65504.0, -65504.0]
     with pytest.raises(LabError, match=r"algo.memory.dtype=float16 is not possible with env.id=E, whose .* 100,000"):
         spec(dtype="float16").check_observations("algo.memory", Box(-1e5, 1, (2,)), "E")

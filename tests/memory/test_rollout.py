@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from lab.memory.rollout import Rollout, by_environment, by_session, minibatches, shuffle
+from lab.memory.rollout import Rollout, by_environment, by_session, take
 
 
 def test_by_session_lays_out_steps_in_time_order() -> None:
@@ -15,7 +15,7 @@ def test_by_session_lays_out_steps_in_time_order() -> None:
 def test_minibatches_hold_every_sample_of_their_own_session_once() -> None:
     samples = {"number": torch.arange(12).view(2, 6), "row": torch.arange(24).view(2, 6, 2)}
     order = torch.tensor([[5, 4, 3, 2, 1, 0], [0, 2, 4, 1, 3, 5]])
-    first, second, third = minibatches(shuffle(samples, order, 3))
+    first, second, third = (take(samples, rows) for rows in order.chunk(3, 1))
     assert first["number"].tolist() == [[5, 4], [6, 8]]
     assert second["number"].tolist() == [[3, 2], [10, 7]]
     assert third["number"].tolist() == [[1, 0], [9, 11]]
@@ -44,10 +44,10 @@ def test_environments_one_after_the_other() -> None:
     assert by_environment(steps.unsqueeze(-1)).shape == (2, 12, 1)
 
 
-def test_sequences_are_shuffled_whole() -> None:
+def test_sequences_are_taken_whole() -> None:
     samples = {"step": torch.arange(2 * 12).view(2, 12), "carry": torch.arange(2 * 4 * 5).view(2, 4, 5)}
     order = torch.tensor([[2, 0, 3, 1], [0, 1, 2, 3]])
-    first, second = minibatches(shuffle(samples, order, 2))
+    first, second = (take(samples, rows, units=4) for rows in order.chunk(2, 1))
     assert first["step"].tolist() == [[6, 7, 8, 0, 1, 2], [12, 13, 14, 15, 16, 17]]
     assert second["step"][0].tolist() == [9, 10, 11, 3, 4, 5]
     assert torch.equal(first["carry"][0], samples["carry"][0, [2, 0]])
