@@ -131,7 +131,7 @@ def test_the_host_waits_once_a_step_and_once_a_horizon(
     """It needs each step's actions, and after a horizon whether all is finite; CASES names what else it waits for."""
     expected = CASES[name][1]
     phases: dict[str, Waits] = {}
-    collect_and_learn, make = Stack.collect_and_learn, Agent.__init__
+    collect_and_learn, log, make = Stack.collect_and_learn, Stack.log, Agent.__init__
 
     def lap(phase: str | None = None) -> None:
         if device:
@@ -143,6 +143,11 @@ def test_the_host_waits_once_a_step_and_once_a_horizon(
         interval = collect_and_learn(self)
         lap("after")
         return interval
+
+    def logged(self: Stack, *arguments: Any) -> None:
+        lap()
+        log(self, *arguments)
+        lap("log")
 
     def made(self: Agent, *arguments: Any) -> None:
         make(self, *arguments)
@@ -162,6 +167,7 @@ def test_the_host_waits_once_a_step_and_once_a_horizon(
         self.algorithm.learn = watched  # type: ignore[method-assign]
 
     monkeypatch.setattr(Stack, "collect_and_learn", horizon)
+    monkeypatch.setattr(Stack, "log", logged)
     monkeypatch.setattr(Agent, "__init__", made)
     on_device = train(tmp_path / "device", name)
     if device:
@@ -171,6 +177,7 @@ def test_the_host_waits_once_a_step_and_once_a_horizon(
         assert by_module(phases["collect"]) == of_actions, phases["collect"]
         assert by_module(phases["learn"]) == {("read", path): n for path, n in expected.items()}, phases["learn"]
         assert by_module(phases["after"]) == {("read", "lab/train/stack.py"): 1}, phases["after"]
+        assert by_module(phases["log"]) == {("read", "lab/train/metrics.py"): 1}, phases["log"]
     monkeypatch.setattr("lab.train.stack.prepare_device", lambda *_: torch.device("cpu"))
     assert_close(on_device, train(tmp_path / "cpu", name))
 
@@ -179,8 +186,7 @@ def by_module(waits: Waits) -> Waits:
     """Sum what was counted by place over the places of a module."""
     sums: Waits = Counter()
     for (kind, place), number in waits.items():
-        if not (kind == "upload" and place.startswith("lab/algo/")) and "algorithm.py" not in place:
-            sums[kind, place.partition(":")[0]] += number
+        sums[kind, place.partition(":")[0]] += number
     return sums
 
 

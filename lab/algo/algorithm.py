@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import reduce, wraps
@@ -229,10 +228,9 @@ class Algorithm:
         for learner in self.learners.values():
             learner.problems = self.problems
 
-    def is_finite(self) -> list[bool]:
-        """Return for each Session whether all parameters that it learns are finite."""
-        sums = reduce(torch.add, (learner.parameters.values.sum(1) for learner in self.learners.values()))
-        return [math.isfinite(total) for total in sums.tolist()]
+    def parameter_sums(self) -> torch.Tensor:
+        """Return the sum of all parameters that each Session learns, [S]; it is finite if they are."""
+        return reduce(torch.add, (learner.parameters.values.sum(1) for learner in self.learners.values()))
 
     def weights(self, index: int) -> dict[str, torch.Tensor]:
         """Return copies of all parameters of one Session by name, on the CPU."""

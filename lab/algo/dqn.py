@@ -82,7 +82,7 @@ class DQN(ValueBased, OffPolicy):
         return super().act(observation, noise, carry)
 
     def scheduled_values(self, fraction_done: float) -> dict[str, torch.Tensor]:
-        return {"exploration_rate": self.active.new_tensor(self.exploration.scheduled_values(fraction_done))}
+        return {"exploration_rate": self.exploration.scheduled_tensor(fraction_done, self.active.device)}
 
     def draw_update_noise(self, streams: list[Streams]) -> None:
         if self.noisy:

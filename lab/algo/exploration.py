@@ -49,6 +49,10 @@ class ExplorationSpec:
         """Return each Session's probability or temperature."""
         return [self._scheduled(*session, fraction_done) for session in self._sessions]
 
+    def scheduled_tensor(self, fraction_done: float, device: torch.device) -> torch.Tensor:
+        """Return the same as a tensor [S] on a device."""
+        return upload(torch.tensor(self.scheduled_values(fraction_done)), device)
+
     def _scheduled(self, start: float, final: float, fraction: float, fraction_done: float) -> float:
         part = min(fraction_done / fraction, 1.0)
         if self.schedule != "periodic":
@@ -60,7 +64,7 @@ class ExplorationSpec:
 
         Sutton & Barto 2018, equation 7.8: the value of a state under the policy that explores around these values.
         """
-        degree = upload(torch.tensor(self.scheduled_values(fraction_done)), values.device).unsqueeze(-1)
+        degree = self.scheduled_tensor(fraction_done, values.device).unsqueeze(-1)
         if self.method == "boltzmann":
             return ((values / degree.unsqueeze(-1)).softmax(-1) * values).sum(-1)
         return (1 - degree) * values.amax(-1) + degree * values.mean(-1)

@@ -92,7 +92,7 @@ class PPO(OnPolicy):
         steps = torch.zeros(stack, device=value.device)
         totals: dict[str, torch.Tensor] = {}
         learning = self.active
-        for epoch, order in enumerate(draw_orders(streams, self.epochs, units).to(value.device)):
+        for epoch, order in enumerate(draw_orders(streams, self.epochs, units, value.device)):
             is_last = epoch == self.epochs - 1
             diagnose = is_last or self.target_kl is not None or self.compiler is not None
             kl = torch.zeros(stack, device=value.device)

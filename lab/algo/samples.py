@@ -6,6 +6,7 @@ import numpy as np
 
 from lab.common.imports import torch
 from lab.common.streams import Streams
+from lab.common.transfer import upload
 from lab.errors import LabError
 
 
@@ -73,10 +74,10 @@ def check_batch_size(batch_size: int, horizon: int, num_envs: int) -> None:
     )
 
 
-def draw_orders(streams: list[Streams], epochs: int, units: int) -> torch.Tensor:
+def draw_orders(streams: list[Streams], epochs: int, units: int, device: torch.device) -> torch.Tensor:
     """Draw a permutation of samples, or of sequences, for every epoch, [epochs, S, units].
 
     All are drawn at once, so that a Session that stops early has drawn as much as any other (law 1).
     """
     drawn = [[stream.minibatches.permutation(units) for _ in range(epochs)] for stream in streams]
-    return torch.tensor(np.array(drawn)).transpose(0, 1)
+    return upload(np.array(drawn), device).transpose(0, 1)

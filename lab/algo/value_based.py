@@ -169,7 +169,7 @@ class OnPolicyValueBased(ValueBased):
         count = size // (self.batch_size or size)
         self.update_learning_rates(fraction_done)
         totals: dict[str, torch.Tensor] = {}
-        for order in draw_orders(streams, self.epochs, size).to(returns.device):
+        for order in draw_orders(streams, self.epochs, size, returns.device):
             for rows in order.chunk(count, 1):
                 metrics = self.update(samples, rows)
                 totals = {name: totals.get(name, 0.0) + metric for name, metric in metrics.items()}
@@ -179,7 +179,7 @@ class OnPolicyValueBased(ValueBased):
         return metrics | {
             "steps": totals["steps"],
             "learning_rate": self.learning_rate[:, 0],
-            "exploration_rate": returns.new_tensor(self.exploration.scheduled_values(fraction_done)),
+            "exploration_rate": self.exploration.scheduled_tensor(fraction_done, returns.device),
             "explained_variance": explained_variance(before, samples["returns"], sample_weights(samples["mask"])),
         }
 

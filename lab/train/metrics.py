@@ -53,8 +53,10 @@ class Averages:
             for name, row in zip(names, rows[:-1].unbind(0), strict=True):
                 sums[name], counts[name] = sums.get(name, 0.0) + row, counts.get(name, 0.0) + rows[-1]
         self._sums = {}
+        if not sums:
+            return {}
+        totals, numbers = torch.stack([torch.stack([*sums.values()]), torch.stack([*counts.values()])]).tolist()
         return {
-            name: [value / count if count else None for value, count in zip(total.tolist(), number, strict=True)]
-            for name, total in sums.items()
-            if (number := counts[name].tolist())
+            name: [value / count if count else None for value, count in zip(total, number, strict=True)]
+            for name, total, number in zip(sums, totals, numbers, strict=True)
         }

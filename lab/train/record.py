@@ -23,6 +23,7 @@ from lab.train.metrics import EVALUATION, PROGRESS, Episode
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from lab.spec import Spec
     from lab.train.agent import Agent
@@ -270,7 +271,7 @@ class Record:
         values = " ".join(f"{name}={row[name]:.4g}" for name in names)
         self.log("frame %d of %d %s", frame, self.spec.frames, values)
 
-    def add_histograms(self, agent: Agent, index: int, actions: np.ndarray | None) -> None:
+    def add_histograms(self, agent: Agent, index: int, actions: Tensor | None) -> None:
         """Write histograms if they are due with the last row; the arguments are those of TensorBoard."""
         every = self.spec.log.histograms
         if self._events and every > 0 and (self._rows - 1) % every == 0:

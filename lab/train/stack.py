@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,8 +153,10 @@ class Stack:
         with self.timed("learn"):
             metrics = algorithm.learn(rollout, self.agent.streams, interval.before / spec.frames, diagnose=logging)
             self.averages.add(metrics)
-            self.optimizer_steps += metrics["steps"].cpu().long()
             self.actions = rollout.action
+            # The only time that the host waits for what was learned.
+            steps, sums = torch.stack([metrics["steps"], algorithm.parameter_sums()]).tolist()
+            self.optimizer_steps += torch.tensor(steps).long()
         self.heartbeat()
         self.log_notices()
         with self.timed("write"):
@@ -165,11 +168,10 @@ class Stack:
                 if self.records[s].mean_return is None:
                     steps, limit = self.frame // spec.env.num_envs, self.envs[s].time_limit
                     self.display.print_warnings(self.records[s].warn_without_return(limit, steps, interval.last))
-        finite = algorithm.is_finite()
         for s in self.collector.alive[:]:
             if algorithm.problems and s in algorithm.problems:
                 self.collector.fail(s, algorithm.problems[s])
-            elif not finite[s]:
+            elif not math.isfinite(sums[s]):
                 self.collector.fail(s, "A loss became NaN or infinite, and the parameters with it.")
         return interval
 
@@ -244,7 +246,7 @@ class Stack:
             record = self.records[s]
             row = {name: column[s] for name, column in columns.items()}
             record.add_row(self.frame, int(self.optimizer_steps[s]), row, evaluations.get(s), timing)
-            record.add_histograms(self.agent, s, None if self.actions is None else self.actions[:, s].cpu().numpy())
+            record.add_histograms(self.agent, s, None if self.actions is None else self.actions[:, s])
             self.display.update(s, self.frame, record.mean_return, speed)
 
     def save_best(self, evaluations: dict[int, np.ndarray]) -> None:

@@ -13,7 +13,7 @@ from lab.run.directory import RunDir
 from lab.train.tags import HISTOGRAMS, HPARAM_METRICS, tag
 
 if TYPE_CHECKING:
-    import numpy as np
+    from torch import Tensor
 
     from lab.spec import Spec
     from lab.train.agent import Agent
@@ -36,7 +36,7 @@ class TensorBoard:
         if self._spec.mode == "dev":
             self.flush()
 
-    def add_histograms(self, agent: Agent, index: int, actions: np.ndarray | None, frame: int) -> None:
+    def add_histograms(self, agent: Agent, index: int, actions: Tensor | None, frame: int) -> None:
         """Write histograms of one Session's weights and, if given, of its actions [T, E, ...] and gradients."""
         for name, value in agent.algorithm.weights(index).items():
             kind = "bias" if name.endswith("bias") else "weight"
@@ -45,7 +45,7 @@ class TensorBoard:
             return
         for name, value in agent.algorithm.gradients(index).items():
             self._writer.add_histogram(f"{HISTOGRAMS}/gradient/{name}", value, frame)
-        columns = actions.reshape(-1, 1 if actions.ndim == 2 else actions.shape[-1])
+        columns = actions.reshape(-1, 1 if actions.ndim == 2 else actions.shape[-1]).cpu().numpy()
         for column in range(columns.shape[1]):
             self._writer.add_histogram(f"{HISTOGRAMS}/action/{column}", columns[:, column], frame)
 
