@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from lab.errors import LabError
 from lab.run.directory import RunDir
 from lab.run.tensor_files import read
 from lab.train.agent import Agent
@@ -85,13 +86,13 @@ HARDEST = (
     "a2c imitation", "crossq", "dqn quantile", "pqn", "ppo continuous", "ppo gru", "ppo module", "rainbow", "reinforce",
     "sac discrete",
 )  # fmt: skip
+SLOW = (pytest.mark.slow, pytest.mark.law)
 Waits = Counter[tuple[str, str]]  # how often, by kind and place
 
 
 def cases(*usual: str) -> list[Any]:
     """Return the names of all cases, of which these are tested by default."""
-    slow = (pytest.mark.slow, pytest.mark.law)
-    return [pytest.param(name, marks=() if name in usual else slow) for name in CASES]
+    return [pytest.param(name, marks=() if name in usual else SLOW) for name in CASES]
 
 
 @pytest.fixture(params=["not there", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -180,6 +181,24 @@ def test_the_host_waits_once_a_step_and_once_a_horizon(
         assert by_module(phases["log"]) == {("read", "lab/train/metrics.py"): 1}, phases["log"]
     monkeypatch.setattr("lab.train.stack.prepare_device", lambda *_: torch.device("cpu"))
     assert_close(on_device, train(tmp_path / "cpu", name))
+
+
+MEMORIES = ("dqn quantile", "ppo imitation", "rainbow")
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW) if name != "rainbow" else name for name in MEMORIES])
+def test_a_memory_that_does_not_fit_lies_on_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    on_device = train(tmp_path / "device", name)
+    monkeypatch.setattr("lab.memory.spec.free_memory", lambda device: 2**40 if device.type == "cpu" else 0)
+    on_host = train(tmp_path / "host", name)
+    assert " of this machine's memory, as " in RunDir(tmp_path / "host" / "0").log.read_text()
+    assert_close(on_host, on_device)
+    monkeypatch.setattr("lab.memory.spec.free_memory", lambda device: 0)
+    with pytest.raises(LabError, match=r"memory\.size=[0-9]+ needs .* free on this machine"):
+        train(tmp_path / "nowhere", name)
 
 
 def by_module(waits: Waits) -> Waits:

@@ -88,7 +88,7 @@ class OffPolicy(Algorithm):
             weights = None if importance is None else upload(importance, steps.device)
             self.num_updates += 1
             result, errors = self.gradient_step(
-                upload(position, steps.device),
+                upload(position, self.replay.device),
                 weights,
                 self.draw_update_noise(streams),
                 rollout.statistics,

@@ -36,6 +36,7 @@ class RecentSteps(Replay):
     """
 
     KEY = "algo.episode_steps"
+    MAY_LIE_ON_HOST = False
 
     def __init__(
         self,

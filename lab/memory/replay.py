@@ -15,7 +15,7 @@ import numpy as np
 from lab.common.imports import torch
 from lab.common.text import format_bytes
 from lab.common.transfer import upload
-from lab.memory.spec import FLOAT16_MAX, ReplaySpec, require_memory
+from lab.memory.spec import FLOAT16_MAX, ReplaySpec, place
 from lab.memory.sum_tree import SumTree
 
 if TYPE_CHECKING:
@@ -58,9 +58,12 @@ class Replay:
         count: steps added so far, for each environment.
         capacity: newest steps of each environment that can be drawn.
         ring_length: L, whole horizons that hold the capacity and one more observation.
+        device: of the rings: that of the networks, or the CPU if they do not fit there.
+        target: device of the networks.
     """
 
     KEY = "algo.memory"  # config group of the settings
+    MAY_LIE_ON_HOST = True  # whether minibatches can be read from another device than that of the networks
 
     def __init__(
         self,
@@ -83,14 +86,15 @@ class Replay:
             horizon: steps added at a time, T.
             n: rewards in a transition.
         """
-        self.spec, self.num_envs, self.horizon, self.n, self.device = spec, num_envs, horizon, n, actions.device
+        self.spec, self.num_envs, self.horizon, self.n, self.target = spec, num_envs, horizon, n, actions.device
         self.capacity = -(-spec.size // num_envs)
         self.ring_length = (-(-self.capacity // horizon) + 1) * horizon
         dtype = torch.uint8 if observations.dtype == np.uint8 else getattr(torch, spec.dtype)
         ring = (stack, self.ring_length, num_envs)
         arrays = [((*ring, *observations.shape), dtype), ((*ring, *actions.shape), actions.dtype), ((*ring, 4), None)]
         self.size_bytes = sum(math.prod(shape) * (dtype or torch.float32).itemsize for shape, dtype in arrays)
-        require_memory(self.size_bytes, self.device, *self._size_setting)
+        places = [self.target, torch.device("cpu")] if self.MAY_LIE_ON_HOST else [self.target]
+        self.device = place(self.size_bytes, places, *self._size_setting)
         self._observation, self._action, self._scalars = (
             torch.zeros(shape, dtype=dtype, device=self.device) for shape, dtype in arrays
         )
@@ -116,7 +120,8 @@ class Replay:
     def description(self) -> str:
         """A sentence on how much a Session stores."""
         size = format_bytes(self.size_bytes / len(self._max_priority))
-        return f"the replay memory holds {self.capacity * self.num_envs:,} transitions in {size}"
+        place = "" if self.device == self.target else f" of this machine's memory, as {self.target} has not enough"
+        return f"the replay memory holds {self.capacity * self.num_envs:,} transitions in {size}{place}"
 
     @property
     def frames(self) -> int:
@@ -212,7 +217,7 @@ class Replay:
         """Return the transitions that `draw` has drawn.
 
         Args:
-            position: [S, B].
+            position: [S, B], on the device of the rings.
             importance: importance weights, [S, B]; None for equal ones.
             gamma: discount, [S, 1].
             statistics: to normalize observations and rewards; None for none.
@@ -239,7 +244,7 @@ class Replay:
     ) -> tuple[Batch, np.ndarray]:
         """Draw and read a minibatch; return it and its positions [S, B]."""
         position, importance = self.draw(uniforms, progress)
-        weights = None if importance is None else upload(importance, self.device)
+        weights = None if importance is None else upload(importance, self.target)
         return self.read(upload(position, self.device), weights, gamma, statistics), position
 
     def _draw_env(self, uniforms: np.ndarray) -> np.ndarray:
@@ -248,14 +253,15 @@ class Replay:
 
     def _later(self, position: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
         """Return the positions some steps later."""
+        steps = steps.to(self.device) if isinstance(steps, torch.Tensor) else steps
         return (position + steps * self.num_envs) % (self.ring_length * self.num_envs)
 
-    @staticmethod
-    def _gather(ring: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Return the entries [S, B, ...] of a ring at positions [S, B]."""
+    def _gather(self, ring: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """Return the entries [S, B, ...] of a ring at positions [S, B], on the device of the networks."""
         flat, stack = ring.flatten(1, 2), len(ring)
         offsets = torch.arange(0, stack * flat.shape[1], flat.shape[1], device=position.device).unsqueeze(1)
         rows = flat.flatten(0, 1).index_select(0, (position + offsets).flatten()).view(*position.shape, *ring.shape[3:])
+        rows = upload(rows, self.target)
         return rows.float() if rows.dtype == torch.float16 else rows
 
     def _observations(self, position: torch.Tensor, statistics: Statistics | None) -> torch.Tensor:

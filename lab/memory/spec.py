@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 FLOAT16_MAX = 65504.0  # the largest number of half precision
 CGROUP = Path("/sys/fs/cgroup")
+GPU_SHARE = 0.8  # of a GPU's free memory; the rest is for learning
 UNBOUNDED = 1e38  # bounds from here on are those of a type, not of an observation
 
 
@@ -51,19 +53,23 @@ class ReplaySpec:
             )
 
 
-def require_memory(size: int, device: torch.device, setting: str, advice: str) -> None:
-    """Raise LabError if `size` bytes, which a setting asks for, are not free on a device."""
-    on_gpu = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_memory()
-    if size > free:
-        raise LabError(
-            f"{setting} needs {format_bytes(size)} for observations, actions and rewards, and {format_bytes(free)} are"
-            f" free on {device if on_gpu else 'this machine'}: {advice}."
-        )
+def place(size: int, devices: Sequence[torch.device], setting: str, advice: str) -> torch.device:
+    """Return the first of some devices on which `size` bytes are free, or raise LabError; a setting asks for them."""
+    for device in devices:
+        free = free_memory(device)
+        if size <= free:
+            return device
+    where = "this machine" if device.type == "cpu" else device
+    raise LabError(
+        f"{setting} needs {format_bytes(size)} for observations, actions and rewards, and {format_bytes(free)} are"
+        f" free on {where}: {advice}."
+    )
 
 
-def free_memory() -> int:
-    """Return the bytes of memory that this process can still use, on its machine and in its control group."""
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that this process can still use: of a GPU, or of its machine and its control group."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * GPU_SHARE)
     import psutil
 
     free = int(psutil.virtual_memory().available)

@@ -56,6 +56,9 @@ class Stack:
         self.device = prepare_device(self.spec.device, self.spec.threads)
         self.agent = Agent(specs, spaces, self.device)
         self.agent.algorithm.allocate(self.spec.env.num_envs)
+        replay = self.agent.algorithm.replay
+        if replay and replay.device != replay.target:
+            self.agent.algorithm.compiler = None  # compiled functions are for tensors of one device
         self.restore_method = detect_restore_method(self.spec.env)
         self.envs = [
             Environments(spec.env, spec.env.num_envs, streams.environments, self.restore_method)
