@@ -27,7 +27,7 @@ T, GRADIENT_STEPS, MINIBATCHES = 8, 2, 2
 ENVS = 2
 USUAL = (
     "~tuned", f"env.num_envs={ENVS}", "env.max_episode_steps=5", "log.tensorboard=false",
-    "eval.every=32", "eval.episodes=2", "checkpoint.every=32", "log.every=32", f"algo.horizon={T}", "frames=96",
+    "eval.every=64", "eval.episodes=2", "checkpoint.every=32", "log.every=32", f"algo.horizon={T}", "frames=64",
 )  # fmt: skip
 SMALL = "net.hidden=[8]"
 CARTPOLE, PENDULUM = ("env=cartpole", SMALL), ("env=pendulum", SMALL)
@@ -214,4 +214,4 @@ def by_module(waits: Waits) -> Waits:
 def test_alone_and_resumed_as_in_a_stack(tmp_path: Path, name: str) -> None:
     stacked = train(tmp_path / "stacked", name)
     assert_close(train(tmp_path / "alone", name, seeds="1"), stacked[1:])
-    assert_close(train(tmp_path / "resumed", name, pause=4), stacked)
+    assert_close(train(tmp_path / "resumed", name, pause=3), stacked)
