@@ -13,6 +13,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from lab.common.transfer import upload
+
 aten = torch.ops.aten
 ROOT = str(Path(__file__).resolve().parents[1])
 DEVICE = torch.device("meta")  # the one name of a device that autograd knows without a GPU
@@ -75,8 +77,8 @@ def compute(function: Any, args: Any, kwargs: dict[str, Any], tell: Callable[[st
         on_device = isinstance(args[0], DeviceTensor)
     if function in MOVES and tensors[-1].numel():
         blocking = not (kwargs.get("non_blocking") or (len(args) > 2 and args[2]))
-        if on_device and not isinstance(tensors[-1], DeviceTensor) and blocking and tell:
-            tell("upload")
+        if on_device and not isinstance(tensors[-1], DeviceTensor) and tell:
+            tell("upload" if blocking else "copy")
         elif not on_device and ours and tell:
             tell("read")
     elif ours and tell:
@@ -109,14 +111,15 @@ def compute(function: Any, args: Any, kwargs: dict[str, Any], tell: Callable[[st
 
 
 class Device(TorchDispatchMode):
-    """While it is entered, there is the device, and `waits` counts by place in lab/ what waits for it.
+    """While it is entered, there is the device, and `events` counts by kind and place in lab/ what involves the host.
 
-    Kinds: `read`, where the host reads what the device computed; and `upload`, a copy to it that waits for its end.
+    Kinds: `read`, where the host waits for what the device computed; `upload`, a copy to the device that waits for its
+    end; and `copy`, one that does not.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.waits: Counter[tuple[str, str]] = Counter()
+        self.events: Counter[tuple[str, str]] = Counter()
         self._factories = Factories()
 
     def __enter__(self) -> Device:
@@ -134,12 +137,12 @@ class Device(TorchDispatchMode):
         return compute(function, args, kwargs or {}, self.tell)
 
     def tell(self, kind: str) -> None:
-        """Count a wait at the innermost place in lab/."""
+        """Count an event at the innermost place in lab/ that has a reason for it."""
         frame = sys._getframe(1)
-        while frame and not frame.f_code.co_filename.startswith(f"{ROOT}/lab/"):
+        while frame and (not frame.f_code.co_filename.startswith(f"{ROOT}/lab/") or frame.f_code is upload.__code__):
             frame = frame.f_back  # type: ignore[assignment]
         place = f"{frame.f_code.co_filename[len(ROOT) + 1 :]}:{frame.f_lineno}" if frame else "elsewhere"
-        self.waits[kind, place] += 1
+        self.events[kind, place] += 1
 
 
 class Factories(TorchFunctionMode):
