@@ -104,7 +104,8 @@ def test_the_spec_can_be_shown() -> None:
     done = lab("algo=ppo", "env=pendulum", "--cfg", "job", "--resolve")
     assert done.returncode == 0
     shown = yaml.safe_load(done.stdout)
-    keys = ["seed", "frames", "name", "mode", "device", "threads", "algo", "env", "net", "eval", "log", "checkpoint"]
+    keys = ["seed", "frames", "name", "mode", "device", "threads", "compile", "algo", "env", "net", "eval"]
+    keys += ["log", "checkpoint"]
     assert set(shown) == {*keys, "provenance", *SWEEP_KEYS} - {"search"}
     assert shown["algo"]["gamma"] == 0.95
     assert shown["name"] == "ppo_pendulum"

@@ -182,15 +182,13 @@ def test_prioritized_replay_is_told_the_errors_of_both_critics() -> None:
         "sac", "pendulum", "algo.memory.prioritized=true", "algo.memory.combined=true", "algo.n_step=2"
     )
     seen = []
-    original = agent.algorithm.replay.update_priorities
-    agent.algorithm.replay.update_priorities = lambda position, errors: (
-        seen.append(errors),
-        original(position, errors),
-    )
+    replay = agent.algorithm.replay
+    original = replay.update_priorities
+    replay.update_priorities = lambda position, errors: (seen.append(errors), original(position, errors))
     metrics = agent.algorithm.learn(rollout, agent.streams, 0.0, diagnose=True)
     assert len(seen) == 4
     assert all(errors.shape == (1, BATCH) and (errors >= 0).all() for errors in seen)
-    assert len({round(float(leaf), 6) for leaf in agent.algorithm.replay._tree.leaves[0] if leaf > 0}) > 5
+    assert len({round(float(leaf), 6) for leaf in replay._tree.leaves[0] if leaf > 0}) > 5
     assert metrics["td_error"] > 0
 
 
