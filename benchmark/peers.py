@@ -56,6 +56,10 @@ def rejax(work: Work, seeds: int) -> float:
     """Return frames per second of rejax, summed over seeds that one program trains."""
     import jax
     import rejax
+    from jax import numpy as jnp
+
+    def is_counter(leaf: jax.Array) -> bool:
+        return leaf.ndim == 1 and not jnp.issubdtype(leaf.dtype, jnp.floating)
 
     frames = max(work.frames_of(seeds), work.warm_up)  # the first call must fill the replay memory
     config = {"env": work.env_id, "num_envs": work.num_envs, "total_timesteps": frames, "eval_freq": frames}
@@ -63,8 +67,17 @@ def rejax(work: Work, seeds: int) -> float:
         **config | {"skip_initial_evaluation": True} | (work.rejax or {})
     )
     algorithm = algorithm.replace(eval_callback=lambda *_: ())
-    train = jax.jit(jax.vmap(lambda state: algorithm.train(train_state=state)[0]))
-    state = jax.jit(jax.vmap(algorithm.init_state))(jax.random.split(jax.random.PRNGKey(0), seeds))
+    state, train = algorithm.init_state, lambda state: algorithm.train(train_state=state)[0]
+    if seeds == 1:  # vmap over one seed is several times slower
+        state = jax.jit(state)(jax.random.PRNGKey(0))
+    else:
+        state = jax.jit(jax.vmap(state))(jax.random.split(jax.random.PRNGKey(0), seeds))
+        # Counters stay one number for all seeds, as where `train` begins with them: a condition on a number of each
+        # seed makes vmap compute both sides of it.
+        state = jax.tree.map(lambda leaf: leaf[0] if is_counter(leaf) else leaf, state)
+        axes = jax.tree.map(lambda leaf: 0 if leaf.ndim else None, state)
+        train = jax.vmap(train, in_axes=(axes,), out_axes=axes)
+    train = jax.jit(train)
     for _ in range(2):  # the second compiles again, as numbers that were Python's are JAX's by then
         state = jax.block_until_ready(train(state))
     start, done = perf_counter(), 0
