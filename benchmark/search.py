@@ -21,7 +21,6 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmark.throughput import PEERS, ROOT
-from benchmark.works import compile_setting
 
 POINTS, SEEDS, HORIZON = 16, 4, 1_024
 SPACE = (
@@ -31,7 +30,7 @@ SPACE = (
 OURS = (
     "algo=ppo", "env=cartpole", "~tuned", "env.num_envs=8", "algo.horizon=128", "algo.epochs=10",
     "algo.batch_size=256", "algo.optimizer.lr_schedule=constant", "net.hidden=[64,64]", "net.activation=tanh",
-    "net.shared=false", "threads=1", *compile_setting("true"), "search=command_line", "search.enqueue_defaults=false",
+    "net.shared=false", "threads=1", "compile=true", "search=command_line", "search.enqueue_defaults=false",
     "hydra/sweeper/sampler=random", "hydra.launcher.slots=2",
 )  # fmt: skip
 

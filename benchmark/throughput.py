@@ -1,6 +1,7 @@
 """Frames per second against Stable-Baselines3, sbx and rejax with the same settings, each on one core and one thread.
 
     python -m benchmark.throughput [WORK ...] [rounds=3] [clock=wall|cpu]
+    python -m benchmark.throughput readme                # the README's table, from results/throughput.txt
 
 Works are named in benchmark/works.py; all of them by default. The contenders take turns, round by round, so that a
 machine whose speed drifts does so for all of them; ratios are computed within a round. Sessions run with all that they
@@ -13,6 +14,7 @@ sbx and rejax are run by the Python of .venv-peers, which `make benchmark` creat
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmark.works import HAS_COMPILE, SHARES, WORK, Work, compile_setting
+from benchmark.works import SHARES, WORK, Work
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / ".venv-peers" / "bin" / "python"  # an environment of their own: their pins are not ours
@@ -35,6 +37,15 @@ CPU_CLOCK = (
 )
 CLOCKS = {"wall": ["-m"], "cpu": ["-c", CPU_CLOCK]}
 ALWAYS = ("~tuned", "eval.every=0", "threads=1")
+README = {  # contenders of the README's table, and the heads of their columns
+    BASE: "Stable-Baselines3",
+    "rejax, 16 seeds": "rejax, 16 seeds",
+    "lab": "one Session",
+    "lab, 4 stacked": "4 stacked",
+    "lab compiled": "compiled",
+    "lab compiled, 4 stacked": "4 stacked, compiled",
+    "lab compiled, 16 stacked": "16 stacked, compiled",
+}
 
 
 @dataclass(frozen=True)
@@ -84,16 +95,16 @@ def list_contenders() -> list[Contender]:
     for seeds in SHARES:
         measure = partial(measure_peer, "rejax", PEERS, seeds)
         contenders.append(Contender(f"rejax{many(seeds)}", seeds, measure, PEERS, lambda work: work.rejax is not None))
-    for name, compiled in [("lab", "false"), ("lab compiled", "true")][: 1 + HAS_COMPILE]:
+    for name, compiled in (("lab", "false"), ("lab compiled", "true")):
         for seeds in SHARES:
-            measure = partial(measure_lab, seeds, compile_setting(compiled))
-            contenders.append(Contender(f"{name}{many(seeds)}", seeds, measure))
+            measure = partial(measure_lab, seeds, [f"compile={compiled}"])
+            contenders.append(Contender(f"{name}{many(seeds, 'stacked')}", seeds, measure))
     return contenders
 
 
-def many(seeds: int) -> str:
+def many(seeds: int, unit: str = "seeds") -> str:
     """Return what the name of a contender says about its seeds."""
-    return f", {seeds} seeds" if seeds > 1 else ""
+    return f", {seeds} {unit}" if seeds > 1 else ""
 
 
 def compare(name: str, rounds: int, clock: str) -> None:
@@ -121,6 +132,24 @@ def format_table(title: str, contenders: Sequence[Contender], results: dict[str,
     return "\n".join([*lines, ""])
 
 
+def format_readme(tables: str) -> str:
+    """Return the tables of `compare` as the one Markdown table that the README shows."""
+    works: dict[str, dict[str, str]] = {}
+    title = ""
+    for line in tables.splitlines():
+        row = re.match(r"(\S.*?) {2,}([\d,]+) +(\d+\.\d\d)", line)
+        if row:
+            name, speed, compared = row.groups()
+            works[title][name] = speed if name == BASE else f"{speed} ({compared})"
+        elif line and not line.startswith(" "):
+            title = line.partition(",")[0]
+            works[title] = {}
+    names = [name for name in README if any(name in cells for cells in works.values())]
+    rows = [["", *(README[name] for name in names)], ["---"] * (1 + len(names))]
+    rows += [[title, *(cells.get(name, "") for name in names)] for title, cells in works.items()]
+    return "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows)
+
+
 def ratio(speeds: list[float], bases: list[float]) -> float:
     """Return the median of the ratios within a round."""
     return statistics.median(speed / base for speed, base in zip(speeds, bases, strict=True))
@@ -128,6 +157,9 @@ def ratio(speeds: list[float], bases: list[float]) -> float:
 
 def main(*arguments: str) -> None:
     """Compare at the works that are named, or at all of them."""
+    if arguments == ("readme",):
+        print(format_readme((ROOT / "results" / "throughput.txt").read_text(encoding="utf-8")))
+        return
     options = {"rounds": "3", "clock": "wall"} | dict(word.split("=", 1) for word in arguments if "=" in word)
     names = [argument for argument in arguments if "=" not in argument]
     for given, known in ((names, WORK), ([options["clock"]], CLOCKS), (list(options), ("rounds", "clock"))):

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 SHARES = {1: 1, 4: 2, 16: 4}  # by the number of seeds trained at once: one in how many frames each of them is given
-
-HAS_COMPILE = "\ncompile:" in (Path(__file__).resolve().parent.parent / "conf" / "config.yaml").read_text()
-
-
-def compile_setting(value: str) -> list[str]:
-    """Return the override that decides whether learning steps are compiled; none before there is the key."""
-    return [f"compile={value}"] if HAS_COMPILE else []
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ class Work:
 
 WORK = {
     "ppo": Work(
-        title="PPO CartPole-v1: 8 x 128 steps, 10 epochs, batches of 256, two networks of 64, 64",
+        title="PPO CartPole-v1, 8 x 128 steps, 10 epochs, batches of 256, two networks of 64, 64",
         frames=40_960,
         warm_up=2_048,
         interval=1_024,
@@ -73,7 +65,7 @@ WORK = {
         },
     ),
     "dqn": Work(
-        title="DQN CartPole-v1: a batch of 64 every 4 frames, 64, 64",
+        title="DQN CartPole-v1, a batch of 64 every 4 frames, 64, 64",
         frames=8_000,
         warm_up=2_000,
         interval=4,
@@ -98,7 +90,7 @@ WORK = {
         },
     ),
     "sac": Work(
-        title="SAC Pendulum-v1: a batch of 256 every frame, 256, 256",
+        title="SAC Pendulum-v1, a batch of 256 every frame, 256, 256",
         frames=400,
         warm_up=200,
         interval=1,
@@ -121,7 +113,7 @@ WORK = {
         },
     ),
     "a2c": Work(
-        title="A2C CartPole-v1: 8 x 5 steps, RMSprop, two networks of 64, 64",
+        title="A2C CartPole-v1, 8 x 5 steps, RMSprop, two networks of 64, 64",
         frames=40_000,
         warm_up=2_000,
         interval=40,
@@ -139,7 +131,7 @@ WORK = {
         sbx=False,
     ),
     "halfcheetah": Work(
-        title="PPO HalfCheetah-v5: 8 x 256 steps, 10 epochs, batches of 64, two networks of 64, 64",
+        title="PPO HalfCheetah-v5, 8 x 256 steps, 10 epochs, batches of 64, two networks of 64, 64",
         frames=8_192,
         warm_up=2_048,
         interval=2_048,

@@ -10,7 +10,7 @@ import pytest
 import benchmark.gpu
 import benchmark.search
 import benchmark.throughput
-from benchmark.throughput import Contender, format_table, list_contenders
+from benchmark.throughput import Contender, format_readme, format_table, list_contenders
 from benchmark.works import SHARES, WORK
 from tests.helpers import lab, specs
 
@@ -43,20 +43,33 @@ def test_a_work_is_the_same_for_us_as_for_the_peers(name: str) -> None:
 def test_a_table_compares_within_a_round_and_by_the_number_of_seeds() -> None:
     contenders = [
         Contender(name, seeds, lambda name, clock: 0.0)
-        for name, seeds in (("stable-baselines3", 1), ("rejax", 1), ("rejax, 4 seeds", 4), ("lab, 4 seeds", 4))
+        for name, seeds in (("stable-baselines3", 1), ("rejax", 1), ("rejax, 4 seeds", 4), ("lab, 4 stacked", 4))
     ]
     results = {
         "stable-baselines3": [100.0, 200.0, 400.0],
         "rejax": [1000.0, 1000.0, 1000.0],
         "rejax, 4 seeds": [3000.0, 4000.0, 2000.0],
-        "lab, 4 seeds": [1000.0, 1000.0, 1000.0],
+        "lab, 4 stacked": [1000.0, 1000.0, 1000.0],
     }
     lines = format_table("Title", contenders, results).splitlines()
     assert [line.split() for line in lines[2:]] == [
         ["stable-baselines3", "200", "1.00", "0.20"],
         ["rejax", "1,000", "5.00", "1.00"],
         ["rejax,", "4", "seeds", "3,000", "20.00", "1.00"],
-        ["lab,", "4", "seeds", "1,000", "5.00", "0.33"],
+        ["lab,", "4", "stacked", "1,000", "5.00", "0.33"],
+    ]
+
+
+def test_the_readme_shows_the_contenders_that_were_measured() -> None:
+    one = (
+        "A X-v1, sizes; median\n   frames/s   ratio\nstable-baselines3    1,000    1.00    0.10\nlab    2,000   12.00\n"
+    )
+    two = "B Y-v1, sizes; median\n   frames/s   ratio\nstable-baselines3    1,000    1.00\nsbx    1    0.00\n"
+    assert format_readme(f"{one}\n{two}").splitlines() == [
+        "| | Stable-Baselines3 | one Session |",
+        "| --- | --- | --- |",
+        "| A X-v1 | 1,000 | 2,000 (12.00) |",
+        "| B Y-v1 | 1,000 | |",
     ]
 
 
@@ -70,7 +83,7 @@ def test_contenders_of_an_environment_that_is_missing_are_left_out(monkeypatch, 
     assert "`make benchmark` creates it" in shown.err
     names = [line.rsplit(maxsplit=2)[0] for line in shown.out.splitlines()[2:] if line]
     assert names == [each.name for each in list_contenders() if not each.name.startswith(("sbx", "rejax"))]
-    assert "lab, 16 seeds" in names
+    assert "lab, 16 stacked" in names
 
 
 @pytest.mark.parametrize("argument", ["ddpg", "clock=sun", "round=2"])
