@@ -7,7 +7,7 @@ controller with the same plan continues from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from lab.common.text import plural
 from lab.errors import LabError
 from lab.run.disk import DiskSpace, failed_on_full_disk
 from lab.run.schemas import ENDED
-from lab.trial import Job, Outcome, Trial, states_of
+from lab.trial import Job, Outcome, Trial, pack_jobs, states_of
 
 if TYPE_CHECKING:
     from lab.launch.launcher import JobLauncher
@@ -40,13 +40,13 @@ class ActiveTrial:
     """A Trial that was launched."""
 
     trial: Trial
-    jobs: dict[Future[Any], Job]  # jobs that have not ended
+    jobs: dict[Future[Any], Job]  # jobs with Sessions of it that have not ended
     ended_jobs: list[tuple[Job, str | None]] = field(default_factory=list)  # and the reason if a job has no result
 
     def close_sessions(self) -> None:
         """Write an end state for every Session of an ended job that wrote none itself."""
         for job, reason in self.ended_jobs:
-            self.trial.close(list(job.sessions), reason)
+            self.trial.close(list(job.sessions_of(self.trial.number)), reason)
 
 
 @dataclass
@@ -73,20 +73,22 @@ class Experiment:
         """Adopt the Trials and jobs that earlier controllers left; a LabError if they cannot be continued."""
         started = self.plan.started()
         in_jobs: dict[int, dict[Future[Any], Job]] = {}
-        for job, future in self.launcher.adopt():
-            in_jobs.setdefault(job.trial, {})[future] = job
+        adopted = self.launcher.adopt()
+        for job, future in adopted:
+            for number in job.trials:
+                in_jobs.setdefault(number, {})[future] = job
         idle = [trial for trial in started if trial.number not in in_jobs]
         wait_for_leftovers(idle)
         for trial in idle:  # the disk was still full when the earlier controller ended
             mark_interrupted_by_full_disk(trial)
         outcomes = self._open_study(started)
         self.tree.adopt({trial.number: (trial, outcomes[trial.number]) for trial in started})
-        self._active = [ActiveTrial(trial, in_jobs[trial.number]) for trial in started if trial.number in in_jobs]
-        for active in self._active:  # Sessions that are in none of the adopted jobs are launched again
-            launched = [seed for job in active.jobs.values() for seed in job.sessions]
-            active.trial.start(launched)
-            jobs = active.trial.jobs(self.plan.stack, launched)
-            active.jobs |= zip(self.launcher.submit(jobs), jobs, strict=True)
+        adopted_trials = [trial for trial in started if trial.number in in_jobs]
+        self._active = [ActiveTrial(trial, in_jobs[trial.number]) for trial in adopted_trials]
+        launched = {session for job, _ in adopted for session in job.sessions}
+        for trial in adopted_trials:  # Sessions that are in none of the adopted jobs are launched again
+            trial.start([seed for number, seed in launched if number == trial.number])
+        self._launch(adopted_trials, launched)
         self._unfinished = [trial for trial in idle if trial.remaining()]
         self._next_number = max((trial.number + 1 for trial in started), default=0)
         # Pruning a Trial with a completed Session would drop that result from the ranking.
@@ -118,11 +120,11 @@ class Experiment:
                 "Interrupted: running Sessions save their work and end. Press Ctrl-C again to kill them."
             )
             self.stop(INTERRUPTED)
+        self._collect_finished()
         for active in self._active[:]:
-            self._collect_finished(active)
             if not active.jobs and not active.trial.is_running:
                 self._finish(active)
-        for job in self.watchdog.find_hung([job for active in self._active for job in active.jobs.values()]):
+        for job in self.watchdog.find_hung({job for active in self._active for job in active.jobs.values()}):
             self.launcher.kill(job)
         if self.stopped:
             self._ask_to_stop()
@@ -133,14 +135,26 @@ class Experiment:
         return True
 
     def _launch_trials(self) -> None:
-        """Start Trials up to the number that may run in parallel, and launch the jobs of all of them at once."""
-        batch: list[tuple[Trial, list[Job]]] = []
+        """Start Trials up to the number that may run in parallel, and launch their jobs at once."""
         running = sum(bool(active.jobs) for active in self._active)
-        while running + len(batch) < self.plan.parallel and (trial := self._start_next()):
-            batch.append((trial, trial.jobs(self.plan.stack)))
+        free = self.plan.parallel - running
+        left = len(self._unfinished) + self.plan.total - self._next_number
+        if running and free < left and free * len(self.plan.seeds) < self.plan.stack:
+            return  # the next ones will share a stack with those
+        batch: list[Trial] = []
+        while len(batch) < free and (trial := self._start_next()):
+            batch.append(trial)
             self.tree.start(trial)
-        futures = iter(self.launcher.submit([job for _, jobs in batch for job in jobs]) if batch else ())
-        self._active += [ActiveTrial(trial, {next(futures): job for job in jobs}) for trial, jobs in batch]
+        self._active += [ActiveTrial(trial, {}) for trial in batch]
+        self._launch(batch)
+
+    def _launch(self, trials: Sequence[Trial], launched: Collection[tuple[int, int]] = ()) -> None:
+        """Launch jobs of the remaining Sessions of active Trials, except for those that are in a job already."""
+        jobs = pack_jobs(trials, self.plan.stack, self.plan.group, launched)
+        active = {active.trial.number: active for active in self._active}
+        for job, future in zip(jobs, self.launcher.submit(jobs) if jobs else (), strict=True):
+            for number in job.trials:
+                active[number].jobs[future] = job
 
     def _start_next(self) -> Trial | None:
         """Start an unfinished Trial, or one at the next point; return None if there is neither, or no disk space."""
@@ -168,20 +182,23 @@ class Experiment:
             self._next_number += 1
         return started[0]
 
-    def _collect_finished(self, active: ActiveTrial) -> None:
+    def _collect_finished(self) -> None:
         """Mark Sessions of ended jobs as failed if they wrote no final state; while stopping they can be resumed."""
-        for future in [future for future in active.jobs if future.done()]:
-            job = active.jobs.pop(future)
+        ended = {future: job for active in self._active for future, job in active.jobs.items() if future.done()}
+        for future, job in ended.items():
             reason = self.watchdog.reason(job) or self.launcher.error(future)
-            active.ended_jobs.append((job, reason))
-            if not self.stopped:
-                self._retry_on_full_disk(active.close_sessions)
+            trials = [active for active in self._active if active.jobs.pop(future, None)]
+            for active in trials:
+                active.ended_jobs.append((job, reason))
+                if not self.stopped:
+                    self._retry_on_full_disk(active.close_sessions)
             states = states_of(job.sessions)
             if not failed_on_full_disk(job.sessions):
                 self._ended_states += states.values()
             as_asked = {"pending", "interrupted"} if self.stopped == INTERRUPTED else set()
             if reason and not {*ENDED, *as_asked}.issuperset(states.values()):
-                self.tree.say(f"{active.trial.directory.path}: {reason}")
+                more = f" and {plural(len(trials) - 1, 'more Trial')}" if len(trials) > 1 else ""
+                self.tree.say(f"{trials[0].trial.directory.path}{more}: {reason}")
 
     def _finish(self, active: ActiveTrial) -> None:
         """Tell the study the outcome of a Trial after its last Session ended, and write its metrics."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
+from lab.common.parts import split_evenly
 from lab.common.signals import stop_signals, was_asked_to_stop
 from lab.common.terminal import announced
 from lab.env.vector import Spaces, try_out
@@ -27,6 +29,7 @@ from lab.spec import Spec, require_same_spec
 from lab.train.lockstep import group_in_lockstep
 from lab.train.record import Record
 from lab.train.stack import Stack
+from lab.train.stack_size import fit_stack
 
 TRYING_OUT = (
     "Trying out {}: how a checkpoint restores it (env.restore) and what random numbers it uses (env.isolate_rng)"
@@ -41,6 +44,7 @@ def train(
     show: bool = True,
     patience: float = LOCK_SECONDS,
     max_file_size: int | None = None,
+    fit_memory: bool = False,
 ) -> list[Record]:
     """Train Sessions in lockstep, or resume those that were interrupted.
 
@@ -55,6 +59,7 @@ def train(
         show: whether to show progress on the terminal.
         patience: seconds to wait for a directory that another process has.
         max_file_size: of uncommitted code that is kept, in bytes; None for the usual one.
+        fit_memory: whether those that do not fit into the memory of a GPU together are trained in several stacks.
 
     Returns:
         The record of each: how it ended, at which frame, and why.
@@ -70,17 +75,22 @@ def train(
                 # From here on a watchdog notices if the Session hangs.
                 directory.write_status("running", status["frame"] if status else 0, spec.frames)
             checkpoints = [load_generations(directory) for directory in directories]
-            stacks = []
+            groups: list[_Group] = []
             with announced(TRYING_OUT.format(specs[0].env.id), show):
                 for spec in specs:
                     try_out(spec.env)
             for members, shared in group_in_lockstep(specs, spaces):
                 for positions, states in group_by_frame([checkpoints[i][0] for i in members]):
-                    group = [members[i] for i in positions]
-                    stack = Stack([specs[i] for i in group], [directories[i] for i in group], shared)
-                    stacks.append((group, states, stack))
-            for _, states, stack in stacks:
-                stack.restore(states or [])
+                    together = [members[i] for i in positions]
+                    size = fit_stack([specs[i] for i in together], shared) if fit_memory else len(together)
+                    for part in split_evenly(range(len(together)), size):
+                        chosen = states and [states[k] for k in part]
+                        groups.append(_Group([together[k] for k in part], chosen, shared))
+                        if part[0] == 0:  # the others wait for the memory
+                            groups[-1].make_stack(specs, directories)
+            for group in groups:
+                if group.stack:
+                    group.stack.restore(group.states or [])
             stop = context.enter_context(stop_signals())
             if was_asked_to_stop():  # although its KeyboardInterrupt was lost, for example in a destructor
                 raise KeyboardInterrupt
@@ -89,17 +99,42 @@ def train(
                 directory.release(undo=True)
             raise
         records: dict[int, Record] = {}
-        for group, states, stack in stacks:
-            seeds, folder = [specs[i].seed for i in group], directories[group[0]].path
+        while groups:
+            try:
+                stack = groups[0].stack or groups[0].make_stack(specs, directories, restore=True)
+            except BaseException:
+                for i in (i for group in groups for i in group.members):
+                    directories[i].release(undo=True)
+                raise
+            members, states = groups[0].members, groups[0].states
+            del groups[0]  # and the stack before, with its memory
+            seeds, folder = [specs[i].seed for i in members], directories[members[0]].path
             provenance = collect(command_line(), str(stack.device), stack.spec.threads, seeds, folder, max_file_size)
             provenance.facts["restore"] = stack.restore_method  # how its environments are brought back
             if show:
-                print_code_warnings(provenance.code, [directories[i] for i in group] if states else [])
+                print_code_warnings(provenance.code, [directories[i] for i in members] if states else [])
             frame = states[0]["frame"] if states else None
-            notes = [repair_notes(statuses[i], checkpoints[i][1], frame) for i in group]
-            texts = [compositions[i] for i in group] if compositions else None
-            records |= zip(group, stack.train(provenance, stop, states, texts, show, notes), strict=True)
+            notes = [repair_notes(statuses[i], checkpoints[i][1], frame) for i in members]
+            texts = [compositions[i] for i in members] if compositions else None
+            records |= zip(members, stack.train(provenance, stop, states, texts, show, notes), strict=True)
+            del stack
     return [records[i] for i in range(len(specs))]
+
+
+@dataclass
+class _Group:
+    """Sessions that are stacked, by index; `states` are the checkpoints that they resume from."""
+
+    members: list[int]
+    states: list[dict[str, Any]] | None
+    spaces: Spaces
+    stack: Stack | None = None
+
+    def make_stack(self, specs: Sequence[Spec], directories: Sequence[RunDir], restore: bool = False) -> Stack:
+        self.stack = Stack([specs[i] for i in self.members], [directories[i] for i in self.members], self.spaces)
+        if restore:
+            self.stack.restore(self.states or [])
+        return self.stack
 
 
 def acquire_all(directories: list[RunDir], specs: list[Spec], patience: float) -> None:

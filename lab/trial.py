@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from lab.common.interpolation import literal
+from lab.common.parts import split_evenly
+from lab.common.text import quote
 from lab.run.directory import RunDir, TrialDir
 from lab.run.files import write_sealed_json
 from lab.run.schemas import ENDED
 
+K = TypeVar("K", bound=Hashable)
+
+TRIALS = "job_trials"  # key in the config of a job of several Trials, which no Session has
 DIED = "The process of this Session ended without writing a result: it was killed, or the machine failed."
 
 
 @dataclass(eq=False)
 class Job:
-    """What one process runs: Sessions of one Trial, trained in lockstep."""
+    """What one process runs: Sessions of one Trial or of several, trained in lockstep as far as that is possible."""
 
-    trial: int  # number of the Trial
     overrides: list[str]  # the command line of the job
-    sessions: dict[int, RunDir]  # directory of each Session by its seed
+    sessions: dict[tuple[int, int], RunDir]  # directory of each Session by the number of its Trial and its seed
+
+    @property
+    def trials(self) -> list[int]:
+        """Numbers of the Trials that it has Sessions of."""
+        return list(dict.fromkeys(number for number, _ in self.sessions))
+
+    def sessions_of(self, trial: int) -> dict[int, RunDir]:
+        """Return the directory of each Session of a Trial by its seed."""
+        return {seed: session for (number, seed), session in self.sessions.items() if number == trial}
 
     @property
     def ended(self) -> bool:
@@ -107,19 +122,6 @@ class Trial:
         seeds = sorted({*self.seeds, *self.directory.seeds()})
         write_sealed_json(self.directory.point, {"number": self.number, **asdict(self.point), "seeds": seeds})
 
-    def jobs(self, stack: int, launched: Sequence[int] = ()) -> list[Job]:
-        """Pack the remaining Sessions into jobs of at most `stack`, except for the seeds launched already."""
-        remaining = [seed for seed in self.remaining() if seed not in launched]
-        jobs = []
-        for first in range(0, len(remaining), stack):
-            seeds = remaining[first : first + stack]
-            # A job of one Session owns the directory of that Session; a stack owns one with a directory for each seed.
-            folder = Path(self.subdir, f"seed-{seeds[0]}") if len(seeds) == 1 else Path(self.subdir or ".")
-            seed = str(seeds[0]) if len(seeds) == 1 else f"[{','.join(map(str, seeds))}]"
-            overrides = [*self.overrides, f"seed={seed}", f"hydra.sweep.subdir={folder}"]
-            jobs.append(Job(self.number, overrides, {seed: self.directory.session(seed) for seed in seeds}))
-        return jobs
-
     def close(self, seeds: Sequence[int], reason: str | None) -> None:
         """Write an end state for Sessions whose job ended without writing one; `reason` says why, if that is known."""
         for seed in seeds:
@@ -152,7 +154,54 @@ class Outcome:
     attributes: dict[str, Any] = field(default_factory=dict)  # what a dashboard of the study shows
 
 
-def states_of(sessions: Mapping[int, RunDir]) -> dict[int, str]:
-    """Return the state of each Session by its seed: one of lab.run.schemas.STATES, or "pending"."""
+def pack_jobs(
+    trials: Sequence[Trial],
+    stack: int,
+    group: Callable[[Trial], Hashable],
+    launched: Collection[tuple[int, int]] = (),
+) -> list[Job]:
+    """Pack the remaining Sessions of started Trials into jobs of at most `stack`.
+
+    Args:
+        trials: in the order of their jobs.
+        stack: Sessions in a job, at most.
+        group: returns what Trials have in common whose Sessions may share a job.
+        launched: Sessions that are in a job already, by the number of the Trial and the seed.
+    """
+    groups: dict[Hashable, list[tuple[Trial, int]]] = {}
+    for trial in trials:
+        sessions = [(trial, seed) for seed in trial.remaining() if (trial.number, seed) not in launched]
+        groups.setdefault(group(trial), []).extend(sessions)
+    return [make_job(sessions) for members in groups.values() for sessions in split_evenly(members, stack)]
+
+
+def make_job(sessions: Sequence[tuple[Trial, int]]) -> Job:
+    """Return the job of some Sessions, given by Trial and seed.
+
+    Its directory is that of its only Session, that of its only Trial, or that of the sweep. The overrides of a job of
+    several Trials are those of the first one, and TRIALS lists for each Trial which of its overrides are others.
+    """
+    seeds: dict[int, list[int]] = {}
+    for trial, seed in sessions:
+        seeds.setdefault(trial.number, []).append(seed)
+    first, own = sessions[0][0], seeds[sessions[0][0].number]
+    folder, rest = Path(first.subdir or "."), []
+    if len(sessions) == 1:
+        folder /= f"seed-{own[0]}"
+    elif len(seeds) > 1:
+        folder, same = Path(), set(first.point.overrides)
+        trials = {trial.number: trial for trial, _ in sessions}.values()
+        parts = [
+            [trial.subdir, [line for line in trial.point.overrides if line not in same], seeds[trial.number]]
+            for trial in trials
+        ]
+        rest = [f"+{TRIALS}={quote(literal(json.dumps(parts)))}"]
+    listed = str(own[0]) if len(own) == 1 else f"[{','.join(map(str, own))}]"
+    overrides = [*first.overrides, f"seed={listed}", f"hydra.sweep.subdir={folder}", *rest]
+    return Job(overrides, {(trial.number, seed): trial.directory.session(seed) for trial, seed in sessions})
+
+
+def states_of(sessions: Mapping[K, RunDir]) -> dict[K, str]:
+    """Return the state of each Session by its key: one of lab.run.schemas.STATES, or "pending"."""
     statuses = {seed: session.find_status() for seed, session in sessions.items()}
     return {seed: status["state"] if status else "pending" for seed, status in statuses.items()}

@@ -56,6 +56,8 @@ NUMBERLESS = {
     "lab/run/lock.py",
     "lab/train/lockstep.py",  # results do not depend on which Sessions share their steps
     "lab/common/text.py",
+    "lab/common/parts.py",
+    "lab/train/stack_size.py",  # results do not depend on how many Sessions share their steps
     "lab/common/renamed.py",
     "lab/run/provenance.py",
     "lab/run/status.py",

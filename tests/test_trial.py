@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.common.parts import split_evenly
 from lab.run.directory import TrialDir
 from lab.run.files import read_json
-from lab.trial import DIED, Point, Trial
+from lab.trial import DIED, TRIALS, Point, Trial, pack_jobs
 
 STATES = ("completed", "failed", "completed", "interrupted", "pending")
 
@@ -22,13 +23,17 @@ def trial(tmp_path: Path) -> Trial:
     return trial
 
 
+def jobs(trials: list[Trial], stack: int) -> list[list[str]]:
+    return [job.overrides for job in pack_jobs(trials, stack, lambda trial: trial.number)]
+
+
 def test_sessions_that_have_not_ended_remain(trial: Trial) -> None:
     assert list(trial.states().values()) == list(STATES)
     assert trial.remaining() == [3, 4]
     assert trial.number == 7
     trial.directory.session(2).write_status("pruned", 10, 100)
     assert trial.remaining() == [], "a Trial that was pruned runs no more"
-    assert trial.jobs(1) == []
+    assert jobs([trial], 1) == []
 
 
 @pytest.mark.parametrize(
@@ -40,14 +45,34 @@ def test_sessions_that_have_not_ended_remain(trial: Trial) -> None:
     ],
 )
 def test_remaining_sessions_are_packed_into_jobs(trial: Trial, stack: int, overrides: list[list[str]]) -> None:
-    assert [job.overrides for job in trial.jobs(stack)] == [["env=cartpole", "a=1", *rest] for rest in overrides]
+    assert jobs([trial], stack) == [["env=cartpole", "a=1", *rest] for rest in overrides]
 
 
 def test_a_standalone_trial_owns_the_directory_of_the_sweep(tmp_path: Path) -> None:
     trial = Trial(TrialDir(tmp_path), [], Point([], {}), [0, 1])
     for stack, subdirs in ((1, ["seed-0", "seed-1"]), (2, ["."])):
         expected = [f"hydra.sweep.subdir={subdir}" for subdir in subdirs]
-        assert [job.overrides[-1] for job in trial.jobs(stack)] == expected
+        assert [overrides[-1] for overrides in jobs([trial], stack)] == expected
+
+
+def test_sessions_of_trials_in_a_group_share_jobs(trial: Trial, tmp_path: Path) -> None:
+    other, alone = (
+        Trial(TrialDir(tmp_path / name), ["env=cartpole"], Point([f"a={a}"], {"a": a}), [3, 4, 5], name)
+        for name, a in (("trial-008", 2), ("trial-009", 3))
+    )
+    first, second = pack_jobs([trial, other, alone], 4, lambda trial: trial.number == 9, launched=[(8, 5)])
+    trials = f'+{TRIALS}=\'[["trial-007", [], [3, 4]], ["trial-008", ["a=2"], [3, 4]]]\''
+    assert first.overrides == ["env=cartpole", "a=1", "seed=[3,4]", "hydra.sweep.subdir=.", trials]
+    assert [*first.sessions] == [(7, 3), (7, 4), (8, 3), (8, 4)]
+    assert first.trials == [7, 8]
+    assert first.sessions_of(8)[4].path == tmp_path / "trial-008" / "seed-4"
+    assert first.sessions_of(8)[4].place == (8, 4)
+    assert second.overrides == ["env=cartpole", "a=3", "seed=[3,4,5]", "hydra.sweep.subdir=trial-009"]
+
+
+def test_parts_are_even() -> None:
+    assert [len(part) for part in split_evenly(range(10), 4)] == [3, 3, 4]
+    assert [*split_evenly([], 4)] == []
 
 
 def test_failed_sessions_run_again_when_asked_to(trial: Trial) -> None:

@@ -64,6 +64,14 @@ def title(column: str) -> str:
     return TITLES.get(column) or plotting.literal(capitalize(column.replace("_", " ")))
 
 
+def set_title(ax: Axes, text: str) -> None:
+    """Write the title of a panel.
+
+    Its place is fixed, as matplotlib measures all tick labels to find one: a quarter of the drawing.
+    """
+    ax.set_title(text, y=1.0)
+
+
 def panel_figure(count: int, heading: str, notes: Sequence[str], keys: Sequence[Artist]) -> tuple[Figure, list[Axes]]:
     """Return a figure with a heading, a legend and a grid of panels without a gap.
 

@@ -47,7 +47,7 @@ def session_figure(tables: Tables) -> Figure:
 
 
 def _column(ax: Axes, tables: Tables, column: str) -> None:
-    ax.set_title(panels.title(column))
+    panels.set_title(ax, panels.title(column))
     if column in ("return", "length"):
         rows = tables.episodes
         some = rows.iloc[:: max(1, len(rows) // MAX_EPISODES)]
@@ -63,7 +63,7 @@ def _column(ax: Axes, tables: Tables, column: str) -> None:
 def _speed(ax: Axes, tables: Tables) -> None:
     timing = tables.timing
     overall = float(timing["frame"].iloc[-1] / timing["seconds"].sum())
-    ax.set_title(f"Frames per second, {overall:,.0f} overall")
+    panels.set_title(ax, f"Frames per second, {overall:,.0f} overall")
     frames, speed = timing["frame"].to_numpy(), timing["frames_per_second"].to_numpy()
     plotting.curve(ax, frames, speed, few=panels.FEW_POINTS, color=plotting.FAINT)
     ax.axhline(overall, color=plotting.STRONG, linestyle="--", linewidth=1)

@@ -96,7 +96,7 @@ def _notes(trial: Trial) -> list[str]:
 
 def _curves(ax: Axes, trial: Trial, column: str, statistic: str) -> None:
     """Draw a column of metrics.csv over frames: each Session, and a statistic over the completed ones on top."""
-    ax.set_title(panels.title(column))
+    panels.set_title(ax, panels.title(column))
     for session in trial.sessions:
         if session.tables:
             frames, values = session.tables.curve(column)

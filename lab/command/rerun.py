@@ -230,7 +230,7 @@ def plan(
         groups.setdefault(key, []).append((session, seed, spec))
     jobs: list[SpecJob] = []
     for group in groups.values():
-        size = pack(len(completed), len(group), slots, pruning=False)
+        size = min(pack(len(completed), slots), len(group))
         for stack in (group[first : first + size] for first in range(0, len(group), size)):
             session, _, spec = stack[0]
             there = out / session.path.relative_to(path)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from lab.common.signals import was_asked_to_stop
 from lab.errors import LabError, did_you_mean, print_error, visible, warn_once
+from lab.launch.job_trials import split_trials
 from lab.launch.naming import is_default_directory, run_directory
 from lab.launch.supervise import notify_supervisor
 from lab.run.directory import RunDir, SweepDir, acquire_directory
@@ -115,23 +116,27 @@ def _train(config: DictConfig, output: Path, swept: bool = False) -> list[Record
 
     In a sweep, Sessions that have ended are left out: a cluster may run a job again of which some had ended.
     """
-    specs, max_size = read(config), read_max_file_size(config)
+    trials = split_trials(config, _overrides())
+    specs, max_size = [spec for trial in trials for spec in read(trial.config)], read_max_file_size(config)
     check_tuned(_overrides(), HydraConfig.get().runtime)
     if not swept:
         note_other_environment(specs[0].env.id, HydraConfig.get().runtime)
     from lab.train.lockstep import check_spaces
 
-    spaces = check_spaces(specs)
-    directories = [RunDir(output)] if len(specs) == 1 else [RunDir(output / f"seed-{spec.seed}") for spec in specs]
+    owners = [trial for trial in trials for _ in trial.seeds]
+    single = len(specs) == 1
+    sessions = [
+        (spec, RunDir(output if single else output / trial.subdir / f"seed-{spec.seed}"), trial, spaces)
+        for spec, trial, spaces in zip(specs, owners, check_spaces(specs), strict=True)
+    ]
     if swept:
-        states = states_of(dict(enumerate(directories)))
-        remaining = [index for index, state in states.items() if state not in ENDED]
-        specs, directories = [specs[index] for index in remaining], [directories[index] for index in remaining]
-        spaces = [spaces[index] for index in remaining]
-        if not specs:
+        states = states_of({index: directory for index, (_, directory, _, _) in enumerate(sessions)})
+        sessions = [sessions[index] for index, state in states.items() if state not in ENDED]
+        if not sessions:
             return []
-    elif len(specs) > 1:
+    elif not single:
         refuse_foreign(output, "hydra.run.dir", sweep=True)
+    directories = [directory for _, directory, _, _ in sessions]
     for directory in directories:
         notify_supervisor("session", str(directory.path))
     from lab import session
@@ -140,9 +145,11 @@ def _train(config: DictConfig, output: Path, swept: bool = False) -> list[Record
     for directory in directories:
         if not swept and directory.spec.exists():  # a sweep has warned of its own directory
             warn_of_foreign_code(directory.path, "to go on with it")
-    composed = [_hydra_files(config, spec.seed) for spec in specs]
+    composed = [trial.hydra_files(spec.seed) for spec, _, trial, _ in sessions]
+    specs, spaces = [spec for spec, *_ in sessions], sessions[0][-1]
     patience = HANDOVER_SECONDS if swept else LOCK_SECONDS
-    return session.train(specs, directories, spaces[0], composed, not swept, patience, max_size)
+    fit_memory = swept and config.get("stack") == "auto"
+    return session.train(specs, directories, spaces, composed, not swept, patience, max_size, fit_memory)
 
 
 def analyze(records: Sequence[Record | Outcome]) -> None:
@@ -216,16 +223,6 @@ def note_other_environment(env_id: str, runtime: Any) -> None:
 def _overrides() -> list[str]:
     """Return the overrides of this job, with their interpolations unresolved."""
     return list(OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))  # type: ignore[arg-type]
-
-
-def _hydra_files(config: DictConfig, seed: int) -> dict[str, str]:
-    """Return the files that Hydra would write to .hydra for a single Session."""
-    overrides = [*(override for override in _overrides() if not override.startswith("seed=")), f"seed={seed}"]
-    return {
-        "config.yaml": OmegaConf.to_yaml(OmegaConf.merge(config, {"seed": seed})),
-        "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": HydraConfig.get()})),
-        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(overrides), resolve=False),
-    }
 
 
 def remove_if_empty(folder: Path, since: float = START) -> None:

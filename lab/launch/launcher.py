@@ -19,6 +19,7 @@ from omegaconf import DictConfig, open_dict
 
 from lab.common.text import quote
 from lab.errors import LabError
+from lab.memory.spec import free_memory
 from lab.run.directory import SweepDir
 from lab.run.provenance import command_line
 from lab.trial import Job
@@ -61,6 +62,10 @@ class JobLauncher(Launcher):
     def warm_up(self) -> None:
         """Prepare for the first job; called as soon as it is certain that there is one."""
 
+    def free_memory(self) -> float:
+        """Return the bytes of memory that each of the jobs that run at the same time can use."""
+        return free_memory() / self.slots
+
     def pickle_job(self, job: Job, number: int) -> bytes:
         """Return all that `run_pickled_job` needs to run a job in another process."""
         hydra = (self.hydra_context, self.task_function, self.config, Singleton.get_state())
@@ -77,7 +82,7 @@ class JobLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs and wait for them, as Hydra's own sweepers ask."""
-        jobs = [Job(0, list(overrides), {}) for overrides in job_overrides]
+        jobs = [Job(list(overrides), {}) for overrides in job_overrides]
         results = []
         for job, future in zip(jobs, self.start(jobs, initial_job_idx), strict=True):
             error = future.exception()

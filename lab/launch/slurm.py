@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import shlex
 import signal
 import subprocess
@@ -43,7 +44,7 @@ from lab.launch.launcher import JobLauncher
 from lab.launch.slurm_tasks import Task, TaskMonitor, describe_error, run_slurm, tasks_in_queue
 from lab.run.code.copy import CodeCopy
 from lab.run.code.snapshot import CodeSnapshot
-from lab.run.directory import TrialDir
+from lab.run.directory import RunDir
 from lab.run.files import read_json, write_atomically, write_sealed_json
 from lab.run.provenance import command_line
 from lab.run.schemas import JOB
@@ -125,13 +126,17 @@ class SlurmLauncher(JobLauncher):
         tasks: dict[Job, Task] = {}
         for path in sorted(self.directory.jobs.glob("*.json"), key=lambda path: int(path.stem)):
             record = read_json(path, JOB)
-            trial = TrialDir(self.directory.path / Path(next(iter(record["sessions"].values()))).parent)
-            job = Job(record["trial"], record["overrides"], {int(s): trial.session(int(s)) for s in record["sessions"]})
+            sessions = [RunDir(self.directory.path / session) for session in record["sessions"]]
+            job = Job(list(record["overrides"]), {session.place: session for session in sessions})
             if not job.ended:
                 tasks[job] = Task(record["task"], Path(record["folder"]))
         queued = tasks_in_queue(tasks.values())
         self._tasks |= {job: task for job, task in tasks.items() if task.id in queued}
         return [(job, self.monitor.watch(task)) for job, task in tasks.items() if task.id in queued]
+
+    def free_memory(self) -> float:
+        size = self.params.get("mem_gb")  # other options are for the cluster to count
+        return size * 2**30 if size else math.inf
 
     def kill(self, job: Job | None = None) -> None:
         self._cancel([job] if job else list(self._tasks))
@@ -155,9 +160,9 @@ class SlurmLauncher(JobLauncher):
         """Write what `adopt` reads. Jobs from Hydra's own sweepers have no Sessions and are not adopted."""
         if job.sessions:
             task, root = self._tasks[job], self.directory.path
-            sessions = {seed: str(session.path.relative_to(root)) for seed, session in job.sessions.items()}
-            content = {"task": task.id, "folder": str(task.folder), "trial": job.trial, "overrides": job.overrides}
-            write_sealed_json(self.directory.jobs / f"{number}.json", {**content, "sessions": sessions})
+            sessions = [str(session.path.relative_to(root)) for session in job.sessions.values()]
+            content = {"task": task.id, "folder": str(task.folder), "overrides": job.overrides, "sessions": sessions}
+            write_sealed_json(self.directory.jobs / f"{number}.json", content)
 
     def _write_shared(self, code: CodeCopy) -> Path:
         """Write what all tasks need to one file, instead of pickling it with each of them."""

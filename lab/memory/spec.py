@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,11 @@ class ReplaySpec:
     beta_final: Annotated[Scalar, Ge(0), Le(1)]
     eps: Annotated[Scalar, Gt(0)]
 
+    def estimate_bytes(self, observations: Box) -> int:
+        """Return about how many bytes a Session's memory takes: observations, and some 64 bytes a step for the rest."""
+        number = 1 if observations.dtype == np.uint8 else np.dtype(self.dtype).itemsize
+        return self.size * (number * math.prod(observations.shape) + 64)
+
     def check_observations(self, key: str, observations: Box, env: str) -> None:
         """Raise LabError for observations that `dtype` cannot hold; `key` is the name of the group."""
         if self.dtype != "float16" or observations.dtype == np.uint8:
@@ -66,9 +72,9 @@ def place(size: int, devices: Sequence[torch.device], setting: str, advice: str)
     )
 
 
-def free_memory(device: torch.device) -> int:
+def free_memory(device: torch.device | None = None) -> int:
     """Return the bytes that this process can still use: of a GPU, or of its machine and its control group."""
-    if device.type == "cuda":
+    if device is not None and device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * GPU_SHARE)
     import psutil
 

@@ -50,6 +50,11 @@ class RunDir(StatusFiles):
         files = (self.spec, self.provenance, self.log, *self.tables.values(), self.replay.parent)
         return any(path.exists() for path in files)
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Place of a Session in its sweep: the number of its Trial, which is 0 for a standalone one, and its seed."""
+        return _number(self.path.parent.name, "trial") or 0, _number(self.path.name, "seed") or 0
+
     def refuse_links(self) -> None:
         """Raise LabError if anything that a Session writes to is a symbolic link; the directory itself may be one."""
         refuse_links(self.path, OF_SESSION, ("checkpoint", "checkpoint/replay", self.hydra.name))

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 from lab.run.directory import RunDir
 
@@ -86,7 +87,7 @@ def is_disk_full(error: BaseException | None) -> bool:
     return full or _names_full_disk(str(error)) or is_disk_full(error.__cause__ or error.__context__)
 
 
-def failed_on_full_disk(sessions: Mapping[int, RunDir]) -> list[RunDir]:
+def failed_on_full_disk(sessions: Mapping[Any, RunDir]) -> list[RunDir]:
     """Return the Sessions that failed only because the disk was full, and can resume from their checkpoints."""
 
     def is_one(session: RunDir) -> bool:

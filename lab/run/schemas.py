@@ -57,7 +57,7 @@ TRIAL: Shape = {
 }  # fmt: skip
 SESSION: Shape = {"*": float | None}
 EXPORTED: Shape = {"of": str, "weights": str | None}
-JOB: Shape = {"task": str, "folder": str, "trial": int, "overrides": [str], "sessions": {"*": str}}
+JOB: Shape = {"task": str, "folder": str, "overrides": [str], "sessions": [str]}
 GIT: Shape = {
     "sha": str | None, "branch": str | None, "uncommitted": bool | None, "left_out": dict | list, "within": str | None,
     "note": str | None, "modules": [str],

@@ -12,7 +12,7 @@ from lab.errors import LabError
 from lab.run.schemas import ENDED
 from lab.spec import Spec, require_same_spec
 from lab.sweep.composer import Composer
-from lab.sweep.plan import SweepPlan, distinct_specs
+from lab.sweep.plan import SweepPlan, distinct_specs, estimate_replay, limit_stack
 from lab.sweep.search import suggest_point
 from lab.trial import Trial
 
@@ -47,15 +47,17 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
         points = [trial.point for trial in trials]
     else:
         points = [*plan.overrides.corners(), suggest_point(composer, plan)]
-    spaces: dict[str, Any] = {}
+    largest, spaces = 0, dict[str, Any]()
     environments: dict[str, str] = {}
     for point in points:
         overrides = [*plan.overrides.fixed, *point.overrides]
         distinct = distinct_specs(composer, overrides, plan.seeds)
-        check_spaces(distinct, spaces)
+        spaces_of = check_spaces(distinct, spaces)
+        largest = max(largest, *map(estimate_replay, distinct, spaces_of))
         environments[canonical([(spec.env.id, spec.env.arguments) for spec in distinct])] = distinct[0].env.id
         for spec in distinct:
             require_possible(plan.objective, spec, plan.settings.rungs if plan.prune else None)
+    limit_stack(plan, largest)
     require_one_ranking(plan, list(environments.values()))
     for trial in trials:
         check_spaces(distinct_specs(composer, trial.overrides, trial.seeds), spaces)

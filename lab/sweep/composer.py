@@ -63,6 +63,11 @@ class Composer:
         """Whether all points of a search space are to be run."""
         return str(self.sampler["_target_"]).endswith("GridSampler")
 
+    @property
+    def learns(self) -> bool:
+        """Whether the sampler learns from one Trial what it suggests for the next."""
+        return not str(self.sampler["_target_"]).endswith(("GridSampler", "RandomSampler", "QMCSampler"))
+
     def _fix_times(self, known: Mapping[str, str]) -> dict[str, str]:
         """Give ${now:...} in every job the value that it had when the sweep was started; return values by pattern."""
         patterns = re.findall(r"\$\{now:\s*([^}]*?)\s*\}", OmegaConf.to_yaml(self.config))
@@ -115,6 +120,16 @@ class Composer:
         """Return whether an override only sets a value, and chooses no other config files."""
         sets = override.type in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
         return sets and not override.package and not self.hydra.config_loader.get_group_options(override.key_or_group)
+
+    def outline(self, overrides: Sequence[str]) -> tuple[str, ...]:
+        """Return overrides with only the key of each that sets one value, which a job can do to another config."""
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return tuple(
+            override.key_or_group
+            if self._may_set_value(override) and not isinstance(override.value(), dict)
+            else str(override.input_line)
+            for override in parsed
+        )
 
     def _compose(self, lines: tuple[str, ...]) -> tuple[DictConfig, Any]:
         """Compose a config, and Hydra's part of it, once: this takes ten times longer than setting a value."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lab.analysis.objective import Objective
 from lab.common.text import canonical
 from lab.errors import LabError
+from lab.launch.gpus import visible_gpus
 from lab.run.directory import SweepDir, TrialDir
 from lab.run.files import plain
 from lab.spec import Spec, SweepSpec
@@ -16,10 +17,13 @@ from lab.sweep.overrides import SweepOverrides, searched_point
 from lab.trial import Point, Trial
 
 if TYPE_CHECKING:
+    from lab.env.vector import Spaces
     from lab.sweep.composer import Composer
 
 ALIASES = {"algo.lr": "algo.optimizer.lr"}  # keys of specs by their short forms
 MISSING = object()
+MAX_STACK = 32  # Sessions in a job that `stack=auto` makes; more are no faster
+MEMORY_FRACTION = 0.8  # of the free memory that replay memories may take
 MAX_NAMED = 3  # groups of equal points that are named
 
 
@@ -37,6 +41,7 @@ class SweepPlan:
     prune: bool
     parallel: int = 1  # Trials that may run at the same time
     stack: int = 1  # Sessions in a job, at most
+    shares: bool = False  # whether a job may have Sessions of several Trials
     num_started: int = 0  # Trials that had been started when the plan was made
     note: str = ""  # on points that are equal
     environments: int = 1  # different ones among the points, as `check_plan` counts them
@@ -71,6 +76,25 @@ class SweepPlan:
         directory = TrialDir(self.directory.path) if self.standalone else self.directory.trial(number)
         subdir = "" if self.standalone else directory.path.name
         return Trial(directory, self.overrides.fixed, point, self.seeds, subdir)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether Sessions are trained on a GPU, as far as the config and this machine tell."""
+        device = str(self.composer.config.get("device"))
+        return device.startswith("cuda") or (device == "auto" and bool(visible_gpus()))
+
+    def group(self, trial: Trial) -> Hashable:
+        """Return what Trials have in common whose Sessions may share a job: all but numbers of their algorithms."""
+        if not self.shares:
+            return trial.number
+        from lab.train.lockstep import shared_settings
+
+        try:
+            specs = distinct_specs(self.composer, trial.overrides, trial.seeds)
+        except LabError:  # its Sessions will fail with this error
+            return trial.number
+        settings = canonical([(shared_settings(spec), asdict(spec.env)) for spec in specs])
+        return self.composer.outline(trial.point.overrides), settings
 
     def started(self) -> list[Trial]:
         """Return the Trials that have been started, by number; those with further seeds keep them."""
@@ -139,15 +163,7 @@ def make_plan(composer: Composer, settings: SweepSpec, overrides: SweepOverrides
         plan.points, plan.note = number_points(composer, overrides.fixed, points, started, overrides.seeds)
     searched = search.n_trials if search and points is None and only is None else 0
     plan.total = max(searched, len(plan.points or started))
-    slots = composer.launcher.slots
-    plan.parallel = 1 if slots == 1 else settings.parallel or slots
-    if settings.detach:  # no controller will launch more
-        plan.parallel = plan.total
-    plan.stack = (
-        pack(plan.count_remaining(), len(plan.seeds), slots, plan.prune)
-        if settings.stack == "auto"
-        else int(settings.stack)
-    )
+    set_stack(plan)
     return plan
 
 
@@ -166,16 +182,63 @@ def refuse_pruned(trial: Trial) -> None:
         )
 
 
-def pack(remaining: int, seeds: int, slots: int, pruning: bool) -> int:
-    """Return how many Sessions to stack in a job: as many as leave no slot idle.
+def set_stack(plan: SweepPlan) -> None:
+    """Decide how many Trials run at the same time, and how many Sessions a job has.
+
+    A job has Sessions of several Trials where no point waits for the result of another, and nothing is pruned: a Trial
+    is pruned by what its own Sessions reach side by side.
+    """
+    settings, seeds, slots = plan.settings, len(plan.seeds), plan.composer.launcher.slots
+    known = plan.points is not None or settings.only_trial is not None
+    plan.shares = not (plan.prune or plan.standalone) and (known or not plan.composer.learns)
+    remaining = plan.count_remaining()
+    if settings.parallel:
+        remaining = min(remaining, settings.parallel * seeds)
+    if settings.stack != "auto":
+        stack = int(settings.stack)
+    elif plan.prune:  # which saves most if all seeds of a Trial run side by side
+        stack = seeds
+    elif plan.shares:
+        stack = pack(
+            remaining, slots, remaining if plan.on_gpu else MAX_STACK
+        )  # a job on a GPU splits what is too large
+        stack = stack if known or stack <= seeds else -(-stack // seeds) * seeds  # whole Trials, to launch the next
+    else:
+        stack = min(pack(remaining, slots), seeds)
+    plan.stack = stack if plan.shares else min(stack, seeds)
+    plan.parallel = 1 if slots == 1 else settings.parallel or slots
+    if plan.shares:
+        plan.parallel = settings.parallel or (plan.total if known else max(plan.parallel, slots * plan.stack // seeds))
+    if settings.detach:  # no controller will launch more
+        plan.parallel = plan.total
+
+
+def limit_stack(plan: SweepPlan, replay: int) -> None:
+    """Let `stack=auto` stack no more Sessions than have space for replay memories of `replay` bytes each.
+
+    On a GPU each job measures that by itself.
+    """
+    if plan.settings.stack == "auto" and replay and not plan.on_gpu:
+        most = int(MEMORY_FRACTION * plan.composer.launcher.free_memory() / replay)
+        plan.stack = max(1, min(plan.stack, most))
+
+
+def estimate_replay(spec: Spec, spaces: Spaces) -> int:
+    """Return about how many bytes the replay memory of a Session takes."""
+    memory = getattr(spec.algo, "memory", None)
+    return memory.estimate_bytes(spaces.observation) if memory else 0
+
+
+def pack(remaining: int, slots: int, most: int = MAX_STACK) -> int:
+    """Return how many Sessions to stack in a job: as many as leave no slot idle, in as few rounds as possible.
 
     Args:
         remaining: Sessions to run.
-        seeds: Sessions of a Trial.
         slots: jobs that run at the same time.
-        pruning: whether Trials are pruned, which saves most if all seeds of a Trial run side by side.
+        most: Sessions that are stacked, at most.
     """
-    return seeds if pruning else max(1, min(seeds, -(-remaining // slots)))
+    rounds = -(-remaining // (slots * most))
+    return max(1, -(-remaining // (slots * max(1, rounds))))
 
 
 def number_points(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from lab.analysis.session import read_spec
+from lab.common.parts import split_evenly
 from lab.common.terminal import UNCUT, Terminal
 from lab.common.text import format_seeds, format_value, plural
 from lab.errors import LabError
@@ -133,14 +134,16 @@ def count_states(plan: SweepPlan) -> Counter[str]:
 
 def describe_jobs(plan: SweepPlan) -> str:
     """Return how Sessions are packed into jobs, and how many run at the same time."""
-    stacks = "one Session a job" if plan.stack == 1 else f"up to {plan.stack} Sessions of a Trial in a job"
+    of = "of Trials that differ in numbers alone" if plan.shares and plan.stack > 1 else "of a Trial"
+    stacks = "one Session a job" if plan.stack == 1 else f"up to {plan.stack} Sessions {of} in a job"
     return f"{stacks[0].upper()}{stacks[1:]}; up to {plural(jobs_at_once(plan), 'job')} at the same time."
 
 
 def jobs_at_once(plan: SweepPlan) -> int:
-    """Return how many jobs run at the same time at most: each Trial that runs has one for each stack."""
-    slots = plan.composer.launcher.slots
-    return max(1, min(slots, plan.parallel * -(-len(plan.seeds) // plan.stack)))
+    """Return how many jobs run at the same time at most."""
+    slots, seeds = plan.composer.launcher.slots, len(plan.seeds)
+    jobs = -(-plan.parallel * seeds // plan.stack) if plan.shares else plan.parallel * -(-seeds // plan.stack)
+    return max(1, min(slots, jobs))
 
 
 def estimate_time(plan: SweepPlan, spec: Spec, outputs: Path) -> str:
@@ -180,17 +183,17 @@ def _round_duration(seconds: float) -> str:
 def list_jobs(plan: SweepPlan, spec: Spec) -> list[tuple[Spec, int]]:
     """Return for each job a spec and the frames that its Sessions still have to do together."""
     started = plan.started()
-    known = [*(trial.point for trial in started), *(plan.points or ())[len(started) :]]
-    specs = [plan.composer.specs([*plan.overrides.fixed, *point.overrides], plan.seeds)[0] for point in known]
-    jobs = []
-    for number in range(plan.total):
-        like = specs[number] if number < len(specs) else spec
-        frames = [like.frames] * len(plan.seeds)
-        if number < len(started):
-            trial = started[number]
-            frames = [_frames_left(trial.directory.session(seed), like.frames) for seed in trial.remaining()]
-        jobs += [(like, sum(frames[at : at + plan.stack])) for at in range(0, len(frames), plan.stack)]
-    return jobs
+    new = [plan.trial(number, point) for number, point in enumerate(plan.points or ()) if number >= len(started)]
+    groups: dict[Hashable, list[tuple[Spec, int]]] = {}
+    for trial in (*started, *new):
+        like = plan.composer.specs(trial.overrides, plan.seeds)[0]
+        frames = [(like, _frames_left(trial.directory.session(seed), like.frames)) for seed in trial.remaining()]
+        groups.setdefault(plan.group(trial), []).extend(frames)
+    for number in range(len(started) + len(new), plan.total):  # at points that the search suggests
+        sessions = [(spec, spec.frames)] * len(plan.seeds)
+        groups.setdefault("suggested" if plan.shares else number, []).extend(sessions)
+    parts = [part for sessions in groups.values() for part in split_evenly(sessions, plan.stack)]
+    return [(part[0][0], sum(frames for _, frames in part)) for part in parts]
 
 
 def _frames_left(session: RunDir, frames: int) -> int:

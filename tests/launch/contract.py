@@ -88,4 +88,4 @@ class LauncherContract:
 
 
 def job(number: int, name: str) -> Job:
-    return Job(0, [f"name={name}", f"hydra.sweep.subdir='{number}'"], {})
+    return Job([f"name={name}", f"hydra.sweep.subdir='{number}'"], {})

@@ -30,7 +30,7 @@ def test_any_launcher_gets_each_job_by_itself_and_may_raise(tmp_path: Path) -> N
     launcher = AnyLauncher(hydra_launcher, OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     assert launcher.slots == 8
     for _ in range(2):
-        futures = launcher.submit([Job(0, ["a=1"], {}), Job(1, ["a=2"], {})])
+        futures = launcher.submit([Job(["a=1"], {}), Job(["a=2"], {})])
         assert [launcher.error(future) for future in futures] == ["RuntimeError: a task was lost"] * 2
     assert sorted(hydra_launcher.numbers) == [1, 2, 3, 4]
 

@@ -85,7 +85,7 @@ def test_tasks_that_cannot_be_canceled_stop_nothing_else(
 
     answer(monkeypatch, refuse)
     launcher = SlurmLauncher(**PARAMS)
-    launcher._tasks = {Job(0, [], {}): each for each in (task, Task("7_1", task.folder))}
+    launcher._tasks = {Job([], {}): each for each in (task, Task("7_1", task.folder))}
     launcher.stop()
     assert "Tasks could not be canceled: scancel failed: it is busy." in capsys.readouterr().err
 

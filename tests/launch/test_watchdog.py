@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_a_job_without_a_step_hangs_and_one_that_waits_does_not(tmp_path: Path, clock: Clock) -> None:
     sessions = [RunDir(tmp_path / name) for name in ("goes", "hangs", "waits", "ended")]
-    jobs = [Job(0, [], {0: session}) for session in sessions]
+    jobs = [Job([], {(0, 0): session}) for session in sessions]
     for session in sessions[:2]:
         assert session.lock.acquire()
         session.write_status("running", 10, 1000)
@@ -51,4 +51,4 @@ def test_without_a_limit_nothing_hangs(tmp_path: Path, clock: Clock) -> None:
     watch = Watchdog(None)
     for _ in range(3):
         clock.time += 1e6
-        assert watch.find_hung([Job(0, [], {0: session})]) == []
+        assert watch.find_hung([Job([], {(0, 0): session})]) == []

@@ -91,14 +91,14 @@ class Launcher:
     def submit(self, jobs: list[Job]) -> list[Future[str | None]]:
         futures: list[Future[str | None]] = [Future() for _ in jobs]
         for job, future in zip(jobs, futures, strict=True):
-            self.launched.append(job.trial)
-            for seed, directory in job.sessions.items():
+            self.launched += job.trials
+            for (trial, seed), directory in job.sessions.items():
                 directory.path.mkdir(parents=True, exist_ok=True)
-                if job.trial == 1 and self.launched.count(1) == 1:
+                if trial == 1 and self.launched.count(1) == 1:
                     directory.write_status("failed", 7, 10, f"x\n{FULL.strerror}", lost=True)
                 else:
-                    rng = np.random.default_rng((job.trial, seed))
-                    synthetic.session(directory, {**self.spec, "seed": seed}, "completed", 100.0 + job.trial, 5, rng)
+                    rng = np.random.default_rng((trial, seed))
+                    synthetic.session(directory, {**self.spec, "seed": seed}, "completed", 100.0 + trial, 5, rng)
             future.set_result(None)
         return futures
 

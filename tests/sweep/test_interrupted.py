@@ -17,9 +17,9 @@ import pytest
 
 from lab.experiment import INTERRUPTED
 from lab.run.directory import RunDir, SweepDir, find_sessions
-from lab.run.files import read_json
+from lab.run.files import read_json, read_yaml
 from lab.sweep.sweep import finish
-from tests.helpers import ROOT
+from tests.helpers import ROOT, result
 from tests.launch.test_local import FATED
 from tests.sweep.test_sweep import SEARCH, SMALL, run, states, sweep
 
@@ -45,6 +45,39 @@ def test_ctrl_c_ends_a_sweep_with_everything_written(tmp_path: Path) -> None:
         assert resumed["frame"] >= 1500, "it continues from its checkpoint"
         frames = [int(line.split(",")[0]) for line in session.metrics.read_text().splitlines()[1:]]
         assert frames == sorted(set(frames))
+
+
+@pytest.mark.slow
+@pytest.mark.law
+def test_law_1_trials_in_one_job_are_as_alone_although_they_were_interrupted(tmp_path: Path) -> None:
+    grid = ("algo.lr=1e-2,1e-3", "algo.gamma=0.9,0.99", "seed=0,1", "checkpoint.every=1000")
+    long = (*SMALL[:2], *SMALL[3:], "frames=4000", "eval.every=2000", *grid)
+    process = start(*long, "stack=8", f"hydra.sweep.dir={tmp_path / 'shared'}")
+    wait_for(lambda: [s.metrics.exists() for s in find_sessions(tmp_path / "shared")] == [True] * 8, process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert states(tmp_path / "shared") == ["interrupted"] * 8
+    run("resume", str(tmp_path / "shared"), timeout=240)
+    run("-m", *long, "stack=1", "hydra/launcher=basic", f"hydra.sweep.dir={tmp_path / 'alone'}", timeout=240)
+    sessions = [find_sessions(tmp_path / name) for name in ("shared", "alone")]
+    assert len(list((tmp_path / "shared" / ".jobs").glob("*.log"))) == 2, "one job, and one more that resumed it"
+    for shared, alone in zip(*sessions, strict=True):
+        assert result(shared) == result(alone)
+        assert read_json(shared.provenance)["resumed"][0]["frame"] < 4000
+        texts = [(session.hydra / "overrides.yaml").read_text() for session in (shared, alone)]
+        assert texts[0].replace("stack=8", "stack=1") == texts[1]
+        assert read_yaml(shared.hydra / "config.yaml")["algo"] == read_yaml(alone.hydra / "config.yaml")["algo"]
+    assert len((tmp_path / "shared" / "trials.csv").read_text().splitlines()) == 5
+
+
+def test_a_session_that_fails_in_a_job_of_several_trials_fails_alone(tmp_path: Path) -> None:
+    done = sweep(tmp_path, "algo.lr=1e-2,1e38", "seed=0,1", "stack=4", "max_failure_rate=1", code=1)
+    assert states(tmp_path) == ["completed"] * 2 + ["failed"] * 2
+    assert len(list((tmp_path / ".jobs").glob("*.log"))) == 1
+    assert "NaN or infinite" in find_sessions(tmp_path)[2].read_status()["error"]
+    assert "Not ranked, failed: trial-001" in done.stdout
+    assert read_json(tmp_path / "experiment.json")["not_completed"]
 
 
 def test_a_detached_sweep_runs_without_the_process_that_started_it(tmp_path: Path) -> None:

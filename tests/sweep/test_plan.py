@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -13,10 +14,12 @@ from hypothesis import HealthCheck, given, settings
 
 from lab.common.text import canonical, dump_yaml
 from lab.run.directory import SweepDir
+from lab.spec import ObjectiveSpec, SearchSpec
 from lab.sweep.composer import Composer
 from lab.sweep.overrides import make_point, parse, quote_exactly
-from lab.sweep.plan import number_points, pack, resolve_point, select
-from lab.trial import Point, Trial
+from lab.sweep.plan import SweepPlan, limit_stack, make_plan, number_points, pack, resolve_point, select
+from lab.sweep.preview import describe_jobs
+from lab.trial import Point, Trial, pack_jobs
 from tests.helpers import CONF
 from tests.sweep.test_composer import make_composer
 from tests.sweep.test_overrides import VALUES
@@ -100,11 +103,85 @@ def test_a_key_of_a_spec_is_selected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("remaining", "seeds", "slots", "pruning", "stack"),
-    [(4, 4, 2, False, 2), (4, 4, 8, False, 1), (24, 4, 2, False, 4), (5, 4, 2, False, 3), (0, 4, 2, False, 1),
-     (2, 2, 2, True, 2)],
-)  # fmt: skip
-def test_sessions_are_stacked_such_that_no_slot_is_idle(
-    remaining: int, seeds: int, slots: int, pruning: bool, stack: int
+    ("remaining", "slots", "stack"),
+    [(64, 2, 32), (4, 2, 2), (4, 8, 1), (5, 2, 3), (0, 2, 1), (100, 2, 25), (1000, 2, 32), (24, 256, 1)],
+)
+def test_sessions_are_stacked_such_that_no_slot_is_idle(remaining: int, slots: int, stack: int) -> None:
+    assert pack(remaining, slots, 32) == stack
+
+
+def plan_of(composer: Composer, folder: Path, *overrides: str, slots: int = 2, **settings: Any) -> SweepPlan:
+    """Plan a sweep of two seeds; overrides are those of its command line."""
+    search = SearchSpec({}, n_trials=20) if settings.pop("search", False) else None
+    defaults = {"objective": ObjectiveSpec(["return"], ["maximize"], "mean"), "rungs": 10, "stack": "auto",
+                "parallel": None, "only_trial": None, "detach": False, "retry": False, "search": search}  # fmt: skip
+    composer.directory, composer.launcher = (
+        SweepDir(folder),
+        cast("Any", SimpleNamespace(slots=slots, free_memory=lambda: 10e9)),
+    )
+    swept = parse([*FIXED, *overrides, "seed=0,1"], search)
+    for part, default in (("sampler", "GridSampler"), ("pruner", "NopPruner")):
+        if getattr(composer, part) is None:
+            setattr(composer, part, cast("Any", {"_target_": default}))
+    return make_plan(composer, cast("Any", SimpleNamespace(**{**defaults, **settings})), swept)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "pruner", "settings", "stack", "parallel"),
+    [
+        ("GridSampler", "NopPruner", {}, 10, 10),  # a grid: 20 Sessions in two slots
+        ("GridSampler", "NopPruner", {"stack": "4"}, 4, 10),
+        ("GridSampler", "NopPruner", {"parallel": 4}, 4, 4),
+        ("GridSampler", "MedianPruner", {}, 2, 2),  # a pruner judges a Trial by its own Sessions
+        ("RandomSampler", "NopPruner", {"search": True}, 20, 20),
+        ("RandomSampler", "NopPruner", {"search": True, "slots": 1}, 20, 10),
+        ("TPESampler", "NopPruner", {"search": True}, 2, 2),  # learns from one Trial to the next
+        ("TPESampler", "NopPruner", {"search": True, "stack": "8"}, 2, 2),
+    ],
+)
+def test_trials_share_stacks_unless_one_waits_for_another(
+    composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    sampler: str, pruner: str, settings: dict[str, Any], stack: int, parallel: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(composer, "sampler", {"_target_": f"optuna.samplers.{sampler}"})
+    monkeypatch.setattr(composer, "pruner", {"_target_": f"optuna.pruners.{pruner}"})
+    rates = ",".join(f"{number}e-4" for number in range(1, 11))
+    space = "algo.lr=interval(0.1,0.2)" if "search" in settings else f"algo.lr={rates}"
+    plan = plan_of(composer, tmp_path, space, **settings)
+    assert (plan.stack, plan.parallel) == (stack, parallel)
+
+
+def test_stacks_fill_a_gpu_and_replay_memories_fit(
+    composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert pack(remaining, seeds, slots, pruning) == stack
+    rates = f"algo.lr={','.join(f'{number}e-4' for number in range(1, 101))}"
+    plan = plan_of(composer, tmp_path, rates)
+    assert plan.stack == 25, "200 Sessions in two slots: four rounds of stacks of at most 32"
+    limit_stack(plan, 0)
+    assert plan.stack == 25
+    limit_stack(plan, int(1e9))
+    assert plan.stack == 8
+    limit_stack(plan, int(1e12))
+    assert plan.stack == 1
+    monkeypatch.setitem(composer.config, "device", "cuda")
+    plan = plan_of(composer, tmp_path, rates)
+    limit_stack(plan, int(1e12))
+    assert plan.stack == 100, "the job measures how many of them fit"
+
+
+def test_jobs_hold_trials_that_differ_in_numbers_alone(composer: Composer, tmp_path: Path) -> None:
+    swept = ("algo.lr=1e-3,2e-3", "algo.batch_size=64,128", "algo.sil.value_coef=0.1,0.2")
+    plan = plan_of(composer, tmp_path, *swept, stack="8")
+    assert plan.points
+    trials = [plan.trial(number, point) for number, point in enumerate(plan.points)]
+    jobs = pack_jobs(trials, plan.stack, plan.group)
+    assert [job.trials for job in jobs] == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    assert "algo.batch_size=128" in jobs[1].overrides
+    assert describe_jobs(plan) == (
+        "Up to 8 Sessions of Trials that differ in numbers alone in a job; up to 2 jobs at the same time."
+    )
+
+
+def test_values_that_hydra_merges_and_choices_are_not_set_by_a_job(composer: Composer) -> None:
+    lines = ["algo=ppo", "algo.lr=0.1", "+env.kwargs.a=1", "algo.sil={gradient_steps:2}", "~tuned"]
+    assert composer.outline(lines) == ("algo=ppo", "algo.lr", "env.kwargs.a", "algo.sil={gradient_steps:2}", "~tuned")
