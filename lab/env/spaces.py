@@ -84,6 +84,18 @@ def holds_codes(space: gym.Space[Any], observations: Sequence[Any]) -> bool:
     return bool(space.high.max() < 255) or 0 < max(int(np.max(image)) for image in observations) <= MAX_CODE
 
 
+def is_flat(space: gym.Space[Any]) -> bool:
+    """Whether networks take a space's observations in their own shape: images, and rows of numbers."""
+    return isinstance(space, gym.spaces.Box) and len(space.shape) in (1, 3)
+
+
+def flat_shape(space: gym.Space[Any]) -> tuple[tuple[int, ...], Any]:
+    """Return the shape and the type of what `flatten` returns."""
+    if not is_image(space):
+        return (gym.spaces.flatdim(space),), np.float32
+    return space.shape or (), np.uint8 if space.dtype == np.uint8 else np.float32
+
+
 def flatten(space: gym.Space[Any], observation: Any) -> np.ndarray:
     """Return one observation as networks take it: an image unchanged, anything else flat."""
     if is_image(space):
@@ -101,21 +113,22 @@ class ActionConverter:
     """
 
     def __init__(self, space: gym.Space[Any]) -> None:
-        self._space, self._shape, self._dtype = space, space.shape or (), space.dtype
+        self._shape, self._dtype = space.shape or (), np.dtype(space.dtype)
         self._start: Any = getattr(space, "start", 0)
+        self._is_box, self._is_binary = (isinstance(space, kind) for kind in (gym.spaces.Box, gym.spaces.MultiBinary))
         if isinstance(space, gym.spaces.Box):
             self._low, self._high = space.low.ravel().astype(float), space.high.ravel().astype(float)
-            self._bounded = bool(np.isfinite(self._low).all() and np.isfinite(self._high).all())
+            self._is_bounded = bool(np.isfinite(self._low).all() and np.isfinite(self._high).all())
+            self._half_range = 0.5 * (self._high - self._low)
 
     def convert(self, action: np.ndarray) -> np.ndarray:
-        """Convert a policy's actions [E, ...] to the environment's [E, *shape]."""
-        if isinstance(self._space, gym.spaces.MultiBinary):
-            return action.reshape(len(action), *self._shape).astype(self._dtype)
-        if not isinstance(self._space, gym.spaces.Box):
+        """Convert a policy's actions [N, ...] to the environment's [N, *shape]."""
+        if self._is_box:
+            if self._is_bounded:
+                action = self._low + (np.minimum(np.maximum(action, -1.0), 1.0) + 1.0) * self._half_range
+            if self._dtype.kind in "iu":
+                action = np.rint(action)
+            action = np.minimum(np.maximum(action, self._low), self._high)
+        elif not self._is_binary:
             return action + self._start
-        if self._bounded:
-            action = self._low + (np.clip(action, -1.0, 1.0) + 1.0) * (0.5 * (self._high - self._low))
-        if np.issubdtype(self._dtype, np.integer):
-            action = np.rint(action)
-        action = np.clip(action, self._low, self._high)
         return action.reshape(len(action), *self._shape).astype(self._dtype)

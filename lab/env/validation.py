@@ -17,6 +17,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import HumanRendering, OrderEnforcing, RenderCollection, TimeLimit
 
 from lab.errors import LabError
@@ -86,30 +87,46 @@ class ValidatedVector(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def __init__(self, env: VectorEnv[Any, Any, Any], name: str) -> None:
         super().__init__(env)
-        self._name, self._space = name, env.observation_space
-        self._is_valid = fast_test(self._space)
-        self._shape = (env.num_envs,)
+        self.check = VectorCheck(name, env.single_observation_space, env.num_envs)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start episodes."""
-        return check_reset(self._name, self._space, self.env.reset(seed=seed, options=options))
+        return check_reset(self.check.name, self.check.space, self.env.reset(seed=seed, options=options))
 
     def step(self, actions: Any) -> VectorStep:
         """Take a step in every environment."""
-        result: Any = self.env.step(actions)
-        if type(result) is tuple and len(result) == 5:
-            observation, reward, terminated, truncated, info = result
-            if (
-                type(reward) is type(terminated) is type(truncated) is np.ndarray
-                and reward.shape == terminated.shape == truncated.shape == self._shape
-                and reward.dtype.kind == "f"
-                and terminated.dtype == truncated.dtype == np.bool_
-                and reward.dot(reward) < MAX_SQUARES
-                and type(info) is dict
-                and self._is_valid(observation)
-            ):
-                return observation, reward, terminated, truncated, {}
-        return check_vector_step(self._name, self._space, self.num_envs, result)
+        return self.check(self.env.step(actions))
+
+
+class VectorCheck:
+    """Validates what `step` of a vector environment returned."""
+
+    def __init__(self, name: str, single: gym.Space[Any], num_envs: int) -> None:
+        self.name, self.single, self.num_envs = name, single, num_envs
+        self.space = batch_space(single, num_envs)
+        self._is_valid = fast_test(self.space)
+        self._shape = (num_envs,)
+
+    def passes(self, result: Any) -> bool:
+        """Test it fast; no invalid and almost every valid result passes."""
+        if type(result) is not tuple or len(result) != 5:
+            return False
+        observation, reward, terminated, truncated, info = result
+        return (
+            type(reward) is type(terminated) is type(truncated) is np.ndarray
+            and reward.shape == terminated.shape == truncated.shape == self._shape
+            and reward.dtype.kind == "f"
+            and terminated.dtype == truncated.dtype == np.bool_
+            and reward.dot(reward) < MAX_SQUARES
+            and isinstance(info, dict)
+            and self._is_valid(observation)
+        )
+
+    def __call__(self, result: Any) -> VectorStep:
+        """Return the arrays and an empty dict, or raise LabError if a value is invalid."""
+        if self.passes(result):
+            return *result[:4], {}
+        return check_vector_step(self.name, self.space, self.num_envs, result)
 
 
 def _copy_spaces(env: gym.Env[Any, Any]) -> list[gym.Space[Any]]:

@@ -21,7 +21,8 @@ from lab.env.rng_isolation import GLOBAL_RNGS, DryRun, RngStates, dry_run
 from lab.env.spaces import ActionConverter, holds_codes, is_image
 from lab.env.spaces import Spaces as Spaces
 from lab.env.spec import EnvSpec
-from lab.env.vector_envs import AsyncVector, SyncVector
+from lab.env.validation import ValidatedVector
+from lab.env.vector_envs import AsyncVector, Steps, SyncVector
 from lab.errors import LabError, warn_once
 
 T = TypeVar("T")
@@ -70,7 +71,7 @@ class Environments:
 
     def _wrap(self, envs: VectorEnv[Any, Any, Any]) -> None:
         self._envs = self._base = envs
-        self._actions = ActionConverter(envs.single_action_space)
+        self.actions = ActionConverter(envs.single_action_space)
         if not isinstance(envs, SyncVector):
             space = envs.single_observation_space
             if not is_image(space) and (not isinstance(space, gym.spaces.Box) or len(space.shape) != 1):
@@ -86,7 +87,7 @@ class Environments:
         with guard(self._name):
             return self._envs.reset(seed=seeds)[0]
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def step(self, action: np.ndarray) -> Steps:
         """Step every environment.
 
         Args:
@@ -95,13 +96,32 @@ class Environments:
         Returns:
             observation [E, ...], reward [E], terminated [E], truncated [E].
         """
+        steps = Steps.zeros(1, self.num_envs, space=self._envs.single_observation_space)
+        self.step_into(0, self.actions.convert(action), steps)
+        return Steps(*(values[0] for values in steps))
+
+    def step_into(self, row: int, action: np.ndarray, steps: Steps) -> None:
+        """Step every environment with actions in its own units, and write the results into a row of `steps`."""
+        if isinstance(self._base, SyncVector):
+            self.call(self._base.step_into, row, action, steps)
+        else:
+            for values, result in zip(steps, self.call(self._envs.step, action)[:4], strict=True):
+                values[row] = result
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function of the environments, or raise LabError if it calls `sys.exit`."""
         try:
-            return self._envs.step(self._actions.convert(action))[:4]
+            return function(*arguments)
         except Exception:
             raise
         except BaseException as error:
             reject_exit(error, self._name)
             raise
+
+    @property
+    def native(self) -> ValidatedVector | None:
+        """The environments' own vector implementation; None if they are stepped one by one, or need a wrapper."""
+        return self._base if isinstance(self._base, ValidatedVector) and self._envs is self._base else None
 
     def renew(self) -> np.ndarray:
         """Make the environments again and reset them, so that no state remains; return their observations."""

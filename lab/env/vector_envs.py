@@ -10,10 +10,10 @@ import queue
 import select
 import signal
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import Process
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -22,7 +22,7 @@ from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
 from lab.common.signals import ignore_requests
 from lab.env.guard import add_notice, close, guard, hanging, pop_notices
-from lab.env.spaces import flatten
+from lab.env.spaces import flat_shape, flatten, is_flat
 from lab.errors import LabError, describe_exit
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
@@ -32,6 +32,25 @@ EXIT_SECONDS = 1.0  # how long a worker may take to end after its pipe is closed
 Maker = Callable[[], gym.Env[Any, Any]]
 
 
+class Steps(NamedTuple):
+    """What one step of S times E environments returned: arrays [S, E, ...], or views of such arrays."""
+
+    observation: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+    def by_time(self) -> Iterator[Steps]:
+        """Yield the steps of a horizon [S, T, E, ...] one by one."""
+        return map(Steps, *(values.swapaxes(0, 1) for values in self))
+
+    @classmethod
+    def zeros(cls, *size: int, space: gym.Space[Any]) -> Steps:
+        """Return zeros for the flat observations of a space."""
+        shape, dtype = flat_shape(space)
+        return cls(np.zeros((*size, *shape), dtype), np.zeros(size), np.zeros(size, bool), np.zeros(size, bool))
+
+
 class SyncVector(VectorEnv[Any, Any, Any]):
     """Gymnasium's SyncVectorEnv with less overhead: observations [E, ...] are flat, and infos are dropped."""
 
@@ -39,7 +58,8 @@ class SyncVector(VectorEnv[Any, Any, Any]):
         self.envs = [make() for make in makers]
         self.num_envs = len(self.envs)
         self.inner_space = self.envs[0].observation_space
-        self.single_action_space = self.envs[0].action_space
+        self.single_observation_space, self.single_action_space = self.inner_space, self.envs[0].action_space
+        self._is_flat = is_flat(self.inner_space)
         self._done = [False] * self.num_envs
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -51,17 +71,22 @@ class SyncVector(VectorEnv[Any, Any, Any]):
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every environment, or reset it if its episode ended at the last step."""
-        observations: list[Any] = []
-        reward = np.zeros(self.num_envs)
-        terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
+        steps = Steps.zeros(1, self.num_envs, space=self.inner_space)
+        self.step_into(0, actions, steps)
+        return *(values[0] for values in steps), {}
+
+    def step_into(self, row: int, actions: np.ndarray, steps: Steps) -> None:
+        """Do the same, and write what `step` returns into a row of `steps`."""
+        observation, reward, terminated, truncated = steps
+        done = self._done
         for e, env in enumerate(self.envs):
-            if self._done[e]:
-                observations.append(env.reset()[0])
+            if done[e]:
+                value = env.reset()[0]
+                reward[row, e], terminated[row, e], truncated[row, e], done[e] = 0.0, False, False, False
             else:
-                observation, reward[e], terminated[e], truncated[e], _ = env.step(actions[e])
-                observations.append(observation)
-        self._done = (terminated | truncated).tolist()
-        return self._stack(observations), reward, terminated, truncated, {}
+                value, reward[row, e], ended, cut, _ = env.step(actions[e])
+                terminated[row, e], truncated[row, e], done[e] = ended, cut, ended or cut
+            observation[row, e] = value if self._is_flat else flatten(self.inner_space, value)
 
     def _stack(self, observations: list[Any]) -> np.ndarray:
         return np.array([flatten(self.inner_space, observation) for observation in observations])

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from lab.common.transfer import upload
-from lab.env.guard import ProcessSettings
 from lab.env.normalize import RewardScale
 from lab.env.rng_isolation import RngWatch, explain_global_draws
+from lab.env.stacked import StackedEnvironments
 from lab.env.vector import Environments
+from lab.env.vector_envs import Steps
 from lab.errors import explain_error
 from lab.memory.rollout import Raw, Rollout
 from lab.train.agent import Agent
@@ -25,10 +26,9 @@ class Collector:
 
     def __init__(self, agent: Agent, envs: list[Environments]) -> None:
         """Reset the environments; a Session whose environments raise fails."""
-        self.agent, self.envs = agent, envs
+        self.agent, self.envs = agent, StackedEnvironments(envs)
         spec, algorithm = agent.spec, agent.algorithm
         self.horizon, self.num_envs, self.stack = algorithm.horizon, spec.env.num_envs, len(envs)
-        self.settings = ProcessSettings(flush_denormal=True)
         self.failures: dict[int, tuple[int, str]] = {}  # frame and error by index of the Session
         self.alive = list(range(self.stack))  # Sessions that are still stepped
         self.frame = 0  # of each Session
@@ -41,13 +41,12 @@ class Collector:
         size, space = (self.stack, self.num_envs), agent.observations
         self._observation = np.zeros((*size, *space.shape), space.dtype)  # the newest, as the environments gave it
         self._carry = torch.zeros(*size, algorithm.carry_size, device=agent.device)
-        self._shared_rngs = {name for env in envs for name in env.shared_rngs}
         self._done_before = np.zeros(size, bool)  # in the last step of the horizon before
         self._return = np.zeros(size)
         self._length = np.zeros(size, np.int64)
-        for s, env in enumerate(envs):
+        for s in range(self.stack):
             try:
-                self._observation[s] = env.reset()
+                self._observation[s] = self.envs.reset(s)
             except Exception as error:
                 self.fail(s, explain_error(error))
 
@@ -58,43 +57,49 @@ class Collector:
         """
         agent, algorithm, device = self.agent, self.agent.algorithm, self.agent.device
         noise = algorithm.draw_noise(self.horizon, self.num_envs, agent.streams, self.frame / agent.spec.frames)
-        noises = upload(noise, device).unbind(0)
-        self._allocate()
-        raw = torch.from_numpy(self._raw)
+        size = (self.stack, self.horizon, self.num_envs)
+        raw = np.zeros((self.stack, self.horizon + 1, *self._observation.shape[1:]), self._observation.dtype)
+        raw[:, 0] = self._observation
+        steps = Steps(raw[:, 1:], np.zeros(size), np.zeros(size, bool), np.zeros(size, bool))
+        inputs = torch.from_numpy(raw)
         copied = bool(agent.moments) or device.type != "cpu"
-        dtype = torch.float32 if agent.moments else raw.dtype
-        observations = torch.empty(raw.shape, dtype=dtype, device=device) if copied else raw
-        carry, watch = self._carry, RngWatch(self._shared_rngs)
-        for t in range(self.horizon):
+        dtype = torch.float32 if agent.moments else inputs.dtype
+        observations = torch.empty(inputs.shape, dtype=dtype, device=device) if copied else inputs
+        carry, watch, done = self._carry, RngWatch(self.envs.shared_rngs), self._done_before
+        rows = zip(inputs.unbind(1), observations.unbind(1), upload(noise, device).unbind(0), steps.by_time(), strict=False)
+        for t, (row, observation, noises, results) in enumerate(rows):
             if copied:
-                observations[:, t] = agent.normalize(raw[:, t])
-            chosen, self._carry = algorithm.act(observations[:, t], noises[t], self._carry)
+                observation.copy_(agent.normalize(row))
+            chosen, self._carry = algorithm.act(observation, noises, self._carry)
             action = chosen.cpu().numpy()
             if t == 0:
                 actions = np.empty((self.stack, self.horizon, *action.shape[1:]), action.dtype)
             actions[:, t] = action
-            self._step(t, action)
+            failures = self.envs.step(self.alive, action, results)
+            for s, reason in failures.items():
+                self.fail(s, reason, self.frame + (t + 1) * self.num_envs)
             if algorithm.carry_size:  # after an autoreset step, the next one is the first of an episode
-                reset = self._terminated[:, t - 1] | self._truncated[:, t - 1] if t else self._done_before
-                self._carry = self._carry.masked_fill(upload(reset, device).unsqueeze(-1), 0.0)
+                self._carry = self._carry.masked_fill(upload(done, device).unsqueeze(-1), 0.0)
+                done = results.terminated | results.truncated
             heartbeat()
-        self.settings.restore()
+        self.envs.settings.restore()
         if copied:
-            observations[:, -1] = agent.normalize(raw[:, -1])
+            observations[:, -1] = agent.normalize(inputs[:, -1])
         self._fail_on_global_draws(watch)
+        self._observation = raw[:, -1].copy()
 
-        done = self._terminated | self._truncated
-        valid = ~np.concatenate([self._done_before[:, None], done[:, :-1]], 1)
-        self._done_before, self._observation = done[:, -1].copy(), self._raw[:, -1].copy()
-        self._count_episodes(valid, done)
-        reward = self._reward
-        if self.scales:
-            reward = np.stack(
-                [scale.scale(*steps) for scale, *steps in zip(self.scales, reward, done, valid, strict=True)]
-            )
-        agent.update_moments(self._raw[:, :-1], valid)
-
-        columns = np.array([reward, self._terminated, self._truncated & ~self._terminated, valid], np.float32)
+        columns = np.empty((4, *size), np.float32)  # reward, terminated, truncated, valid
+        done = steps.terminated | steps.truncated
+        valid = np.empty(size, bool)
+        np.logical_not(self._done_before, out=valid[:, 0])
+        np.logical_not(done[:, :-1], out=valid[:, 1:])
+        self._done_before = done[:, -1]
+        self._count_episodes(steps.reward, valid, done)
+        columns[0] = steps.reward
+        for scale, *session in zip(self.scales, columns[0], steps.reward, done, valid, strict=False):
+            session[0][:] = scale.scale(*session[1:])
+        columns[1], columns[2], columns[3] = steps.terminated, steps.truncated & ~steps.terminated, valid
+        agent.update_moments(raw[:, :-1], valid)
         rewards, terminated, truncated, valid_steps = upload(columns, device).transpose(1, 2).unbind(0)
         return Rollout(
             observation=observations.transpose(0, 1),
@@ -104,44 +109,18 @@ class Collector:
             truncated=truncated,
             valid=valid_steps,
             carry=carry,
-            raw=self._raw_steps(),
+            raw=self._raw(inputs, steps.reward) if self.scales or agent.moments else None,
         )
 
-    def _allocate(self) -> None:
-        """Make the storage of a horizon of steps, session axis first."""
-        steps = (self.stack, self.horizon, self.num_envs)
-        self._raw = np.zeros((self.stack, self.horizon + 1, *self._observation.shape[1:]), self._observation.dtype)
-        self._raw[:, 0] = self._observation
-        self._reward = np.zeros(steps)
-        self._terminated, self._truncated = np.zeros(steps, bool), np.zeros(steps, bool)
-
-    def _raw_steps(self) -> Raw | None:
-        """Return the horizon before normalization, or None if nothing is normalized."""
-        agent = self.agent
-        if not (self.scales or agent.moments):
-            return None
-        statistics = agent.statistics
+    def _raw(self, observation: torch.Tensor, reward: np.ndarray) -> Raw:
+        """Return the horizon before normalization."""
+        device, statistics = self.agent.device, self.agent.statistics
         if self.scales:
             deviations = np.stack([scale.moments.deviation for scale in self.scales])
-            column = upload(deviations.astype(np.float32), agent.device)
+            column = upload(deviations.astype(np.float32), device)
             statistics = replace(statistics, reward_deviation=column)
-        observation = upload(self._raw, agent.device).transpose(0, 1)
-        reward = upload(self._reward.astype(np.float32), agent.device).transpose(0, 1)
-        return Raw(observation, reward, statistics)
-
-    def _step(self, t: int, actions: np.ndarray) -> None:
-        for s in self.alive[:]:
-            try:
-                raw, reward, terminated, truncated = self.envs[s].step(actions[s])
-            except Exception as error:
-                self.fail(s, explain_error(error), self.frame + (t + 1) * self.num_envs)
-                continue
-            finally:
-                self.settings.restore_step_settings()
-            self._raw[s, t + 1] = raw
-            self._reward[s, t] = reward
-            self._terminated[s, t] = terminated
-            self._truncated[s, t] = truncated
+        rewards = upload(reward.astype(np.float32), device)
+        return Raw(upload(observation, device).transpose(0, 1), rewards.transpose(0, 1), statistics)
 
     def _fail_on_global_draws(self, watch: RngWatch) -> None:
         """Fail all Sessions if global generators were drawn from, because any of them may have done it."""
@@ -150,19 +129,23 @@ class Collector:
             reason = explain_global_draws(f"env.id={self.agent.spec.env.id}", changed)
             self.fail(s, reason, self.frame + self.horizon * self.num_envs)
 
-    def _count_episodes(self, valid: np.ndarray, done: np.ndarray) -> None:
-        self.episodes = [[] for _ in self.envs]
-        any_done: list[bool] = np.any(done, axis=(0, 2)).tolist()
-        for t in range(self.horizon):
-            self.frame += self.num_envs
-            self._return += self._reward[:, t]
-            self._length += valid[:, t]
-            for s, e in np.argwhere(done[:, t]) if any_done[t] else ():
-                if s in self.alive:
-                    episode = Episode(self.frame, float(self._return[s, e]), int(self._length[s, e]))
-                    self.episodes[s].append(episode)
-                self._return[s, e] = 0.0
-                self._length[s, e] = 0
+    def _count_episodes(self, reward: np.ndarray, valid: np.ndarray, done: np.ndarray) -> None:
+        """Add a horizon of steps [S, T, E] to the current episodes, and list those that ended."""
+        self.episodes = [[] for _ in range(self.stack)]
+        start = np.zeros((self.stack, self.num_envs), np.int64)  # first step of the current episode in the horizon
+        for t, s, e in np.argwhere(done.swapaxes(0, 1)).tolist():
+            steps = slice(start[s, e], t + 1)
+            if s in self.alive:
+                total = _sum_in_order(self._return[s, e], reward[s, steps, e])
+                length = int(self._length[s, e] + valid[s, steps, e].sum())
+                self.episodes[s].append(Episode(self.frame + (t + 1) * self.num_envs, float(total), length))
+            self._return[s, e], self._length[s, e], start[s, e] = 0.0, 0, t + 1
+        if start.any():
+            current = np.arange(self.horizon)[:, None] >= start[:, None]
+            reward, valid = np.where(current, reward, 0.0), valid & current
+        self._return = _sum_in_order(self._return, reward.swapaxes(0, 1))
+        self._length += valid.sum(1)
+        self.frame += self.horizon * self.num_envs
 
     def fail(self, index: int, reason: str, frame: int | None = None) -> None:
         """Fail a Session, at the current frame by default; the others continue."""
@@ -183,14 +166,14 @@ class Collector:
         if self.scales:
             self.scales[index].discounted[:] = 0.0
         try:
-            self._observation[index] = self.envs[index].renew()
+            self._observation[index] = self.envs.renew(index)
         except Exception as error:
             self.fail(index, explain_error(error))
 
     def state(self, index: int) -> dict[str, Any]:
         """Return the state of one Session's environments and episodes, as tensors and plain data."""
         return {
-            "environments": self.envs[index].state(),
+            "environments": self.envs.state(index),
             "observation": torch.from_numpy(self._observation[index].copy()),
             "done": self._done_before[index].tolist(),
             "carry": self._carry[index].cpu().clone(),
@@ -201,10 +184,16 @@ class Collector:
 
     def restore(self, index: int, state: dict[str, Any]) -> None:
         """Continue one Session from what `state` returned, after its streams were restored."""
-        self.envs[index].restore(state["environments"])
+        self.envs.restore(index, state["environments"])
         self._observation[index] = state["observation"].numpy()
         self._done_before[index], self._return[index] = state["done"], state["return"]
         self._length[index] = state["length"]
         self._carry[index] = state["carry"].to(self._carry.device)
         if self.scales:
             self.scales[index].restore(state["reward_scale"])
+
+
+def _sum_in_order(start: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Add values [T, ...] to `start` one after another, because the last bits of a sum depend on the order."""
+    result: np.ndarray = np.add.accumulate(np.concatenate([start[None], values]))[-1]
+    return result
