@@ -114,13 +114,14 @@ class ProcessSettings:
         self._flush, self._pid, self._had_torch = flush_denormal, os.getpid(), "torch" in sys.modules
         step, others = (_step_settings(), _torch_settings()) if self._had_torch else ((), ())
         self._step = [(setting.get, setting.get(), setting) for setting in step]
-        self._others = [(setting, setting.get()) for setting in (*others, *_python_settings())]
+        self._others = [(setting.get, setting.get(), setting) for setting in (*others, *_python_settings())]
 
     def restore(self) -> None:
         """Restore all settings, with a notice for each that had changed."""
         self.restore_step_settings()
-        for setting, value in self._others:
-            setting.restore(value)
+        for get, value, setting in self._others:
+            if get() != value:
+                setting.restore(value)
         if not self._had_torch and "torch" in sys.modules:  # an environment imported it: restore torch's defaults
             for setting in (*_step_settings(), *_torch_settings()):
                 if setting.default is not None:
@@ -163,8 +164,8 @@ def _torch_settings() -> tuple[Setting, ...]:
     def set_deterministic(value: tuple[bool, bool]) -> None:
         torch.use_deterministic_algorithms(value[0], warn_only=value[1])
 
-    def set_device(name: str) -> None:
-        torch.set_default_device(None if name == "cpu" else name)  # None removes the hook on every torch function
+    def set_device(device: Any) -> None:
+        torch.set_default_device(None if device.type == "cpu" else device)  # None removes the hook on every function
 
     def cudnn(name: str) -> Setting:
         module = torch.backends.cudnn
@@ -175,7 +176,7 @@ def _torch_settings() -> tuple[Setting, ...]:
     return (
         Setting("torch.use_deterministic_algorithms", get_deterministic, set_deterministic, (False, False)),
         Setting("torch.set_float32_matmul_precision", get_precision, set_precision, "highest"),
-        Setting("torch.set_default_device", lambda: str(torch.get_default_device()), set_device, "cpu"),
+        Setting("torch.set_default_device", torch.get_default_device, set_device, torch.device("cpu")),
         *map(cudnn, ("benchmark", "deterministic", "allow_tf32")),
     )
 

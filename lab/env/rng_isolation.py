@@ -22,6 +22,7 @@ CONSTRUCTION, EPISODES = 0, 1  # purposes that states are seeded for
 MT19937_BYTES = 2500  # size of a Mersenne twister's state
 DRY_RUN_STEPS = 100
 
+_python: Any = vars(random).get("_inst")
 _numpy: Any = np.random  # its annotations lack get_bit_generator and set_bit_generator
 
 
@@ -84,13 +85,32 @@ class RngWatch:
 
 def _fingerprint(name: str) -> Any:
     if name == PYTHON:
-        return random.getstate()
+        return _python_fingerprint()
     if name == TORCH:
         return sys.modules[TORCH].get_rng_state().numpy().tobytes() if TORCH in sys.modules else b""
     generator = _numpy.get_bit_generator()
     if type(generator) is np.random.MT19937:  # reading its `state` takes twenty times as long
         return ctypes.string_at(generator.ctypes.state_address, MT19937_BYTES)
     return repr(generator.state)
+
+
+def _python_bytes() -> bytes:
+    """Return the state of Python's generator as CPython has it in memory, which takes a tenth of `getstate`'s time."""
+    return ctypes.string_at(id(_python) + object.__basicsize__, MT19937_BYTES)
+
+
+def _python_fingerprint() -> Any:
+    return (_python_bytes(), _python.gauss_next) if _IS_IN_MEMORY else random.getstate()
+
+
+def _is_in_memory() -> bool:
+    if sys.implementation.name != "cpython" or _python is None:
+        return False
+    *state, index = _python.getstate()[1]
+    return _python_bytes() == np.array([index, *state], np.uint32).tobytes()
+
+
+_IS_IN_MEMORY = _is_in_memory()
 
 
 def explain_global_draws(name: str, changed: Iterable[str]) -> str:

@@ -110,12 +110,16 @@ class ActionConverter:
 
     A policy gives an integer from 0 for each discrete choice, 0 or 1 for each binary one, and for a bounded Box numbers
     from -1 to 1, which are scaled to its bounds. Numbers outside the bounds are clipped.
+
+    Attributes:
+        is_identity: whether both are the same, as for one discrete choice from 0.
     """
 
     def __init__(self, space: gym.Space[Any]) -> None:
         self._shape, self._dtype = space.shape or (), np.dtype(space.dtype)
         self._start: Any = getattr(space, "start", 0)
         self._is_box, self._is_binary = (isinstance(space, kind) for kind in (gym.spaces.Box, gym.spaces.MultiBinary))
+        self.is_identity = isinstance(space, gym.spaces.Discrete) and self._start == 0
         if isinstance(space, gym.spaces.Box):
             self._low, self._high = space.low.ravel().astype(float), space.high.ravel().astype(float)
             self._is_bounded = bool(np.isfinite(self._low).all() and np.isfinite(self._high).all())

@@ -45,11 +45,14 @@ class StackedEnvironments:
             self.split()
             self._join(sessions)
         chosen = actions if len(sessions) == len(actions) else actions[sessions]
-        flat = self.envs[sessions[0]].actions.convert(chosen.reshape(-1, *chosen.shape[2:]))
+        converter = self.envs[sessions[0]].actions
+        if not converter.is_identity:
+            flat = converter.convert(chosen.reshape(-1, *chosen.shape[2:]))
+            chosen = flat.reshape(*chosen.shape[:2], *flat.shape[1:])
         if self._joined:
-            return self._step_joined(self._joined, flat, steps)
+            return self._step_joined(self._joined, chosen.reshape(-1, *chosen.shape[2:]), steps)
         failures: dict[int, str] = {}
-        for s, action in zip(sessions, flat.reshape(*chosen.shape[:2], *flat.shape[1:]), strict=True):
+        for s, action in zip(sessions, chosen, strict=True):
             try:
                 self.envs[s].step_into(s, action, steps)
             except Exception as error:

@@ -66,7 +66,9 @@ class Collector:
         dtype = torch.float32 if agent.moments else inputs.dtype
         observations = torch.empty(inputs.shape, dtype=dtype, device=device) if copied else inputs
         carry, watch, done = self._carry, RngWatch(self.envs.shared_rngs), self._done_before
-        rows = zip(inputs.unbind(1), observations.unbind(1), upload(noise, device).unbind(0), steps.by_time(), strict=False)
+        rows = zip(
+            inputs.unbind(1), observations.unbind(1), upload(noise, device).unbind(0), steps.by_time(), strict=False
+        )
         for t, (row, observation, noises, results) in enumerate(rows):
             if copied:
                 observation.copy_(agent.normalize(row))
@@ -133,14 +135,15 @@ class Collector:
         """Add a horizon of steps [S, T, E] to the current episodes, and list those that ended."""
         self.episodes = [[] for _ in range(self.stack)]
         start = np.zeros((self.stack, self.num_envs), np.int64)  # first step of the current episode in the horizon
-        for t, s, e in np.argwhere(done.swapaxes(0, 1)).tolist():
+        ends = np.argwhere(done.swapaxes(0, 1)).tolist() if done.any() else []
+        for t, s, e in ends:
             steps = slice(start[s, e], t + 1)
             if s in self.alive:
                 total = _sum_in_order(self._return[s, e], reward[s, steps, e])
                 length = int(self._length[s, e] + valid[s, steps, e].sum())
                 self.episodes[s].append(Episode(self.frame + (t + 1) * self.num_envs, float(total), length))
             self._return[s, e], self._length[s, e], start[s, e] = 0.0, 0, t + 1
-        if start.any():
+        if ends:
             current = np.arange(self.horizon)[:, None] >= start[:, None]
             reward, valid = np.where(current, reward, 0.0), valid & current
         self._return = _sum_in_order(self._return, reward.swapaxes(0, 1))
