@@ -7,12 +7,14 @@ that no number depends on the stack (law 1). On a GPU it is for the whole stack,
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ from lab.net import library
 from lab.net.network import Parameters
 
 PLAIN = (str, int, float, type(None))
+UNREAD = (np.ndarray, deque)  # what no compiled method may read, such as the priorities of a memory
 
 Run = Callable[[list[Tensor]], list[Tensor]]
 
@@ -147,7 +150,8 @@ class References:
 
     Attributes:
         bases: tensors that own their memory, [S, ...] each: the buffers of parameters, and all that are no parameters.
-        plain: classes, texts and numbers, which a traced graph may depend on; None if there are classes of the user's.
+        plain: classes, functions, texts and numbers, which a traced graph may depend on; None if there is anything
+            that cannot be told from others of its kind, or a class of the user's.
     """
 
     def __init__(self, root: Any) -> None:
@@ -185,6 +189,9 @@ class References:
             if self.plain is not None:
                 self.plain.append(type(item).__qualname__)
             self._walk(getattr(item, "__dict__", None))
+        elif self.plain is not None and not isinstance(item, UNREAD):
+            name = _name(item)
+            self.plain = None if name is None else [*self.plain, name]
 
     @contextmanager
     def replaced(self, bases: list[Tensor]) -> Iterator[None]:
@@ -201,6 +208,16 @@ class References:
         finally:
             for holder, key, old in places:
                 holder[key] = old
+
+
+def _name(item: Any) -> str | None:
+    """Return a text that differs from those of all other functions, spaces and devices; None if nothing names it."""
+    if isinstance(item, set):
+        return repr(sorted(map(repr, item)))
+    if type(item).__module__.startswith("gymnasium.spaces.") or isinstance(item, (torch.device, torch.dtype)):
+        return repr(item)
+    name = getattr(item, "__qualname__", "<")
+    return None if "<" in name else f"{item.__module__}.{name}"
 
 
 def _flatten(item: Any, tensors: list[Tensor], others: list[Any]) -> None:

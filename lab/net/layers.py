@@ -8,6 +8,7 @@ vectors.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,7 @@ def tanh(x: Tensor) -> Tensor:
 def in_whole_lanes(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Pad the argument of an elementwise function to a whole number of vector registers for each Session."""
 
+    @wraps(function)
     def padded(x: Tensor) -> Tensor:
         if is_traced(x):
             return function(x)
