@@ -46,6 +46,7 @@ def measure_memory(sessions: Sequence[Spec], spaces: Spaces, device: torch.devic
     """Return the bytes that a stack of Sessions takes at most on a GPU, up to its first learning step."""
     specs = [copy.deepcopy(spec) for spec in sessions]
     for spec in specs:
+        spec.compile = False  # which takes no more memory, but the time for a program of this stack
         if hasattr(spec.algo, "learning_starts"):
             spec.algo.learning_starts = 0
     torch.cuda.reset_peak_memory_stats(device)
