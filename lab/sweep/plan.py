@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 ALIASES = {"algo.lr": "algo.optimizer.lr"}  # keys of specs by their short forms
 MISSING = object()
-# Sessions in a job that `stack=auto` makes on a CPU. Thousands of frames per second on CartPole with 4, 8, 16, 32, 64 of
-# them: PPO 40, 46, 48, 49, 47 (compiled 46, 49, 49, 48, 48), DQN 13, 20, 23, 31, 32. More only risk more at once.
+# Sessions in a job that `stack=auto` makes on a CPU. Thousands of frames per second on CartPole with 4, 8, 16, 32, 64:
+# PPO 40, 46, 48, 49, 47 (compiled 46, 49, 49, 48, 48), DQN 13, 20, 23, 31, 32. More only risk more at once.
 MAX_STACK = 32
 MEMORY_FRACTION = 0.8  # of the free memory that replay memories may take
 MAX_NAMED = 3  # groups of equal points that are named
