@@ -8,7 +8,7 @@ that no number depends on the stack (law 1). On a GPU it is for the whole stack,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from time import perf_counter
@@ -89,25 +89,43 @@ class Program:
                     result = method(owner, *(_rebuild(argument, given) for argument in arguments), **constants)
                 outputs: list[Tensor] = []
                 structure[:] = [_index(result, outputs)]
-                return [output.detach().clone() for output in outputs]  # none is an input, or a view of one
+                structure.append([output.dim() == 1 for output in outputs])
+                numbers = [output.detach() for output in outputs if output.dim() == 1]
+                whole = [
+                    output.detach().clone() for output in outputs if output.dim() > 1
+                ]  # none is an input, or a view
+                return [torch.stack(numbers, 1), *whole] if numbers else whole
 
             # Tensors without numbers: what reads one, or refers to one that is no input, raises.
-            return make_fx(function, tracing_mode="fake")(*examples), structure[0]
+            return make_fx(function, tracing_mode="fake")(*examples), structure
 
         settings = None if references.plain is None else (method.__name__, constants, others, references.plain)
-        run, self._structure = library.load(trace, examples, settings)
+        run, (self._structure, self._is_number) = library.load(trace, examples, settings)
         self._skipped = compiler.skipped
         self._bases = [[base[s : s + rows] for base in references.bases] for s in range(0, stack, rows)]
         self._run: Run = Recorded(run, self._bases[0]) if examples[0].is_cuda else run
         self._results: list[list[Tensor]] = [[] for _ in self._bases]
+        self._given: list[Tensor | None] = [None] * len(tensors)
+        self._split: list[tuple[Tensor, ...]] = [()] * len(tensors)
 
     def __call__(self, tensors: list[Tensor]) -> Any:
         if len(self._bases) == 1:
-            return _fill(self._structure, self._run([*self._bases[0], *tensors]))
-        for s, own in enumerate(zip(*(tensor.split(1) for tensor in tensors), strict=True)):
+            return self._fill(self._run([*self._bases[0], *tensors]))
+        for index, tensor in enumerate(tensors):
+            if tensor is not self._given[index]:  # all minibatches of a horizon have the same samples
+                self._given[index], self._split[index] = tensor, tensor.split(1)
+        for s, own in enumerate(zip(*self._split, strict=True)):
             if s not in self._skipped or not self._results[s]:
                 self._results[s] = self._run([*self._bases[s], *own])
-        return _fill(self._structure, [torch.cat(parts) for parts in zip(*self._results, strict=True)])
+        return self._fill([torch.cat(parts) for parts in zip(*self._results, strict=True)])
+
+    def _fill(self, outputs: list[Tensor]) -> Any:
+        """Return the result of the method, of which the numbers [S] are the columns of the first output."""
+        numbers = outputs.pop(0).unbind(1) if True in self._is_number else ()
+        if not outputs:
+            return _fill(self._structure, numbers)
+        one, other = iter(numbers), iter(outputs)
+        return _fill(self._structure, [next(one if is_number else other) for is_number in self._is_number])
 
 
 class Recorded:
@@ -222,7 +240,7 @@ def _name(item: Any) -> str | None:
 
 def _flatten(item: Any, tensors: list[Tensor], others: list[Any]) -> None:
     """Append the tensors of an argument to one list, and all else to another."""
-    if isinstance(item, Tensor) and item.numel():
+    if type(item) is Tensor and item.numel():
         tensors.append(item)
     elif isinstance(item, tuple):
         for value in item:
@@ -256,7 +274,7 @@ def _index(item: Any, tensors: list[Tensor]) -> Any:
     return None if item is None else [_index(value, tensors) for value in item]
 
 
-def _fill(structure: Any, tensors: list[Tensor]) -> Any:
+def _fill(structure: Any, tensors: Sequence[Tensor]) -> Any:
     """Return a result of the structure that `_index` returned."""
     if isinstance(structure, int):
         return tensors[structure]
