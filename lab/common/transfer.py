@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import numpy as np
 
 from lab.common.imports import torch
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def upload(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -15,4 +12,5 @@ def upload(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Ten
 
     Memory that is not pinned may change afterwards, because CUDA reads it before it returns.
     """
-    return torch.as_tensor(values).to(device, non_blocking=True)
+    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    return tensor if tensor.device == device else tensor.to(device, non_blocking=True)
