@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from lab.analysis import plotting
 from lab.analysis.session import WINDOW, Tables
@@ -72,7 +74,9 @@ def set_title(ax: Axes, text: str) -> None:
     ax.set_title(text, y=1.0)
 
 
-def panel_figure(count: int, heading: str, notes: Sequence[str], keys: Sequence[Artist]) -> tuple[Figure, list[Axes]]:
+def panel_figure(
+    count: int, heading: str, notes: Sequence[str], keys: Sequence[Artist], reuse: bool = False
+) -> tuple[Figure, list[Axes]]:
     """Return a figure with a heading, a legend and a grid of panels without a gap.
 
     Places are fixed, as matplotlib's own layouts take as long as the drawing.
@@ -82,11 +86,12 @@ def panel_figure(count: int, heading: str, notes: Sequence[str], keys: Sequence[
         heading: the title.
         notes: lines below it.
         keys: labeled artists of the legend, which holds for all panels.
+        reuse: whether the figure may be one that was drawn before, emptied, which saves a third of the time. Nothing
+            may be set on its axes but curves, titles, limits, and the scale, ticks' format and label of an axis.
     """
-    rows = [len(row) for row in np.array_split(range(count), -(-count // MAX_ACROSS))] if count else []
     top = 0.4 + 0.2 * len(notes) + 0.3 * bool(keys)
-    height = top + HEIGHT * max(len(rows), 0.2)
-    figure = Figure(figsize=(WIDTH, height))
+    figure, axes = (_empty_grid if reuse else _grid)(count, top)
+    height = figure.get_figheight()
     figure.text(0.5, 1 - 0.08 / height, plotting.literal(heading), va="top", ha="center", size="large", weight="bold")
     lines = plotting.literal("\n".join(notes))
     figure.text(0.5, 1 - 0.34 / height, lines, ha="center", va="top", size="small", color="0.3")
@@ -96,6 +101,14 @@ def panel_figure(count: int, heading: str, notes: Sequence[str], keys: Sequence[
             handles=keys, loc="upper center", bbox_to_anchor=(0.5, above), ncols=len(keys), fontsize="small",
             frameon=False, borderaxespad=0,
         )  # fmt: skip
+    return figure, axes
+
+
+def _grid(count: int, top: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a grid of panels below some inches of space."""
+    rows = [len(row) for row in np.array_split(range(count), -(-count // MAX_ACROSS))] if count else []
+    height = top + HEIGHT * max(len(rows), 0.2)
+    figure = Figure(figsize=(WIDTH, height))
     axes = []
     for row, across in enumerate(rows):
         bottom = height - top - HEIGHT * (row + 1) + BELOW
@@ -104,6 +117,24 @@ def panel_figure(count: int, heading: str, notes: Sequence[str], keys: Sequence[
             left = LEFT + column * (width + BETWEEN)
             place = (left / WIDTH, bottom / height, width / WIDTH, (HEIGHT - ABOVE - BELOW) / height)
             axes.append(figure.add_axes(place))
+    return figure, axes
+
+
+_known_grid = functools.cache(_grid)
+
+
+def _empty_grid(count: int, top: float) -> tuple[Figure, list[Axes]]:
+    """Return the same figure each time, without what was drawn in it; its axes keep the objects of their ticks."""
+    figure, axes = _known_grid(count, top)
+    for drawn in (*figure.texts, *figure.legends):
+        drawn.remove()
+    for ax in axes:
+        for artist in (*ax.lines, *ax.collections, *ax.texts):
+            artist.remove()
+        ax.set_yscale("linear")  # which renews the format of the ticks
+        ax.dataLim = Bbox.null()
+        ax.ignore_existing_data_limits = True
+        ax.autoscale(True)
     return figure, axes
 
 

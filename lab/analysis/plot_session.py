@@ -37,7 +37,7 @@ def session_figure(tables: Tables) -> Figure:
         notes = ["nothing has been logged yet"]
     heading = f"{spec['name']}, seed {spec['seed']}: {spec['env']['id']}, {tables.state}"
     keys = [Line2D([], [], label="one episode", **EPISODES)] if "return" in columns else []
-    figure, axes = panels.panel_figure(len(columns) + bool(len(timing)), heading, notes, keys)
+    figure, axes = panels.panel_figure(len(columns) + bool(len(timing)), heading, notes, keys, reuse=True)
     for ax, column in zip(axes, columns, strict=False):
         _column(ax, tables, column)
     if len(timing):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from lab.analysis import plotting
 from lab.analysis.experiment import read_experiment
-from lab.analysis.panels import NOT_DRAWN, TITLES
+from lab.analysis.panels import NOT_DRAWN, TITLES, _known_grid
 from lab.analysis.plot_experiment import plot_experiment
 from lab.analysis.plot_session import plot_session, session_figure
 from lab.analysis.plot_trial import plot_trial, trial_figure
@@ -219,6 +219,18 @@ def test_the_same_files_give_the_same_pictures(tmp_path: Path) -> None:
     with plt.rc_context({"lines.linewidth": 9, "axes.facecolor": "black"}):  # a user's own style changes nothing
         first = plot_experiment(read_experiment(directory)), plot_trial(read_trial(directory.trial(2)))
     assert (plot_experiment(read_experiment(directory)), plot_trial(read_trial(directory.trial(2)))) == first
+
+
+def test_a_picture_of_a_session_does_not_depend_on_those_before(tmp_path: Path) -> None:
+    trial = sweep(tmp_path, [{}]).trial(0)
+    one, other = (read_tables(trial.session(seed)) for seed in (0, 1))
+    rows = np.linspace(1, 1e6, len(other.metrics))
+    other = replace(other, metrics=other.metrics.assign(**{"value_loss": rows, "return": 1e7 * rows}))
+    fresh = []
+    for tables in (one, other):
+        _known_grid.cache_clear()
+        fresh.append(plot_session(tables))
+    assert [plot_session(tables) for tables in (one, other, other, one)] == [fresh[0], fresh[1], fresh[1], fresh[0]]
 
 
 def test_a_picture_leaves_no_figure_and_no_style_behind(tmp_path: Path) -> None:
