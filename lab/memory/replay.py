@@ -63,6 +63,7 @@ class Replay:
     """
 
     KEY = "algo.memory"  # config group of the settings
+    READ_ONLY = True  # whether learning steps write to none of its tensors, so that a CUDA graph needs no copy of them
     MAY_LIE_ON_HOST = True  # whether minibatches can be read from another device than that of the networks
 
     def __init__(

@@ -103,7 +103,8 @@ class Program:
         run, (self._structure, self._is_number) = library.load(trace, examples, settings)
         self._skipped = compiler.skipped
         self._bases = [[base[s : s + rows] for base in references.bases] for s in range(0, stack, rows)]
-        self._run: Run = Recorded(run, self._bases[0]) if examples[0].is_cuda else run
+        written = [own for base, own in zip(references.bases, self._bases[0], strict=True) if references.writes(base)]
+        self._run: Run = Recorded(run, self._bases[0], written) if examples[0].is_cuda else run
         self._results: list[list[Tensor]] = [[] for _ in self._bases]
         self._given: list[Tensor | None] = [None] * len(tensors)
         self._split: list[tuple[Tensor, ...]] = [()] * len(tensors)
@@ -131,9 +132,9 @@ class Program:
 class Recorded:
     """A function of tensors on a GPU that is recorded as a CUDA graph at its first call, and replayed at later ones."""
 
-    def __init__(self, run: Run, state: list[Tensor]) -> None:
-        """Record `run`, whose first inputs are always the tensors `state`, which it may change."""
-        self._run, self._state = run, state
+    def __init__(self, run: Run, state: list[Tensor], written: list[Tensor]) -> None:
+        """Record `run`, whose first inputs are always the tensors `state`, of which it may change those `written`."""
+        self._run, self._state, self._written = run, state, written
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: list[Tensor] = []
         self._outputs: list[Tensor] = []
@@ -150,13 +151,13 @@ class Recorded:
 
     def _record(self, given: list[Tensor]) -> None:
         self._inputs = [value.clone() for value in given]
-        before = [tensor.clone() for tensor in self._state]
+        before = [tensor.clone() for tensor in self._written]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries allocate what they need in a first run
             self._run([*self._state, *self._inputs])
         torch.cuda.current_stream().wait_stream(stream)
-        for tensor, value in zip(self._state, before, strict=True):
+        for tensor, value in zip(self._written, before, strict=True):
             tensor.copy_(value)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
@@ -176,6 +177,7 @@ class References:
         self._places: list[tuple[Any, Any, Tensor]] = []  # a dict or list, a key of it, and the tensor there
         self._parameters: list[Parameters] = []
         self._seen: set[int] = set()
+        self._read_only: set[int] = set()
         self.plain: list[Any] | None = []
         self._walk(root, known=True)
         views = {id(view) for parameters in self._parameters for view in parameters.views}
@@ -202,6 +204,8 @@ class References:
             self._seen.add(id(item))
             if isinstance(item, Parameters):
                 self._parameters.append(item)
+            if getattr(item, "READ_ONLY", False):
+                self._read_only |= {id(value) for value in vars(item).values()}
             if not type(item).__module__.startswith(("lab.", "torch.")):
                 self.plain = None
             if self.plain is not None:
@@ -210,6 +214,10 @@ class References:
         elif self.plain is not None and not isinstance(item, UNREAD):
             name = _name(item)
             self.plain = None if name is None else [*self.plain, name]
+
+    def writes(self, base: Tensor) -> bool:
+        """Whether a method may write to a tensor; the large ones of a replay memory are only read."""
+        return id(base) not in self._read_only
 
     @contextmanager
     def replaced(self, bases: list[Tensor]) -> Iterator[None]:
