@@ -76,7 +76,8 @@ class Program:
         others: list[Any] = []
         _flatten(arguments, tensors, others)
         count = len(references.bases)
-        examples = [tensor[:rows] for tensor in (*references.bases, *tensors)]
+        bases = [base.detach() for base in references.bases]
+        examples = [tensor[:rows] for tensor in (*bases, *tensors)]
 
         def trace() -> tuple[torch.fx.GraphModule, Any]:
             from torch.fx.experimental.proxy_tensor import make_fx
@@ -102,7 +103,7 @@ class Program:
         settings = None if references.plain is None else (method.__name__, constants, others, references.plain)
         run, (self._structure, self._is_number) = library.load(trace, examples, settings)
         self._skipped = compiler.skipped
-        self._bases = [[base[s : s + rows] for base in references.bases] for s in range(0, stack, rows)]
+        self._bases = [[base[s : s + rows] for base in bases] for s in range(0, stack, rows)]
         written = [own for base, own in zip(references.bases, self._bases[0], strict=True) if references.writes(base)]
         self._run: Run = Recorded(run, self._bases[0], written) if examples[0].is_cuda else run
         self._results: list[list[Tensor]] = [[] for _ in self._bases]

@@ -258,9 +258,9 @@ class ActionHead(nn.Module):
         if self.continuous and self.kind != "beta":
             start = torch.as_tensor(log_std, dtype=torch.float32).reshape(-1, 1, 1)
             if state_dependent_std:
-                self.register_buffer("start", start.expand(stack, 1, 1).contiguous(), persistent=False)
+                self.register_buffer("start", start.repeat(stack // len(start), 1, 1), persistent=False)
             else:
-                self.log_std = nn.Parameter(start.expand(stack, 1, self.action_dim).contiguous())
+                self.log_std = nn.Parameter(start.repeat(stack // len(start), 1, self.action_dim))
 
     def forward(self, output: Tensor) -> Distribution:
         """Return the distribution for a network's output [S, B, size]."""
