@@ -12,6 +12,7 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from lab.common.imports import import_named
+from lab.env.envpool import EnvPoolEnv, EnvPoolVector
 from lab.env.guard import close, guard
 from lab.env.restore import Restorable
 from lab.env.rng_isolation import CONSTRUCTION, GLOBAL_RNGS, Isolated, IsolatedVector, RngStates
@@ -35,6 +36,10 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
         with guard(name), _seeded(0):  # an imported module must be the same for every seed
             for package in filter(None, (PACKAGES.get(namespace), module)):
                 import_named(package)
+        if spec.backend == "envpool":
+            if render_mode is not None:
+                raise LabError(f"{name} cannot be shown with env.backend=envpool. Try env.backend=gymnasium.")
+            return add_validation(EnvPoolEnv(spec), name)
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         with guard(name), _seeded(seed):
             env = gym.make(spec.id, disable_env_checker=True, **rendering, **spec.arguments)
@@ -59,7 +64,7 @@ def _seeded(seed: int | None) -> contextlib.AbstractContextManager[Any]:
 
 
 def is_native(spec: EnvSpec) -> bool:
-    """Whether the environments are stepped by their own vector implementation."""
+    """Whether the environments are stepped by one object: their own vector implementation, or EnvPool."""
     return spec.vectorization_mode in ("auto", "native") and not isinstance(vectorize(spec, 1), SyncVector)
 
 
@@ -83,6 +88,8 @@ def vectorize(
     single = make_single(spec)
     registered = single.spec
     close(name, single.close)
+    if spec.backend == "envpool":
+        return ValidatedVector(EnvPoolVector(spec, num_envs), name)
     assert registered is not None
     native = registered.vector_entry_point is not None and not registered.additional_wrappers
     if spec.vectorization_mode == "native" and not native:

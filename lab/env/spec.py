@@ -31,6 +31,7 @@ class EnvSpec:
     normalize_rewards: bool
     normalize_clip: Positive
     reference: Reference
+    backend: Literal["gymnasium", "envpool"] = "gymnasium"
     isolate_rng: Literal["auto", "always", "never"] = "auto"
     max_episode_steps: Count | None = None
     scale_images: bool | Literal["auto"] = True  # `probe` decides what `auto` is
@@ -46,6 +47,13 @@ class EnvSpec:
         if "max_episode_steps" in self.kwargs:
             limit = self.kwargs["max_episode_steps"]
             raise LabError(f"env.kwargs.max_episode_steps cannot be set: write env.max_episode_steps={limit}.")
+        if self.backend == "envpool":
+            key, value = "env.vectorization_mode", self.vectorization_mode
+            require(
+                value in ("auto", "native"), key, value, "auto with env.backend=envpool, which steps them all at once"
+            )
+            saved = "auto or reset with env.backend=envpool, whose environments cannot be saved"
+            require(self.restore in ("auto", "reset"), "env.restore", self.restore, saved)
         reserved = {"num_envs", "render_mode", "vectorization_mode"}
         free = not reserved & set(self.kwargs)
         require(free, "env.kwargs", self.kwargs, f"free of {', '.join(sorted(reserved))}: those are set elsewhere")

@@ -14,6 +14,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 from gymnasium.wrappers.vector import FlattenObservation
 
+from lab.env.envpool import EnvPoolVector
 from lab.env.guard import CLOSE_SECONDS, close, guard, reject_exit
 from lab.env.make import is_native, isolate, make_single, to_sentence, vectorize
 from lab.env.restore import Restorable, detect_single_method, detect_vector_method
@@ -80,7 +81,7 @@ class Environments:
     def reset(self) -> np.ndarray:
         """Seed and reset every environment; return their observations [E, ...]."""
         self._origin = self._rng.bit_generator.state
-        if isinstance(self._base, (SyncVector, AsyncVector)):
+        if isinstance(self._base.unwrapped, (SyncVector, AsyncVector, EnvPoolVector)):
             seeds: Any = [int(seed) for seed in self._rng.integers(MAX_SEED, size=self.num_envs)]
         else:
             seeds = int(self._rng.integers(MAX_SEED))
@@ -223,7 +224,12 @@ def _try_step(name: str, env: Any) -> list[Any]:
 
 
 def try_out(spec: EnvSpec) -> None:
-    """Find out, once in this process, what `auto` means for an environment."""
+    """Find out, once in this process, what `auto` means for an environment; raise LabError if it cannot be used."""
+    if spec.backend == "envpool" and not cached_dry_run(spec).repeatable:
+        raise LabError(
+            f"env.id={spec.id} behaves differently with the same seed and actions with env.backend=envpool, so its"
+            " results could not be reproduced. Try env.backend=gymnasium."
+        )
     detect_restore_method(spec)
     isolated_rngs(spec)
     rng_warnings(spec)
