@@ -29,7 +29,11 @@ from benchmark.works import SHARES, WORK, Work
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / ".venv-peers" / "bin" / "python"  # an environment of their own: their pins are not ours
 BASE = "stable-baselines3"
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".venv-peers" / "compiled"),  # for the rounds after the first
+}
 # Runs a module whose clock counts the processor's seconds, in any environment.
 CPU_CLOCK = (
     "import runpy, sys, time; time.perf_counter = time.process_time;"
@@ -79,7 +83,7 @@ def measure_peer(peer: str, python: Path, seeds: int, name: str, clock: str) -> 
 
 def run(command: list[str]) -> str:
     """Run a command on one thread and return what it prints; end with its error if it fails."""
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return done.stdout
