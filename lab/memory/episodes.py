@@ -10,7 +10,8 @@ import numpy as np
 
 from lab.common.imports import torch
 from lab.common.transfer import upload
-from lab.memory.replay import CONTINUES, REWARD, Replay
+from lab.memory.replay import Replay
+from lab.memory.rings import CONTINUES, REWARD
 from lab.memory.spec import ReplaySpec
 from lab.memory.sum_tree import SumTree
 
@@ -35,7 +36,7 @@ class EpisodeReplay(Replay):
     def __init__(
         self, spec: ReplaySpec, observations: Box, actions: torch.Tensor, stack: int, num_envs: int, horizon: int
     ) -> None:
-        """Make an empty memory; the arguments are those of Replay."""
+        """Make an empty memory; the arguments are those of Rings."""
         super().__init__(spec, observations, actions, stack, num_envs, horizon)
         self._tree = SumTree(stack, self.ring_length * num_envs)  # with priorities of 1 if it is not prioritized
         self._episode_start = np.zeros((stack, num_envs), np.int64)  # first step of the current episode
@@ -108,7 +109,7 @@ class EpisodeReplay(Replay):
         scalars[changed] = content["changed_scalars"].to(self.device)
 
     def save(self, index: int, folder: Path, write: Callable[[Path, dict[str, Any]], None]) -> dict[str, Any]:
-        """Write one Session's steps and returns that are new since its last save, as Replay does."""
+        """Write one Session's steps and returns that are new since its last save, as Rings does."""
         return super().save(index, folder, write) | {"episode_start": self._episode_start[index].tolist()}
 
     def restore(self, index: int, state: dict[str, Any], folder: Path, read: Callable[[Path], dict[str, Any]]) -> None:

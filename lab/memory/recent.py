@@ -11,7 +11,8 @@ import numpy as np
 from lab.common.imports import torch
 from lab.common.text import format_bytes
 from lab.common.transfer import upload
-from lab.memory.replay import DONE, REWARD, VALID, Replay
+from lab.memory.replay import Replay
+from lab.memory.rings import DONE, REWARD, VALID
 from lab.memory.rollout import Rollout
 from lab.memory.spec import ReplaySpec
 
@@ -48,7 +49,7 @@ class RecentSteps(Replay):
         horizon: int,
         carry_size: int,
     ) -> None:
-        """Make it empty; it keeps at least `steps` of each environment, the other arguments are those of Replay."""
+        """Make it empty; it keeps at least `steps` of each environment, the other arguments are those of Rings."""
         self._min_steps = steps
         self.block = -(-max(MIN_BLOCK_STEPS, -(-steps // MAX_BLOCKS)) // horizon) * horizon
         self.blocks = -(-steps // self.block)
@@ -117,7 +118,7 @@ class RecentSteps(Replay):
         )
 
     def save(self, index: int, folder: Path, write: Callable[[Path, dict[str, Any]], None]) -> dict[str, Any]:
-        """Write one Session's steps that are new since its last save, as Replay does."""
+        """Write one Session's steps that are new since its last save, as Rings does."""
         return super().save(index, folder, write) | {"carry": self._carry[index].cpu().clone()}
 
     def restore(self, index: int, state: dict[str, Any], folder: Path, read: Callable[[Path], dict[str, Any]]) -> None:
