@@ -18,6 +18,7 @@ import pytest
 
 from lab.algo.off_policy import OffPolicy
 from lab.algo.on_policy import OnPolicy
+from lab.env.stacked import StackedEnvironments
 from lab.env.vector import probe
 from lab.errors import LabError
 from lab.memory.replay import Replay
@@ -26,7 +27,6 @@ from lab.run.directory import RunDir
 from lab.run.files import read_json
 from lab.session import train
 from lab.spec import Spec
-from lab.train.collect import Collector
 from lab.train.evaluate import Evaluation
 from lab.train.record import Record
 from lab.train.stack import Stack
@@ -180,7 +180,7 @@ def test_law_1_signalled_at_any_point_and_resumed(tmp_path: Path, case: str, see
         (Stack, "collect_and_learn", 3, signalled),
         (Evaluation, "step", 3, signalled),
         (Evaluation, "step", 1, signalled),
-        (Collector, "_step", 20, signalled),
+        (StackedEnvironments, "step", 20, signalled),
         (OnPolicy, "step", 5, signalled),
         (Stack, "log", 2, signalled),
     )
@@ -199,7 +199,7 @@ def test_law_1_ended_at_once_at_any_point_and_resumed(tmp_path: Path, case: str,
         (*CASES[case], f"seed={seed}", "checkpoint.every=300"),
         (Stack, "collect_and_learn", 1, killed),
         (OnPolicy, "step", 5, killed),
-        (Collector, "_step", 75, killed),
+        (StackedEnvironments, "step", 75, killed),
         (Record, "add_episodes", 3, killed),
         (Record, "add_row", 1, killed),
         (Stack, "save_best", 1, killed),
@@ -231,12 +231,12 @@ def test_law_1_with_a_replay_memory_interrupted_and_resumed(tmp_path: Path, algo
         (Stack, "collect_and_learn", 30, signalled),
         (Stack, "collect_and_learn", 30, killed),
         (OffPolicy, "learn", 31, killed),
-        (Replay, "sample", 20, killed),
+        (Replay, "draw", 20, killed),
         (Replay, "save", 2, killed),
         (Replay, "remove_unused_files", 1, killed),
         (checkpoint, "write", 3, killed),
         (checkpoint, "write", 4, killed),
-        (Replay, "sample", 50, signalled),
+        (Replay, "draw", 50, signalled),
     )
     assert resumed[-1] > 1200
     known = tensor_files.read(RunDir(tmp_path / "parts" / "3").checkpoint("last"))["replay"]["segments"]
