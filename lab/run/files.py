@@ -116,7 +116,7 @@ def write_sealed_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def sealed_json(content: Mapping[str, Any]) -> str:
     """Return what `write_sealed_json` writes."""
-    values = json.loads(_dump(_finite(content)))
+    values = json.loads(json.dumps(_finite(content), allow_nan=False))  # without indent, which is not written in C
     return _dump({**values, CHECKSUM: _json_checksum(values)})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 from collections import deque
@@ -13,6 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from lab.common.text import dump_yaml
+from lab.errors import explain_error
 from lab.run.directory import RunDir
 from lab.run.files import no_follow, write_sealed_json, write_sealed_yaml
 from lab.run.guard import move_aside
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from lab.spec import Spec
     from lab.train.agent import Agent
 
-STATUS_SECONDS = 0.5  # least time between two writes of the status: each waits for the disk
+# Least time between two writes of a status, which wait for the disk: of a few Sessions, and for each of a large stack.
+STATUS_SECONDS, STACK_SECONDS = 0.5, 0.05
 HEARTBEAT_SECONDS = 5.0  # most time between two writes during training
 WINDOW = 100  # episodes in the mean return
 ENDLESS_STEPS = 1_000  # steps of each environment after which some episode should have ended
@@ -83,6 +86,15 @@ def append_to_log(directory: RunDir, level: int, text: str) -> None:
     handler.close()
 
 
+def describe_failure(error: BaseException, directory: RunDir) -> str:
+    """Return the text for status.json: a sentence for a known mistake, otherwise the traceback."""
+    text = explain_error(error)
+    if isinstance(error, OSError):
+        advice = " Free some space, and resume from the last checkpoint." if error.errno == errno.ENOSPC else ""
+        text += f"{error.filename or directory.path} cannot be written: {error.strerror}.{advice}"
+    return text
+
+
 class Record:
     """Writes the files of one Session; its state, frame, error and lost are those of its Outcome."""
 
@@ -95,6 +107,7 @@ class Record:
         frame: int = 0,
         state: dict[str, Any] | None = None,
         notes: Sequence[str] = (),
+        stack: int = 1,
     ) -> None:
         """Start the files of a run directory, or continue them.
 
@@ -106,8 +119,10 @@ class Record:
             frame: frames done.
             state: what `sync` returned at that frame, after which rows are removed; None to start.
             notes: warnings for the user.
+            stack: Sessions that this process trains in lockstep.
         """
         self.spec, self.dir = spec, directory
+        self._status_seconds = max(STATUS_SECONDS, stack * STACK_SECONDS)
         self.best = float("-inf")  # return of the best checkpoint
         self.state = "running"
         self.error: str | None = None
@@ -263,7 +278,7 @@ class Record:
         self._speed = timing["frames_per_second"]
         for table in self._tables.values():
             table.flush()
-        if perf_counter() - self._status_time >= STATUS_SECONDS:
+        if perf_counter() - self._status_time >= self._status_seconds:
             self.heartbeat(frame, at_once=True)
         if self._events:
             self._events.add_row(row, timing["frames_per_second"])

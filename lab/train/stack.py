@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ import torch
 from lab.common.signals import uninterrupted
 from lab.env.guard import pop_notices
 from lab.env.vector import Environments, Spaces, detect_restore_method, rng_warnings
-from lab.errors import explain_error
 from lab.run import checkpoint, tensor_files
 from lab.run.directory import RunDir
 from lab.run.files import write_text
@@ -27,7 +25,7 @@ from lab.train.collect import Collector
 from lab.train.display import Display
 from lab.train.evaluate import Evaluation
 from lab.train.metrics import Averages
-from lab.train.record import ENDLESS_STEPS, HEARTBEAT_SECONDS, Record
+from lab.train.record import ENDLESS_STEPS, HEARTBEAT_SECONDS, Record, describe_failure
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class Stack:
         metrics, count = self.agent.algorithm.metrics, len(self.specs)
         saved: list[Any] = [state["record"] for state in states] if states else [None] * count
         self.records = [
-            Record(spec, directory, provenance, metrics, self.frame, state, warnings)
+            Record(spec, directory, provenance, metrics, self.frame, state, warnings, count)
             for spec, directory, state, warnings in zip(
                 self.specs, self.directories, saved, notes or [()] * count, strict=True
             )
@@ -163,9 +161,9 @@ class Stack:
         self.heartbeat()
         self.log_notices()
         with self.timed("write"):
-            for s, record in enumerate(self.records):
-                if record.state == "running":
-                    record.add_episodes(self.collector.episodes[s])
+            for record, episodes in zip(self.records, self.collector.episodes, strict=True):
+                if episodes and record.state == "running":
+                    record.add_episodes(episodes)
         if interval.is_due(ENDLESS_STEPS * spec.env.num_envs):
             for s in self.collector.alive:
                 if self.records[s].mean_return is None:
@@ -347,12 +345,3 @@ class Stack:
             for record in self.records:
                 if text not in record.warnings:
                     record.warn(text)
-
-
-def describe_failure(error: BaseException, directory: RunDir) -> str:
-    """Return the text for status.json: a sentence for a known mistake, otherwise the traceback."""
-    text = explain_error(error)
-    if isinstance(error, OSError):
-        advice = " Free some space, and resume from the last checkpoint." if error.errno == errno.ENOSPC else ""
-        text += f"{error.filename or directory.path} cannot be written: {error.strerror}.{advice}"
-    return text
