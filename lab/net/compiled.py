@@ -123,10 +123,8 @@ class Program:
 
     def _fill(self, outputs: list[Tensor]) -> Any:
         """Return the result of the method, of which the numbers [S] are the columns of the first output."""
-        numbers = outputs.pop(0).unbind(1) if True in self._is_number else ()
-        if not outputs:
-            return _fill(self._structure, numbers)
-        one, other = iter(numbers), iter(outputs)
+        other = iter(outputs)
+        one = iter(next(other).unbind(1) if True in self._is_number else ())
         return _fill(self._structure, [next(one if is_number else other) for is_number in self._is_number])
 
 

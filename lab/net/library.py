@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lab.errors import LabError, warn_once
 from lab.run.files import write_text
 from lab.run.lock import Lock
 
+LIBRARY = "library.pt2"  # in a directory of its own
 LOCK_SECONDS = 600.0  # to wait for a process that compiles the same function
 ROOMS = ("algo", "common", "memory", "net")  # whose code decides what is traced
 
@@ -29,6 +35,14 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lab" / "compiled"
 
 
+@cache
+def _own_folder() -> Path:
+    """Return a directory that is removed when this process ends."""
+    path = Path(tempfile.mkdtemp(prefix="lab-compiled-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
 def load(trace: Callable[[], Traced], examples: list[Tensor], settings: Any) -> tuple[Run, Any]:
     """Return a compiled function of a list of tensors, and the structure of its result.
 
@@ -36,39 +50,76 @@ def load(trace: Callable[[], Traced], examples: list[Tensor], settings: Any) -> 
         trace: returns the function as a graph, and the structure of its result as plain data.
         examples: inputs of it.
         settings: plain data that determines the graph, beside the code of lab and `examples`; None if nothing does.
+
+    Raises:
+        LabError: no directory can be written.
     """
-    known = None if settings is None else folder() / f"{_digest(_code(), settings, _describe(examples))}.json"
-    if known and known.exists():
-        entry = json.loads(known.read_text())
-        path = folder() / entry["library"] / "library.pt2"
-        if path.exists():
-            return _open(path), entry["structure"]
+    trace = cache(trace)
+    try:
+        return _load(folder(), trace, examples, settings)
+    except OSError as error:
+        warn_once(
+            f"Compiled functions cannot be kept in {folder()} ({error.strerror}): each process compiles its own. Set"
+            " XDG_CACHE_HOME to a directory that can be written."
+        )
+    try:
+        return _load(_own_folder(), trace, examples, settings)
+    except OSError as error:
+        raise LabError(
+            f"Compiled functions can be written neither to {folder()} nor to {tempfile.gettempdir()} ({error}). Make"
+            " room, set XDG_CACHE_HOME to another directory, or use compile=false."
+        ) from error
+
+
+def _load(place: Path, trace: Callable[[], Traced], examples: list[Tensor], settings: Any) -> tuple[Run, Any]:
+    known = None if settings is None else place / f"{_digest(_code(), settings, _describe(examples))}.json"
+    if known:
+        with suppress(OSError, ValueError, LookupError, TypeError):  # absent, or damaged
+            entry = json.loads(known.read_bytes())
+            run = _open(place / entry["library"] / LIBRARY)
+            if run:
+                return run, entry["structure"]
     graph, structure = trace()
     name = _digest(graph.code, [_constant(graph, node) for node in graph.graph.nodes], _describe(examples))
-    path = folder() / name / "library.pt2"
-    if not path.exists():
+    path = place / name / LIBRARY
+    run = _open(path)
+    if run is None:
         lock = Lock(path.parent)
         lock.acquire(LOCK_SECONDS)
         try:
-            if not path.exists():
-                _compile(graph, examples, path)
+            run = _open(path) or _compile(graph, examples, path)
         finally:
             lock.release()
     if known:
-        write_text(known, json.dumps({"library": name, "structure": structure}))
-    return _open(path), structure
+        with suppress(OSError):  # a full disk; the library is there
+            write_text(known, json.dumps({"library": name, "structure": structure}))
+    return run, structure
 
 
-def _compile(graph: torch.fx.GraphModule, examples: list[Tensor], path: Path) -> None:
+def _compile(graph: torch.fx.GraphModule, examples: list[Tensor], path: Path) -> Run:
+    from torch._inductor.utils import fresh_cache
+
     aside = path.with_name(f"{os.getpid()}.pt2")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(graph, tuple(examples), strict=False)
-        torch._inductor.aoti_compile_and_package(program, package_path=str(aside))
-    aside.replace(path)
+    try:
+        with fresh_cache(), warnings.catch_warnings():  # which leaves no files in the directory of temporary ones
+            warnings.simplefilter("ignore")
+            program = torch.export.export(graph, tuple(examples), strict=False)
+            torch._inductor.aoti_compile_and_package(program, package_path=str(aside))
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return _read(path)
 
 
-def _open(path: Path) -> Run:
+def _open(path: Path) -> Run | None:
+    """Return a library that was compiled before; None if there is none, or it is damaged."""
+    try:
+        return _read(path) if path.exists() else None
+    except RuntimeError:
+        return None
+
+
+def _read(path: Path) -> Run:
     # As torch._inductor.aoti_load_package, but without the imports that compiling takes, of some two seconds.
     run: Run = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1).boxed_run
     return run
