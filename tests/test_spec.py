@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from lab.algo.algorithm import stack
 from lab.errors import LabError
 from lab.run.files import write_text
-from lab.spec import load, read
+from lab.spec import COMPILED_FROM, load, read
 from lab.train.agent import Agent
 from tests.helpers import specs
 
@@ -53,6 +53,7 @@ def test_numbers_are_what_they_are_declared() -> None:
         ("device=gpu", "auto, cpu, cuda or cuda:N"),
         ("name=../x", "name of a directory"),
         ("algo.lr=null", "a number"),
+        ("compile=maybe", "compile must be true or false or .*auto"),
         ("algo.lr=[1]", "a number"),
         ("algo.optimizer.lr_schedule=lin", "Did you mean 'linear'"),
         ("algo.optimizer.name=adm", "Did you mean 'adam'"),
@@ -111,3 +112,66 @@ def test_a_stack_has_vectors_of_numbers_and_one_of_everything_else() -> None:
 def test_a_stack_keeps_to_one_thread() -> None:
     with pytest.raises(LabError, match="threads=2 is not allowed for a stack of 2"):
         Agent(specs("seed=[0,1]", "threads=2"), None, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    {
+        "mode=dev": "with mode=dev, which checks every step",
+        "net=module net._target_=tests.modules.Torso +net.width=9": "with net._target_=tests.modules.Torso",
+        "algo.optimizer.name=torch.optim.Adamax": "with algo.optimizer.name=torch.optim.Adamax",
+        "algo=reinforce": "with algo=reinforce, which learns from varying numbers of steps",
+    }.items(),
+)
+def test_what_cannot_be_compiled(words: str, reason: str) -> None:
+    overrides = (*words.split(), "~tuned", "frames=10_000_000")
+    with pytest.raises(LabError, match=f"^compile=true is not allowed: compile must be auto or false {reason}"):
+        specs(*overrides, "compile=true")
+    spec = specs(*overrides)[0]
+    spec.resolve_compile()
+    assert spec.compile is False, "auto"
+
+
+@pytest.mark.parametrize(
+    ("words", "steps_per_frame"),
+    {
+        "algo=a2c algo.horizon=5 env.num_envs=2": 1 / 10,
+        "algo=ppo algo.horizon=8 env.num_envs=2 algo.batch_size=8 algo.epochs=4": 4 / 8,
+        "algo=sarsa algo.horizon=8 env.num_envs=2 algo.batch_size=null algo.epochs=1": 1 / 16,
+        "algo=pqn algo.horizon=8 env.num_envs=2 algo.batch_size=4 algo.epochs=3": 3 / 4,
+        "algo=dqn algo.horizon=4 env.num_envs=2 algo.gradient_steps=2 algo.learning_starts=0": 2 / 8,
+    }.items(),
+)
+def test_auto_compiles_where_it_saves_time(
+    words: str, steps_per_frame: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def compiles(compiler: str | None, frames: int, *more: str) -> bool | str:
+        monkeypatch.setattr("lab.spec.find_compiler", lambda: compiler)
+        spec = specs(*words.split(), "~tuned", f"frames={frames}", *more)[0]
+        spec.resolve_compile()
+        return spec.compile
+
+    enough = round(COMPILED_FROM / steps_per_frame)
+    assert compiles("g++", enough) is True
+    assert compiles("g++", enough - 16) is False
+    assert compiles("g++", enough, "compile=false") is False
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("lab.errors._warned", set())
+    assert compiles(None, enough) is False
+    assert compiles(None, enough) is False
+    assert capsys.readouterr().err == (
+        "Note: No C++ compiler was found, so learning steps are not compiled (compile=false).\n"
+    )
+
+
+def test_auto_leaves_recurrent_networks_as_they_are() -> None:
+    spec = specs("algo=a2c", "~tuned", "net=gru", "frames=10_000_000")[0]
+    spec.resolve_compile()
+    assert spec.compile is False
+
+
+def test_specs_from_before_the_key_are_not_compiled(tmp_path: Path) -> None:
+    plain = specs("algo=a2c", "frames=10_000_000")[0].to_dict()
+    del plain["compile"]
+    write_text(tmp_path / "spec.yaml", yaml.safe_dump(plain, sort_keys=False))
+    assert load(tmp_path / "spec.yaml").compile is False

@@ -30,6 +30,12 @@ def test_groups(overrides: list[str], groups: list[list[int]]) -> None:
     assert [members for members, _ in group_in_lockstep(made, probe(made[0].env))] == groups
 
 
+def test_compiled_sessions_are_in_groups_of_their_own() -> None:
+    made = specs(*OWN, "compile=false")
+    made[1].compile = True
+    assert [members for members, _ in group_in_lockstep(made, probe(made[0].env))] == [[0, 2], [1]]
+
+
 def test_each_group_has_its_own_spaces() -> None:
     made = specs(*OWN, "+env.kwargs.size=${seed}")
     groups = group_in_lockstep(made, probe(made[0].env))
