@@ -69,8 +69,9 @@ def measure(case: str, sessions: int, compiled: str, device: str, seconds: float
     row: Row = {"case": case, "sessions": sessions, "compile": compiled}
     seeds = f"seed=[{','.join(map(str, range(sessions)))}]"
     settings = ("~tuned", "threads=1", "frames=10_000_000", f"device={device}", f"compile={compiled}", seeds)
+    bare = ("hydra/sweeper=basic", "hydra/launcher=basic")  # ours need more packages, and nothing is swept
     with initialize_config_dir(str(ROOT / "conf")):
-        specs = read(compose("config", [*CASES[case][1], *settings]))
+        specs = read(compose("config", [*CASES[case][1], *settings, *bare]))
     start = perf_counter()
     stack = Stack(specs, [], probe(specs[0].env))
     algorithm, streams = stack.agent.algorithm, stack.agent.streams
