@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,15 @@ from lab.errors import explain_error
 
 
 class StackedEnvironments:
-    """The environments of S Sessions, of which any may be left out of a step.
+    """The environments of Sessions by their index, of which any may be left out of a step.
 
     Where the environments' vector class offers it, those of all Sessions are stepped by one call (see lab.env.joined).
     """
 
-    def __init__(self, envs: Sequence[Environments]) -> None:
+    def __init__(self, envs: Mapping[int, Environments]) -> None:
         self.envs = envs
         self.settings = ProcessSettings(flush_denormal=True)
-        self.shared_rngs = {name for one in envs for name in one.shared_rngs}
+        self.shared_rngs = {name for one in envs.values() for name in one.shared_rngs}
         self._joined: Joined | None = None
         self._sessions: list[int] = []  # that the joined environment or, without one, the last step was of
 
@@ -70,7 +70,7 @@ class StackedEnvironments:
         finally:
             self.settings.restore_step_settings()
         if self._check.passes(result):
-            rows = slice(None) if len(sessions) == len(self.envs) else sessions
+            rows = slice(None) if len(sessions) == len(steps.reward) else sessions
             for values, column in zip(steps, result, strict=False):
                 values[rows] = column.reshape(len(sessions), -1, *column.shape[1:])
             return failures

@@ -26,7 +26,7 @@ class Collector:
 
     def __init__(self, agent: Agent, envs: list[Environments]) -> None:
         """Reset the environments; a Session whose environments raise fails."""
-        self.agent, self.envs = agent, StackedEnvironments(envs)
+        self.agent, self.envs = agent, StackedEnvironments(dict(enumerate(envs)))
         spec, algorithm = agent.spec, agent.algorithm
         self.horizon, self.num_envs, self.stack = algorithm.horizon, spec.env.num_envs, len(envs)
         self.failures: dict[int, tuple[int, str]] = {}  # frame and error by index of the Session
@@ -66,9 +66,9 @@ class Collector:
         dtype = torch.float32 if agent.moments else inputs.dtype
         observations = torch.empty(inputs.shape, dtype=dtype, device=device) if copied else inputs
         carry, watch, done = self._carry, RngWatch(self.envs.shared_rngs), self._done_before
-        rows = zip(
-            inputs.unbind(1), observations.unbind(1), upload(noise, device).unbind(0), steps.by_time(), strict=False
-        )
+        views = inputs.unbind(1)
+        normalized = observations.unbind(1) if copied else views
+        rows = zip(views, normalized, upload(noise, device).unbind(0), steps.by_time(), strict=False)
         for t, (row, observation, noises, results) in enumerate(rows):
             if copied:
                 observation.copy_(agent.normalize(row))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lab.env.guard import ProcessSettings
 from lab.env.rng_isolation import RngWatch, explain_global_draws
 from lab.env.spec import EnvSpec
+from lab.env.stacked import StackedEnvironments
 from lab.env.vector import Environments
+from lab.env.vector_envs import Steps
 from lab.errors import explain_error
 from lab.spec import EvalSpec
 from lab.train.agent import Agent
@@ -20,7 +21,6 @@ class Evaluation:
     def __init__(self, agent: Agent, specs: dict[int, EnvSpec], spec: EvalSpec) -> None:
         """Make and reset the environments, whose specs are given by index of the Session."""
         self.agent, self.spec = agent, spec
-        self.settings = ProcessSettings(flush_denormal=True)
         self._streams = [streams.evaluation for streams in agent.streams]
         self._stream_states = [stream.bit_generator.state for stream in self._streams]
         self.running: dict[int, np.ndarray] = {}  # by index of a Session that is not done, 1 for running episodes
@@ -36,10 +36,13 @@ class Evaluation:
         space = agent.observations
         self._raw = np.zeros((len(agent.streams), spec.episodes, *space.shape), space.dtype)
         self._carry = torch.zeros(*self._raw.shape[:2], agent.algorithm.carry_size, device=agent.device)
-        self._watch = RngWatch({name for env in self._envs.values() for name in env.shared_rngs})
-        for s, env in self._envs.items():
+        self._stacked = StackedEnvironments(self._envs)
+        size = self._raw.shape[:2]
+        self._results = Steps(self._raw, np.zeros(size), np.zeros(size, bool), np.zeros(size, bool))
+        self._watch = RngWatch(self._stacked.shared_rngs)
+        for s in self._envs:
             try:
-                self._raw[s] = env.reset()
+                self._raw[s] = self._stacked.reset(s)
             except Exception as error:
                 self.failures[s] = explain_error(error)
                 continue
@@ -52,21 +55,18 @@ class Evaluation:
         actions, self._carry = agent.algorithm.act(agent.normalize(torch.from_numpy(self._raw)), None, self._carry)
         action = actions.cpu().numpy()
         self._steps += 1
+        failures = self._stacked.step(list(self.running), action, self._results)
+        for s in failures:
+            del self.running[s], self.episodes[s]
+        self.failures |= failures
+        _, rewards, terminated, truncated = self._results
         for s, running in list(self.running.items()):
-            try:
-                self._raw[s], reward, terminated, truncated = self._envs[s].step(action[s])
-            except Exception as error:
-                self.failures[s] = explain_error(error)
-                del self.running[s], self.episodes[s]
-                continue
-            finally:
-                self.settings.restore_step_settings()
-            self.episodes[s] += np.stack([np.where(running, reward, 0.0), running])
-            running &= ~(terminated | truncated)
+            self.episodes[s] += np.stack([np.where(running, rewards[s], 0.0), running])
+            running &= ~(terminated[s] | truncated[s])
             if not running.any() or self._steps >= self.spec.max_steps:
                 del self.running[s]
         if not self.running:
-            self.settings.restore()
+            self._stacked.settings.restore()
             changed = self._watch.changed()
             if changed:
                 reason = explain_global_draws(f"env.id={agent.spec.env.id}", changed)

@@ -39,7 +39,11 @@ def empty(envs: list[Environments]) -> Steps:
 )
 def test_law_1_environments_stepped_together_and_alone(overrides: tuple[str, ...]) -> None:
     alone, together = make(*overrides), make(*overrides)
-    stacked, rng, alive = StackedEnvironments(together), np.random.default_rng(9), list(range(SESSIONS))
+    stacked, rng, alive = (
+        StackedEnvironments(dict(enumerate(together))),
+        np.random.default_rng(9),
+        list(range(SESSIONS)),
+    )
     for s, env in enumerate(alone):
         assert np.array_equal(env.reset(), stacked.reset(s))
     ends = 0
@@ -80,7 +84,11 @@ class Faulty(JoinedCartPole):
 def test_an_invalid_observation_fails_its_session_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.env.joined.JoinedCartPole", Faulty)
     envs = make("env=cartpole")
-    stacked, steps, actions = StackedEnvironments(envs), empty(envs), np.ones((SESSIONS, ENVS), np.int64)
+    stacked, steps, actions = (
+        StackedEnvironments(dict(enumerate(envs))),
+        empty(envs),
+        np.ones((SESSIONS, ENVS), np.int64),
+    )
     for s in range(SESSIONS):
         stacked.reset(s)
     Faulty.fault = np.nan
@@ -98,7 +106,7 @@ def test_a_vector_class_offers_to_step_several_sessions(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("gymnasium.envs.classic_control.cartpole.CartPoleVectorEnv", Own)
     envs = make("env=cartpole")
-    stacked, steps = StackedEnvironments(envs), empty(envs)
+    stacked, steps = StackedEnvironments(dict(enumerate(envs))), empty(envs)
     for s in range(SESSIONS):
         stacked.reset(s)
     assert not stacked.step([0, 1], np.ones((SESSIONS, ENVS), np.int64), steps)
@@ -112,7 +120,7 @@ def test_without_a_joined_class_each_session_steps_its_own(monkeypatch: pytest.M
 
     monkeypatch.setattr("gymnasium.envs.classic_control.cartpole.CartPoleVectorEnv", Own)
     envs = make("env=cartpole")
-    stacked, steps = StackedEnvironments(envs), empty(envs)
+    stacked, steps = StackedEnvironments(dict(enumerate(envs))), empty(envs)
     for s in range(SESSIONS):
         stacked.reset(s)
     assert not stacked.step([0, 1], np.ones((SESSIONS, ENVS), np.int64), steps)
