@@ -141,6 +141,7 @@ def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
 
     torch.set_num_threads(spec.threads)
     state = read(directory.checkpoint(options.checkpoint))
+    spec = replace(spec, compile=False)  # which may take longer than to play
     agent = Agent([spec], probe(spec.env), torch.device("cpu"))
     agent.restore(0, state)
     env = make_env(spec, options)
