@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from lab.analysis.objective import Objective
 from lab.analysis.session import read_spec
@@ -47,7 +46,7 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
         points = [trial.point for trial in trials]
     else:
         points = [*plan.overrides.corners(), suggest_point(composer, plan)]
-    largest, spaces = 0, dict[str, Any]()
+    largest, spaces = 0, plan.spaces
     environments: dict[str, str] = {}
     for point in points:
         overrides = [*plan.overrides.fixed, *point.overrides]
@@ -89,6 +88,7 @@ def refuse_other_spec(trial: Trial, specs: list[Spec]) -> None:
                 if session.read_status()["state"] not in ENDED:
                     raise
                 continue  # analysis counts it as failed, and nothing is written there
+            spec.resolve_compile()
             require_same_spec(recorded, spec, session.path, "Choose another hydra.sweep.dir.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lab.analysis.objective import Objective
@@ -47,6 +47,7 @@ class SweepPlan:
     num_started: int = 0  # Trials that had been started when the plan was made
     note: str = ""  # on points that are equal
     environments: int = 1  # different ones among the points, as `check_plan` counts them
+    spaces: dict[str, Spaces] = field(default_factory=dict)  # of the environments that were made to check the plan
     defaults: dict[str, Any] | None = None  # of a search: what Optuna suggests for the spec without the search
 
     @property
@@ -89,10 +90,11 @@ class SweepPlan:
         """Return what Trials have in common whose Sessions may share a job: all but numbers of their algorithms."""
         if not self.shares:
             return trial.number
-        from lab.train.lockstep import shared_settings
+        from lab.train.lockstep import check_spaces, shared_settings
 
         try:
             specs = distinct_specs(self.composer, trial.overrides, trial.seeds)
+            check_spaces(specs, self.spaces)  # which decides what is `auto`
         except LabError:  # its Sessions will fail with this error
             return trial.number
         settings = canonical([(shared_settings(spec), asdict(spec.env)) for spec in specs])
