@@ -9,8 +9,8 @@ import pytest
 
 from lab.algo.on_policy import OnPolicy
 from lab.command.enjoy import main as enjoy
+from lab.env.stacked import StackedEnvironments
 from lab.run.directory import RunDir
-from lab.train.collect import Collector
 from lab.train.evaluate import Evaluation
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 
@@ -80,7 +80,7 @@ def test_law_1_killed_and_resumed(tmp_path: Path, algo: str, net: str) -> None:
     made = specs(*QUIET, *overrides(algo, net), "env.num_envs=8", *often)
     whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
     assert go_on(made, [whole]) == ["completed"]
-    moments = ((OnPolicy, "step", 5), (Collector, "_step", 50), (Evaluation, "step", 5))
+    moments = ((OnPolicy, "step", 5), (StackedEnvironments, "step", 50), (Evaluation, "step", 5))
     for where, name, number in moments:
         happened = (where, name, number, killed)
         assert go_on(made, [parts], happened) == ["interrupted"]

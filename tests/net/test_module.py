@@ -13,6 +13,7 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from lab.algo.on_policy import OnPolicy
+from lab.env.stacked import StackedEnvironments
 from lab.errors import LabError
 from lab.net.module import Module
 from lab.net.net import Output
@@ -20,7 +21,6 @@ from lab.net.network import Parameters, StackedNetwork
 from lab.run.directory import RunDir
 from lab.run.files import read_yaml, write_text
 from lab.spec import load
-from lab.train.collect import Collector
 from lab.train.lockstep import check_spaces
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 from tests.modules import Torso
@@ -151,7 +151,7 @@ def test_law_1_killed_and_resumed(tmp_path: Path) -> None:
     made = specs(*QUIET, *OWN, "+net.dropout=0.3", "+net.norm=true", *often)
     whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
     assert go_on(made, [whole]) == ["completed"]
-    for happened in ((OnPolicy, "step", 4, killed), (Collector, "_step", 30, killed)):
+    for happened in ((OnPolicy, "step", 4, killed), (StackedEnvironments, "step", 30, killed)):
         assert go_on(made, [parts], happened) == ["interrupted"]
     assert go_on(made, [parts]) == ["completed"]
     assert result(parts) == result(whole)
