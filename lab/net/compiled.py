@@ -79,53 +79,77 @@ class Program:
         bases = [base.detach() for base in references.bases]
         examples = [tensor[:rows] for tensor in (*bases, *tensors)]
 
-        def trace() -> tuple[torch.fx.GraphModule, Any]:
+        def trace() -> library.Traced:
             from torch.fx.experimental.proxy_tensor import make_fx
 
-            structure: list[Any] = []
+            result: list[Any] = []
+            outputs: list[Tensor] = []
 
             def function(*inputs: Tensor) -> list[Tensor]:
                 given = iter(inputs[count:])
                 with references.replaced(list(inputs[:count])):
-                    result = method(owner, *(_rebuild(argument, given) for argument in arguments), **constants)
-                outputs: list[Tensor] = []
-                structure[:] = [_index(result, outputs)]
-                structure.append([output.dim() == 1 for output in outputs])
+                    returned = method(owner, *(_rebuild(argument, given) for argument in arguments), **constants)
+                outputs.clear()
+                result[:] = [_index(returned, outputs)]
                 numbers = [output.detach() for output in outputs if output.dim() == 1]
-                whole = [
-                    output.detach().clone() for output in outputs if output.dim() > 1
-                ]  # none is an input, or a view
-                return [torch.stack(numbers, 1), *whole] if numbers else whole
+                others = [output.detach().clone() for output in outputs if output.dim() > 1]  # none is an input
+                return [torch.stack(numbers, 1), *others] if numbers else others
 
             # Tensors without numbers: what reads one, or refers to one that is no input, raises.
-            return make_fx(function, tracing_mode="fake")(*examples), structure
+            graph = make_fx(function, tracing_mode="fake")(*examples)
+            used = keep_used_inputs(graph)
+            layout = {
+                "result": result[0],
+                "is_number": [output.dim() == 1 for output in outputs],
+                "state": [index for index in used if index < count],
+                "arguments": [index - count for index in used if index >= count],
+            }
+            return graph, [examples[index] for index in used], layout
 
         settings = None if references.plain is None else (method.__name__, constants, others, references.plain)
-        run, (self._structure, self._is_number) = library.load(trace, examples, settings)
+        run, layout = library.load(trace, examples, settings)
+        self._result, self._is_number, self._arguments = layout["result"], layout["is_number"], layout["arguments"]
+        self._state = [[bases[index][s : s + rows] for index in layout["state"]] for s in range(0, stack, rows)]
         self._skipped = compiler.skipped
-        self._bases = [[base[s : s + rows] for base in bases] for s in range(0, stack, rows)]
-        written = [own for base, own in zip(references.bases, self._bases[0], strict=True) if references.writes(base)]
-        self._run: Run = Recorded(run, self._bases[0], written) if examples[0].is_cuda else run
-        self._results: list[list[Tensor]] = [[] for _ in self._bases]
-        self._given: list[Tensor | None] = [None] * len(tensors)
-        self._split: list[tuple[Tensor, ...]] = [()] * len(tensors)
+        written = [
+            own
+            for own, index in zip(self._state[0], layout["state"], strict=True)
+            if references.writes(references.bases[index])
+        ]
+        self._run: Run = Recorded(run, self._state[0], written) if examples[0].is_cuda else run
+        self._results: list[list[Tensor]] = [[] for _ in self._state]
+        self._given: list[Tensor | None] = [None] * len(self._arguments)
+        self._split: list[tuple[Tensor, ...]] = [()] * len(self._arguments)
 
     def __call__(self, tensors: list[Tensor]) -> Any:
-        if len(self._bases) == 1:
-            return self._fill(self._run([*self._bases[0], *tensors]))
-        for index, tensor in enumerate(tensors):
+        """Call it with the tensors of its arguments."""
+        if len(self._state) == 1:
+            return self._fill(self._run([*self._state[0], *[tensors[index] for index in self._arguments]]))
+        for index, position in enumerate(self._arguments):
+            tensor = tensors[position]
             if tensor is not self._given[index]:  # all minibatches of a horizon have the same samples
                 self._given[index], self._split[index] = tensor, tensor.split(1)
         for s, own in enumerate(zip(*self._split, strict=True)):
             if s not in self._skipped or not self._results[s]:
-                self._results[s] = self._run([*self._bases[s], *own])
+                self._results[s] = self._run([*self._state[s], *own])
         return self._fill([torch.cat(parts) for parts in zip(*self._results, strict=True)])
 
     def _fill(self, outputs: list[Tensor]) -> Any:
         """Return the result of the method, of which the numbers [S] are the columns of the first output."""
         other = iter(outputs)
         one = iter(next(other).unbind(1) if True in self._is_number else ())
-        return _fill(self._structure, [next(one if is_number else other) for is_number in self._is_number])
+        return _fill(self._result, [next(one if is_number else other) for is_number in self._is_number])
+
+
+def keep_used_inputs(graph: torch.fx.GraphModule) -> list[int]:
+    """Remove the inputs of a graph that nothing depends on, and return the indices of the others."""
+    graph.graph.eliminate_dead_code()
+    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    for node in inputs:
+        if not node.users:
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return [index for index, node in enumerate(inputs) if node.users]
 
 
 class Recorded:

@@ -51,8 +51,11 @@ class Linear(nn.Module):
         # A width of 1 takes another path in the batched product for one Session than for several.
         if self.outputs == 1:
             return (x * weight).sum(-1, keepdim=True) + bias
-        if self.transposed and is_traced(x) and x.device.type == "cpu":  # compiled, two to five times as fast as below
-            return (x.unsqueeze(2) * weight.unsqueeze(1)).sum(-1) + bias
+        if is_traced(x) and x.device.type == "cpu":  # compiled, these are two to five times as fast as a product
+            if self.transposed:
+                return (x.unsqueeze(2) * weight.unsqueeze(1)).sum(-1) + bias
+            if x.shape[1] == 1:
+                return (x.mT * weight).sum(1, keepdim=True) + bias
         weight = weight.mT if self.transposed else weight
         if self.inputs == 1:
             return x * weight + bias

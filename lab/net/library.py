@@ -27,7 +27,7 @@ LOCK_SECONDS = 600.0  # to wait for a process that compiles the same function
 ROOMS = ("algo", "common", "memory", "net")  # whose code decides what is traced
 
 Run = Callable[[list[Tensor]], list[Tensor]]
-Traced = tuple[torch.fx.GraphModule, Any]
+Traced = tuple[torch.fx.GraphModule, list[Tensor], Any]  # a graph, examples of its inputs, and its layout
 
 
 def folder() -> Path:
@@ -44,11 +44,11 @@ def _own_folder() -> Path:
 
 
 def load(trace: Callable[[], Traced], examples: list[Tensor], settings: Any) -> tuple[Run, Any]:
-    """Return a compiled function of a list of tensors, and the structure of its result.
+    """Return a compiled function of a list of tensors, and its layout.
 
     Args:
-        trace: returns the function as a graph, and the structure of its result as plain data.
-        examples: inputs of it.
+        trace: returns the function as a graph, examples of its inputs, and its layout as plain data.
+        examples: tensors that it may depend on.
         settings: plain data that determines the graph, beside the code of lab and `examples`; None if nothing does.
 
     Raises:
@@ -78,22 +78,22 @@ def _load(place: Path, trace: Callable[[], Traced], examples: list[Tensor], sett
             entry = json.loads(known.read_bytes())
             run = _open(place / entry["library"] / LIBRARY)
             if run:
-                return run, entry["structure"]
-    graph, structure = trace()
-    name = _digest(graph.code, [_constant(graph, node) for node in graph.graph.nodes], _describe(examples))
+                return run, entry["layout"]
+    graph, inputs, layout = trace()
+    name = _digest(graph.code, [_constant(graph, node) for node in graph.graph.nodes], _describe(inputs))
     path = place / name / LIBRARY
     run = _open(path)
     if run is None:
         lock = Lock(path.parent)
         lock.acquire(LOCK_SECONDS)
         try:
-            run = _open(path) or _compile(graph, examples, path)
+            run = _open(path) or _compile(graph, inputs, path)
         finally:
             lock.release()
     if known:
         with suppress(OSError):  # a full disk; the library is there
-            write_text(known, json.dumps({"library": name, "structure": structure}))
-    return run, structure
+            write_text(known, json.dumps({"library": name, "layout": layout}))
+    return run, layout
 
 
 def _compile(graph: torch.fx.GraphModule, examples: list[Tensor], path: Path) -> Run:
