@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab.algo.actor_critic import ActorCritic
+from lab.env.stacked import StackedEnvironments
 from lab.run.directory import RunDir
-from lab.train.collect import Collector
 from lab.train.evaluate import Evaluation
 from tests.helpers import Interruption, go_on, result, specs, train, weights
 
@@ -64,7 +64,7 @@ def killed() -> None:
 
 
 INTERRUPTIONS: tuple[Interruption, ...] = (
-    (Collector, "_step", 20, asked),  # while actions are random
+    (StackedEnvironments, "step", 20, asked),  # while actions are random
     (ActorCritic, "draw_update_noise", 13, asked),
     (ActorCritic, "draw_update_noise", 21, killed),
     (ActorCritic, "step_critic", 15, killed),

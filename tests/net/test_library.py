@@ -24,8 +24,8 @@ from tests.helpers import ROOT
 EXAMPLES = [torch.ones(1, 4), torch.full((1, 4), 2.0)]
 
 
-def traced(function: Callable[..., Any]) -> Callable[[], library.Traced]:
-    return lambda: (make_fx(function, tracing_mode="fake")(*EXAMPLES), {"result": 0})
+def traced(function: Callable[..., Any], inputs: list[torch.Tensor] = EXAMPLES) -> Callable[[], library.Traced]:
+    return lambda: (make_fx(function, tracing_mode="fake")(*inputs), inputs, {"result": 0})
 
 
 def add(x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
@@ -65,9 +65,9 @@ def test_a_function_is_compiled_once(compiled: list[Path]) -> None:
         return traced(add)()
 
     for settings in (["add"], ["add"], ["other"], None):
-        run, structure = library.load(trace, EXAMPLES, settings)
+        run, layout = library.load(trace, EXAMPLES, settings)
         assert run([]) == compiled
-        assert structure == {"result": 0}
+        assert layout == {"result": 0}
     assert len(calls) == 3, "not where its settings are known"
     library.load(traced(multiply), EXAMPLES, ["multiply"])
     assert len(compiled) == 2
@@ -75,7 +75,8 @@ def test_a_function_is_compiled_once(compiled: list[Path]) -> None:
 
 def test_a_function_is_compiled_for_its_shapes_and_threads(compiled: list[Path]) -> None:
     library.load(traced(add), EXAMPLES, ["add"])
-    library.load(traced(add), [torch.ones(1, 5), torch.ones(1, 5)], ["add"])
+    longer = [torch.ones(1, 5), torch.ones(1, 5)]
+    library.load(traced(add, longer), longer, ["add"])
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
@@ -94,9 +95,7 @@ def test_numbers_in_a_graph_are_part_of_it(compiled: list[Path]) -> None:
     assert len(set(compiled)) == 2
 
 
-@pytest.mark.parametrize(
-    "damage", [b"", b"{", b"[]", b'{"library": 3}', b'{"library": "other", "structure": 0}', b"\xff"]
-)
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"library": 3}', b'{"library": "other", "layout": 0}', b"\xff"])
 def test_damaged_files_are_made_again(compiled: list[Path], damage: bytes) -> None:
     library.load(traced(add), EXAMPLES, ["add"])
     (known,) = library.folder().glob("*.json")
