@@ -113,7 +113,8 @@ class Spec:
         """
         if self.compile == "auto":
             enough = self.algo.learning_steps(self.frames, self.env.num_envs) >= COMPILED_FROM
-            self.compile = enough and not self.net.recurrent and not self.obstacle_to_compiling
+            own = not type(self.algo).__module__.startswith("lab.")  # may do what cannot be compiled
+            self.compile = not (own or self.net.recurrent or self.obstacle_to_compiling) and enough
             if self.compile and not find_compiler():
                 self.compile = False
                 warn_once("No C++ compiler was found, so learning steps are not compiled (compile=false).")

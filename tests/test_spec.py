@@ -7,6 +7,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from lab.algo.a2c import A2C
 from lab.algo.algorithm import stack
 from lab.errors import LabError
 from lab.run.files import write_text
@@ -166,6 +167,18 @@ def test_auto_compiles_where_it_saves_time(
 
 def test_auto_leaves_recurrent_networks_as_they_are() -> None:
     spec = specs("algo=a2c", "~tuned", "net=gru", "frames=10_000_000")[0]
+    spec.resolve_compile()
+    assert spec.compile is False
+
+
+@dataclasses.dataclass
+class Own(A2C):
+    """An algorithm outside of lab."""
+
+
+def test_auto_leaves_algorithms_of_others_as_they_are() -> None:
+    spec = specs("algo=a2c", "~tuned", "frames=10_000_000")[0]
+    spec.algo = Own(**vars(spec.algo))
     spec.resolve_compile()
     assert spec.compile is False
 

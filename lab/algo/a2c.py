@@ -50,6 +50,23 @@ class A2C(OnPolicy):
         metrics |= self.schedule_metrics(entropy_coef)
         return metrics | self.imitate(rollout, value.transpose(0, 1), streams, fraction_done, metrics["steps"])
 
+    def learned_from(self, rollout: Rollout, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return what is learned from a horizon, [T, S, E] each.
+
+        Args:
+            rollout: T steps.
+            value: values of all states, [T + 1, S, E].
+
+        Returns:
+            Returns R, advantages A, and a mask: 1 for steps to learn from, 0 for others.
+        """
+        discount = self.discount(rollout)
+        if self.advantage == "gae":
+            advantage = gae(rollout.reward, discount, value, rollout.truncated, self.gae_lambda)
+            return advantage + value[:-1], advantage, rollout.valid
+        returns = n_step_return(rollout.reward, discount, value[1:], rollout.truncated, self.n_step)
+        return returns, returns - value[:-1], rollout.valid
+
     @compilable
     def update(
         self, steps: dict[str, torch.Tensor], entropy_coef: torch.Tensor, diagnose: bool
@@ -67,16 +84,11 @@ class A2C(OnPolicy):
         from lab.memory.rollout import Rollout
 
         rollout = Rollout.from_session_first(steps)
-        value, discount = self.values(rollout), self.discount(rollout)
-        if self.advantage == "gae":
-            advantage = gae(rollout.reward, discount, value, rollout.truncated, self.gae_lambda)
-            returns = advantage + value[:-1]
-        else:
-            returns = n_step_return(rollout.reward, discount, value[1:], rollout.truncated, self.n_step)
-            advantage = returns - value[:-1]
+        value = self.values(rollout)
+        returns, advantage, mask = self.learned_from(rollout, value)
         inputs, action = self.network_inputs(rollout, len(rollout.action)), self.flatten_time(rollout.action)
         returns, advantage = self.flatten_time(returns), self.flatten_time(advantage)
-        weights = sample_weights(self.flatten_time(self.mask_burn_in(rollout.valid)))
+        weights = sample_weights(self.flatten_time(self.mask_burn_in(mask)))
         if self.normalize_advantage:
             advantage = normalize(advantage, weights)
         policy, new_value = self.policy_and_value(inputs)
