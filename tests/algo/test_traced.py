@@ -84,8 +84,8 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
     seen: list[tuple[Any, Any]] = []
 
     def load(trace: Callable[[], library.Traced], examples: list[torch.Tensor], settings: Any) -> tuple[Any, Any]:
-        graph, structure = trace()
-        return lambda inputs: list(graph(*inputs)), structure
+        graph, _, layout = trace()
+        return lambda inputs: list(graph(*inputs)), layout
 
     class Watched(Program):
         def __init__(self, compiler: compiled.Compiler, *arguments: Any) -> None:
