@@ -199,7 +199,7 @@ class References:
     def __init__(self, root: Any) -> None:
         self._places: list[tuple[Any, Any, Tensor]] = []  # a dict or list, a key of it, and the tensor there
         self._parameters: list[Parameters] = []
-        self._seen: set[int] = set()
+        self._numbers: dict[int, int] = {}  # of the objects met so far, by id
         self._read_only: set[int] = set()
         self.plain: list[Any] | None = []
         self._walk(root, known=True)
@@ -210,33 +210,45 @@ class References:
         assert len({len(t) for t in self.bases}) <= 1, "a tensor of an algorithm has no session axis"
 
     def _walk(self, item: Any, known: bool = False) -> None:
-        if self.plain is not None and isinstance(item, PLAIN):
-            self.plain.append(item)
-        elif isinstance(item, (dict, list, tuple)) and id(item) not in self._seen:
-            self._seen.add(id(item))
-            for key, value in item.items() if isinstance(item, dict) else enumerate(item):
-                if isinstance(value, Tensor):
-                    self._places.append((item, key, value))
-                else:
-                    if self.plain is not None:
-                        self.plain.append(str(key))
-                    self._walk(value)
+        if isinstance(item, PLAIN):
+            self._note(item)
+        elif isinstance(item, (dict, list, tuple)):
+            if self._is_new(item):
+                for key, value in item.items() if isinstance(item, dict) else enumerate(item):
+                    self._note(str(key))
+                    if isinstance(value, Tensor):
+                        self._is_new(value)
+                        self._places.append((item, key, value))
+                    else:
+                        self._walk(value)
         elif known or isinstance(item, nn.Module) or type(item).__module__.startswith("lab."):
-            if id(item) in self._seen or isinstance(item, Compiler):
+            if isinstance(item, Compiler) or not self._is_new(item):
                 return
-            self._seen.add(id(item))
             if isinstance(item, Parameters):
                 self._parameters.append(item)
             if getattr(item, "READ_ONLY", False):
                 self._read_only |= {id(value) for value in vars(item).values()}
+            self._note(type(item).__qualname__)
             if not type(item).__module__.startswith(("lab.", "torch.")):
                 self.plain = None
-            if self.plain is not None:
-                self.plain.append(type(item).__qualname__)
             self._walk(getattr(item, "__dict__", None))
-        elif self.plain is not None and not isinstance(item, UNREAD):
+        elif not isinstance(item, UNREAD):
             name = _name(item)
-            self.plain = None if name is None else [*self.plain, name]
+            self._note(name)
+            if name is None:
+                self.plain = None
+
+    def _is_new(self, item: Any) -> bool:
+        """Whether an object is met for the first time; otherwise note which of them it is."""
+        if id(item) not in self._numbers:
+            self._numbers[id(item)] = len(self._numbers)
+            return True
+        self._note(self._numbers[id(item)])
+        return False
+
+    def _note(self, item: Any) -> None:
+        if self.plain is not None:
+            self.plain.append(item)
 
     def writes(self, base: Tensor) -> bool:
         """Whether a method may write to a tensor; the large ones of a replay memory are only read."""

@@ -84,6 +84,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
     seen: list[tuple[Any, Any]] = []
 
     def load(trace: Callable[[], library.Traced], examples: list[torch.Tensor], settings: Any) -> tuple[Any, Any]:
+        assert settings is not None, "it is found without being traced"
         graph, _, layout = trace()
         return lambda inputs: list(graph(*inputs)), layout
 
