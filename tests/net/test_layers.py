@@ -79,3 +79,11 @@ def test_orthogonal(inputs: int, outputs: int) -> None:
     weight = orthogonal(np.random.default_rng(0), inputs, outputs, gain=2.0)
     product = weight.T @ weight if inputs >= outputs else weight @ weight.T
     assert np.allclose(product, 4 * np.eye(min(inputs, outputs)))
+
+
+def test_the_rational_tanh_is_tanh() -> None:
+    x = torch.cat([torch.linspace(-12, 12, 200_001), torch.logspace(-6, 0, 1000), torch.tensor([0.0, 1e30, -1e30])])
+    expected = x.double().tanh()
+    error = (rational_tanh(x).double() - expected).abs()
+    assert (error <= 4e-7 * expected.abs()).all()
+    assert rational_tanh(torch.tensor(float("nan"))).isnan()
