@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lab.net.layers import ACTIVATIONS, Activation, Linear, orthogonal
+from lab.net.layers import ACTIVATIONS, Activation, Linear, orthogonal, rational_tanh
 from lab.net.net import ActivationName
 
 WIDTHS = [(4, 64), (64, 64), (64, 2), (64, 1), (6, 7), (7, 5), (5, 3), (1, 7), (1, 1), (10, 20), (17, 33)]
