@@ -190,9 +190,10 @@ def test_a_library_is_compiled_loaded_and_mended(tmp_path: Path) -> None:
     assert output() == "[[3.0, 3.0, 3.0, 3.0]] True\n"
     (path,) = tmp_path.rglob(library.LIBRARY)
     assert sorted(file.name for file in path.parent.iterdir()) == [".lock", library.LIBRARY]
-    assert not [path for path in (tmp_path / "aside").rglob("*") if path.is_file()], (
-        "nothing is left of what compiling wrote"
-    )
+    left = [
+        file for file in (tmp_path / "aside").rglob("*") if file.is_file() and "precompiled_headers" not in file.parts
+    ]
+    assert not left, "only the headers that torch has compiled for all functions"
     assert output() == "[[3.0, 3.0, 3.0, 3.0]] False\n"
     path.write_bytes(path.read_bytes()[:1000])
     assert output() == "[[3.0, 3.0, 3.0, 3.0]] True\n"
