@@ -101,7 +101,7 @@ def _compile(graph: torch.fx.GraphModule, examples: list[Tensor], path: Path) ->
 
     aside = path.with_name(f"{os.getpid()}.pt2")
     try:
-        with fresh_cache(), warnings.catch_warnings():  # which leaves no files in the directory of temporary ones
+        with fresh_cache(), warnings.catch_warnings():  # leaves compiled headers alone in /tmp
             warnings.simplefilter("ignore")
             program = torch.export.export(graph, tuple(examples), strict=False)
             torch._inductor.aoti_compile_and_package(program, package_path=str(aside))
