@@ -40,6 +40,7 @@ class Collector:
         ]
         size, space = (self.stack, self.num_envs), agent.observations
         self._observation = np.zeros((*size, *space.shape), space.dtype)  # the newest, as the environments gave it
+        np.empty((self.horizon + 1, *self._observation.shape), space.dtype)  # too long a horizon fails before it begins
         self._carry = torch.zeros(*size, algorithm.carry_size, device=agent.device)
         self._done_before = np.zeros(size, bool)  # in the last step of the horizon before
         self._return = np.zeros(size)
