@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.common.compilers import find_compiler
 from lab.run.directory import RunDir
 from lab.run.files import read_yaml
 from lab.train.collect import Collector
@@ -14,6 +15,7 @@ from tests.algo.test_traced import CASES, SMALL
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 
 A2C = ("algo=a2c", "env=cartpole", "~tuned", "algo.horizon=16", "net.hidden=[7]", "frames=1024", "compile=true")
+pytestmark = pytest.mark.skipif(not find_compiler(), reason="needs a C++ compiler")
 OFTEN = ("checkpoint.every=48", "eval.episodes=2")
 
 
