@@ -11,7 +11,7 @@ from lab.common.compilers import find_compiler
 from lab.run.directory import RunDir
 from lab.run.files import read_yaml
 from lab.train.collect import Collector
-from tests.algo.test_traced import CASES, SMALL
+from tests.algo.test_traced import CASES, SMALL, USUAL
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 
 A2C = ("algo=a2c", "env=cartpole", "~tuned", "algo.horizon=16", "net.hidden=[7]", "frames=1024", "compile=true")
@@ -87,9 +87,8 @@ def test_no_compiler_is_a_sentence_before_the_first_frame(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.law
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.law] * (case in USUAL)) for case in CASES])
 def test_law_1_of_compiled_agents(tmp_path: Path, case: str) -> None:
     overrides = (*SMALL, *CASES[case], "compile=true")
     alone = train(tmp_path / "alone", *overrides, "seed=2")[0]

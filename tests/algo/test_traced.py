@@ -59,10 +59,10 @@ CASES: dict[str, tuple[str, ...]] = {
     "sac": ("algo=sac", *NUMBERS, *ACTOR_CRITIC, *PRIORITIZED, *NORMALIZED),
     "sac choices": ("algo=sac", *CHOICES, *ACTOR_CRITIC, "algo.learn_temperature=false"),
     "sarsa": ("algo=sarsa", *CHOICES, *MLP, "algo.exploration.method=boltzmann", "algo.batch_size=null"),
-    "td3": ("algo=td3", *NUMBERS, *ACTOR_CRITIC, *PRIORITIZED),
+    "td3": ("algo=td3", *NUMBERS, *ACTOR_CRITIC, *PRIORITIZED, "net.hidden=[128,130]"),
 }  # fmt: skip
 
-# One of each algorithm and kind of network; the others take as long again and are slow.
+# One of each algorithm and kind of network. The others take as long again and are slow; CI really compiles these alone.
 USUAL = ("a2c sil", "crossq choices", "dqn", "ppo", "ppo gru", "ppo impala", "pqn", "sac", "td3")
 MARKED = [case if case in USUAL else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 
