@@ -121,8 +121,9 @@ def compare(name: str, rounds: int, clock: str) -> None:
             speed = contender.measure(name, clock)
             results[contender.name].append(speed)
             print(f"{name}, round {number + 1}: {contender.name}: {speed:,.0f}", file=sys.stderr, flush=True)
+    spent = f"median of {rounds} rounds" if rounds > 1 else "1 round"
     seconds = "" if clock == "wall" else ", seconds of the processor"
-    print(format_table(f"{work.title}; median of {rounds} rounds{seconds}", contenders, results), flush=True)
+    print(format_table(f"{work.title}; {spent}{seconds}", contenders, results), flush=True)
 
 
 def format_table(title: str, contenders: Sequence[Contender], results: dict[str, list[float]]) -> str:
