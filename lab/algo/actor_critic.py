@@ -159,5 +159,5 @@ class ActorCritic(OffPolicy):
         return metrics, errors
 
     @property
-    def choices(self) -> dict[str, bool]:
+    def step_parts(self) -> dict[str, bool]:
         return {"updates_policy": self.num_updates % self.policy_delay == 0}

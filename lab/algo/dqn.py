@@ -90,7 +90,7 @@ class DQN(ValueBased, OffPolicy):
                 network.draw([stream.minibatches for stream in streams])
 
     def update(
-        self, batch: Batch, noise: torch.Tensor | None, mask: torch.Tensor, diagnose: bool, **choices: bool
+        self, batch: Batch, noise: torch.Tensor | None, mask: torch.Tensor, diagnose: bool, **parts: bool
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         outputs, losses, errors = self.losses(batch)
         norm = self.learners["q"].step(losses, batch.weight, mask)

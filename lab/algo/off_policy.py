@@ -93,7 +93,7 @@ class OffPolicy(Algorithm):
                 self.draw_update_noise(streams),
                 rollout.statistics,
                 diagnose=diagnose or self.compiler is not None,  # one program instead of two
-                **self.choices,
+                **self.step_parts,
             )
             took = result.pop("steps")
             self.update_targets(took.unsqueeze(1))
@@ -112,7 +112,7 @@ class OffPolicy(Algorithm):
         return None
 
     @property
-    def choices(self) -> dict[str, bool]:
+    def step_parts(self) -> dict[str, bool]:
         """What the next gradient step includes, as keyword arguments of `update`."""
         return {}
 
@@ -131,7 +131,7 @@ class OffPolicy(Algorithm):
         noise: torch.Tensor | None,
         statistics: Statistics | None,
         diagnose: bool,
-        **choices: bool,
+        **parts: bool,
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Take a gradient step on transitions that the memory has drawn.
 
@@ -141,7 +141,7 @@ class OffPolicy(Algorithm):
             noise: what `draw_update_noise` returned.
             statistics: to normalize the transitions.
             diagnose: whether to return metrics other than `steps`.
-            choices: what the step includes.
+            parts: what the step includes.
 
         Returns:
             Metrics [S], among them `steps`, and the errors that become priorities, [S, B].
@@ -149,11 +149,11 @@ class OffPolicy(Algorithm):
         assert self.replay is not None
         batch = self.replay.read(position, importance, self.gamma, statistics)
         mask = self.active * has_samples(batch.weight)
-        metrics, errors = self.update(batch, noise, mask, diagnose, **choices)
+        metrics, errors = self.update(batch, noise, mask, diagnose, **parts)
         return {**metrics, "steps": mask[:, 0]}, errors
 
     def update(
-        self, batch: Batch, noise: torch.Tensor | None, mask: torch.Tensor, diagnose: bool, **choices: bool
+        self, batch: Batch, noise: torch.Tensor | None, mask: torch.Tensor, diagnose: bool, **parts: bool
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Take one gradient step, as part of `gradient_step`, which is compiled.
 
@@ -162,7 +162,7 @@ class OffPolicy(Algorithm):
             noise: what `draw_update_noise` returned.
             mask: 1 for Sessions that take this step, 0 for others, [S, 1].
             diagnose: whether to return metrics.
-            choices: what the step includes.
+            parts: what the step includes.
 
         Returns:
             Metrics [S], and the errors that become priorities, [S, B].

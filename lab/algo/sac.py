@@ -66,12 +66,12 @@ class SAC(ActorCritic):
             self.learners["temperature"] = Learner(module, spec, device)
 
     def update(
-        self, batch: Batch, noise: torch.Tensor | None, mask: torch.Tensor, diagnose: bool, **choices: bool
+        self, batch: Batch, noise: torch.Tensor | None, mask: torch.Tensor, diagnose: bool, **parts: bool
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         assert noise is not None
         next_noise, own_noise = noise.unbind(1)
         metrics, errors = self.update_critic(batch, next_noise, mask, diagnose)
-        if choices["updates_policy"]:
+        if parts["updates_policy"]:
             actor_metrics, log_prob = self.update_actor(batch, own_noise, mask)
             metrics |= actor_metrics | self.update_temperature(batch, log_prob, mask)
         if self.tau is not None:  # in every gradient step, whatever `policy_delay` is

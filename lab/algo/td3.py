@@ -42,11 +42,11 @@ class TD3(ActorCritic):
         return action if noise is None else add_noise(action, noise * per_action(self.exploration_noise)), carry
 
     def update(
-        self, batch: Batch, noise: torch.Tensor | None, mask: torch.Tensor, diagnose: bool, **choices: bool
+        self, batch: Batch, noise: torch.Tensor | None, mask: torch.Tensor, diagnose: bool, **parts: bool
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         assert noise is not None
         metrics, errors = self.update_critic(batch, noise[:, 0], mask, diagnose)
-        if choices["updates_policy"]:
+        if parts["updates_policy"]:
             metrics |= self.update_actor(batch, mask)
             for name, target in self.targets.items():
                 target.polyak_update(self.learners[name].parameters, self.tau * mask)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lab.net.layers import ACTIVATIONS, Activation, Linear, orthogonal, rational_tanh
+from lab.net.layers import ACTIVATIONS, Activation, Linear, orthogonal
 from lab.net.net import ActivationName
 
 WIDTHS = [(4, 64), (64, 64), (64, 2), (64, 1), (6, 7), (7, 5), (5, 3), (1, 7), (1, 1), (10, 20), (17, 33)]
@@ -79,11 +79,3 @@ def test_orthogonal(inputs: int, outputs: int) -> None:
     weight = orthogonal(np.random.default_rng(0), inputs, outputs, gain=2.0)
     product = weight.T @ weight if inputs >= outputs else weight @ weight.T
     assert np.allclose(product, 4 * np.eye(min(inputs, outputs)))
-
-
-def test_the_rational_tanh_is_tanh() -> None:
-    x = torch.cat([torch.linspace(-12, 12, 200_001), torch.logspace(-6, 0, 1000), torch.tensor([0.0, 1e30, -1e30])])
-    expected = x.double().tanh()
-    error = (rational_tanh(x).double() - expected).abs()
-    assert (error <= 4e-7 * expected.abs()).all()
-    assert rational_tanh(torch.tensor(float("nan"))).isnan()
