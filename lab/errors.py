@@ -79,6 +79,12 @@ def print_error(error: BaseException, place: object = "a file") -> int:
     return next(code for kind, code in status.items() if isinstance(error, kind))
 
 
+def summary(error: BaseException) -> str:
+    """Return the type of an error and the first line of its message, without a period."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
 def describe_exit(code: int | None) -> str:
     """Return how a process ended, to follow its name: "ended with exit code 3", "was killed by SIGKILL, ..."."""
     if code is None or code >= 0:

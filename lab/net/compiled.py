@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lab.common.compilers import require_compiler
 from lab.common.terminal import announced
+from lab.errors import LabError, summary
 from lab.net import library
 from lab.net.network import Parameters
 
@@ -95,8 +96,13 @@ class Program:
                 others = [output.detach().clone() for output in outputs if output.dim() > 1]  # none is an input
                 return [torch.stack(numbers, 1), *others] if numbers else others
 
-            # Tensors without numbers: what reads one, or refers to one that is no input, raises.
-            graph = make_fx(function, tracing_mode="fake")(*examples)
+            try:  # tensors without numbers: what reads one, or refers to one that is no input, raises
+                graph = make_fx(function, tracing_mode="fake")(*examples)
+            except Exception as error:
+                raise LabError(
+                    f"compile=true is not possible: {type(owner).__name__}.{method.__name__} cannot be traced"
+                    f" ({summary(error)}). Use compile=false."
+                ) from error
             used = keep_used_inputs(graph)
             layout = {
                 "result": result[0],
@@ -282,7 +288,10 @@ def _name(item: Any) -> str | None:
 
 
 def _flatten(item: Any, tensors: list[Tensor], others: list[Any]) -> None:
-    """Append the tensors of an argument to one list, and all else to another."""
+    """Append the tensors of an argument to one list, and all else to another.
+
+    It is called in every step of an environment, for which torch.utils._pytree is too slow.
+    """
     if type(item) is Tensor and item.numel():
         tensors.append(item)
     elif isinstance(item, tuple):

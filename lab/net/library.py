@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab.errors import LabError, warn_once
+from lab.errors import LabError, summary, warn_once
 from lab.run.files import write_text
 from lab.run.lock import Lock
 
@@ -106,6 +106,13 @@ def _compile(graph: torch.fx.GraphModule, examples: list[Tensor], path: Path) ->
             program = torch.export.export(graph, tuple(examples), strict=False)
             torch._inductor.aoti_compile_and_package(program, package_path=str(aside))
         aside.replace(path)
+    except (OSError, LabError):
+        raise
+    except Exception as error:
+        raise LabError(
+            f"compile=true is not possible here: compiling failed ({summary(error)}). Is the C++ compiler whole? Use"
+            " compile=false."
+        ) from error
     finally:
         aside.unlink(missing_ok=True)
     return _read(path)

@@ -11,7 +11,7 @@ import numpy as np
 
 from lab.common.imports import torch
 from lab.common.text import format_value
-from lab.errors import LabError, did_you_mean, warn_once
+from lab.errors import LabError, did_you_mean, summary, warn_once
 from lab.net.net import Net
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Module(Net):
                 module = self.cls(**self.arguments, **space)
             except Exception as error:
                 given = ", ".join(f"{key}={format_value(value)}" for key, value in self.arguments.items())
-                raise self._error(f"cannot be made with {given or 'no arguments'}: {_describe(error)}") from error
+                raise self._error(f"cannot be made with {given or 'no arguments'}: {summary(error)}.") from error
             takes_extra = "extra" in inspect.signature(module.forward).parameters
             if takes_extra and extra is None:
                 return module, 0
@@ -103,7 +103,7 @@ class Module(Net):
                 with torch.no_grad():
                     features = module.eval()(*inputs)
             except Exception as error:
-                problem = f"cannot process observations of shape {observations.shape}: {_describe(error)}"
+                problem = f"cannot process observations of shape {observations.shape}: {summary(error)}."
                 raise self._error(problem) from error
         shape = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
         if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 2:
@@ -123,8 +123,3 @@ class Module(Net):
 
     def _error(self, problem: str) -> LabError:
         return LabError(f"net._target_={self.target} {problem}")
-
-
-def _describe(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."

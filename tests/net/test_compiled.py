@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from lab.algo.algorithm import Algorithm
 from lab.env.vector import probe
+from lab.errors import LabError
 from lab.net import library
 from lab.net.compiled import Compiler, References
 from lab.net.layers import ACTIVATIONS
@@ -93,3 +95,21 @@ def test_what_is_found_by_the_same_settings_is_the_same_function(kind: str, monk
     assert len(traces) > len(variants) / 2
     for same in traces.values():
         assert len({trace()[0].code for trace in same}) == 1
+
+
+def test_a_method_that_cannot_be_traced_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    algorithm = agent("net.hidden=[6]").algorithm
+    reads = type(algorithm).choose
+
+    def choose(self: Algorithm, observation: torch.Tensor, *rest: Any) -> Any:
+        assert observation.sum() < 1
+        return reads(self, observation, *rest)
+
+    choose.__name__ = "choose"
+    algorithm.compiler = Compiler(algorithm, 1, torch.device("cpu"))
+    monkeypatch.setattr(type(algorithm), "choose", choose)
+    with pytest.raises(
+        LabError, match=r"A2C.choose cannot be traced \(.*Use compile=false"
+    ):
+        algorithm.act(torch.zeros(1, 2, 4), torch.zeros(1, 2, 2), torch.zeros(1, 2, 0))

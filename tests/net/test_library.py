@@ -197,3 +197,16 @@ def test_a_library_is_compiled_loaded_and_mended(tmp_path: Path) -> None:
     assert output() == "[[3.0, 3.0, 3.0, 3.0]] False\n"
     path.write_bytes(path.read_bytes()[:1000])
     assert output() == "[[3.0, 3.0, 3.0, 3.0]] True\n"
+
+
+def test_a_compiler_that_fails_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("C++ compile error\nCommand: g++ ...")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", broken)
+    with pytest.raises(
+        LabError, match=r"failed \(RuntimeError: C\+\+ compile error\). Is the C\+\+ compiler"
+    ):
+        library.load(traced(add), EXAMPLES, ["add"])
+    assert not list(tmp_path.rglob("*.pt2"))
