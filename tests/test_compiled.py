@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import signal
 from pathlib import Path
 
 import pytest
 
 from lab.common.compilers import find_compiler
+from lab.net import library
 from lab.run.directory import RunDir
 from lab.run.files import read_yaml
 from lab.train.collect import Collector
@@ -76,6 +78,15 @@ def test_a_compiled_agent_by_the_command_line(tmp_path: Path, cache: Path) -> No
 
     done = lab("enjoy", str(run), "episodes=1", env=environment | {"PATH": "", "CXX": ""})
     assert done.returncode == 0, done.stderr
+
+
+def test_a_request_to_stop_interrupts_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    directory, made = RunDir(tmp_path / "run"), specs(*QUIET, *A2C, "seed=2")
+    asked = (library, "_compile", 1, lambda: signal.raise_signal(signal.SIGTERM))
+    assert go_on(made, [directory], asked) == ["interrupted"]
+    assert directory.read_status()["frame"] == 0, "the horizon is not finished first"
+    assert not list(tmp_path.rglob("*.pt2"))
 
 
 def test_no_compiler_is_a_sentence_before_the_first_frame(tmp_path: Path) -> None:

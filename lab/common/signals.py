@@ -99,6 +99,21 @@ def uninterrupted() -> Iterator[None]:
             one.held = False
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let the first request to stop raise KeyboardInterrupt meanwhile, also one that arrived before."""
+    before = [(requests, requests.at_once) for requests in _current]
+    for requests, _ in before:
+        requests.at_once = True
+    try:
+        if was_asked_to_stop():
+            raise KeyboardInterrupt
+        yield
+    finally:
+        for requests, at_once in before:
+            requests.at_once = at_once
+
+
 def ignore_requests() -> None:
     """Ignore requests to stop in a forked process: its parent receives them too."""
     for number in SIGNALS:

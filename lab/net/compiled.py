@@ -7,6 +7,7 @@ that no number depends on the stack (law 1). On a GPU it is for the whole stack,
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.common.compilers import require_compiler
+from lab.common.signals import interruptible
 from lab.common.terminal import announced
 from lab.errors import LabError, summary
 from lab.net import library
@@ -57,12 +59,18 @@ class Compiler:
         key = (method.__name__, *constants.values(), *others, *[(t.shape, t.stride(), t.dtype) for t in tensors])
         program = self._programs.get(key)
         if program is None:
-            start = perf_counter()
-            text = f"Compiling {type(self.owner).__name__}.{method.__name__}: some 20 seconds, once on this machine"
-            with announced(text, self.show):
-                program = self._programs[key] = Program(self, method, arguments, constants)
-            self.seconds += perf_counter() - start
+            program = self._programs[key] = self._compile(method, arguments, constants)
         return program(tensors)
+
+    def _compile(self, method: Callable[..., Any], arguments: tuple[Any, ...], constants: dict[str, Any]) -> Program:
+        text = f"Compiling {type(self.owner).__name__}.{method.__name__}: some 20 seconds, once on this machine"
+        start, recursion_limit = perf_counter(), sys.getrecursionlimit()
+        try:
+            with announced(text, self.show), interruptible():
+                return Program(self, method, arguments, constants)
+        finally:
+            sys.setrecursionlimit(recursion_limit)  # which torch.compile raises
+            self.seconds += perf_counter() - start
 
 
 class Program:

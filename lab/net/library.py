@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lab.common.signals import was_asked_to_stop
 from lab.errors import LabError, summary, warn_once
 from lab.run.files import write_text
 from lab.run.lock import Lock
@@ -109,6 +110,8 @@ def _compile(graph: torch.fx.GraphModule, examples: list[Tensor], path: Path) ->
     except (OSError, LabError):
         raise
     except Exception as error:
+        if was_asked_to_stop():  # Ctrl-C reaches the compiler too
+            raise KeyboardInterrupt from error
         raise LabError(
             f"compile=true is not possible here: compiling failed ({summary(error)}). Is the C++ compiler whole? Use"
             " compile=false."

@@ -109,7 +109,5 @@ def test_a_method_that_cannot_be_traced_is_named(monkeypatch: pytest.MonkeyPatch
     choose.__name__ = "choose"
     algorithm.compiler = Compiler(algorithm, 1, torch.device("cpu"))
     monkeypatch.setattr(type(algorithm), "choose", choose)
-    with pytest.raises(
-        LabError, match=r"A2C.choose cannot be traced \(.*Use compile=false"
-    ):
+    with pytest.raises(LabError, match=r"A2C.choose cannot be traced \(.*Use compile=false"):
         algorithm.act(torch.zeros(1, 2, 4), torch.zeros(1, 2, 2), torch.zeros(1, 2, 0))

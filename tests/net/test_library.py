@@ -205,8 +205,6 @@ def test_a_compiler_that_fails_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tm
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("torch._inductor.aoti_compile_and_package", broken)
-    with pytest.raises(
-        LabError, match=r"failed \(RuntimeError: C\+\+ compile error\). Is the C\+\+ compiler"
-    ):
+    with pytest.raises(LabError, match=r"failed \(RuntimeError: C\+\+ compile error\). Is the C\+\+ compiler"):
         library.load(traced(add), EXAMPLES, ["add"])
     assert not list(tmp_path.rglob("*.pt2"))
