@@ -170,7 +170,7 @@ def format_row(row: Row, one: Row | None) -> str:
 def find_device(device: str) -> str:
     """Return what the device is called, or end with a sentence and status 2 if it is not there."""
     try:
-        import hydra  # noqa: F401  # what is missing is said before anything is measured
+        import hydra  # noqa: F401  # report what is missing before anything is measured
         import torch
 
         import lab.train.stack  # noqa: F401

@@ -48,14 +48,14 @@ def command_of_zoo(folder: str, frames: int) -> list[str]:
         "--algo": "ppo", "--env": "CartPole-v1", "--n-trials": POINTS * SEEDS, "--n-jobs": 2, "-n": frames,
         "--sampler": "random", "--pruner": "none", "--num-threads": 1, "--seed": 0, "-f": folder,
     }  # fmt: skip
-    words = [str(word) for pair in options.items() for word in pair]
-    return [str(PEERS), "-m", "benchmark.zoo_search", "-optimize", "--no-optim-plots", *words]
+    arguments = [str(part) for pair in options.items() for part in pair]
+    return [str(PEERS), "-m", "benchmark.zoo_search", "-optimize", "--no-optim-plots", *arguments]
 
 
 def seconds_of(command: list[str]) -> float:
     """Run a command and return the seconds it took, start-up included; end with its error if it fails."""
     start = perf_counter()
-    # Jobs have a thread each: two of RL Zoo's share a process.
+    # Jobs have a thread each: two of RL Zoo's run in one process.
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
     )

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmark.works import SHARES, WORK, Work
+from benchmark.works import DIVISORS, WORK, Work
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / ".venv-peers" / "bin" / "python"  # an environment of their own: their pins are not ours
@@ -96,11 +96,11 @@ def list_contenders() -> list[Contender]:
         Contender(BASE, 1, partial(measure_peer, BASE, here, 1)),
         Contender("sbx", 1, partial(measure_peer, "sbx", PEERS, 1), PEERS, lambda work: work.sbx),
     ]
-    for seeds in SHARES:
+    for seeds in DIVISORS:
         measure = partial(measure_peer, "rejax", PEERS, seeds)
         contenders.append(Contender(f"rejax{many(seeds)}", seeds, measure, PEERS, lambda work: work.rejax is not None))
     for name, compiled in (("lab", "false"), ("lab compiled", "true")):
-        for seeds in SHARES:
+        for seeds in DIVISORS:
             measure = partial(measure_lab, seeds, [f"compile={compiled}"])
             contenders.append(Contender(f"{name}{many(seeds, 'stacked')}", seeds, measure))
     return contenders

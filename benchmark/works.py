@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-SHARES = {1: 1, 4: 2, 16: 4}  # by the number of seeds trained at once: one in how many frames each of them is given
+DIVISORS = {1: 1, 4: 2, 16: 4}  # of the frames of each Session, by the number of seeds trained at once
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Work:
 
     def frames_of(self, seeds: int) -> int:
         """Return the frames that each of so many seeds is measured for."""
-        return -(-self.frames // SHARES[seeds] // self.interval) * self.interval
+        return -(-self.frames // DIVISORS[seeds] // self.interval) * self.interval
 
     def lab(self, seeds: int) -> list[str]:
         """Return the overrides of our command line."""

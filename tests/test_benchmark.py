@@ -11,14 +11,14 @@ import benchmark.gpu
 import benchmark.search
 import benchmark.throughput
 from benchmark.throughput import Contender, format_readme, format_table, list_contenders
-from benchmark.works import SHARES, WORK
+from benchmark.works import DIVISORS, WORK
 from tests.helpers import lab, specs
 
 
 @pytest.mark.parametrize("name", WORK)
 def test_a_work_is_the_same_for_us_as_for_the_peers(name: str) -> None:
     work = WORK[name]
-    for seeds in SHARES:
+    for seeds in DIVISORS:
         made = specs(*work.lab(seeds), *benchmark.throughput.ALWAYS)
         assert len(made) == seeds
         spec = made[0]

@@ -233,8 +233,8 @@ def copy_source(folder: Path) -> None:
         shutil.copy(ROOT / name, folder)
 
 
-@pytest.mark.parametrize("words", [("algo=a2c", "env=cartpole"), ("-m", "seed=0,1"), ("status", "."), ()])
-def test_a_clone_called_lab_that_hides_the_package_is_named(words: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [("algo=a2c", "env=cartpole"), ("-m", "seed=0,1"), ("status", "."), ()])
+def test_a_clone_called_lab_that_hides_the_package_is_named(arguments: tuple[str, ...], tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
     copy_source(tmp_path / "lab")
@@ -248,10 +248,10 @@ def test_a_clone_called_lab_that_hides_the_package_is_named(words: tuple[str, ..
         f"import site, runpy; site.addsitedir({str(site)!r});"
         "runpy.run_module('lab', run_name='__main__', alter_sys=True)"
     )
-    shown = subprocess.run([sys.executable, "-c", run, *words], cwd=tmp_path, env={}, capture_output=True, text=True)
-    assert shown.returncode == 2
-    assert "The folder ./lab hides the package lab here: run it in another directory, as `cd lab`." in shown.stderr
-    assert "Traceback" not in shown.stderr
+    done = subprocess.run([sys.executable, "-c", run, *arguments], cwd=tmp_path, env={}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "The folder ./lab hides the package lab here: run it in another directory, as `cd lab`." in done.stderr
+    assert "Traceback" not in done.stderr
     assert set(tmp_path.iterdir()) == before
 
 

@@ -116,7 +116,7 @@ def test_a_stack_keeps_to_one_thread() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("overrides", "reason"),
     {
         "mode=dev": "with mode=dev, which checks every step",
         "net=module net._target_=tests.modules.Torso +net.width=9": "with net._target_=tests.modules.Torso",
@@ -124,17 +124,17 @@ def test_a_stack_keeps_to_one_thread() -> None:
         "algo=reinforce": "with algo=reinforce, which learns from varying numbers of steps",
     }.items(),
 )
-def test_what_cannot_be_compiled(words: str, reason: str) -> None:
-    overrides = (*words.split(), "~tuned", "frames=10_000_000")
+def test_what_cannot_be_compiled(overrides: str, reason: str) -> None:
+    chosen = (*overrides.split(), "~tuned", "frames=10_000_000")
     with pytest.raises(LabError, match=f"^compile=true is not allowed: compile must be auto or false {reason}"):
-        specs(*overrides, "compile=true")
-    spec = specs(*overrides)[0]
+        specs(*chosen, "compile=true")
+    spec = specs(*chosen)[0]
     spec.resolve_compile()
     assert spec.compile is False, "auto"
 
 
 @pytest.mark.parametrize(
-    ("words", "steps_per_frame"),
+    ("overrides", "steps_per_frame"),
     {
         "algo=a2c algo.horizon=5 env.num_envs=2": 1 / 10,
         "algo=ppo algo.horizon=8 env.num_envs=2 algo.batch_size=8 algo.epochs=4": 4 / 8,
@@ -144,11 +144,11 @@ def test_what_cannot_be_compiled(words: str, reason: str) -> None:
     }.items(),
 )
 def test_auto_compiles_where_it_saves_time(
-    words: str, steps_per_frame: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    overrides: str, steps_per_frame: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def compiles(compiler: str | None, frames: int, *more: str) -> bool | str:
         monkeypatch.setattr("lab.spec.find_compiler", lambda: compiler)
-        spec = specs(*words.split(), "~tuned", f"frames={frames}", *more)[0]
+        spec = specs(*overrides.split(), "~tuned", f"frames={frames}", *more)[0]
         spec.resolve_compile()
         return spec.compile
 

@@ -207,7 +207,7 @@ class References:
     Attributes:
         bases: tensors that own their memory, [S, ...] each: the buffers of parameters, and all that are no parameters.
         plain: classes, functions, texts and numbers, which a traced graph may depend on; None if there is anything
-            that cannot be told from others of its kind, or a class of the user's.
+            that has no unique name, or a class of the user's.
     """
 
     def __init__(self, root: Any) -> None:
@@ -286,7 +286,7 @@ class References:
 
 
 def _name(item: Any) -> str | None:
-    """Return a text that differs from those of all other functions, spaces and devices; None if nothing names it."""
+    """Return the unique name of a function, a space or a device; None if it has none."""
     if isinstance(item, set):
         return repr(sorted(map(repr, item)))
     if type(item).__module__.startswith("gymnasium.spaces.") or isinstance(item, (torch.device, torch.dtype)):

@@ -43,7 +43,7 @@ class SweepPlan:
     prune: bool
     parallel: int = 1  # Trials that may run at the same time
     stack: int = 1  # Sessions in a job, at most
-    shares: bool = False  # whether a job may have Sessions of several Trials
+    mixes_trials: bool = False  # whether a job may have Sessions of several Trials
     num_started: int = 0  # Trials that had been started when the plan was made
     note: str = ""  # on points that are equal
     environments: int = 1  # different ones among the points, as `check_plan` counts them
@@ -88,7 +88,7 @@ class SweepPlan:
 
     def group(self, trial: Trial) -> Hashable:
         """Return what Trials have in common whose Sessions may share a job: all but numbers of their algorithms."""
-        if not self.shares:
+        if not self.mixes_trials:
             return trial.number
         from lab.train.lockstep import check_spaces, shared_settings
 
@@ -194,7 +194,7 @@ def set_stack(plan: SweepPlan) -> None:
     """
     settings, seeds, slots = plan.settings, len(plan.seeds), plan.composer.launcher.slots
     known = plan.points is not None or settings.only_trial is not None
-    plan.shares = not (plan.prune or plan.standalone) and (known or not plan.composer.learns)
+    plan.mixes_trials = not (plan.prune or plan.standalone) and (known or not plan.composer.learns)
     remaining = plan.count_remaining()
     if settings.parallel:
         remaining = min(remaining, settings.parallel * seeds)
@@ -202,16 +202,16 @@ def set_stack(plan: SweepPlan) -> None:
         stack = int(settings.stack)
     elif plan.prune:  # which saves most if all seeds of a Trial run side by side
         stack = seeds
-    elif plan.shares:
+    elif plan.mixes_trials:
         stack = pack(
             remaining, slots, remaining if plan.on_gpu else MAX_STACK
         )  # a job on a GPU splits what is too large
         stack = stack if known or stack <= seeds else -(-stack // seeds) * seeds  # whole Trials, to launch the next
     else:
         stack = min(pack(remaining, slots), seeds)
-    plan.stack = stack if plan.shares else min(stack, seeds)
+    plan.stack = stack if plan.mixes_trials else min(stack, seeds)
     plan.parallel = 1 if slots == 1 else settings.parallel or slots
-    if plan.shares:
+    if plan.mixes_trials:
         plan.parallel = settings.parallel or (plan.total if known else max(plan.parallel, slots * plan.stack // seeds))
     if settings.detach:  # no controller will launch more
         plan.parallel = plan.total

@@ -134,7 +134,7 @@ def count_states(plan: SweepPlan) -> Counter[str]:
 
 def describe_jobs(plan: SweepPlan) -> str:
     """Return how Sessions are packed into jobs, and how many run at the same time."""
-    of = "of Trials that differ in numbers alone" if plan.shares and plan.stack > 1 else "of a Trial"
+    of = "of Trials that differ in numbers alone" if plan.mixes_trials and plan.stack > 1 else "of a Trial"
     stacks = "one Session a job" if plan.stack == 1 else f"up to {plan.stack} Sessions {of} in a job"
     return f"{stacks[0].upper()}{stacks[1:]}; up to {plural(jobs_at_once(plan), 'job')} at the same time."
 
@@ -142,7 +142,7 @@ def describe_jobs(plan: SweepPlan) -> str:
 def jobs_at_once(plan: SweepPlan) -> int:
     """Return how many jobs run at the same time at most."""
     slots, seeds = plan.composer.launcher.slots, len(plan.seeds)
-    jobs = -(-plan.parallel * seeds // plan.stack) if plan.shares else plan.parallel * -(-seeds // plan.stack)
+    jobs = -(-plan.parallel * seeds // plan.stack) if plan.mixes_trials else plan.parallel * -(-seeds // plan.stack)
     return max(1, min(slots, jobs))
 
 
@@ -191,7 +191,7 @@ def list_jobs(plan: SweepPlan, spec: Spec) -> list[tuple[Spec, int]]:
         groups.setdefault(plan.group(trial), []).extend(frames)
     for number in range(len(started) + len(new), plan.total):  # at points that the search suggests
         sessions = [(spec, spec.frames)] * len(plan.seeds)
-        groups.setdefault("suggested" if plan.shares else number, []).extend(sessions)
+        groups.setdefault("suggested" if plan.mixes_trials else number, []).extend(sessions)
     parts = [part for sessions in groups.values() for part in split_evenly(sessions, plan.stack)]
     return [(part[0][0], sum(frames for _, frames in part)) for part in parts]
 

@@ -1,4 +1,4 @@
-"""Compiled functions on disk. What compiles is replaced by what writes a text, but for one test."""
+"""Compiled functions on disk. Except in one test, compiling is replaced by writing a text."""
 
 from __future__ import annotations
 
