@@ -42,11 +42,11 @@ def test_a_killed_process_takes_its_children_along_and_no_other() -> None:
 
 def test_a_pool_that_stops_asks_what_runs_to_end_and_starts_nothing_more() -> None:
     pool = ProcessPool[int](1)
-    running = pool.submit(0, shell("trap 'exit 7' INT; while true; do sleep 0.05; done"))
+    running = pool.submit(0, shell("trap 'exit 7' TERM; while true; do sleep 0.05; done"))
     waiting = pool.submit(1, shell("exit 0"))
     wait_for(lambda: pool._running)
     time.sleep(0.2)  # until the shell has its trap
-    pool.stop(signal.SIGINT, wait=True)
+    pool.stop(wait=True)
     assert running.result(0) == 7
     assert waiting.cancelled()
 
