@@ -232,22 +232,29 @@ class Player:
         with guard(f"env.id={self.spec.env.id}"):
             raw, _ = env.reset(seed=seed)
             carry = torch.zeros(1, 1, agent.algorithm.carry_size)
-            total, length, done = 0.0, 0, False
-            while not done and length < self.max_steps and not stop():
+            total, length, done, over = 0.0, 0, False, False
+            while not over and length < self.max_steps and not stop():
                 if show:
                     show(env.render())
                 settings.restore_step_settings()
+                if done:  # a wrapper ended what is learned from, as at the loss of a life, and the episode may go on
+                    raw, info = env.reset()
+                    score, over = info["reported"][:2]
+                    total, done, carry = total + float(score), False, torch.zeros_like(carry)
+                    continue
                 flat = flatten(env.observation_space, raw).astype(agent.observations.dtype)
                 observation = agent.normalize(torch.from_numpy(flat)[None, None])
                 noise = None
                 if not self.deterministic:
                     noise = agent.algorithm.draw_noise(1, 1, agent.streams, self.fraction_done)[0]
                 action, carry = agent.algorithm.act(observation, noise, carry)
-                raw, reward, terminated, truncated, _ = env.step(self.actions.convert(action[0].cpu().numpy())[0])
-                total, length, done = total + float(reward), length + 1, bool(terminated or truncated)
+                raw, reward, terminated, truncated, info = env.step(self.actions.convert(action[0].cpu().numpy())[0])
+                done = bool(terminated or truncated)
+                score, over = info["reported"][:2] if "reported" in info else (reward, done)
+                total, length = total + float(score), length + 1
             if show:
                 show(env.render())
-        return total, length, done
+        return total, length, bool(over)
 
 
 def print_spread(episodes: list[tuple[float, int]]) -> None:

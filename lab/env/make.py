@@ -14,11 +14,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from lab.common.imports import import_named
 from lab.env.envpool import EnvPoolEnv, EnvPoolVector
 from lab.env.guard import close, guard
+from lab.env.monitor import Monitor, Report
 from lab.env.restore import Restorable
 from lab.env.rng_isolation import CONSTRUCTION, GLOBAL_RNGS, Isolated, IsolatedVector, RngStates
 from lab.env.spec import EnvSpec
-from lab.env.validation import ValidatedVector, add_validation
+from lab.env.validation import Validated, ValidatedVector, add_validation
 from lab.env.vector_envs import AsyncVector, SyncVector
+from lab.env.wrappers import apply_wrappers
 from lab.errors import LabError
 
 # Namespaces that Gymnasium knows only after the module that registers them is imported.
@@ -43,7 +45,7 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         with guard(name), _seeded(seed):
             env = gym.make(spec.id, disable_env_checker=True, **rendering, **spec.arguments)
-        return add_validation(env, name)
+        return _wrap(env, spec, name)
     except gym.error.DependencyNotInstalled as error:
         raise LabError(f"{name} needs a package that is not installed: {_pip_command(error)}") from error
     except gym.error.UnregisteredEnv as error:
@@ -57,6 +59,19 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
     except Exception as error:
         arguments = f" with {spec.arguments}" if spec.arguments else ""
         raise LabError(f"{name} cannot be made{arguments}: {to_sentence(error)}") from error
+
+
+def _wrap(env: gym.Env[Any, Any], spec: EnvSpec, name: str) -> gym.Env[Any, Any]:
+    """Validate an environment, apply its wrappers, and let it report its own score (see lab.env.monitor)."""
+    env = add_validation(env, name, infos=bool(spec.reported))
+    if not spec.reported:
+        return env
+    monitor = Monitor(env)
+    with guard(name), _seeded(0):
+        wrapped = apply_wrappers(monitor, spec.wrappers)
+    if spec.wrappers:
+        wrapped = Validated(wrapped, f"{name} with env.wrappers", infos=True)
+    return Report(wrapped, monitor, spec.metrics, name)
 
 
 def _seeded(seed: int | None) -> contextlib.AbstractContextManager[Any]:
@@ -91,7 +106,8 @@ def vectorize(
     if spec.backend == "envpool":
         return ValidatedVector(EnvPoolVector(spec, num_envs), name)
     assert registered is not None
-    native = registered.vector_entry_point is not None and not registered.additional_wrappers
+    own = registered.vector_entry_point is not None and not registered.additional_wrappers
+    native = own and not spec.reported  # that of Gymnasium takes no wrapper of one environment
     if spec.vectorization_mode == "native" and not native:
         raise LabError(
             f"env.vectorization_mode=native is not possible: {spec.id} has no vector implementation of its own."
@@ -116,7 +132,9 @@ def vectorize(
                 " at the step after an episode's last (next-step autoreset)."
             )
     makers = [functools.partial(_make_restorable, spec, restore_method, isolated, seed) for seed in seeds]
-    return AsyncVector(name, makers) if spec.vectorization_mode == "async" else SyncVector(makers)
+    if spec.vectorization_mode == "async":
+        return AsyncVector(name, makers)
+    return SyncVector(makers, len(spec.reported))
 
 
 def _make_restorable(

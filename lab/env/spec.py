@@ -1,6 +1,6 @@
 """The schema of conf/env/."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lab.common.validation import Count, Positive
@@ -35,6 +35,13 @@ class EnvSpec:
     isolate_rng: Literal["auto", "always", "never"] = "auto"
     max_episode_steps: Count | None = None
     scale_images: bool | Literal["auto"] = True  # `probe` decides what `auto` is
+    wrappers: list[Any] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """What the environments report beside what is learned from: columns of `Steps.reported`, which may be none."""
+        return ("score", "over", *self.metrics) if self.wrappers or self.metrics else ()
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -47,7 +54,15 @@ class EnvSpec:
         if "max_episode_steps" in self.kwargs:
             limit = self.kwargs["max_episode_steps"]
             raise LabError(f"env.kwargs.max_episode_steps cannot be set: write env.max_episode_steps={limit}.")
+        if self.reported and self.vectorization_mode == "native":
+            key = "wrappers" if self.wrappers else "metrics"
+            raise LabError(
+                f"env.vectorization_mode=native is not possible with env.{key}: {self.id}'s own vector implementation"
+                " steps all environments at once. Use auto, sync or async."
+            )
         if self.backend == "envpool":
+            for key in ("wrappers", "metrics"):
+                require(not getattr(self, key), f"env.{key}", getattr(self, key), "empty with env.backend=envpool")
             key, value = "env.vectorization_mode", self.vectorization_mode
             require(
                 value in ("auto", "native"), key, value, "auto with env.backend=envpool, which steps them all at once"

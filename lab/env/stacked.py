@@ -71,18 +71,17 @@ class StackedEnvironments:
             self.settings.restore_step_settings()
         if self._check.passes(result):
             rows = slice(None) if len(sessions) == len(steps.reward) else sessions
-            for values, column in zip(steps, result, strict=False):
-                values[rows] = column.reshape(len(sessions), -1, *column.shape[1:])
+            steps.write(rows, result)
             return failures
         for k, s in enumerate(sessions):
             part = slice(k * self.envs[s].num_envs, (k + 1) * self.envs[s].num_envs)
             try:
-                valid = self._part_checks[k]((*(column[part] for column in result[:4]), result[4]))
+                info = {key: values[part] for key, values in result[4].items() if key == "reported"}
+                valid = self._part_checks[k]((*(column[part] for column in result[:4]), info))
             except Exception as error:
                 failures[s] = explain_error(error)
                 continue
-            for values, column in zip(steps, valid, strict=False):
-                values[s] = column
+            steps.write(s, valid)
         return failures
 
     def _join(self, sessions: list[int]) -> None:

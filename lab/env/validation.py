@@ -1,15 +1,14 @@
 """Validates what an environment's `reset` and `step` return, before numpy's broadcasting or a network sees it.
 
 Valid values pass a fast test of their types. Any others go through `check_reset`, `check_step` or
-`check_vector_step`, which convert what is equivalent (a list, a 0-d array) and raise LabError for the rest. Infos are
-dropped, because nothing reads them.
+`check_vector_step`, which convert what is equivalent (a list, a 0-d array) and raise LabError for the rest.
 """
 
 from __future__ import annotations
 
 import copy
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -36,20 +35,26 @@ VectorStep = tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 Fault = tuple[str, str]  # the part of an observation, as "['position'][0]", and what is wrong with it
 
 
-def add_validation(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:
+def add_validation(env: gym.Env[Any, Any], name: str, infos: bool = False) -> gym.Env[Any, Any]:
     """Validate an environment inside the wrappers that `gym.make` adds, because those unpack what it returns."""
     if isinstance(env, OUTER):
-        env.env = add_validation(env.env, name)
+        env.env = add_validation(env.env, name, infos)
         return env
-    return Validated(env, name)
+    return Validated(env, name, infos, _copy_spaces(env.unwrapped))
 
 
 class Validated(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment whose `reset` and `step` raise LabError for values that break Gymnasium's interface."""
+    """An environment whose `reset` and `step` raise LabError for values that break Gymnasium's interface.
 
-    def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
+    Infos are dropped unless `infos` is true, because workers would send them.
+    """
+
+    def __init__(
+        self, env: gym.Env[Any, Any], name: str, infos: bool = False, spaces: Sequence[gym.Space[Any]] = ()
+    ) -> None:
+        """Wrap an environment; `spaces` are seeded with it."""
         super().__init__(env)
-        self._spaces = _copy_spaces(env.unwrapped)
+        self._infos, self._spaces = infos, spaces
         self._name, self._space = name, env.observation_space
         self._is_valid = fast_test(self._space)
 
@@ -63,7 +68,8 @@ class Validated(gym.Wrapper[Any, Any, Any, Any]):
         if seed is not None:
             for space in self._spaces:
                 space.seed(seed)
-        return check_reset(self._name, self._space, self.env.reset(seed=seed, options=options))
+        observation, info = check_reset(self._name, self._space, self.env.reset(seed=seed, options=options))
+        return observation, info if self._infos else {}
 
     def step(self, action: Any) -> Step:
         """Take a step."""
@@ -78,8 +84,9 @@ class Validated(gym.Wrapper[Any, Any, Any, Any]):
                 and type(info) is dict
                 and self._is_valid(observation)
             ):
-                return observation, float(reward), bool(terminated), bool(truncated), {}
-        return check_step(self._name, self._space, result)
+                return observation, float(reward), bool(terminated), bool(truncated), info if self._infos else {}
+        checked = check_step(self._name, self._space, result)
+        return checked if self._infos else (*checked[:4], {})
 
 
 class ValidatedVector(VectorWrapper[Any, Any, Any, Any, Any]):
@@ -123,9 +130,9 @@ class VectorCheck:
         )
 
     def __call__(self, result: Any) -> VectorStep:
-        """Return the arrays and an empty dict, or raise LabError if a value is invalid."""
+        """Return the arrays and the info, or raise LabError if a value is invalid."""
         if self.passes(result):
-            return *result[:4], {}
+            return *result[:4], result[4]
         return check_vector_step(self.name, self.space, self.num_envs, result)
 
 
@@ -160,26 +167,26 @@ def _is_finite_array(shape: tuple[int, ...], value: Any) -> bool:
 
 
 def check_reset(name: str, space: gym.Space[Any], result: Any) -> tuple[Any, dict[str, Any]]:
-    """Return the observation that `reset` returned, and an empty dict; raise LabError if either is invalid."""
+    """Return the observation and the info that `reset` returned; raise LabError if either is invalid."""
     pair = isinstance(result, (tuple, list)) and len(result) == 2
     if not pair or not isinstance(result[1], Mapping):
         what = f"two values, of which the second is {describe(result[1])}" if pair else describe(result)
         raise LabError(f"{name}: reset returned {what}; it must return an observation and a dict.")
     _check_observation(name, "reset", space, result[0])
-    return result[0], {}
+    return result[0], dict(result[1])
 
 
 def check_step(name: str, space: gym.Space[Any], result: Any) -> Step:
     """Return what `step` returned, with a float and two bools, or raise LabError if a value is invalid."""
-    observation, reward, terminated, truncated = _unpack(name, result)
+    observation, reward, terminated, truncated, info = _unpack(name, result)
     _check_observation(name, "step", space, observation)
     ends = [_to_bool(name, key, value) for key, value in (("terminated", terminated), ("truncated", truncated))]
-    return observation, _to_float(name, "reward", reward), ends[0], ends[1], {}
+    return observation, _to_float(name, "reward", reward), ends[0], ends[1], info
 
 
 def check_vector_step(name: str, space: gym.Space[Any], num_envs: int, result: Any) -> VectorStep:
     """Return the same for a vector environment, with arrays [num_envs] of floats and bools."""
-    observation, *rest = _unpack(name, result)
+    observation, *rest, info = _unpack(name, result)
     _check_observation(name, "step", space, observation)
     columns: list[np.ndarray] = []
     convert: tuple[Callable[[str, str, Any], Any], ...] = (_to_float, _to_bool, _to_bool)
@@ -188,7 +195,7 @@ def check_vector_step(name: str, space: gym.Space[Any], num_envs: int, result: A
         if column is None or column.shape != (num_envs,):
             raise LabError(f"{name}: the {key} is {describe(value)}; it must be an array of shape ({num_envs},).")
         columns.append(np.array([to_type(name, key, item) for item in column]))
-    return observation, columns[0], columns[1], columns[2], {}
+    return observation, columns[0], columns[1], columns[2], info
 
 
 def describe(value: Any) -> str:
@@ -204,7 +211,7 @@ def describe(value: Any) -> str:
     return text if isinstance(value, (bool, int, float)) else f"{text} ({type(value).__name__})"
 
 
-def _unpack(name: str, result: Any) -> tuple[Any, Any, Any, Any]:
+def _unpack(name: str, result: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
     if not isinstance(result, (tuple, list)) or len(result) != 5:
         old = " (as Gym did before 0.26)" if isinstance(result, (tuple, list)) and len(result) == 4 else ""
         raise LabError(
@@ -214,16 +221,21 @@ def _unpack(name: str, result: Any) -> tuple[Any, Any, Any, Any]:
     observation, reward, terminated, truncated, info = result
     if not isinstance(info, Mapping):
         raise LabError(f"{name}: the fifth value that step returned is {describe(info)}; it must be a dict.")
-    return observation, reward, terminated, truncated
+    return observation, reward, terminated, truncated, dict(info)
+
+
+def to_number(value: Any) -> Any:
+    """Return a value as one number of Python; None if it is none."""
+    if isinstance(value, numbers.Real):
+        return value
+    array = _to_array(value)
+    return None if array is None or array.size != 1 or array.dtype.kind not in REAL else array.item()
 
 
 def _to_float(name: str, key: str, value: Any) -> float:
-    number: Any = value
-    if not isinstance(value, numbers.Real):
-        array = _to_array(value)
-        if array is None or array.size != 1 or array.dtype.kind not in REAL:
-            raise LabError(f"{name}: the {key} that step returned is {describe(value)}; it must be a number.")
-        number = array.item()
+    number = to_number(value)
+    if number is None:
+        raise LabError(f"{name}: the {key} that step returned is {describe(value)}; it must be a number.")
     if not -LARGEST <= number <= LARGEST:
         what = "NaN" if number != number else "infinite" if abs(number) == np.inf else f"{describe(number)}, too large"
         raise LabError(f"{name}: the {key} that step returned is {what}; it must be a finite number of float32.")

@@ -61,9 +61,11 @@ class Environments:
         """Steps after which an episode is cut; None without a limit."""
         env: Any = make_single(self._spec)
         close(self._name, env.close)
-        while isinstance(env, gym.Wrapper) and not isinstance(env, TimeLimit):
+        limits = []
+        while isinstance(env, gym.Wrapper):
+            limits += [env._max_episode_steps] if isinstance(env, TimeLimit) else []
             env = env.env
-        return env._max_episode_steps if isinstance(env, TimeLimit) else None
+        return min(limits, default=None)
 
     def _make(self) -> None:
         # Constructors' draws from global generators are seeded like the next reset, without advancing the stream.
@@ -95,9 +97,10 @@ class Environments:
             action: in a policy's units, [E] for one discrete choice, [E, K] for several, [E, A] for continuous ones.
 
         Returns:
-            observation [E, ...], reward [E], terminated [E], truncated [E].
+            observation [E, ...], reward [E], terminated [E], truncated [E], reported [E, R].
         """
-        steps = Steps.zeros(1, self.num_envs, space=self._envs.single_observation_space)
+        space = self._envs.single_observation_space
+        steps = Steps.zeros(1, self.num_envs, space=space, reported=len(self._spec.reported))
         self.step_into(0, self.actions.convert(action), steps)
         return Steps(*(values[0] for values in steps))
 
@@ -106,8 +109,7 @@ class Environments:
         if isinstance(self._base, SyncVector):
             self.call(self._base.step_into, row, action, steps)
         else:
-            for values, result in zip(steps, self.call(self._envs.step, action)[:4], strict=True):
-                values[row] = result
+            steps.write(row, self.call(self._envs.step, action))
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function of the environments, or raise LabError if it calls `sys.exit`."""

@@ -33,28 +33,57 @@ Maker = Callable[[], gym.Env[Any, Any]]
 
 
 class Steps(NamedTuple):
-    """What one step of S times E environments returned: arrays [S, E, ...], or views of such arrays."""
+    """What one step of S times E environments returned: arrays [S, E, ...], or views of such arrays.
+
+    `reported` [S, E, R] holds what is not learned from. R is 0 for environments without wrappers and metrics: then
+    their rewards are their score. Else the columns are score, over and each of env.metrics (see lab.env.monitor).
+    """
 
     observation: np.ndarray
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
+    reported: np.ndarray
 
     def by_time(self) -> Iterator[Steps]:
         """Yield the steps of a horizon [S, T, E, ...] one by one."""
         return map(Steps, *(values.swapaxes(0, 1) for values in self))
 
+    @property
+    def score(self) -> np.ndarray:
+        """Rewards as the environments gave them [S, E]; in the row of an end, up to that end."""
+        return self.reported[..., 0] if self.reported.shape[-1] else self.reward
+
+    @property
+    def over(self) -> np.ndarray:
+        """Whether the environments' own episodes ended [S, E]."""
+        return self.reported[..., 1] > 0 if self.reported.shape[-1] else self.terminated | self.truncated
+
     @classmethod
-    def zeros(cls, *size: int, space: gym.Space[Any]) -> Steps:
+    def around(cls, observation: np.ndarray, size: tuple[int, ...], reported: int) -> Steps:
+        """Return arrays [*size, ...] of zeros with R = `reported`, around an array for observations."""
+        return cls(observation, np.zeros(size), np.zeros(size, bool), np.zeros(size, bool), np.zeros((*size, reported)))
+
+    @classmethod
+    def zeros(cls, *size: int, space: gym.Space[Any], reported: int = 0) -> Steps:
         """Return zeros for the flat observations of a space."""
         shape, dtype = flat_shape(space)
-        return cls(np.zeros((*size, *shape), dtype), np.zeros(size), np.zeros(size, bool), np.zeros(size, bool))
+        return cls.around(np.zeros((*size, *shape), dtype), size, reported)
+
+    def write(self, rows: Any, result: Any) -> None:
+        """Write what `step` of a vector environment returned, for all environments of these rows, into them."""
+        *columns, info = result
+        if self.reported.shape[-1]:
+            columns.append(info["reported"])
+        for values, column in zip(self, columns, strict=False):
+            values[rows] = np.asarray(column).reshape(-1, *values.shape[1:])
 
 
 class SyncVector(VectorEnv[Any, Any, Any]):
-    """Gymnasium's SyncVectorEnv with less overhead: observations [E, ...] are flat, and infos are dropped."""
+    """Gymnasium's SyncVectorEnv with less overhead: observations [E, ...] are flat, infos but `reported` dropped."""
 
-    def __init__(self, makers: Sequence[Maker]) -> None:
+    def __init__(self, makers: Sequence[Maker], reported: int = 0) -> None:
+        self._reported = reported
         self.envs = [make() for make in makers]
         self.num_envs = len(self.envs)
         self.inner_space = self.envs[0].observation_space
@@ -71,22 +100,24 @@ class SyncVector(VectorEnv[Any, Any, Any]):
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every environment, or reset it if its episode ended at the last step."""
-        steps = Steps.zeros(1, self.num_envs, space=self.inner_space)
+        steps = Steps.zeros(1, self.num_envs, space=self.inner_space, reported=self._reported)
         self.step_into(0, actions, steps)
-        return *(values[0] for values in steps), {}
+        return *(values[0] for values in steps[:4]), {"reported": steps.reported[0]}
 
     def step_into(self, row: int, actions: np.ndarray, steps: Steps) -> None:
         """Do the same, and write what `step` returns into a row of `steps`."""
-        observation, reward, terminated, truncated = steps
+        observation, reward, terminated, truncated, reported = steps
         done = self._done
         for e, env in enumerate(self.envs):
             if done[e]:
-                value = env.reset()[0]
+                value, info = env.reset()
                 reward[row, e], terminated[row, e], truncated[row, e], done[e] = 0.0, False, False, False
             else:
-                value, reward[row, e], ended, cut, _ = env.step(actions[e])
+                value, reward[row, e], ended, cut, info = env.step(actions[e])
                 terminated[row, e], truncated[row, e], done[e] = ended, cut, ended or cut
             observation[row, e] = value if self._is_flat else flatten(self.inner_space, value)
+            if self._reported:
+                reported[row, e] = info["reported"]
 
     def _stack(self, observations: list[Any]) -> np.ndarray:
         return np.array([flatten(self.inner_space, observation) for observation in observations])

@@ -61,7 +61,7 @@ class Collector:
         size = (self.stack, self.horizon, self.num_envs)
         raw = np.zeros((self.stack, self.horizon + 1, *self._observation.shape[1:]), self._observation.dtype)
         raw[:, 0] = self._observation
-        steps = Steps(raw[:, 1:], np.zeros(size), np.zeros(size, bool), np.zeros(size, bool))
+        steps = Steps.around(raw[:, 1:], size, len(agent.spec.env.reported))
         inputs = torch.from_numpy(raw)
         copied = bool(agent.moments) or device.type != "cpu"
         dtype = torch.float32 if agent.moments else inputs.dtype
@@ -97,7 +97,7 @@ class Collector:
         np.logical_not(self._done_before, out=valid[:, 0])
         np.logical_not(done[:, :-1], out=valid[:, 1:])
         self._done_before = done[:, -1]
-        self._count_episodes(steps.reward, valid, done)
+        self._count_episodes(steps, valid)
         columns[0] = steps.reward
         for scale, *session in zip(self.scales, columns[0], steps.reward, done, valid, strict=False):
             session[0][:] = scale.scale(*session[1:])
@@ -132,22 +132,27 @@ class Collector:
             reason = explain_global_draws(f"env.id={self.agent.spec.env.id}", changed)
             self.fail(s, reason, self.frame + self.horizon * self.num_envs)
 
-    def _count_episodes(self, reward: np.ndarray, valid: np.ndarray, done: np.ndarray) -> None:
+    def _count_episodes(self, steps: Steps, valid: np.ndarray) -> None:
         """Add a horizon of steps [S, T, E] to the current episodes, and list those that ended."""
+        score, over = steps.score, steps.over
         self.episodes = [[] for _ in range(self.stack)]
         start = np.zeros((self.stack, self.num_envs), np.int64)  # first step of the current episode in the horizon
-        ends = np.argwhere(done.swapaxes(0, 1)).tolist() if done.any() else []
+        ends = np.argwhere(over.swapaxes(0, 1)).tolist() if over.any() else []
         for t, s, e in ends:
-            steps = slice(start[s, e], t + 1)
+            part = slice(start[s, e], t + 1)
             if s in self.alive:
-                total = _sum_in_order(self._return[s, e], reward[s, steps, e])
-                length = int(self._length[s, e] + valid[s, steps, e].sum())
-                self.episodes[s].append(Episode(self.frame + (t + 1) * self.num_envs, float(total), length))
+                total = _sum_in_order(self._return[s, e], score[s, part, e])
+                length = int(self._length[s, e] + valid[s, part, e].sum())
+                # A reset may show that the episode had ended at the step before.
+                frame = self.frame + (t + int(valid[s, t, e])) * self.num_envs
+                self.episodes[s].append(Episode(frame, float(total), length))
             self._return[s, e], self._length[s, e], start[s, e] = 0.0, 0, t + 1
+        for episodes in self.episodes:
+            episodes.sort(key=lambda episode: episode.frame)
         if ends:
             current = np.arange(self.horizon)[:, None] >= start[:, None]
-            reward, valid = np.where(current, reward, 0.0), valid & current
-        self._return = _sum_in_order(self._return, reward.swapaxes(0, 1))
+            score, valid = np.where(current, score, 0.0), valid & current
+        self._return = _sum_in_order(self._return, score.swapaxes(0, 1))
         self._length += valid.sum(1)
         self.frame += self.horizon * self.num_envs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from lab.common.transfer import upload
 from lab.env.rng_isolation import RngWatch, explain_global_draws
 from lab.env.spec import EnvSpec
 from lab.env.stacked import StackedEnvironments
@@ -37,8 +38,7 @@ class Evaluation:
         self._raw = np.zeros((len(agent.streams), spec.episodes, *space.shape), space.dtype)
         self._carry = torch.zeros(*self._raw.shape[:2], agent.algorithm.carry_size, device=agent.device)
         self._stacked = StackedEnvironments(self._envs)
-        size = self._raw.shape[:2]
-        self._results = Steps(self._raw, np.zeros(size), np.zeros(size, bool), np.zeros(size, bool))
+        self._results = Steps.around(self._raw, self._raw.shape[:2], len(agent.spec.env.reported))
         self._watch = RngWatch(self._stacked.shared_rngs)
         for s in self._envs:
             try:
@@ -55,14 +55,17 @@ class Evaluation:
         actions, self._carry = agent.algorithm.act(agent.normalize(torch.from_numpy(self._raw)), None, self._carry)
         action = actions.cpu().numpy()
         self._steps += 1
+        valid = ~(self._results.terminated | self._results.truncated)  # a wrapper may end what is no episode's end
         failures = self._stacked.step(list(self.running), action, self._results)
         for s in failures:
             del self.running[s], self.episodes[s]
         self.failures |= failures
-        _, rewards, terminated, truncated = self._results
+        if agent.algorithm.carry_size and agent.spec.env.reported:
+            self._carry = self._carry.masked_fill(~upload(valid, agent.device).unsqueeze(-1), 0.0)
+        score, over = self._results.score, self._results.over
         for s, running in list(self.running.items()):
-            self.episodes[s] += np.stack([np.where(running, rewards[s], 0.0), running])
-            running &= ~(terminated[s] | truncated[s])
+            self.episodes[s] += np.stack([np.where(running, score[s], 0.0), running & valid[s]])
+            running &= ~over[s]
             if not running.any() or self._steps >= self.spec.max_steps:
                 del self.running[s]
         if not self.running:

@@ -17,6 +17,7 @@ OWN_ENV_KEYS = (
     "name",
     "kwargs",
     "max_episode_steps",
+    "wrappers",
     "reference",
 )  # the same of an environment, if the spaces are equal
 
@@ -25,6 +26,7 @@ def shared_settings(spec: Spec) -> dict[str, str]:
     """Return by dotted key the settings that Sessions of one stack must have in common."""
     common = {key: value for key, value in asdict(spec).items() if key not in OWN_KEYS}
     common["env"] = {key: value for key, value in common["env"].items() if key not in OWN_ENV_KEYS}
+    common["env"]["reported"] = spec.env.reported
     common["net"] = spec.net.to_dict()
     target = f"{type(spec.algo).__module__}.{type(spec.algo).__qualname__}"
     common["algo"] = {"_target_": target, **_without_numbers(spec.algo)}

@@ -106,7 +106,7 @@ def test_equivalent_values_are_accepted(space: str, part: str, value: str) -> No
     probe(spec)
     envs = Environments(spec, 2, np.random.default_rng(0))
     envs.reset()
-    observation, reward, terminated, _ = envs.step(np.zeros(2, np.int64))
+    observation, reward, terminated, *_ = envs.step(np.zeros(2, np.int64))
     assert np.isfinite(observation).all()
     assert set(reward) <= {1.0, 5.0, 0.5}
     assert terminated.tolist() == [part == "terminated" and value != "0"] * 2

@@ -38,7 +38,7 @@ def test_every_environment_steps_and_resets_itself(env: str) -> None:
     assert observation.shape == (3, *spaces.observation.shape)
     shape = {gym.spaces.Discrete: (3,)}.get(type(spaces.action), (3, *(spaces.action.shape or ())))
     for _ in range(30):
-        observation, reward, terminated, truncated = envs.step(np.zeros(shape, spaces.action.dtype))
+        observation, reward, terminated, truncated, _ = envs.step(np.zeros(shape, spaces.action.dtype))
         assert observation.shape == (3, *spaces.observation.shape)
         assert reward.shape == terminated.shape == truncated.shape == (3,)
     envs.close()
@@ -81,10 +81,10 @@ def test_the_autoreset_step_has_no_reward() -> None:
         envs.reset()
         done = False
         while not done:
-            observation, reward, terminated, truncated = envs.step(np.ones(1, np.int64))
+            observation, reward, terminated, truncated, _ = envs.step(np.ones(1, np.int64))
             done = bool(terminated[0] or truncated[0])
         assert abs(observation[0, 2]) > 0.2, "the true last observation"
-        observation, reward, terminated, truncated = envs.step(np.ones(1, np.int64))
+        observation, reward, terminated, truncated, _ = envs.step(np.ones(1, np.int64))
         assert abs(observation[0]).max() <= 0.05
         assert (reward[0], terminated[0], truncated[0]) == (0, False, False)
         envs.close()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lab.env.vector import probe
+from lab.env.vector_envs import Steps
 from lab.run.directory import RunDir
 from lab.train.metrics import Episode
 from lab.train.stack import Stack
@@ -44,6 +45,8 @@ def test_episodes_are_summed_step_by_step(tmp_path: Path) -> None:
     frame, expected = 0, [[], []]
     for _ in range(4):
         reward, done = rng.normal(size=(2, horizon, 3)), rng.random((2, horizon, 3)) < 0.2
+        for t in range(horizon):  # no reset ends an episode
+            done[:, t] &= ~(done[:, t - 1] if t else before)
         valid = ~np.concatenate([before[:, None], done[:, :-1]], 1)
         before = done[:, -1]
         for t in range(horizon):
@@ -53,7 +56,8 @@ def test_episodes_are_summed_step_by_step(tmp_path: Path) -> None:
             for s, e in np.argwhere(done[:, t]):
                 expected[s].append(Episode(frame, float(total[s, e]), int(length[s, e])))
                 total[s, e], length[s, e] = 0.0, 0
-        collector._count_episodes(reward, valid, done)
+        steps = Steps(reward, reward, done, np.zeros_like(done), np.zeros((*done.shape, 0)))
+        collector._count_episodes(steps, valid)
         assert collector.episodes == expected
         expected = [[], []]
     assert collector.frame == frame
