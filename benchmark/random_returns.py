@@ -1,6 +1,6 @@
 """Mean return of uniformly random actions in each environment of conf/env, for its keys reference.random_return*.
 
-python -m benchmark.random_returns [NAME ...]    # as in conf/env/NAME.yaml; all of them by default
+python -m benchmark.random_returns [NAME ...] [episodes=N]    # as in conf/env/NAME.yaml; all of them by default
 """
 
 from __future__ import annotations
@@ -41,12 +41,15 @@ def random_returns(env_id: str, kwargs: dict[str, Any], episodes: int = EPISODES
     return returns
 
 
-def main(names: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Print for each environment the mean return, its standard error and the number of episodes."""
+    options = [argument for argument in arguments if argument.startswith("episodes=")]
+    names = [argument for argument in arguments if argument not in options]
+    episodes = int(options[-1].partition("=")[2]) if options else EPISODES
     for path in sorted(CONF.glob("*.yaml")):
         conf = yaml.safe_load(path.read_text())
         if conf["reference"]["id"] and (not names or path.stem in names):
-            returns = random_returns(conf["id"], conf.get("kwargs", {}))
+            returns = random_returns(conf["id"], conf.get("kwargs", {}), episodes)
             error = returns.std(ddof=1) / np.sqrt(len(returns))
             print(
                 f"{path.stem}: random_return: {returns.mean():.2f}, random_return_error: {error:.2f},"

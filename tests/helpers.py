@@ -6,6 +6,7 @@ import copy
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,11 @@ SERVED = {
     "sarsa": (CHOICE,),
     "td3": (BOX,),
 }
-KINDS = {"pendulum": BOX, "mountaincar_continuous": BOX, "lunarlander_continuous": BOX, "bipedalwalker": BOX}
+MUJOCO = sorted(
+    path.stem for path in (CONF / "env").glob("*.yaml") if re.search(r"^id: \w+-v5$", path.read_text(), re.M)
+)
+CONTINUOUS = ["pendulum", "mountaincar_continuous", "lunarlander_continuous", "bipedalwalker", *MUJOCO]
+KINDS = dict.fromkeys(CONTINUOUS, BOX)
 QUIET = ("log.tensorboard=false", "log.every=500", "eval.every=1000", "eval.episodes=3", "checkpoint.every=1000")
 
 Interruption = tuple[Any, str, int, Callable[[], None]]  # at a call, counted from 1, of a method something happens

@@ -158,6 +158,9 @@ def test_pairs_depend_on_the_code_that_decides_their_numbers_and_on_no_other_alg
         assert not watched & (others | NUMBERLESS), name
 
 
+OF_NETWORKS = [str(path.relative_to(ROOT)) for path in (CONF / "tuned" / "net").glob("*.yaml")]
+
+
 def inherited(file: str) -> list[str]:
     """Return the names of the config files beside one that it inherits."""
     defaults = yaml.safe_load((ROOT / file).read_text(encoding="utf-8")).get("defaults", [])
@@ -165,6 +168,7 @@ def inherited(file: str) -> list[str]:
 
 
 def test_pairs_depend_on_every_config_file_that_they_compose(stages: dict[str, Any]) -> None:
+    needed, watched, networks = {}, {}, set[str]()
     for name, stage in training(stages).items():
         algo, env = pair(name)
         searched = [f"search={algo}"] if name.startswith("search") else []
@@ -174,10 +178,10 @@ def test_pairs_depend_on_every_config_file_that_they_compose(stages: dict[str, A
         composed = {f"conf/{group}/{option}.yaml" for group, option in choices.items() if "hydra/" not in group}
         composed = {file.replace("@net", "") for file in composed}
         composed |= {str(Path(file).parent / f"{name}.yaml") for file in composed for name in inherited(file)}
-        networks = {str(path.relative_to(ROOT)) for path in (CONF / "tuned" / "net").glob("*.yaml")}  # of some pairs
-        watched = paths([dep for dep in stage.deps if hasattr(dep, "params")])
-        assert watched - networks == {"conf/config.yaml", *composed} - networks, name
-        assert networks <= watched, name
+        needed[name] = {"conf/config.yaml", *(composed - set(OF_NETWORKS))}
+        networks |= composed & set(OF_NETWORKS)
+        watched[name] = paths([dep for dep in stage.deps if hasattr(dep, "params")])
+    assert watched == {name: files | networks for name, files in needed.items()}  # the networks of any of them
 
 
 def test_pairs_depend_on_every_key_that_decides_a_session(stages: dict[str, Any]) -> None:

@@ -156,7 +156,7 @@ def to_sentence(error: Exception) -> str:
 
 
 def _pip_command(error: Exception) -> str:
-    if "gymnasium[box2d]" in str(error):  # which Lab has as an extra, with what it needs
-        return "in the clone of Lab, pip install -e '.[box2d]'"
+    if extra := re.search(r"gymnasium\[(box2d|mujoco)\]", str(error)):  # which Lab has too, with what it needs
+        return f"in the clone of Lab, pip install -e '.[{extra[1]}]'"
     commands = re.findall(r"pip install [^`\n]+", str(error).replace('\\"', '"'))
     return " && ".join(command.rstrip(". ") for command in commands) or to_sentence(error)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-from importlib.util import find_spec
 from pathlib import Path
 
 import gymnasium as gym
@@ -16,7 +15,6 @@ from lab.env.vector import Environments, probe
 from lab.errors import LabError
 from tests.helpers import ENVIRONMENTS, lab, specs
 
-WITHOUT_MUJOCO = pytest.mark.skipif(find_spec("mujoco") is not None, reason="MuJoCo is installed")
 EMPTY = ("env=gymnasium", "env.id=tests.envs:Empty-v0")
 
 
@@ -124,7 +122,6 @@ def test_an_id_without_a_version_is_the_newest_version() -> None:
         (("env.id=CartPole-v9",), "v9.*doesn't exist"),
         (("env.id=Nothing-v0",), "does not exist"),
         (("env.id=ALE/Pong-v5",), "pip install ale-py"),
-        pytest.param(("env.id=Ant-v5",), r"pip install.*mujoco", marks=WITHOUT_MUJOCO),
         (("env.id=nowhere.module:X-v0",), "nowhere"),
         (("+env.kwargs.color=red",), "color"),
         (("env=gymnasium", "env.id=tests.envs:Text-v0"), "Discrete, MultiDiscrete, MultiBinary or Box"),
