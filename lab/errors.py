@@ -24,6 +24,12 @@ def explain_error(error: BaseException) -> str:
     return str(error) if isinstance(error, LabError) else "".join(traceback.format_exception(error))
 
 
+def to_sentence(error: BaseException) -> str:
+    """Return an error's message as one sentence."""
+    text = " ".join(str(error).replace("`", "'").split()) or type(error).__name__
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest allowed name, or an empty string if none is near."""
     near = get_close_matches(word, list(allowed), n=1, cutoff=0.5)

@@ -71,7 +71,7 @@ def describe(kind: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(map(describe, arguments))
     if origin is list:
-        return f"a list, in which each is {describe(arguments[0])}"
+        return "a list" if arguments[0] is Any else f"a list, in which each is {describe(arguments[0])}"
     if origin is dict:
         return "a group of keys and values, as {key: value}"
     return NOUNS.get(kind, str(kind))

@@ -21,7 +21,7 @@ from lab.env.spec import EnvSpec
 from lab.env.validation import Validated, ValidatedVector, add_validation
 from lab.env.vector_envs import AsyncVector, SyncVector
 from lab.env.wrappers import apply_wrappers
-from lab.errors import LabError
+from lab.errors import LabError, to_sentence
 
 # Namespaces that Gymnasium knows only after the module that registers them is imported.
 PACKAGES = {"ALE": "ale_py", "phys2d": "gymnasium.envs.phys2d"}
@@ -45,7 +45,7 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         with guard(name), _seeded(seed):
             env = gym.make(spec.id, disable_env_checker=True, **rendering, **spec.arguments)
-        return _wrap(env, spec, name)
+        return _wrap(env, spec, name, seed)
     except gym.error.DependencyNotInstalled as error:
         raise LabError(f"{name} needs a package that is not installed: {_pip_command(error)}") from error
     except gym.error.UnregisteredEnv as error:
@@ -61,13 +61,13 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
         raise LabError(f"{name} cannot be made{arguments}: {to_sentence(error)}") from error
 
 
-def _wrap(env: gym.Env[Any, Any], spec: EnvSpec, name: str) -> gym.Env[Any, Any]:
+def _wrap(env: gym.Env[Any, Any], spec: EnvSpec, name: str, seed: int | None) -> gym.Env[Any, Any]:
     """Validate an environment, apply its wrappers, and let it report its own score (see lab.env.monitor)."""
     env = add_validation(env, name, infos=bool(spec.reported))
     if not spec.reported:
         return env
     monitor = Monitor(env)
-    with guard(name), _seeded(0):
+    with guard(name), _seeded(seed):
         wrapped = apply_wrappers(monitor, spec.wrappers)
     if spec.wrappers:
         wrapped = Validated(wrapped, f"{name} with env.wrappers", infos=True)
@@ -147,12 +147,6 @@ def _make_restorable(
 def isolate(env: gym.Env[Any, Any], names: tuple[str, ...]) -> gym.Env[Any, Any]:
     """Give an environment its own states of the global generators with these names."""
     return Isolated(env, names) if names else env
-
-
-def to_sentence(error: Exception) -> str:
-    """Return an error's message as one sentence."""
-    text = " ".join(str(error).replace("`", "'").split()) or type(error).__name__
-    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def _pip_command(error: Exception) -> str:

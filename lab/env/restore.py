@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import cloudpickle
 import gymnasium as gym
+import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import VectorEnv
 
@@ -67,7 +70,10 @@ class Restorable(gym.Wrapper[Any, Any, Any, Any]):
     def snapshot(self) -> bytes:
         """The state, to be set in another environment of the same kind."""
         state = self.env if self._method == "pickle" else (self._origin, self._options, self._actions)
-        return pickle.dumps((state, self._ended), protocol=pickle.HIGHEST_PROTOCOL)
+        try:
+            return pickle.dumps((state, self._ended), protocol=pickle.HIGHEST_PROTOCOL)
+        except Exception:  # of any type: lambdas, of which Gymnasium's wrappers are full
+            return cloudpickle.dumps((state, self._ended), protocol=pickle.HIGHEST_PROTOCOL)
 
     @snapshot.setter
     def snapshot(self, content: bytes) -> None:
@@ -92,12 +98,16 @@ class Restorable(gym.Wrapper[Any, Any, Any, Any]):
             self.step(action)
 
 
-def detect_single_method(make: Callable[[], gym.Env[Any, Any]], name: str = "the environment") -> str:
-    """Return the method that restores environments exactly: `pickle`, `replay`, or `reset` if neither does.
+def detect_single_method(
+    make: Callable[[], gym.Env[Any, Any]],
+    name: str = "the environment",
+    methods: Sequence[str] = ("pickle", "replay"),
+) -> str:
+    """Return the method that restores environments exactly, or `reset` if none does.
 
-    Both are tried, because some environments' pickles hold only their constructor's arguments.
+    Pickles are tried too, because some hold only the arguments of an environment's constructor.
     """
-    for method in ("pickle", "replay"):
+    for method in methods:
         results = []
         for seed in range(TRIAL_SEEDS):
             try:
@@ -159,6 +169,8 @@ def _continues(original: Any, restore: Callable[[], Any], seed: int) -> bool:
         if len(_run(original, actions(1))) == 1:
             break
     twin = restore()
+    if not data_equivalence(_wrapper_states(original), _wrapper_states(twin), exact=True):
+        return False
     part = actions(TRIAL_STEPS)
     if not data_equivalence(_run(original, part), _run(twin, part), exact=True):
         return False
@@ -166,6 +178,24 @@ def _continues(original: Any, restore: Callable[[], Any], seed: int) -> bool:
         return False
     part = actions(LATER_STEPS)
     return data_equivalence(_run(original, part), _run(twin, part), exact=True)
+
+
+def _wrapper_states(env: Any) -> list[Any]:
+    """Return what the wrappers of an environment keep, as far as it is plain, such as a count of episodes."""
+    states = []
+    while isinstance(env, gym.Wrapper):
+        states.append({} if isinstance(env, Restorable) else _keep_plain(vars(env)))
+        env = env.env
+    return states
+
+
+def _keep_plain(value: Any) -> Any:
+    """Return plain data and arrays, without what else a container holds."""
+    if isinstance(value, dict):
+        return {key: _keep_plain(item) for key, item in value.items() if isinstance(key, (str, int))}
+    if isinstance(value, (list, tuple, deque)):
+        return [_keep_plain(item) for item in value]
+    return value if isinstance(value, (bool, int, float, str, np.ndarray, np.generic)) else None
 
 
 def _run(env: Any, actions: list[Any]) -> list[Any]:

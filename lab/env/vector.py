@@ -14,9 +14,10 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 from gymnasium.wrappers.vector import FlattenObservation
 
+from lab.common.text import format_value
 from lab.env.envpool import EnvPoolVector
 from lab.env.guard import CLOSE_SECONDS, close, guard, reject_exit
-from lab.env.make import is_native, isolate, make_single, to_sentence, vectorize
+from lab.env.make import is_native, isolate, make_single, vectorize
 from lab.env.restore import Restorable, detect_single_method, detect_vector_method
 from lab.env.rng_isolation import GLOBAL_RNGS, DryRun, RngStates, dry_run
 from lab.env.spaces import ActionConverter, holds_codes, is_image
@@ -24,7 +25,7 @@ from lab.env.spaces import Spaces as Spaces
 from lab.env.spec import EnvSpec
 from lab.env.validation import ValidatedVector
 from lab.env.vector_envs import AsyncVector, Steps, SyncVector
-from lab.errors import LabError, warn_once
+from lab.errors import LabError, to_sentence, warn_once
 
 T = TypeVar("T")
 
@@ -254,14 +255,22 @@ def once(function: Callable[[EnvSpec], T]) -> Callable[[EnvSpec], T]:
 @once
 def detect_restore_method(spec: EnvSpec) -> str:
     """Return how a checkpoint restores the environments of a Session: `pickle`, `replay` or `reset`."""
+    names = () if spec.isolate_rng == "never" else GLOBAL_RNGS
     if spec.restore != "auto":
         if spec.restore == "replay" and is_native(spec):
             raise LabError(
                 f"env.restore=replay is not possible: {spec.id} is stepped by its own vector implementation."
                 " Try env.vectorization_mode=sync."
             )
+        if spec.wrappers and spec.restore != "reset":  # which may keep more than the environment
+            methods = (spec.restore,)
+            made = detect_single_method(lambda: isolate(make_single(spec), names), f"env.id={spec.id}", methods)
+            if made == "reset":
+                raise LabError(
+                    f"env.restore={spec.restore} is not possible with env.wrappers={format_value(spec.wrappers)}: it"
+                    " does not bring back all that they keep. Try env.restore=auto."
+                )
         return spec.restore
-    names = () if spec.isolate_rng == "never" else GLOBAL_RNGS
     if is_native(spec):
         return detect_vector_method(lambda: vectorize(spec, 2, isolated=names), f"env.id={spec.id}")
     return detect_single_method(lambda: isolate(make_single(spec), names), f"env.id={spec.id}")

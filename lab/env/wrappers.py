@@ -1,29 +1,154 @@
-"""Wrappers of environments, from the list `env.wrappers`."""
+"""Wrappers of environments, from the list `env.wrappers`.
+
+A wrapper is named by its class in gymnasium.wrappers, by its name in Stable-Baselines3 where Lab has the same, or by a
+path. Arguments are plain data, which become what the constructor's annotations ask for: a path becomes the function or
+space that it names, and a list a tuple or an array.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
-from lab.common.imports import import_class
-from lab.errors import LabError
+from lab.common.imports import import_class, import_named
+from lab.common.text import format_value
+from lab.errors import LabError, did_you_mean, to_sentence
 
-# Lab's own wrappers, and those of Stable-Baselines3 that it has by their names: the paths of their classes.
-OWN: dict[str, str] = {}
+# Lab's own wrappers, and those of Stable-Baselines3 and RL Zoo that it has by their names: the paths of their classes.
+OWN = {
+    "ClipRewardEnv": "lab.env.baselines.ClipRewardEnv",
+    "ScaleReward": "lab.env.baselines.ScaleReward",
+    "TimeFeatureWrapper": "lab.env.baselines.TimeFeatureWrapper",
+    "VecFrameStack": "lab.env.baselines.VecFrameStack",
+}
+RENAMED = {"MaxAndSkipEnv": "MaxAndSkipObservation", "GrayScaleObservation": "GrayscaleObservation"}
+PEERS = ("stable_baselines3", "sb3_contrib", "rl_zoo3")  # whose wrappers are known by the last part of their path
+
+ATARI = "use AtariWrapper"
+OBSERVATIONS = "set env.normalize_observations=true, whose statistics are saved with the agent"
+FILMS = "film a trained agent by `python -m lab enjoy DIR video=FOLDER`"
+RECORDED = "returns and lengths are in episodes.csv anyway"
+CHECKED = "leave it out: what environments return is always validated"
+MODE = "set env.vectorization_mode"
+REFUSED = {
+    "AddRenderObservation": "use an environment that observes pictures: those of `render` are not drawn in training",
+    "Autoreset": "leave it out: environments are reset at the step after an episode's last",
+    "DummyVecEnv": f"{MODE}=sync",
+    "EpisodicLifeEnv": f"{ATARI} with terminal_on_life_loss: true",
+    "FireResetEnv": f"{ATARI}, which presses FIRE where a game needs it",
+    "HumanRendering": "watch a trained agent by `python -m lab enjoy DIR render=human`",
+    "Monitor": RECORDED,
+    "NoopResetEnv": f"{ATARI} with noop_max",
+    "NormalizeObservation": OBSERVATIONS,
+    "NormalizeReward": "set env.normalize_rewards=true, whose statistics are saved with the agent",
+    "PassiveEnvChecker": CHECKED,
+    "RecordEpisodeStatistics": RECORDED,
+    "RecordVideo": FILMS,
+    "RenderCollection": FILMS,
+    "StickyActionEnv": "use StickyAction with repeat_action_probability",
+    "SubprocVecEnv": f"{MODE}=async",
+    "VecCheckNan": CHECKED,
+    "VecExtractDictObs": "use FilterObservation with filter_keys",
+    "VecMonitor": RECORDED,
+    "VecNormalize": f"{OBSERVATIONS}, and env.normalize_rewards=true",
+    "VecTransposeImage": "leave it out: networks take images with their channels first or last",
+    "VecVideoRecorder": FILMS,
+    "WarpFrame": f"{ATARI} with screen_size, or GrayscaleObservation and ResizeObservation",
+}
+
+
+def wrapper_name(item: Any) -> str:
+    """Return the name in an item of `env.wrappers`."""
+    return str(item if isinstance(item, str) else item["name"])
+
+
+def check_wrappers(items: Sequence[Any]) -> None:
+    """Raise LabError unless each item is a name, or a mapping of a name and arguments."""
+    for i, item in enumerate(items):
+        named = isinstance(item, Mapping) and isinstance(item.get("name"), str)
+        if not (isinstance(item, str) or named):
+            raise LabError(
+                f"env.wrappers[{i}]={format_value(item)} is not allowed: a wrapper must be a name, as ClipAction, or a"
+                " name and arguments, as {name: TimeLimit, max_episode_steps: 200}."
+            )
 
 
 def apply_wrappers(env: gym.Env[Any, Any], items: Sequence[Any]) -> gym.Env[Any, Any]:
-    """Apply wrappers in order, the first one innermost; raise LabError for one that cannot be applied."""
+    """Apply wrappers in order, the first one innermost.
+
+    Raises:
+        LabError: a wrapper does not exist, needs a package that is not installed, does not take its arguments, or does
+            not fit the spaces.
+    """
+    check_wrappers(items)
     for i, item in enumerate(items):
-        arguments = {"name": item} if isinstance(item, str) else dict(item)
-        name = arguments.pop("name")
-        path = OWN.get(name, name if "." in name else f"gymnasium.wrappers.{name}")
+        key, name = f"env.wrappers[{i}]", wrapper_name(item)
+        arguments = {} if isinstance(item, str) else {word: item[word] for word in item if word != "name"}
         try:
-            env = import_class(f"env.wrappers[{i}]", path, gym.Wrapper)(env, **arguments)
+            env = _find_class(key, name)(env, **_convert(key, name, arguments))
         except LabError:
             raise
+        except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+            raise LabError(f"{key}={name} needs a package that is not installed: {to_sentence(error)}") from error
         except Exception as error:
-            raise LabError(f"env.wrappers[{i}]={name} cannot be applied: {error}") from error
+            given = f" with {format_value(arguments)}" if arguments else ""
+            spaces = f"observations {env.observation_space} and actions {env.action_space}"
+            raise LabError(f"{key}={name} cannot be applied to {spaces}{given}: {to_sentence(error)}") from error
     return env
+
+
+def _find_class(key: str, path: str) -> type[gym.Wrapper[Any, Any, Any, Any]]:
+    """Return a wrapper's class, or raise LabError."""
+    package, _, name = path.rpartition(".")
+    if package.startswith((*PEERS, "gymnasium.wrappers")) or not package:
+        name = RENAMED.get(name, name)
+        if name in REFUSED:
+            raise LabError(f"{key}={path} cannot be used here: {REFUSED[name]}.")
+        if name in OWN:
+            return import_class(key, OWN[name], gym.Wrapper)
+        if name not in gym.wrappers.__all__ or name == "vector":
+            known = [*OWN, *RENAMED, *REFUSED, *gym.wrappers.__all__]
+            raise LabError(
+                f"{key}={path} does not exist: neither gymnasium.wrappers nor Lab has it.{did_you_mean(name, known)}"
+                " A wrapper of your own is named by its path, as my_package.MyWrapper."
+            )
+        return getattr(gym.wrappers, name)
+    return import_class(key, path, gym.Wrapper)
+
+
+def _convert(key: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments as a wrapper's constructor takes them; raise LabError if it does not."""
+    arguments = dict(arguments)
+    parameters = _parameters(_find_class(key, name))
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    named = [word for word, each in parameters.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    takes = f"It takes {', '.join(named)}." if named else "It takes none."
+    for word, value in arguments.items():
+        if word not in named and not takes_any:
+            raise LabError(f"{key}.{word} is not an argument of {name}.{did_you_mean(word, named)} {takes}")
+        arguments[word] = _convert_value(f"{key}.{word}", value, str(getattr(parameters.get(word), "annotation", "")))
+    for word in named:
+        if parameters[word].default is inspect.Parameter.empty and word not in arguments:
+            raise LabError(f"{key}={name} needs the argument {word}, as {{name: {name}, {word}: ...}}. {takes}")
+    return arguments
+
+
+def _parameters(cls: Any) -> dict[str, inspect.Parameter]:
+    """Return a constructor's parameters after the environment."""
+    return dict([*inspect.signature(cls).parameters.items()][1:])
+
+
+def _convert_value(key: str, value: Any, annotation: str) -> Any:
+    if isinstance(value, str) and ("Callable" in annotation or "Space" in annotation) and "." in value:
+        module, _, name = value.rpartition(".")
+        try:
+            return getattr(import_named(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise LabError(f"{key}={value} cannot be imported: {to_sentence(error)}") from error
+    if isinstance(value, list) and "tuple" in annotation:
+        return tuple(value)
+    return np.array(value, np.float32) if isinstance(value, list) and "ndarray" in annotation else value
