@@ -25,7 +25,8 @@ def random_returns(env_id: str, kwargs: dict[str, Any], episodes: int = EPISODES
     seeds them, an initial state and the first actions would be the same draws.
     """
     of_env, of_actions = (int(child.generate_state(1)[0]) for child in np.random.SeedSequence(SEED).spawn(2))
-    env = gym.make(env_id, disable_env_checker=True, **kwargs)
+    module = "ale_py:" if env_id.startswith("ALE/") else ""  # which registers it
+    env = gym.make(f"{module}{env_id}", disable_env_checker=True, **kwargs)
     env.reset(seed=of_env)
     env.action_space.seed(of_actions)
     returns = np.zeros(episodes)
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> None:
     episodes = int(options[-1].partition("=")[2]) if options else EPISODES
     for path in sorted(CONF.glob("*.yaml")):
         conf = yaml.safe_load(path.read_text())
-        if conf["reference"]["id"] and (not names or path.stem in names):
+        if conf.get("reference", {}).get("id") and (not names or path.stem in names):
             returns = random_returns(conf["id"], conf.get("kwargs", {}), episodes)
             error = returns.std(ddof=1) / np.sqrt(len(returns))
             print(

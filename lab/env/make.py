@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import re
 from collections.abc import Sequence
@@ -20,11 +21,13 @@ from lab.env.rng_isolation import CONSTRUCTION, GLOBAL_RNGS, Isolated, IsolatedV
 from lab.env.spec import EnvSpec
 from lab.env.validation import Validated, ValidatedVector, add_validation
 from lab.env.vector_envs import AsyncVector, SyncVector
-from lab.env.wrappers import apply_wrappers
+from lab.env.wrappers import apply_wrappers, wrapper_name
 from lab.errors import LabError, to_sentence
 
 # Namespaces that Gymnasium knows only after the module that registers them is imported.
 PACKAGES = {"ALE": "ale_py", "phys2d": "gymnasium.envs.phys2d"}
+ATARI = "ale_py.env:AtariEnv"  # the entry point of all Atari games, of which those without frame skip have no namespace
+EXTRAS = {"ale_py": "atari", "cv2": "atari"}  # of Lab, by modules that environments need
 
 
 def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None = 0) -> gym.Env[Any, Any]:
@@ -36,6 +39,8 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
     name = f"env.id={spec.id}"
     try:
         with guard(name), _seeded(0):  # an imported module must be the same for every seed
+            if re.search(r"NoFrameskip-v\d+$", spec.id):
+                namespace = "ALE"
             for package in filter(None, (PACKAGES.get(namespace), module)):
                 import_named(package)
         if spec.backend == "envpool":
@@ -44,7 +49,8 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
             return add_validation(EnvPoolEnv(spec), name)
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         with guard(name), _seeded(seed):
-            env = gym.make(spec.id, disable_env_checker=True, **rendering, **spec.arguments)
+            registered, arguments = _find(spec)
+            env = gym.make(registered, disable_env_checker=True, **rendering, **arguments)
         return _wrap(env, spec, name, seed)
     except gym.error.DependencyNotInstalled as error:
         raise LabError(f"{name} needs a package that is not installed: {_pip_command(error)}") from error
@@ -52,13 +58,25 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
         raise LabError(f"{name} does not exist: {to_sentence(error)}") from error
     except ModuleNotFoundError as error:
         package = str(error.name or module).split(".")[0]
-        command = f"pip install {package.replace('_', '-')}"
+        extra = EXTRAS.get(package)
+        command = _extra_command(extra) if extra else f"pip install {package.replace('_', '-')}"
         raise LabError(f"{name} needs the module {package!r}, which is not installed: {command}") from error
     except LabError:
         raise
     except Exception as error:
-        arguments = f" with {spec.arguments}" if spec.arguments else ""
-        raise LabError(f"{name} cannot be made{arguments}: {to_sentence(error)}") from error
+        what = f" with {spec.arguments}" if spec.arguments else ""
+        raise LabError(f"{name} cannot be made{what}: {to_sentence(error)}") from error
+
+
+def _find(spec: EnvSpec) -> tuple[str | gym.envs.registration.EnvSpec, dict[str, Any]]:
+    """Return what `gym.make` takes, and the arguments of the constructor; Atari games are made by Lab's class."""
+    registered = gym.registry.get(spec.id)
+    if registered is None or registered.entry_point != ATARI:
+        return spec.id, spec.arguments
+    game: Any = import_named("lab.env.atari").AtariGame
+    names = [wrapper_name(item).rpartition(".")[2] for item in spec.wrappers]
+    screens = {"screens": True} if "AtariWrapper" in names else {}
+    return dataclasses.replace(registered, entry_point=game, vector_entry_point=None), spec.arguments | screens
 
 
 def _wrap(env: gym.Env[Any, Any], spec: EnvSpec, name: str, seed: int | None) -> gym.Env[Any, Any]:
@@ -151,6 +169,10 @@ def isolate(env: gym.Env[Any, Any], names: tuple[str, ...]) -> gym.Env[Any, Any]
 
 def _pip_command(error: Exception) -> str:
     if extra := re.search(r"gymnasium\[(box2d|mujoco)\]", str(error)):  # which Lab has too, with what it needs
-        return f"in the clone of Lab, pip install -e '.[{extra[1]}]'"
+        return _extra_command(extra[1])
     commands = re.findall(r"pip install [^`\n]+", str(error).replace('\\"', '"'))
     return " && ".join(command.rstrip(". ") for command in commands) or to_sentence(error)
+
+
+def _extra_command(extra: str) -> str:
+    return f"in the clone of Lab, pip install -e '.[{extra}]'"

@@ -147,16 +147,26 @@ def _copy_spaces(env: gym.Env[Any, Any]) -> list[gym.Space[Any]]:
 
 
 def fast_test(space: gym.Space[Any]) -> Callable[[Any], bool]:
-    """Return a fast test that no invalid and almost every valid observation of a space passes."""
+    """Return a fast test that no invalid and almost every valid observation of a space passes; it can be pickled."""
     if isinstance(space, gym.spaces.Discrete):
-        start, end = int(space.start), int(space.start + space.n)
-        return lambda value: type(value) in INTS and start <= value < end
+        return partial(_is_choice, int(space.start), int(space.start + space.n))
     if not isinstance(space, gym.spaces.Box):
-        return lambda value: False
-    shape, dtype = space.shape, space.dtype
-    if dtype.kind != "f":
-        return lambda value: type(value) is np.ndarray and value.shape == shape and value.dtype == dtype
-    return partial(_is_finite_array, shape)
+        return _is_never
+    if space.dtype.kind != "f":
+        return partial(_is_array, space.shape, space.dtype)
+    return partial(_is_finite_array, space.shape)
+
+
+def _is_choice(start: int, end: int, value: Any) -> bool:
+    return type(value) in INTS and start <= value < end
+
+
+def _is_never(_: Any) -> bool:
+    return False
+
+
+def _is_array(shape: tuple[int, ...], dtype: np.dtype[Any], value: Any) -> bool:
+    return type(value) is np.ndarray and value.shape == shape and value.dtype == dtype
 
 
 def _is_finite_array(shape: tuple[int, ...], value: Any) -> bool:

@@ -62,11 +62,12 @@ class Environments:
         """Steps after which an episode is cut; None without a limit."""
         env: Any = make_single(self._spec)
         close(self._name, env.close)
-        limits = []
+        limits: list[int | None] = []
         while isinstance(env, gym.Wrapper):
             limits += [env._max_episode_steps] if isinstance(env, TimeLimit) else []
             env = env.env
-        return min(limits, default=None)
+        limits.append(getattr(env, "max_episode_steps", None))  # that games of ALE have
+        return min(filter(None, limits), default=None)
 
     def _make(self) -> None:
         # Constructors' draws from global generators are seeded like the next reset, without advancing the stream.

@@ -20,6 +20,7 @@ from lab.errors import LabError, did_you_mean, to_sentence
 
 # Lab's own wrappers, and those of Stable-Baselines3 and RL Zoo that it has by their names: the paths of their classes.
 OWN = {
+    "AtariWrapper": "lab.env.atari.AtariWrapper",
     "ClipRewardEnv": "lab.env.baselines.ClipRewardEnv",
     "ScaleReward": "lab.env.baselines.ScaleReward",
     "TimeFeatureWrapper": "lab.env.baselines.TimeFeatureWrapper",

@@ -13,7 +13,7 @@ from lab.env.make import make_single
 from lab.env.spaces import ActionConverter
 from lab.env.vector import Environments, probe
 from lab.errors import LabError
-from tests.helpers import ENVIRONMENTS, lab, specs
+from tests.helpers import ENVIRONMENTS, OTHER_ATARI, lab, specs
 
 EMPTY = ("env=gymnasium", "env.id=tests.envs:Empty-v0")
 
@@ -27,7 +27,7 @@ def env_spec(*overrides: str):
     return specs(*overrides)[0].env
 
 
-@pytest.mark.parametrize("env", ENVIRONMENTS)
+@pytest.mark.parametrize("env", [env for env in ENVIRONMENTS if env not in OTHER_ATARI])
 def test_every_environment_steps_and_resets_itself(env: str) -> None:
     spec = env_spec(f"env={env}")
     spaces = probe(spec)
