@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.wrappers import FrameStackObservation
 
 from lab.common.imports import import_named
 from lab.env.envpool import EnvPoolEnv, EnvPoolVector
@@ -19,7 +20,7 @@ from lab.env.monitor import Monitor, Report
 from lab.env.restore import Restorable
 from lab.env.rng_isolation import CONSTRUCTION, GLOBAL_RNGS, Isolated, IsolatedVector, RngStates
 from lab.env.spec import EnvSpec
-from lab.env.validation import Validated, ValidatedVector, add_validation
+from lab.env.validation import OUTER, Validated, ValidatedVector, add_validation
 from lab.env.vector_envs import AsyncVector, SyncVector
 from lab.env.wrappers import apply_wrappers, wrapper_name
 from lab.errors import LabError, to_sentence
@@ -90,6 +91,13 @@ def _wrap(env: gym.Env[Any, Any], spec: EnvSpec, name: str, seed: int | None) ->
     if spec.wrappers:
         wrapped = Validated(wrapped, f"{name} with env.wrappers", infos=True)
     return Report(wrapped, monitor, spec.metrics, name)
+
+
+def count_frames(env: gym.Env[Any, Any]) -> int:
+    """Return how many of the newest frames an observation stacks along its first axis; 1 if none are known to be."""
+    while isinstance(env, (*OUTER, Report, Validated, gym.RewardWrapper, gym.ActionWrapper)):
+        env = env.env
+    return int(env.stack_size if isinstance(env, FrameStackObservation) else getattr(env, "frame_stack", 1))
 
 
 def _seeded(seed: int | None) -> contextlib.AbstractContextManager[Any]:

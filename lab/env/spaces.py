@@ -25,12 +25,14 @@ class Spaces:
         action: one environment's actions: Discrete, MultiDiscrete, MultiBinary or a Box.
         original: one environment's own observation space.
         scale_images: whether networks scale images in bytes to 0..1.
+        frame_stack: newest frames in an observation, along its first axis; 1 if it is no stack.
     """
 
     observation: gym.spaces.Box
     action: gym.Space[Any]
     original: gym.Space[Any]
     scale_images: bool = True
+    frame_stack: int = 1
 
     def unscaled(self) -> Spaces:
         """Return the same spaces with images in float32, which networks take as they are."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, wraps
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from gymnasium.wrappers.vector import FlattenObservation
 from lab.common.text import format_value
 from lab.env.envpool import EnvPoolVector
 from lab.env.guard import CLOSE_SECONDS, close, guard, reject_exit
-from lab.env.make import is_native, isolate, make_single, vectorize
+from lab.env.make import count_frames, is_native, isolate, make_single, vectorize
 from lab.env.restore import Restorable, detect_single_method, detect_vector_method
 from lab.env.rng_isolation import GLOBAL_RNGS, DryRun, RngStates, dry_run
 from lab.env.spaces import ActionConverter, holds_codes, is_image
@@ -191,7 +192,7 @@ def probe(spec: EnvSpec) -> Spaces:
     env, name = make_single(spec), f"env.id={spec.id}"
     try:
         with guard(name):
-            spaces = Spaces.read(name, env)
+            spaces = replace(Spaces.read(name, env), frame_stack=count_frames(env))
             observations = _try_step(name, env)
     finally:
         close(name, env.close)

@@ -129,6 +129,20 @@ def test_an_atari_game_is_restored_by_its_pickle_and_knows_its_limit() -> None:
     assert Environments(spec, 1, np.random.default_rng(0)).time_limit == 27_000
 
 
+@pytest.mark.parametrize(
+    ("overrides", "frames"),
+    [
+        (("env=pong", "env.wrappers=[{name: AtariWrapper, frame_stack: 3}]"), 3),
+        (("env=pong", "env.wrappers=[AtariWrapper, {name: TransformReward, func: math.exp}]"), 4),
+        (("env=pong", "env.wrappers=[AtariWrapper, {name: ResizeObservation, shape: [4, 84]}]"), 1),
+        (("env=cartpole", "env.wrappers=[{name: FrameStackObservation, stack_size: 5}]"), 5),
+        (("env=cartpole",), 1),
+    ],
+)
+def test_memories_know_how_many_frames_are_stacked(overrides: tuple[str, ...], frames: int) -> None:
+    assert probe(specs(*overrides)[0].env).frame_stack == frames
+
+
 def test_a_game_without_the_wrapper_has_one_shape(tmp_path: Path) -> None:
     overrides = ("env=gymnasium", "env.id=ALE/Pong-v5", "+env.kwargs.obs_type=ram", "name=ram", "env.num_envs=2")
     assert probe(specs(*overrides[:2])[0].env).observation.shape == (210, 160, 3)
