@@ -318,6 +318,79 @@ class Tiles(Base):
         return float(action == self.shown)
 
 
+class Robot(Base):
+    """Shows an image, a vector and a choice; the brighter half and a sign say which of four actions is rewarded."""
+
+    action_space = gym.spaces.Discrete(4)
+
+    def __init__(self, channels_first: bool = False, dtype: str = "uint8", nested: bool = False, size: int = 8) -> None:
+        self.shape = (1, size, size) if channels_first else (size, size, 1)
+        self.dtype, self.nested = np.dtype(dtype), nested
+        high = 255 if dtype == "uint8" else 1.0
+        camera = gym.spaces.Box(0, high, self.shape, self.dtype.type)
+        others = {"arm": gym.spaces.Box(-5, 5, (2,), np.float32), "door": gym.spaces.Discrete(2, start=3)}
+        parts = {"camera": gym.spaces.Tuple((camera,)), **others} if nested else {"camera": camera, **others}
+        self.observation_space = gym.spaces.Dict(parts)  # type: ignore[assignment]
+
+    def observe(self) -> Any:
+        brighter, sign, door = (int(bit) for bit in self.np_random.integers(2, size=3))
+        self.shown = 2 * brighter + sign
+        half = self.shape[1] // 2 if self.shape[0] == 1 else self.shape[0] // 2
+        image = self.np_random.integers(0, 100, self.shape, np.uint8)
+        rows = np.moveaxis(image, 0, -1) if self.shape[0] == 1 else image
+        rows[half * brighter : half * brighter + half] += 150
+        camera = image if self.dtype == np.uint8 else (image / 255).astype(self.dtype)
+        arm = np.array([(2 * sign - 1) * self.np_random.uniform(1, 5), 0], np.float32)
+        return {"camera": (camera,) if self.nested else camera, "arm": arm, "door": 3 + door}
+
+    def reward(self, action: Any) -> float:
+        return float(action == self.shown)
+
+
+class Rules(Base):
+    """Allows some of five actions, drawn at each step, and raises if it is given another; rewards the last of them.
+
+    With `choices` there is a second choice of three. `fault` is a mistake in the mask of every info.
+    """
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, choices: bool = False, fault: str = "") -> None:
+        self.fault = fault
+        self.action_space = gym.spaces.MultiDiscrete([5, 3]) if choices else gym.spaces.Discrete(5, start=2)
+        self.sizes = [5, 3] if choices else [5]
+
+    def draw(self, size: int) -> np.ndarray:
+        mask = self.np_random.integers(2, size=size).astype(np.int8)
+        mask[self.np_random.integers(size)] = 1
+        return mask
+
+    def info(self, over: bool = False) -> dict[str, Any]:
+        self.masks = [np.zeros(size, np.int8) if over else self.draw(size) for size in self.sizes]
+        mask: Any = tuple(self.masks) if len(self.masks) > 1 else self.masks[0]
+        faults = {
+            "": {"action_mask": mask},
+            "absent": {},
+            "short": {"action_mask": mask[:4]},
+            "text": {"action_mask": "all"},
+            "number": {"action_mask": 3 * mask},
+            "none": {"action_mask": 0 * mask},
+        }
+        return faults[self.fault]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        observation, _ = super().reset(seed=seed, options=options)
+        return observation, self.info()
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        chosen = np.ravel(action) - getattr(self.action_space, "start", 0)
+        if not all(mask[index] for mask, index in zip(self.masks, chosen, strict=True)):
+            raise ValueError(f"{action} is not valid: {self.masks}")
+        reward = float(all(index == mask.nonzero()[0][-1] for mask, index in zip(self.masks, chosen, strict=True)))
+        terminated = bool(self.np_random.random() < 0.1)
+        return self.observe(), reward, terminated, False, self.info(terminated)
+
+
 class Recall(Base):
     """Shows a number only in the first of four observations; the last action must be its sign."""
 
@@ -372,7 +445,7 @@ class Text(Base):
 gym.register("Endless-v0", entry_point=Endless)
 for kind in (
     Target, Shown, Highest, Single, Pair, Buttons, Corridor, Raises, RaisesInReset, Brittle, NotANumber, Killed, Fated,
-    Remembering, Picture, Recall, Text, Level, Empty, Tiles,
+    Remembering, Picture, Robot, Rules, Recall, Text, Level, Empty, Tiles,
     Unrepeatable, Unpicklable, Forgetful, HalfForgetful, Slow, SlowAtFirst, Sleepy, Hungry,
 ):  # fmt: skip
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

@@ -132,7 +132,8 @@ def test_a_trained_agent_can_be_played(tmp_path: Path, capsys: pytest.CaptureFix
     ],
 )
 def test_pictures_are_scaled_and_codes_are_not(overrides: tuple[str, ...], scaled: bool) -> None:
-    made = specs("algo=ppo", "env=gymnasium", *overrides, "seed=[0,1]")
+    net = "net=mlp" if "env.id=CartPole-v1" in overrides else "net=impala"
+    made = specs("algo=ppo", "env=gymnasium", *overrides, net, "seed=[0,1]")
     spaces = check_spaces(made)[0]
     assert [spec.env.scale_images for spec in made] == [scaled] * 2
     agent = Agent(made, spaces, torch.device("cpu"))
@@ -141,9 +142,9 @@ def test_pictures_are_scaled_and_codes_are_not(overrides: tuple[str, ...], scale
     images = len(spaces.observation.shape) == 3
     assert rollout.observation.dtype == (torch.uint8 if images and scaled else torch.float32)
     reaches = []
-    first = agent.algorithm.network.trunks["policy"][0]
-    forward = first.forward
-    first.forward = lambda x: (reaches.append(x), forward(x))[1]
+    if images:
+        first = agent.algorithm.network.trunks["policy"].convolutions.module[0]
+        first.register_forward_pre_hook(lambda _, inputs: reaches.append(inputs[0]))
     agent.algorithm.act(rollout.observation[0], None, torch.zeros(2, 8, 0))
     if images:
         assert (float(reaches[0].max()) <= 1.0) == scaled

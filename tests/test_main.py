@@ -60,7 +60,7 @@ def test_help_shows_groups_and_commands() -> None:
         "python -m lab algo=a2c env=cartpole",
         f"algo: {', '.join(ALGORITHMS)}",
         "enjoy DIR",
-        "net: gru, impala, lstm, mlp, module, nature",
+        "net: gru, impala, lstm, mlp, module, multi, nature",
         "mode: dev",
     ):
         assert word in done.stdout

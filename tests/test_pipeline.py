@@ -49,6 +49,7 @@ NUMBERLESS = {
     "lab/errors.py",
     "lab/run/files.py",
     "lab/run/guard.py",
+    "lab/common/conf.py",
     "lab/common/imports.py",
     "lab/common/transfer.py",
     "lab/common/signals.py",

@@ -108,8 +108,12 @@ class ActorCritic(OffPolicy):
     def act(
         self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        from lab.net.distribution import mask_invalid
+
         if noise is not None and self.acts_randomly:
-            return noise.argmax(-1) if self.num_actions else noise, carry
+            if not self.num_actions:
+                return noise, carry
+            return mask_invalid(noise, self.spaces.action_mask(observation)).argmax(-1), carry
         return super().act(observation, noise, carry)
 
     def q_values(

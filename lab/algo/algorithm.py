@@ -74,6 +74,7 @@ class Algorithm:
     METRICS: ClassVar[tuple[str, ...]] = ()  # names of the metrics that `learn` returns
     COMPILES: ClassVar[bool] = True  # whether its learning steps have static shapes, so that they can be compiled
     SERVES_RECURRENT: ClassVar[bool] = False  # whether it learns from sequences, as recurrent networks need
+    SERVES_MASKS: ClassVar[bool] = False  # whether it learns with action masks
     SERVES_BY_BATCH: ClassVar[bool] = False  # whether it learns with networks that normalize by minibatches
 
     def check(self, env: EnvSpec) -> None:
@@ -110,6 +111,8 @@ class Algorithm:
 
     def check_spaces(self, spaces: Spaces, env: EnvSpec) -> None:
         """Raise LabError for an environment whose spaces the algorithm cannot learn."""
+        allowed = f"false with algo={self.name}, which learns no action masks"
+        require(not spaces.has_mask or self.SERVES_MASKS, "env.action_mask", True, allowed)
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
         """Make networks and optimizers, drawing from each Session's stream of initialization."""

@@ -121,9 +121,10 @@ class DQN(ValueBased, OffPolicy):
             target_outputs = self.action_outputs(self.target, batch.next_observation)
             if self.double or self.num_atoms:
                 chooser = self.action_outputs(self.network, batch.next_observation) if self.double else target_outputs
-                next_outputs = gather_actions(target_outputs, self.expectation(chooser).argmax(-1))
+                choice = self.values_of(chooser, batch.next_observation).argmax(-1)
+                next_outputs = gather_actions(target_outputs, choice)
             else:
-                next_outputs = target_outputs.amax(-1)
+                next_outputs = self.values_of(target_outputs, batch.next_observation).amax(-1)
         outputs = gather_actions(self.action_outputs(self.network, batch.observation), batch.action)
         if self.distribution == "categorical":
             target = project(next_outputs.softmax(-1), batch.reward, batch.discount, self.support)

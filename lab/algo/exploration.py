@@ -9,12 +9,15 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Gt, Le
 
+from lab.algo.samples import sample_weights, weighted_mean
 from lab.common.imports import torch
 from lab.common.streams import Streams
 from lab.common.transfer import upload
 from lab.common.validation import Count, Scalar
 from lab.errors import require
 from lab.net.schedule import scheduled
+
+RANDOM = 1e30  # least noise of a random action where some are invalid: above any value
 
 
 @dataclass
@@ -59,18 +62,25 @@ class ExplorationSpec:
             return float(scheduled(self.schedule, start, final, part))
         return float(scheduled("cosine", start, final, part * self.cycles % 1)) if part < 1 else final
 
-    def expectation(self, values: torch.Tensor, fraction_done: float) -> torch.Tensor:
+    def expectation(self, values: torch.Tensor, fraction_done: float, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return the expected value of the explored action, [..., S, E] of values [..., S, E, A].
 
-        Sutton & Barto 2018, equation 7.8: the value of a state under the policy that explores around these values.
+        Sutton & Barto 2018, equation 7.8: the value of a state under the policy that explores around these values. A
+        mask [..., S, E, A] is 0 for invalid actions.
         """
         degree = self.scheduled_tensor(fraction_done, values.device).unsqueeze(-1)
         if self.method == "boltzmann":
             return ((values / degree.unsqueeze(-1)).softmax(-1) * values).sum(-1)
-        return (1 - degree) * values.amax(-1) + degree * values.mean(-1)
+        mean = values.mean(-1) if mask is None else weighted_mean(values, sample_weights(mask))
+        return (1 - degree) * values.amax(-1) + degree * mean
 
     def draw_noise(
-        self, shape: tuple[int, int], num_actions: int, streams: list[Streams], fraction_done: float
+        self,
+        shape: tuple[int, int],
+        num_actions: int,
+        streams: list[Streams],
+        fraction_done: float,
+        masked: bool = False,
     ) -> torch.Tensor:
         """Draw noise [T, S, E, A] that is added to action values before the highest is chosen.
 
@@ -83,6 +93,7 @@ class ExplorationSpec:
             num_actions: A.
             streams: each Session's random streams.
             fraction_done: fraction of the Session's frames that are done.
+            masked: whether some actions may be invalid. Then a random action is the valid one of the highest noise.
         """
         noise = np.zeros((shape[0], len(streams), shape[1], num_actions), np.float32)
         for s, (stream, value) in enumerate(zip(streams, self.scheduled_values(fraction_done), strict=True)):
@@ -92,7 +103,9 @@ class ExplorationSpec:
                 continue
             uniform = stream.actions.random(shape)
             step, env = (uniform < value).nonzero()
-            if len(step):  # below the probability, uniform / value is again uniform between 0 and 1
+            if masked:
+                noise[step, s, env] = RANDOM * (1 + stream.actions.random((len(step), num_actions)))
+            elif len(step):  # below the probability, uniform / value is again uniform between 0 and 1
                 action = np.minimum((uniform[step, env] * (num_actions / value)).astype(np.int64), num_actions - 1)
                 noise[step, s, env, action] = np.inf
         return torch.from_numpy(noise)

@@ -47,6 +47,7 @@ class SAC(ActorCritic):
     target_entropy_fraction: Annotated[Scalar, Gt(0), Le(1)]
 
     METRICS: ClassVar[tuple[str, ...]] = ("entropy", "ent_coef", *ActorCritic.METRICS)
+    SERVES_MASKS: ClassVar[bool] = True
     OUTPUTS_PER_ACTION: ClassVar[int] = 2  # mean and log standard deviation
 
     def build(self, spaces: Spaces, net: Net, streams: list[Streams], device: torch.device) -> None:
@@ -116,7 +117,7 @@ class SAC(ActorCritic):
         """
         temperature = self.log_temperature.detach().exp()[:, 0]
         if self.learn_temperature:
-            losses = -self.log_temperature * (log_prob + self.resolved_target_entropy)
+            losses = -self.log_temperature * (log_prob + self.resolve_target_entropy(batch.observation))
             self.learners["temperature"].step(losses, sample_weights(batch.weight), mask)
         return {"ent_coef": temperature}
 
@@ -136,11 +137,11 @@ class SAC(ActorCritic):
 
     def policy(self, observation: torch.Tensor) -> Categorical | TanhGaussian:
         """Return the distribution of actions for observations [S, B, ...]."""
-        from lab.net.distribution import LOG_STD_MAX, LOG_STD_MIN, Categorical, TanhGaussian
+        from lab.net.distribution import LOG_STD_MAX, LOG_STD_MIN, Categorical, TanhGaussian, mask_invalid
 
         output = self.actor(observation, "policy")[0]
         if self.num_actions:
-            return Categorical(output)
+            return Categorical(mask_invalid(output, self.spaces.action_mask(observation)))
         mean, log_std = output.split(self.action_dim, -1)
         return TanhGaussian(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX))
 
@@ -169,11 +170,11 @@ class SAC(ActorCritic):
         probabilities = log_prob.exp()
         return (probabilities * value).sum(-1), (probabilities * log_prob).sum(-1)
 
-    @property
-    def resolved_target_entropy(self) -> Scalar:
-        """Entropy that the temperature aims at, in nats."""
+    def resolve_target_entropy(self, observation: torch.Tensor) -> Scalar:
+        """Return the entropy in nats that the temperature aims at: a number, [S, 1], or [S, B] with action masks."""
         if self.target_entropy is not None:
             return self.target_entropy
-        return (
-            self.target_entropy_fraction * math.log(self.num_actions) if self.num_actions else -float(self.action_dim)
-        )
+        if not self.num_actions:
+            return -float(self.action_dim)
+        mask = self.spaces.action_mask(observation)
+        return self.target_entropy_fraction * (math.log(self.num_actions) if mask is None else mask.sum(-1).log())

@@ -38,6 +38,8 @@ class ValueBased(Algorithm):
     The network's outputs for all actions are their values, [S, B, A], or atoms of their distribution, [S, B, A, N].
     """
 
+    SERVES_MASKS: ClassVar[bool] = True
+
     dueling: bool
     exploration: ExplorationSpec
     optimizer: OptimizerSpec
@@ -79,24 +81,39 @@ class ValueBased(Algorithm):
         if not self.dueling:
             return outputs[0]
         advantage, value = outputs
-        return value + advantage - advantage.mean(2, keepdim=True)  # Wang et al. 2016, equation 9
+        mask = self.spaces.action_mask(observation)
+        if mask is None:
+            return value + advantage - advantage.mean(2, keepdim=True)  # Wang et al. 2016, equation 9
+        weights = sample_weights(mask).unsqueeze(-1) if self.num_atoms else sample_weights(mask)  # of valid actions
+        return value + advantage - (advantage * weights).sum(2, keepdim=True)
 
     def expectation(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return the values that the network's outputs stand for, without their last axis if it is one of atoms."""
         return outputs
 
+    def values_of(self, outputs: torch.Tensor, observation: torch.Tensor) -> torch.Tensor:
+        """Return the values of all actions, [S, B, A], of a network's outputs; those of invalid actions are INVALID."""
+        from lab.net.distribution import mask_invalid
+
+        return mask_invalid(self.expectation(outputs), self.spaces.action_mask(observation))
+
     def q_values(self, observation: torch.Tensor) -> torch.Tensor:
         """Return the values of all actions, [S, B, A], of observations [S, B, ...]."""
-        return self.expectation(self.action_outputs(self.network, observation))
+        return self.values_of(self.action_outputs(self.network, observation), observation)
 
     def draw_noise(self, steps: int, num_envs: int, streams: list[Streams], fraction_done: float) -> torch.Tensor:
-        return self.exploration.draw_noise((steps, num_envs), self.num_actions, streams, fraction_done)
+        size, masked = (steps, num_envs), self.spaces.has_mask
+        return self.exploration.draw_noise(size, self.num_actions, streams, fraction_done, masked)
 
     def choose(
         self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        from lab.net.distribution import mask_invalid
+
         values = self.q_values(observation)
-        return (values if noise is None else values + noise).argmax(-1), carry
+        if noise is not None:
+            values = mask_invalid(values + noise, self.spaces.action_mask(observation))
+        return values.argmax(-1), carry
 
 
 @dataclass

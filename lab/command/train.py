@@ -16,10 +16,11 @@ def main() -> None:
     """
     import hydra
 
+    from lab.common.conf import config_path
     from lab.launch import job
     from lab.sweep import register
     from lab.sweep.arguments import first_choices, prepare
-    from lab.sweep.explain import config_path, explain
+    from lab.sweep.explain import explain
 
     register()
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"

@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
 from lab.common.imports import import_named
+from lab.env.action_mask import WithActionMask
 from lab.env.envpool import EnvPoolEnv, EnvPoolVector
 from lab.env.guard import close, guard
 from lab.env.monitor import Monitor, Report
@@ -82,14 +83,16 @@ def _find(spec: EnvSpec) -> tuple[str | gym.envs.registration.EnvSpec, dict[str,
 
 def _wrap(env: gym.Env[Any, Any], spec: EnvSpec, name: str, seed: int | None) -> gym.Env[Any, Any]:
     """Validate an environment, apply its wrappers, and let it report its own score (see lab.env.monitor)."""
-    env = add_validation(env, name, infos=bool(spec.reported))
+    env = add_validation(env, name, infos=bool(spec.wrapping_keys))
     if not spec.reported:
-        return env
+        return WithActionMask(env, name) if spec.action_mask else env
     monitor = Monitor(env)
     with guard(name), _seeded(seed):
         wrapped = apply_wrappers(monitor, spec.wrappers)
     if spec.wrappers:
         wrapped = Validated(wrapped, f"{name} with env.wrappers", infos=True)
+    if spec.action_mask:
+        wrapped = WithActionMask(wrapped, name, infos=True)
     return Report(wrapped, monitor, spec.metrics, name)
 
 
@@ -133,7 +136,7 @@ def vectorize(
         return ValidatedVector(EnvPoolVector(spec, num_envs), name)
     assert registered is not None
     own = registered.vector_entry_point is not None and not registered.additional_wrappers
-    native = own and not spec.reported  # that of Gymnasium takes no wrapper of one environment
+    native = own and not spec.wrapping_keys  # that of Gymnasium takes no wrapper of one environment
     if spec.vectorization_mode == "native" and not native:
         raise LabError(
             f"env.vectorization_mode=native is not possible: {spec.id} has no vector implementation of its own."

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 
+from lab.common.rows import ActionMask, Part, Row, is_bytes
+from lab.common.rows import is_image as is_image
 from lab.errors import LabError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_CODE = 31  # a picture whose largest byte is below this is all but black
 ACTION_SPACES = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary, gym.spaces.Box)
@@ -21,7 +26,8 @@ class Spaces:
 
     Attributes:
         observation: one environment's observations: a Box of shape [D] in float32, or of an image's own shape, in
-            float32 or uint8. Networks scale those in uint8.
+            float32 or uint8; a Row if there are images beside other parts, or an action mask. Networks scale images in
+            uint8.
         action: one environment's actions: Discrete, MultiDiscrete, MultiBinary or a Box.
         original: one environment's own observation space.
         scale_images: whether networks scale images in bytes to 0..1.
@@ -36,26 +42,41 @@ class Spaces:
 
     def unscaled(self) -> Spaces:
         """Return the same spaces with images in float32, which networks take as they are."""
-        box = gym.spaces.Box(0, 255, self.observation.shape, np.float32) if is_image(self.observation) else None
-        return replace(self, observation=box or self.observation, scale_images=False)
+        box = self.observation
+        if isinstance(box, Row):
+            box = Row(box.parts, box.mask, scale_images=False)
+        elif is_image(box):
+            box = gym.spaces.Box(0, 255, box.shape, np.float32)
+        return replace(self, observation=box, scale_images=False)
 
     @property
     def action_size(self) -> int:
         """Choices of an action, or numbers in it."""
         return int(gym.spaces.flatdim(self.action))
 
+    @property
+    def has_mask(self) -> bool:
+        """Whether observations say which actions are valid."""
+        return isinstance(self.observation, Row) and self.observation.mask > 0
+
+    def action_mask(self, observation: Tensor) -> Tensor | None:
+        """Return which actions are valid, 1, and which are not, 0, of observations [..., D]; None if all are."""
+        row = self.observation
+        return observation[..., : row.mask] if isinstance(row, Row) and row.mask else None
+
     @classmethod
     def read(cls, name: str, env: gym.Env[Any, Any]) -> Spaces:
         """Return the spaces of an environment, or raise LabError if no policy can serve them."""
         observation, action = env.observation_space, env.action_space
+        for place, leaf in leaves(observation):
+            if not is_served(leaf):
+                kind = type(leaf).__name__
+                problem = f"{name} has the space {kind} in its observations{place}, which no network here can take."
+                raise LabError(problem + _advise_filter(observation))
         try:
             flat = gym.spaces.flatten_space(observation)
-        except NotImplementedError as error:
-            raise LabError(f"{name} has observations that cannot be made flat: {observation}.") from error
         except ValueError as error:  # there is nothing to concatenate
             raise LabError(f"{name} has observations with an empty Dict or Tuple: {observation}.") from error
-        if not isinstance(flat, gym.spaces.Box):
-            raise LabError(f"{name} has observations without a fixed size: {observation}.")
         if not flat.shape or 0 in flat.shape:
             raise LabError(f"{name} has observations without any number: {observation}.")
         if not isinstance(action, ACTION_SPACES) or not np.issubdtype(action.dtype, np.number):
@@ -70,20 +91,59 @@ class Spaces:
         if is_image(observation):
             dtype: Any = np.uint8 if observation.dtype == np.uint8 else np.float32
             return cls(gym.spaces.Box(0, 255, observation.shape, dtype), action, observation)
-        size = int(np.prod(flat.shape))
+        size, mask, parts = int(np.prod(flat.shape)), 0, list[Part]()
+        for _, leaf in leaves(observation):
+            if isinstance(leaf, ActionMask):
+                mask = gym.spaces.flatdim(leaf)
+            else:
+                parts.append(Part(leaf, parts[-1].columns.stop if parts else 0))
+        if mask or any(is_image(part.space) for part in parts):
+            return cls(Row(parts, mask), action, observation)
         return cls(gym.spaces.Box(-np.inf, np.inf, (size,), np.float32), action, observation)
 
 
-def is_image(space: gym.Space[Any]) -> bool:
-    """Whether observations have rows, columns and channels, which convolutional networks keep apart."""
-    return isinstance(space, gym.spaces.Box) and len(space.shape or ()) == 3
+def leaves(space: gym.Space[Any], place: str = "") -> Iterator[tuple[str, gym.Space[Any]]]:
+    """Yield the parts of a space that are no Dict or Tuple, each with its place, as "['arm'][0]"."""
+    if not isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple)):
+        yield place, space
+        return
+    for key, part in space.spaces.items() if isinstance(space, gym.spaces.Dict) else enumerate(space.spaces):
+        yield from leaves(part, f"{place}[{key!r}]")
+
+
+def is_served(space: gym.Space[Any]) -> bool:
+    """Whether a network can take a part of an observation: a fixed number of numbers."""
+    try:
+        return isinstance(gym.spaces.flatten_space(space), gym.spaces.Box) and not isinstance(space, gym.spaces.Text)
+    except NotImplementedError:  # a class of its own
+        return False
+
+
+def _advise_filter(space: gym.Space[Any]) -> str:
+    """Return the wrapper that leaves out what no network can take; nothing if none can."""
+    parts = space.spaces if isinstance(space, gym.spaces.Dict) else {}
+    keys = [str(key) for key, part in parts.items() if all(is_served(leaf) for _, leaf in leaves(part))]
+    wrapper = f"env.wrappers=[{{name: FilterObservation, filter_keys: [{', '.join(keys)}]}}]"
+    return f" Leave it out: {wrapper}." if keys else ""
 
 
 def holds_codes(space: gym.Space[Any], observations: Sequence[Any]) -> bool:
-    """Whether observations are images in bytes that hold codes, such as kinds of tiles, by their bounds or values."""
-    if not isinstance(space, gym.spaces.Box) or not is_image(space) or space.dtype != np.uint8:
-        return False
-    return bool(space.high.max() < 255) or 0 < max(int(np.max(image)) for image in observations) <= MAX_CODE
+    """Whether all images in bytes hold codes, such as kinds of tiles, by their bounds or values; False without any."""
+    several = zip(*(_values(space, observation) for observation in observations), strict=True)
+    images = [(leaf, values) for (_, leaf), values in zip(leaves(space), several, strict=True) if is_bytes(leaf)]
+    return bool(images) and all(
+        leaf.high.max() < 255 or 0 < max(int(np.max(image)) for image in values) <= MAX_CODE  # type: ignore[attr-defined]
+        for leaf, values in images
+    )
+
+
+def _values(space: gym.Space[Any], observation: Any) -> Iterator[Any]:
+    """Yield the values of what `leaves` yields."""
+    if not isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple)):
+        yield observation
+        return
+    for key, part in space.spaces.items() if isinstance(space, gym.spaces.Dict) else enumerate(space.spaces):
+        yield from _values(part, observation[key])
 
 
 def is_flat(space: gym.Space[Any]) -> bool:
@@ -101,7 +161,7 @@ def flat_shape(space: gym.Space[Any]) -> tuple[tuple[int, ...], Any]:
 def flatten(space: gym.Space[Any], observation: Any) -> np.ndarray:
     """Return one observation as networks take it: an image unchanged, anything else flat."""
     if is_image(space):
-        return np.asarray(observation, np.uint8 if space.dtype == np.uint8 else np.float32)
+        return np.asarray(observation, np.uint8 if is_bytes(space) else np.float32)
     if isinstance(space, gym.spaces.Box):
         return np.asarray(observation, np.float32).ravel()
     return np.asarray(gym.spaces.flatten(space, observation), np.float32)

@@ -37,11 +37,17 @@ class EnvSpec:
     scale_images: bool | Literal["auto"] = True  # `probe` decides what `auto` is
     wrappers: list[Any] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
+    action_mask: bool = False
 
     @property
     def reported(self) -> tuple[str, ...]:
         """What the environments report beside what is learned from: columns of `Steps.reported`, which may be none."""
         return ("score", "over", *self.metrics) if self.wrappers or self.metrics else ()
+
+    @property
+    def wrapping_keys(self) -> list[str]:
+        """Keys that are set which wrap each environment by itself, so that no vector implementation steps them."""
+        return [key for key in ("wrappers", "metrics", "action_mask") if getattr(self, key)]
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -54,15 +60,15 @@ class EnvSpec:
         if "max_episode_steps" in self.kwargs:
             limit = self.kwargs["max_episode_steps"]
             raise LabError(f"env.kwargs.max_episode_steps cannot be set: write env.max_episode_steps={limit}.")
-        if self.reported and self.vectorization_mode == "native":
-            key = "wrappers" if self.wrappers else "metrics"
+        if self.wrapping_keys and self.vectorization_mode == "native":
             raise LabError(
-                f"env.vectorization_mode=native is not possible with env.{key}: {self.id}'s own vector implementation"
-                " steps all environments at once. Use auto, sync or async."
+                f"env.vectorization_mode=native is not possible with env.{self.wrapping_keys[0]}: {self.id}'s own"
+                " vector implementation steps all environments at once. Use auto, sync or async."
             )
         if self.backend == "envpool":
-            for key in ("wrappers", "metrics"):
-                require(not getattr(self, key), f"env.{key}", getattr(self, key), "empty with env.backend=envpool")
+            for key in self.wrapping_keys:
+                allowed = "false" if key == "action_mask" else "empty"
+                require(False, f"env.{key}", getattr(self, key), f"{allowed} with env.backend=envpool")
             key, value = "env.vectorization_mode", self.vectorization_mode
             require(
                 value in ("auto", "native"), key, value, "auto with env.backend=envpool, which steps them all at once"

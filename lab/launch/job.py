@@ -117,7 +117,8 @@ def _train(config: DictConfig, output: Path, swept: bool = False) -> list[Record
     In a sweep, Sessions that have ended are left out: a cluster may run a job again of which some had ended.
     """
     trials = split_trials(config, _overrides())
-    specs, max_size = [spec for trial in trials for spec in read(trial.config)], read_max_file_size(config)
+    specs = [spec for trial in trials for spec in read_specs(trial.config, trial.overrides)]
+    max_size = read_max_file_size(config)
     check_tuned(_overrides(), HydraConfig.get().runtime)
     if not swept:
         note_other_environment(specs[0].env.id, HydraConfig.get().runtime)
@@ -176,6 +177,15 @@ def finish(records: Sequence[Record | Outcome]) -> int:
         print("\nInterrupted while drawing; make metrics and pictures with: python -m lab report DIR", file=sys.stderr)
     print_results(records)
     return max(EXIT_STATUS[record.state] for record in records)
+
+
+def read_specs(config: DictConfig, overrides: Iterable[str]) -> list[Spec]:
+    """Return the specs of a composed config, whose networks know whether one of the overrides chose them."""
+    specs = read(config)
+    chosen = any(override.partition("=")[0].lstrip("+") == "net" for override in overrides)
+    for spec in specs:
+        spec.net.chosen = chosen
+    return specs
 
 
 def check_tuned(overrides: Iterable[str], runtime: Any) -> None:

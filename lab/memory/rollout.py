@@ -18,18 +18,21 @@ class Statistics:
         mean: of observations, [S, 1, ...].
         deviation: of observations, [S, 1, ...].
         reward_deviation: of the discounted return, [S, 1].
+        bound: on normalized observations where it is not `clip`, [S, 1, ...]: infinity for what is not normalized.
     """
 
     clip: float
     mean: Tensor | None = None
     deviation: Tensor | None = None
     reward_deviation: Tensor | None = None
+    bound: Tensor | None = None
 
     def normalize_observations(self, raw: Tensor) -> Tensor:
         """Normalize observations [S, B, ...]."""
         if self.mean is None or self.deviation is None:
             return raw
-        return ((raw - self.mean) / self.deviation).clamp(-self.clip, self.clip)
+        scaled = (raw - self.mean) / self.deviation
+        return scaled.clamp(-self.clip, self.clip) if self.bound is None else scaled.clamp(-self.bound, self.bound)
 
     def normalize_rewards(self, raw: Tensor) -> Tensor:
         """Scale and clip rewards [..., S, B]."""

@@ -117,6 +117,7 @@ class RecurrentNetwork(StackedNetwork):
 
     def step(self, x: Tensor, carry: Tensor | None, *outputs: str) -> tuple[tuple[Tensor, ...], Tensor | None]:
         assert carry is not None
+        x = self.row.select(x) if self.row else x
         # Every trunk takes the step, whatever output is asked for.
         states = {trunk: trunk.step(x, state) for trunk, state in self.split(carry).items()}
         results = []
@@ -126,6 +127,7 @@ class RecurrentNetwork(StackedNetwork):
         return tuple(results), torch.cat(list(states.values()), -1)
 
     def unroll(self, x: Tensor, carry: Tensor, begins: Tensor, *outputs: str) -> tuple[Tensor, ...]:
+        x = self.row.select(x) if self.row else x
         states, features = self.split(carry), {}
         results = []
         for output in outputs:

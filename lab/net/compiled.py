@@ -15,6 +15,7 @@ from dataclasses import is_dataclass
 from time import perf_counter
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -226,6 +227,8 @@ class References:
     def _walk(self, item: Any, known: bool = False) -> None:
         if isinstance(item, PLAIN):
             self._note(item)
+        elif isinstance(item, gym.Space):
+            self._note(repr(item))
         elif isinstance(item, (dict, list, tuple)):
             if self._is_new(item):
                 for key, value in item.items() if isinstance(item, dict) else enumerate(item):
@@ -286,10 +289,10 @@ class References:
 
 
 def _name(item: Any) -> str | None:
-    """Return the unique name of a function, a space or a device; None if it has none."""
+    """Return the unique name of a function or a device; None if it has none."""
     if isinstance(item, set):
         return repr(sorted(map(repr, item)))
-    if type(item).__module__.startswith("gymnasium.spaces.") or isinstance(item, (torch.device, torch.dtype)):
+    if isinstance(item, (torch.device, torch.dtype)):
         return repr(item)
     name = getattr(item, "__qualname__", "<")
     return None if "<" in name else f"{item.__module__}.{name}"

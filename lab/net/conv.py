@@ -31,9 +31,13 @@ class Convolutional(Net):
 
     def check_observations(self, observations: Box, actions: int | None = None) -> None:
         if len(observations.shape) != 3:
+            from lab.common.rows import Row
+
+            several = isinstance(observations, Row)
+            what = "observations have other parts too" if several else f"observations are of shape {observations.shape}"
             raise LabError(
-                f"net._target_={self.path} needs images (rows, columns and channels), and the observations are of"
-                f" shape {observations.shape}: choose net=mlp."
+                f"net._target_={self.path} needs images (rows, columns and channels), and the {what}: choose"
+                f" {'net=multi' if several else 'net=mlp'}."
             )
         _, height, width = self.image(observations)
         if min(self.size(height), self.size(width)) < 1:

@@ -24,6 +24,7 @@ LOG_2PI = math.log(2 * math.pi)
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # bounds on a network's log standard deviation (Haarnoja et al. 2018)
 INSIDE = 1 - 1e-6  # actions are clamped to +-INSIDE before a density is computed
 TINY = 1e-6
+INVALID = -1e8  # logit, or value, of an invalid action
 NODES, WEIGHTS = (array.tolist() for array in np.polynomial.hermite_e.hermegauss(16))
 
 _softplus = in_whole_lanes(functional.softplus)
@@ -262,8 +263,9 @@ class ActionHead(nn.Module):
             else:
                 self.log_std = nn.Parameter(start.repeat(stack // len(start), 1, self.action_dim))
 
-    def forward(self, output: Tensor) -> Distribution:
-        """Return the distribution for a network's output [S, B, size]."""
+    def forward(self, output: Tensor, mask: Tensor | None = None) -> Distribution:
+        """Return the distribution for a network's output [S, B, size]; a mask [S, B, size] is 0 for invalid choices."""
+        output = mask_invalid(output, mask)
         if isinstance(self.space, gym.spaces.Discrete):
             return Categorical(output)
         if isinstance(self.space, gym.spaces.MultiDiscrete):
@@ -287,6 +289,11 @@ class ActionHead(nn.Module):
         if isinstance(self.space, gym.spaces.MultiBinary):
             return rng.logistic(size=(*shape, self.size)).astype(np.float32)
         return gumbel(rng, (*shape, self.size))
+
+
+def mask_invalid(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Return logits or values [..., A] with INVALID in place of those where a mask [..., A] is 0; None masks none."""
+    return values if mask is None else torch.where(mask > 0, values, INVALID)
 
 
 def gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lab.common.validation import Count
-from lab.net.net import ActivationName, Net, NormName
+from lab.net.net import ActivationName, Net, NormName, refuse_images
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
     from torch import nn
+
+    from lab.net.layers import FlatTrunk
 
 
 @dataclass
@@ -33,13 +35,20 @@ class MLP(Net):
     def with_norm(self, norm: NormName) -> MLP:
         return dataclasses.replace(self, norm=norm)
 
+    def check_observations(self, observations: Box, actions: int | None = None) -> None:
+        refuse_images(self, observations)
+
     def trunk(self, observations: Box, extra: int, rngs: list[np.random.Generator]) -> tuple[nn.Module, int]:
+        return self.layers(math.prod(observations.shape) + extra, self.hidden, rngs)
+
+    def layers(self, width: int, hidden: list[int], rngs: list[np.random.Generator]) -> tuple[FlatTrunk, int]:
+        """Return fully connected layers over so many numbers, and the width of the last one."""
         from lab.net.layers import Activation, FlatTrunk, Linear
         from lab.net.normalization import BatchRenorm, LayerNorm
 
-        stack, width = len(rngs), math.prod(observations.shape) + extra
+        stack = len(rngs)
         layers: list[nn.Module] = [BatchRenorm(stack, width)] if self.norm == "batch_renorm" else []
-        for outputs in self.hidden:
+        for outputs in hidden:
             layers.append(Linear(width, outputs, [self.gain] * stack, rngs))
             layers += [LayerNorm(stack, outputs)] if self.norm == "layer" else []
             layers.append(Activation(self.activation))

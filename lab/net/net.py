@@ -39,10 +39,15 @@ class Output:
 
 @dataclass
 class Net:
-    """Base of the schemas in conf/net/."""
+    """Base of the schemas in conf/net/.
+
+    Attributes:
+        chosen: whether it was chosen, and is not just the default.
+    """
 
     shared: bool = field(kw_only=True)  # whether the outputs share one trunk
 
+    chosen = True
     recurrent: ClassVar[bool] = False  # whether it carries a state from step to step
 
     @property
@@ -78,7 +83,8 @@ class Net:
     def check_observations(self, observations: Box, actions: int | None = None) -> None:
         """Raise LabError for observations that the network cannot process; warn of features that seem to be outputs.
 
-        `actions` is the number of choices, or of numbers in an action; None if unknown.
+        `observations` are those that networks take, as `network_observations` returns them. `actions` is the number of
+        choices, or of numbers in an action; None if unknown.
         """
 
     def trunk(self, observations: Box, extra: int, rngs: list[np.random.Generator]) -> tuple[nn.Module, int]:
@@ -91,25 +97,41 @@ class Net:
         """Build the network of a stack: observations [S, B, ...], each output [S, B, size].
 
         Args:
-            observations: one environment's observations.
+            observations: one environment's observations, which may be a Row.
             outputs: what it computes.
             rngs: each Session's stream of initialization; their number is S.
             extra: numbers given beside each observation, as the action to a critic.
         """
+        from lab.common.rows import Row, network_observations
         from lab.net.layers import Linear, NoisyLinear
 
+        inner = network_observations(observations)
         trunks: dict[str, nn.Module] = {}
         heads: dict[str, nn.Module] = {}
         for index, output in enumerate(outputs):
             if index == 0 or not self.shared:
-                trunk, features = self.trunk(observations, extra, rngs)
+                trunk, features = self.trunk(inner, extra, rngs)
             trunks[output.name] = trunk
             layer = NoisyLinear if output.noisy else Linear
             heads[output.name] = layer(features, output.size, output.gains, rngs)
-        return self.assemble(trunks, heads)
+        network = self.assemble(trunks, heads)
+        network.row = observations if isinstance(observations, Row) else None
+        return network
 
     def assemble(self, trunks: dict[str, nn.Module], heads: dict[str, nn.Module]) -> StackedNetwork:
         """Return the network of these trunks and heads, by the name of their output."""
         from lab.net.network import StackedNetwork
 
         return StackedNetwork(trunks, heads)
+
+
+def refuse_images(net: Net, observations: Box) -> None:
+    """Raise LabError for observations with images, for a network that has no convolutions."""
+    from lab.common.rows import is_image, parts_of
+
+    shapes = [str(part.space.shape) for part in parts_of(observations) if is_image(part.space)]
+    if shapes:
+        raise LabError(
+            f"net._target_={net.path} takes numbers, not images, and the observations have images of shape"
+            f" {', '.join(shapes)}: choose net=multi."
+        )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lab.net.layers import LANES, NoisyLinear
+
+if TYPE_CHECKING:
+    from lab.common.rows import Row
 
 
 class StackedNetwork(nn.Module):
@@ -19,10 +23,12 @@ class StackedNetwork(nn.Module):
     Attributes:
         carry_size: numbers carried from one environment step to the next, K; 0 without memory.
         burn_in: steps at the start of a sequence that only update the recurrent state.
+        row: observations [S, B, D] of which the trunks take what it selects; None if they take them as they are.
     """
 
     carry_size = 0
     burn_in = 0
+    row: Row | None = None
 
     def __init__(self, trunks: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -31,6 +37,8 @@ class StackedNetwork(nn.Module):
 
     def forward(self, x: Tensor, *outputs: str, extra: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the named outputs [S, B, size] for observations [S, B, ...] and extra numbers [S, B, extra]."""
+        if self.row:
+            x = self.row.select(x)
         features: dict[nn.Module, Tensor] = {}
         results = []
         for output in outputs:

@@ -10,7 +10,7 @@ import numpy as np
 from annotated_types import Ge
 
 from lab.common.validation import Count, Natural
-from lab.net.net import ActivationName, Net
+from lab.net.net import ActivationName, Net, refuse_images
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -30,6 +30,9 @@ class Recurrent(Net):
     gain: float
 
     recurrent: ClassVar[bool] = True
+
+    def check_observations(self, observations: Box, actions: int | None = None) -> None:
+        refuse_images(self, observations)
 
     def trunk(self, observations: Box, extra: int, rngs: list[np.random.Generator]) -> tuple[nn.Module, int]:
         from lab.net import cells

@@ -89,6 +89,33 @@ class ImageTrunk(nn.Module):
         return cast("Tensor", self.hidden(features if extra is None else torch.cat([features, extra], -1)))
 
 
+class JoinedTrunk(nn.Module):
+    """A trunk for each image and one for all numbers, whose features are joined with the extra numbers."""
+
+    def __init__(
+        self,
+        images: list[tuple[slice, tuple[int, ...], nn.Module]],
+        columns: list[slice],
+        vectors: nn.Module | None,
+        joined: nn.Module,
+    ) -> None:
+        """Make it of the place of each image in a row, its shape and its trunk, and of the places of numbers."""
+        super().__init__()
+        self._images = [(place, shape) for place, shape, _ in images]
+        self.images = nn.ModuleList([trunk for *_, trunk in images])
+        self._columns, self.vectors, self.joined = columns, vectors, joined
+
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        rows = x.flatten(2)
+        features = [
+            trunk(rows[..., place].unflatten(-1, shape))
+            for trunk, (place, shape) in zip(self.images, self._images, strict=True)
+        ]
+        if self.vectors:
+            features.append(self.vectors(torch.cat([rows[..., columns] for columns in self._columns], -1)))
+        return cast("Tensor", self.joined(torch.cat(features, -1), extra))
+
+
 class ResidualBlock(nn.Module):
     """Two convolutions, each after an activation, whose output is added to their input."""
 

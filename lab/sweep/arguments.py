@@ -11,10 +11,10 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from lab.common.conf import config_path
 from lab.errors import LabError
 from lab.run.files import read_yaml
 from lab.run.provenance import config_dirs
-from lab.sweep.explain import config_path
 from lab.sweep.overrides import merge_dict, swept_values, unshuffle
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lab.analysis.objective import Objective
 from lab.analysis.session import read_spec
@@ -14,6 +15,9 @@ from lab.sweep.composer import Composer
 from lab.sweep.plan import SweepPlan, distinct_specs, estimate_replay, limit_stack
 from lab.sweep.search import suggest_point
 from lab.trial import Trial
+
+if TYPE_CHECKING:
+    from lab.env.vector import Spaces
 
 EVALUATION = ("eval_return", "eval_best")
 REFERENCE = {
@@ -60,7 +64,7 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
     require_one_ranking(plan, list(environments.values()))
     for trial in trials:
         check_spaces(distinct_specs(composer, trial.overrides, trial.seeds), spaces)
-        refuse_other_spec(trial, composer.specs(trial.overrides, trial.seeds))
+        refuse_other_spec(trial, composer.specs(trial.overrides, trial.seeds), spaces)
     return replace(spec, name=str(composer.config.name))
 
 
@@ -78,8 +82,10 @@ def require_one_ranking(plan: SweepPlan, environments: list[str]) -> None:
     raise LabError(f"{problem}, as their returns mean different things. {advice}: Trials are ranked within each.")
 
 
-def refuse_other_spec(trial: Trial, specs: list[Spec]) -> None:
-    """Raise LabError if a Session of a Trial has another spec than that of its seed."""
+def refuse_other_spec(trial: Trial, specs: list[Spec], spaces: dict[str, Spaces]) -> None:
+    """Raise LabError if a Session of a Trial has another spec than that of its seed; `spaces` as for check_spaces."""
+    from lab.train.lockstep import check_spaces
+
     for session, spec in zip(trial.sessions().values(), specs, strict=True):
         if session.spec.exists():
             try:
@@ -88,7 +94,7 @@ def refuse_other_spec(trial: Trial, specs: list[Spec]) -> None:
                 if session.read_status()["state"] not in ENDED:
                     raise
                 continue  # analysis counts it as failed, and nothing is written there
-            spec.resolve_compile()
+            check_spaces([spec], spaces)  # decides what is `auto`
             require_same_spec(recorded, spec, session.path, "Choose another hydra.sweep.dir.")
 
 

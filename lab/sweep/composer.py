@@ -19,11 +19,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lab.errors import LabError
-from lab.launch.job import check_tuned, note_other_environment
+from lab.launch.job import check_tuned, note_other_environment, read_specs
 from lab.launch.launcher import JobLauncher
 from lab.run.directory import SweepDir
 from lab.run.files import read_json
-from lab.spec import Spec, read
+from lab.spec import Spec
 from lab.sweep.explain import explain
 
 ABSENT = object()
@@ -112,7 +112,7 @@ class Composer:
         except (KeyError, OmegaConfBaseException):  # Hydra explains the mistake
             config, hydra = self._compose(lines)
         with hydra_config(hydra):
-            specs = read(config)
+            specs = read_specs(config, [*hydra.hydra.overrides.task, *lines])
         note_other_environment(specs[0].env.id, hydra.hydra.runtime)
         return specs
 

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab.common.conf import config_path
 from lab.common.renamed import renamed
 from lab.errors import LabError, did_you_mean
 
@@ -37,13 +38,6 @@ ELSEWHERE = {
     "hydra.launcher.job_name": "hydra.launcher.name",
 }
 OTHER_LAUNCHER = " It is a key that"
-
-
-def config_path() -> str:
-    """Return the directory of the config groups: beside the package in a checkout, inside it once installed."""
-    package = Path(__file__).resolve().parents[1]
-    inside, beside = package / "conf", package.parent / "conf"
-    return str(inside if inside.is_dir() else beside)
 
 
 def explain(error: Exception, overrides: Sequence[str], choices: Sequence[str] = ()) -> str:

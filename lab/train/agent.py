@@ -12,6 +12,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 from lab.algo.algorithm import stack
+from lab.common.rows import Row
 from lab.common.streams import Streams
 from lab.common.transfer import upload
 from lab.env.normalize import RunningMoments
@@ -63,7 +64,10 @@ class Agent:
         self.moments: list[RunningMoments] = []
         self.statistics = Statistics(first.env.normalize_clip)
         if first.env.normalize_observations:
-            self.moments = [RunningMoments(math.prod(self.observations.shape)) for _ in specs]
+            row = self.observations
+            self._normalized: Any = row.normalized if isinstance(row, Row) else slice(None)
+            size = len(row.normalized) if isinstance(row, Row) else math.prod(row.shape)
+            self.moments = [RunningMoments(size) for _ in specs]
             self._update_statistics()
 
     def normalize(self, raw: torch.Tensor) -> torch.Tensor:
@@ -74,17 +78,24 @@ class Agent:
         """Update the normalization with the valid observations [S, T, E, ...] of a horizon."""
         if self.moments:
             for moments, observations, mask in zip(self.moments, raw, valid, strict=True):
-                moments.update(observations[mask].reshape(-1, len(moments.mean)))
+                flat = observations.reshape(*mask.shape, math.prod(self.observations.shape))
+                moments.update(flat[mask][:, self._normalized])
             self._update_statistics()
 
     def _update_statistics(self) -> None:
-        def column(rows: list[np.ndarray]) -> torch.Tensor:
-            stacked = upload(np.stack(rows).astype(np.float32), self.device)
-            return stacked.view(len(rows), 1, *self.observations.shape)
+        shape, clip = (len(self.moments), 1, *self.observations.shape), self.spec.env.normalize_clip
 
-        mean = column([moments.mean for moments in self.moments])
-        deviation = column([moments.deviation for moments in self.moments])
-        self.statistics = Statistics(self.spec.env.normalize_clip, mean, deviation)
+        def column(rows: list[np.ndarray], others: float) -> torch.Tensor:
+            stacked = np.full((len(rows), math.prod(shape[1:])), others, np.float32)
+            stacked[:, self._normalized] = rows
+            return upload(stacked, self.device).view(shape)
+
+        mean = column([moments.mean for moments in self.moments], 0.0)
+        deviation = column([moments.deviation for moments in self.moments], 1.0)
+        bound = None
+        if isinstance(self.observations, Row):
+            bound = column([np.full(len(self._normalized), clip) for _ in self.moments], math.inf)
+        self.statistics = Statistics(clip, mean, deviation, bound=bound)
 
     def state(self, index: int) -> dict[str, Any]:
         """Return the state of one Session's agent and its random streams, as tensors and plain data."""

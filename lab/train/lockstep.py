@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
+from lab.common.rows import network_observations
 from lab.common.text import canonical, flatten
 from lab.env.vector import Spaces, detect_restore_method, probe
+from lab.net.multi import choose_net
 from lab.spec import Spec
 
 NUMBER = "a number"  # placeholder for a value that is a vector over the session axis, and so may differ
@@ -68,7 +70,8 @@ def group_in_lockstep(specs: Sequence[Spec], spaces: Spaces) -> list[tuple[list[
 def check_spaces(specs: Sequence[Spec], known: dict[str, Spaces] | None = None) -> list[Spaces]:
     """Return the spaces of each Session, or raise LabError if they do not suit its algorithm and network.
 
-    `env.scale_images=auto` and `compile=auto` become true or false in the specs. `known` is a cache of spaces by
+    `env.scale_images=auto` and `compile=auto` become true or false in the specs, and the default network the one that
+    suits the observations. `known` is a cache of spaces by
     environment.
     """
     environments = {} if known is None else known
@@ -80,5 +83,8 @@ def check_spaces(specs: Sequence[Spec], known: dict[str, Spaces] | None = None) 
         spec.env.scale_images = spaces.scale_images
         spec.resolve_compile()
         spec.algo.check_spaces(spaces, spec.env)
-        spec.net.check_observations(spaces.observation, spaces.action_size)
+        observations = network_observations(spaces.observation)
+        spec.net = choose_net(spec.net, observations)
+        spec.algo.check_net(spec.net)
+        spec.net.check_observations(observations, spaces.action_size)
     return [environments[name] for name in names]

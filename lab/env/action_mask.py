@@ -1,0 +1,78 @@
+"""Action masks: an environment says in its infos which actions are valid, and a policy gets it as an observation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from lab.common.rows import ActionMask
+from lab.env.validation import describe
+from lab.errors import LabError
+
+KEY = "action_mask"  # in infos, as in Gymnasium's Taxi
+
+
+class WithActionMask(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment whose observations are a dict: `observation`, its own, and `action_mask`, that of its infos.
+
+    With several discrete choices the mask has the masks of all of them, one after the other, or is a tuple of these.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], name: str, infos: bool = False) -> None:
+        """Wrap it, or raise LabError if its actions cannot have a mask.
+
+        Args:
+            env: the environment.
+            name: as "env.id=Taxi-v4".
+            infos: whether to pass infos on, which workers would send.
+        """
+        super().__init__(env)
+        space = env.action_space
+        if isinstance(space, gym.spaces.Discrete):
+            self._choices = [int(space.n)]
+        elif isinstance(space, gym.spaces.MultiDiscrete) and len(space.shape) == 1:
+            self._choices = [int(number) for number in space.nvec]
+        else:
+            raise LabError(
+                f"env.action_mask=true is not possible with {name}, whose actions are {space}: only Discrete and"
+                " MultiDiscrete ones can have a mask."
+            )
+        self._name, self._infos = name, infos
+        mask = ActionMask(sum(self._choices))
+        self.observation_space = gym.spaces.Dict({KEY: mask, "observation": env.observation_space})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return {KEY: self._read("reset", info, False), "observation": observation}, info if self._infos else {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Take a step."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        joined = {KEY: self._read("step", info, bool(terminated)), "observation": observation}
+        return joined, reward, terminated, truncated, info if self._infos else {}
+
+    def _read(self, method: str, info: dict[str, Any], terminated: bool) -> np.ndarray:
+        """Return the mask in an info as int8, or raise LabError; all actions are valid where an episode is over."""
+        value, size = info.get(KEY), sum(self._choices)
+        try:
+            mask = np.concatenate([np.ravel(part) for part in (value if isinstance(value, tuple) else (value,))])
+            fits = mask.shape == (size,) and mask.dtype.kind in "biuf" and bool(np.isin(mask, (0, 1)).all())
+        except ValueError:
+            fits = False
+        if not fits:
+            problem = f"{KEY!r} {describe(value)}" if KEY in info else f"no {KEY!r}"
+            raise LabError(
+                f"{self._name}: the info that {method} returned has {problem}, and env.action_mask=true needs one:"
+                f" {size} numbers, 1 for each action that is valid and 0 for the others."
+            )
+        choices = np.split(mask, np.cumsum(self._choices)[:-1])
+        if not all(choice.any() for choice in choices):
+            if not terminated:
+                raise LabError(
+                    f"{self._name}: the action mask that {method} returned leaves no action: {mask.tolist()}."
+                )
+            return np.ones(size, np.int8)
+        return mask.astype(np.int8)
