@@ -115,6 +115,15 @@ def test_law_1_killed_at_any_moment_and_resumed(tmp_path: Path, algo: str, case:
     check_kills(tmp_path, [*overrides(algo, case, seed), f"frames={frames}"], KILLS)
 
 
+@pytest.mark.law
+@pytest.mark.slow
+@pytest.mark.parametrize("env", ["ant", "halfcheetah", "humanoid"])
+def test_law_1_killed_within_long_episodes_of_mujoco(tmp_path: Path, env: str) -> None:
+    pytest.importorskip("mujoco")
+    often = (*OFTEN, "eval.max_steps=50", "algo.horizon=32", "algo.batch_size=128", "~tuned")
+    check_kills(tmp_path, ["algo=ppo", f"env={env}", *often, "frames=8000", "seed=[3,4]"], KILLS)
+
+
 QUICK = (*OFTEN, "~tuned", "algo.horizon=16", "frames=2500", "seed=3")
 SLOW = pytest.mark.slow
 LANDER = ("env=gymnasium", "env.id=LunarLander-v3", "env.num_envs=4", "eval.max_steps=50")

@@ -21,7 +21,8 @@ from lab.run.exported import read_digest
 
 OWN = "lab-rl"  # this project's distribution: a checkout is known by its commit, not by its version
 # Their arithmetic is that of a Session, with that of the packages that its spec names.
-DECISIVE = ("torch", "numpy", "gymnasium", "ale-py", "box2d", "box2d-py", "mujoco", "opencv-python")
+DECISIVE = ("torch", "numpy", "gymnasium", "ale-py", "box2d", "box2d-py", "mujoco", "opencv-python", "minigrid",
+            "gymnasium-robotics", "shimmy", "dm-control")  # fmt: skip
 MACHINE = {"Python": "python", "platform": "platform", "GPU": "gpu"}  # keys of provenance.json, by name
 SAME = {True: "identical", False: "differs", None: "not there"}
 

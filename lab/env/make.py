@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from lab.env.action_mask import WithActionMask
 from lab.env.envpool import EnvPoolEnv, EnvPoolVector
 from lab.env.guard import close, guard
 from lab.env.monitor import Monitor, Report
+from lab.env.packages import import_package, pip_command, quiet_mujoco
 from lab.env.restore import Restorable
 from lab.env.rng_isolation import CONSTRUCTION, GLOBAL_RNGS, Isolated, IsolatedVector, RngStates
 from lab.env.spec import EnvSpec
@@ -26,10 +26,7 @@ from lab.env.vector_envs import AsyncVector, SyncVector
 from lab.env.wrappers import apply_wrappers, wrapper_name
 from lab.errors import LabError, to_sentence
 
-# Namespaces that Gymnasium knows only after the module that registers them is imported.
-PACKAGES = {"ALE": "ale_py", "phys2d": "gymnasium.envs.phys2d"}
-ATARI = "ale_py.env:AtariEnv"  # the entry point of all Atari games, of which those without frame skip have no namespace
-EXTRAS = {"ale_py": "atari", "cv2": "atari"}  # of Lab, by modules that environments need
+ATARI = "ale_py.env:AtariEnv"  # the entry point of all Atari games
 
 
 def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None = 0) -> gym.Env[Any, Any]:
@@ -37,32 +34,29 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
 
     `seed` is that of the process's global generators while the constructor runs; None leaves them alone.
     """
-    namespace, module = spec.id.split("/")[0], spec.id.rpartition(":")[0]
     name = f"env.id={spec.id}"
     try:
         with guard(name), _seeded(0):  # an imported module must be the same for every seed
-            if re.search(r"NoFrameskip-v\d+$", spec.id):
-                namespace = "ALE"
-            for package in filter(None, (PACKAGES.get(namespace), module)):
-                import_named(package)
+            import_package(spec.id)
         if spec.backend == "envpool":
             if render_mode is not None:
                 raise LabError(f"{name} cannot be shown with env.backend=envpool. Try env.backend=gymnasium.")
             return add_validation(EnvPoolEnv(spec), name)
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         with guard(name), _seeded(seed):
+            quiet_mujoco(spec.id)
             registered, arguments = _find(spec)
             env = gym.make(registered, disable_env_checker=True, **rendering, **arguments)
         return _wrap(env, spec, name, seed)
     except gym.error.DependencyNotInstalled as error:
-        raise LabError(f"{name} needs a package that is not installed: {_pip_command(error)}") from error
+        command = pip_command(str(error)) or to_sentence(error)
+        raise LabError(f"{name} needs a package that is not installed: {command}") from error
     except gym.error.UnregisteredEnv as error:
         raise LabError(f"{name} does not exist: {to_sentence(error)}") from error
     except ModuleNotFoundError as error:
-        package = str(error.name or module).split(".")[0]
-        extra = EXTRAS.get(package)
-        command = _extra_command(extra) if extra else f"pip install {package.replace('_', '-')}"
-        raise LabError(f"{name} needs the module {package!r}, which is not installed: {command}") from error
+        module = str(error.name or spec.id.rpartition(":")[0]).split(".")[0]
+        command = pip_command(module) or f"pip install {module.replace('_', '-')}"
+        raise LabError(f"{name} needs the module {module!r}, which is not installed: {command}") from error
     except LabError:
         raise
     except Exception as error:
@@ -176,14 +170,3 @@ def _make_restorable(
 def isolate(env: gym.Env[Any, Any], names: tuple[str, ...]) -> gym.Env[Any, Any]:
     """Give an environment its own states of the global generators with these names."""
     return Isolated(env, names) if names else env
-
-
-def _pip_command(error: Exception) -> str:
-    if extra := re.search(r"gymnasium\[(box2d|mujoco)\]", str(error)):  # which Lab has too, with what it needs
-        return _extra_command(extra[1])
-    commands = re.findall(r"pip install [^`\n]+", str(error).replace('\\"', '"'))
-    return " && ".join(command.rstrip(". ") for command in commands) or to_sentence(error)
-
-
-def _extra_command(extra: str) -> str:
-    return f"in the clone of Lab, pip install -e '.[{extra}]'"

@@ -16,6 +16,7 @@ import numpy as np
 
 from lab.common.imports import import_class, import_named
 from lab.common.text import format_value
+from lab.env.packages import pip_command
 from lab.errors import LabError, did_you_mean, to_sentence
 
 # Lab's own wrappers, and those of Stable-Baselines3 and RL Zoo that it has by their names: the paths of their classes.
@@ -94,7 +95,8 @@ def apply_wrappers(env: gym.Env[Any, Any], items: Sequence[Any]) -> gym.Env[Any,
         except LabError:
             raise
         except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
-            raise LabError(f"{key}={name} needs a package that is not installed: {to_sentence(error)}") from error
+            command = pip_command(str(error)) or to_sentence(error)
+            raise LabError(f"{key}={name} needs a package that is not installed: {command}") from error
         except Exception as error:
             given = f" with {format_value(arguments)}" if arguments else ""
             spaces = f"observations {env.observation_space} and actions {env.action_space}"

@@ -121,7 +121,6 @@ def test_an_id_without_a_version_is_the_newest_version() -> None:
     [
         (("env.id=CartPole-v9",), "v9.*doesn't exist"),
         (("env.id=Nothing-v0",), "does not exist"),
-        (("env.id=ALE/Pong-v5",), "pip install ale-py"),
         (("env.id=nowhere.module:X-v0",), "nowhere"),
         (("+env.kwargs.color=red",), "color"),
         (("env=gymnasium", "env.id=tests.envs:Text-v0"), "Discrete, MultiDiscrete, MultiBinary or Box"),

@@ -1,0 +1,63 @@
+"""Environments of packages that may not be installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import ROOT, lab
+
+IN_THE_CLONE = "which is not installed: in the clone of Lab, pip install -e"
+
+
+@pytest.mark.parametrize(
+    ("package", "env_id", "sentence"),
+    [
+        ("mujoco", "Hopper-v5", "a package that is not installed: in the clone of Lab, pip install -e '.[mujoco]'"),
+        ("ale_py", "ALE/Pong-v5", f"the module 'ale_py', {IN_THE_CLONE} '.[atari]'"),
+        ("minigrid", "MiniGrid-Empty-5x5-v0", f"the module 'minigrid', {IN_THE_CLONE} '.[minigrid]'"),
+        ("gymnasium_robotics", "PointMaze_UMaze-v3", f"the module 'gymnasium_robotics', {IN_THE_CLONE} '.[robotics]'"),
+        ("shimmy", "dm_control/cartpole-balance-v0", f"the module 'shimmy', {IN_THE_CLONE} '.[dm-control]'"),
+        ("mine", "mine:Own-v0", "the module 'mine', which is not installed: pip install mine"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_pip_command(
+    tmp_path: Path, package: str, env_id: str, sentence: str
+) -> None:
+    (tmp_path / f"{package}.py").write_text(
+        f"raise ModuleNotFoundError(\"No module named '{package}'\", name='{package}')\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = lab("env=gymnasium", f"env.id={env_id}", f"hydra.run.dir={tmp_path}/run", env={"PYTHONPATH": path})
+    assert done.returncode == 2
+    assert done.stderr == f"Error: env.id={env_id} needs {sentence}\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_mujoco_warns_once_and_writes_no_file(tmp_path: Path) -> None:
+    """HalfCheetah's model has words that are deprecated; NaN in its state is worth a note."""
+    code = """if True:
+        from lab.env.make import make_single
+        from tests.helpers import specs
+        spec = specs("env=halfcheetah")[0].env
+        envs = [make_single(spec) for _ in range(3)]
+        for env in envs:
+            env.reset(seed=0)
+            env.unwrapped.data.qvel[:] = 1e30
+            env.unwrapped.step(env.action_space.sample())
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert done.stderr.startswith("Note: MuJoCo warns: Nan, Inf or huge value in")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,82 @@
+"""Law 1 on every environment of conf/env, with every algorithm that serves it, and on those of other packages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.env.vector import probe
+from lab.errors import LabError
+from lab.run.directory import RunDir
+from lab.train.stack import Stack
+from tests.helpers import ALGORITHMS, ENVIRONMENTS, go_on, result, serves, specs
+
+FRAMES = 2_000
+KILL = 1_300  # the frame at which a stack is ended, some frames after its last checkpoint
+OFTEN = ("log.tensorboard=false", "log.every=500", "eval.every=1000", "eval.episodes=2", "eval.max_steps=50")
+SMALL = ("~tuned", "checkpoint.every=500", "env.num_envs=4", "net.hidden=[16]")
+ON_POLICY = {"ppo": ("algo.horizon=32", "algo.batch_size=64")}
+OFF_POLICY = ("algo.horizon=4", "algo.learning_starts=600", "algo.memory.size=1000", "algo.batch_size=16")
+DEFAULT = [("ppo", "humanoid"), ("sac", "pusher")]  # tested by default; all others are slow
+
+
+def check_law_1(folder: Path, *overrides: str) -> None:
+    """Compare a Session that is trained alone with one of a stack that is killed and resumed."""
+    every = (*OFTEN, f"frames={FRAMES}", *overrides)
+    alone, stack = specs(*every, "seed=1"), specs(*every, "seed=[0,1]")
+    try:
+        probe(alone[0].env)
+    except LabError as error:
+        if "not installed" in str(error):
+            pytest.skip(str(error))
+        raise
+    directories = [RunDir(folder / "stack" / str(spec.seed)) for spec in stack]
+    assert go_on(alone, [RunDir(folder / "alone")]) == ["completed"]
+    interval = alone[0].algo.horizon * alone[0].env.num_envs
+    assert set(go_on(stack, directories, (Stack, "collect_and_learn", KILL // interval, _kill))) == {"interrupted"}
+    assert 0 < directories[1].read_status()["frame"] < FRAMES
+    assert set(go_on(stack, directories)) == {"completed"}
+    assert result(directories[1]) == result(RunDir(folder / "alone"))
+    assert result(directories[0])["weights"] != result(directories[1])["weights"]
+
+
+def _kill() -> None:
+    raise KeyboardInterrupt
+
+
+def small(algo: str) -> tuple[str, ...]:
+    """Return settings with which an algorithm learns often and quickly."""
+    if hasattr(specs(f"algo={algo}")[0].algo, "learning_starts"):
+        return (*SMALL, *OFF_POLICY)
+    return (*SMALL, *ON_POLICY.get(algo, ("algo.horizon=32",)))
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(
+    ("algo", "env"),
+    [
+        pytest.param(algo, env, marks=() if (algo, env) in DEFAULT else pytest.mark.slow)
+        for env in ENVIRONMENTS
+        for algo in ALGORITHMS
+        if serves(algo, env)
+    ],
+)
+def test_law_1_on_every_environment_alone_and_in_a_stack_that_is_killed(tmp_path: Path, algo: str, env: str) -> None:
+    check_law_1(tmp_path, f"algo={algo}", f"env={env}", *small(algo))
+
+
+@pytest.mark.law
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("env.id=MiniGrid-Empty-5x5-v0", "env.wrappers=[minigrid.wrappers.ImgObsWrapper]"),
+        ("env.id=PointMaze_UMaze-v3",),
+        ("env.id=AdroitHandDoor-v1",),
+        ("env.id=dm_control/cartpole-balance-v0", "env.max_episode_steps=100"),
+    ],
+    ids=lambda overrides: overrides[0].removeprefix("env.id="),
+)
+def test_law_1_on_environments_of_other_packages(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    check_law_1(tmp_path, "algo=ppo", "env=gymnasium", *overrides, *small("ppo"))
