@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ class Convolutional(Net):
     hidden: list[Count]
     activation: ActivationName
     gain: float
+    precision: Literal["float32", "bfloat16"] = field(default="float32", kw_only=True)
 
     def check(self) -> None:
         require(bool(self.filters), "net.filters", self.filters, "a list of one or more numbers")
@@ -66,17 +67,19 @@ class Convolutional(Net):
         raise NotImplementedError
 
     def trunk(self, observations: Box, extra: int, rngs: list[np.random.Generator]) -> tuple[nn.Module, int]:
+        import torch
         from torch import nn
 
         from lab.net.layers import hidden_layers
-        from lab.net.stacked import ImageTrunk
+        from lab.net.stacked import Convolutions, ImageTrunk
 
         self.check_observations(observations)
         channels, height, width = self.image(observations)
         flat = self.filters[-1] * self.size(height) * self.size(width) + extra
         copies: list[nn.Module] = [nn.Sequential(*self.layers(channels, rng), nn.Flatten()) for rng in rngs]
         hidden = hidden_layers(flat, self.hidden, self.activation, self.gain, rngs)
-        trunk = ImageTrunk(copies, hidden, self.channels_last(observations))
+        convolutions = Convolutions(copies, getattr(torch, self.precision))
+        trunk = ImageTrunk(convolutions, hidden, self.channels_last(observations))
         return trunk, self.hidden[-1] if self.hidden else flat
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from lab.errors import LabError
 from lab.net.conv import Convolutional, ImpalaCNN, NatureCNN
 from lab.net.net import Output
 from lab.net.network import StackedNetwork
+from lab.net.stacked import IMAGES
 from tests.helpers import specs
 
 COMMON: dict[str, Any] = {"channels": "auto", "hidden": [10], "activation": "relu", "shared": True, "gain": 1.4}
@@ -55,7 +57,7 @@ def reference(kind: str, network: StackedNetwork, x: Tensor) -> Tensor:
     def take() -> tuple[Tensor, Tensor]:
         return left.pop(0), left.pop(0)
 
-    x = x.float() / 255
+    x = x.to(left[0].dtype) / 255
     if kind == "plain":
         for stride in PLAIN["strides"]:
             x = functional.conv2d(x, *take(), stride=stride).relu()
@@ -88,17 +90,45 @@ def test_networks_are_torchs_layers(kind: str, shape: tuple[int, int, int]) -> N
     assert torch.equal(network(x, "value", "policy")[1], network(x, "policy")[0])
 
 
-@pytest.mark.parametrize("batch", [1, 7, 32])
+def test_bytes_and_the_same_numbers_as_floats_give_the_same() -> None:
+    x = format_value(1, 6, (2, 9, 11))
+    for precision, tolerance in (("float32", 1e-6), ("bfloat16", 0.01)):
+        network = build("plain", (2, 9, 11), [4], precision=precision)
+        assert torch.allclose(network(x, "policy")[0], network(x / 255, "policy")[0], atol=tolerance)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_those_of_torchs_layers_in_float64(kind: str, precision: str) -> None:
+    """Of a batch that is processed in several parts, the last of which is smaller."""
+    network, x = build(kind, (2, 12, 12), [4], precision=precision), format_value(1, 2 * IMAGES + 5, (2, 12, 12))
+    names = [name for name, _ in network.named_parameters() if not name.startswith("heads.value")]
+    (result,) = network(x, "policy")
+    given = torch.autograd.grad(result.square().sum(), [dict(network.named_parameters())[name] for name in names])
+    exact = copy.deepcopy(network).double()
+    expected = reference(kind, exact, x[0])
+    gradients = torch.autograd.grad(expected.square().sum(), [dict(exact.named_parameters())[name] for name in names])
+    tolerance = 1e-5 if precision == "float32" else 0.03
+    assert (result[0] - expected).norm() <= tolerance * expected.norm()
+    for own, other in zip(given, gradients, strict=True):
+        assert own.dtype == torch.float32
+        assert (own - other).norm() <= tolerance * other.norm()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("batch", [1, 7, IMAGES + 6])
 @pytest.mark.parametrize("activation", ["relu", "tanh", "silu"])
 @pytest.mark.parametrize(
     ("kind", "shape"),
     [("plain", (9, 11, 3)), ("plain", (1, 16, 16)), ("residual", (9, 11, 3)), ("residual", (1, 5, 7))],
 )
-def test_law_1_of_a_convolutional_network(kind: str, shape: tuple[int, ...], activation: str, batch: int) -> None:
-    x = format_value(5, batch, shape)
-    stacked = numbers(build(kind, shape, [0, 1, 2, 3, 4], activation=activation), x)
+def test_law_1_of_a_convolutional_network(
+    kind: str, shape: tuple[int, ...], activation: str, batch: int, precision: str
+) -> None:
+    x, chosen = format_value(5, batch, shape), {"activation": activation, "precision": precision}
+    stacked = numbers(build(kind, shape, [0, 1, 2, 3, 4], **chosen), x)
     for s in range(5):
-        alone = numbers(build(kind, shape, [s], activation=activation), x[s : s + 1])
+        alone = numbers(build(kind, shape, [s], **chosen), x[s : s + 1])
         for several, one in zip(stacked, alone, strict=True):
             assert torch.equal(several[s], one[0])
 
