@@ -6,13 +6,14 @@ conf/config.yaml explains each key.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from annotated_types import Ge
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lab.algo.algorithm import Algorithm
 from lab.common.compilers import find_compiler, require_compiler
@@ -26,7 +27,7 @@ from lab.errors import LabError, did_you_mean, require, require_one_of, warn_onc
 from lab.net.module import Module
 from lab.net.net import Net
 from lab.run.files import plain, read_yaml
-from lab.run.schemas import AGGREGATES, DIRECTIONS, LESS_IS_BETTER, METRICS
+from lab.run.schemas import AGGREGATES, DIRECTIONS, LESS_IS_BETTER, METRICS, add_evaluation
 
 T = TypeVar("T")
 
@@ -86,6 +87,9 @@ class Spec:
         require(named, "device", self.device, "auto, cpu, cuda or cuda:N")
         self.env.check()
         self.net.check()
+        taken = [name for name in self.env.metrics if name in self.algo.METRICS]
+        free = f"free of the names of metrics of algo={self.algo.name} ({', '.join(self.algo.METRICS)})"
+        require(not taken, "env.metrics", self.env.metrics, free)
         self.algo.check(self.env)
         self.algo.check_net(self.net)
         starts = getattr(self.algo, "learning_starts", 0)
@@ -144,10 +148,10 @@ class ObjectiveSpec:
     direction: list[str]
     aggregate: str
 
-    def check(self) -> None:
-        """Raise LabError for a value that is not allowed."""
+    def check(self, env_metrics: Sequence[str] = ()) -> None:
+        """Raise LabError for a value that is not allowed; `env_metrics` may be ranked by too."""
         for metric in self.metric:
-            require_one_of("objective.metric", metric, METRICS)
+            require_one_of("objective.metric", metric, [*METRICS, *add_evaluation(env_metrics)])
         require(bool(self.metric), "objective.metric", self.metric, "the name of a metric, or a list of one or more")
         require(len(set(self.metric)) == len(self.metric), "objective.metric", self.metric, "different metrics")
         for direction in self.direction:
@@ -184,9 +188,9 @@ class SweepSpec:
     hung_after: Positive | None
     detach: bool
 
-    def check(self) -> None:
-        """Raise LabError for a value that is not allowed."""
-        self.objective.check()
+    def check(self, env_metrics: Sequence[str] = ()) -> None:
+        """Raise LabError for a value that is not allowed; `env_metrics` may be ranked by too."""
+        self.objective.check(env_metrics)
         stack = self.stack == "auto" or (self.stack.isdigit() and int(self.stack) >= 1)
         require(stack, "stack", self.stack, "auto, or 1 or more")
 
@@ -232,7 +236,8 @@ def read_sweep(config: DictConfig) -> SweepSpec:
     sweep = _build(SweepSpec, {**values, "search": None}, "")
     if values.get("search") is not None:
         sweep.search = _build(SearchSpec, resolve_but_seed(config, "search"), "search.")
-    sweep.check()
+    metrics = OmegaConf.select(config, "env.metrics", default=None)
+    sweep.check(list(metrics) if OmegaConf.is_list(metrics) else [])
     return sweep
 
 

@@ -436,6 +436,19 @@ class Empty(Base):
             self.observation_space = self.EMPTY[space]
 
 
+class Goal(Base):
+    """Says whether the first number is above 0, and which it is; `kind` is a third key, or `nothing`."""
+
+    def __init__(self, kind: Any = None) -> None:
+        self.kind = kind
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, _ = super().step(action)
+        distance = observation[0]
+        info = {"is_success": bool(distance > 0), "distance": distance, "kind": self.kind}
+        return observation, reward, terminated, truncated, {} if self.kind == "nothing" else info
+
+
 class Text(Base):
     """Has an action space that no policy serves."""
 
@@ -445,7 +458,7 @@ class Text(Base):
 gym.register("Endless-v0", entry_point=Endless)
 for kind in (
     Target, Shown, Highest, Single, Pair, Buttons, Corridor, Raises, RaisesInReset, Brittle, NotANumber, Killed, Fated,
-    Remembering, Picture, Robot, Rules, Recall, Text, Level, Empty, Tiles,
+    Remembering, Goal, Picture, Robot, Rules, Recall, Text, Level, Empty, Tiles,
     Unrepeatable, Unpicklable, Forgetful, HalfForgetful, Slow, SlowAtFirst, Sleepy, Hungry,
 ):  # fmt: skip
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

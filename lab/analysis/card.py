@@ -16,7 +16,7 @@ from lab.common.text import format_interval, format_number, plural
 from lab.errors import LabError
 from lab.run.directory import rank_agent
 from lab.run.files import plain, read_json
-from lab.run.schemas import MEANINGS, PROVENANCE
+from lab.run.schemas import MEANINGS, PROVENANCE, meaning
 
 PACKAGES = ("torch", "numpy", "gymnasium")  # whose versions are shown
 METRICS = ("return", "best", "eval_return", "eval_best", "strength", "frames_to_solve")
@@ -56,14 +56,14 @@ def describe_trial(trial: Trial, directory: str) -> dict[str, Any]:
 
 def _metric_rows(trial: Trial) -> list[list[str]]:
     rows = []
-    for name in METRICS:
+    for name in dict.fromkeys([*METRICS, *(name for name in trial.summaries if name not in MEANINGS)]):
         summary = trial.summaries.get(name)
         if summary and summary["n"]:
             estimates = (summary["mean"], summary["iqm"])
             cells = [
                 text for each in estimates for text in (format_number(each["value"], name), format_interval(each, name))
             ]
-            rows.append([name, str(summary["n"]), *cells, MEANINGS[name]])
+            rows.append([name, str(summary["n"]), *cells, meaning(name)])
     return rows
 
 

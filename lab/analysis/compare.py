@@ -19,7 +19,7 @@ from lab.analysis.trial import Trial, describe_unfinished, read_trial
 from lab.common.text import canonical, plural
 from lab.errors import LabError, require_one_of
 from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
-from lab.run.schemas import LESS_IS_BETTER
+from lab.run.schemas import LESS_IS_BETTER, METRICS, meaning
 
 MAX_REASONS = 3  # in an error
 MAX_KEYS = 4  # hyperparameters in a label of the picture
@@ -279,7 +279,7 @@ def plot_compare(entries: Sequence[Entry], metric: str, form: str = "png") -> by
         metric: what is compared.
         form: png, svg or pdf.
     """
-    column = CURVES.get(metric, "return")
+    column = CURVES.get(metric, "return" if metric in METRICS else metric)
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     ax = figure.subplots()
     title = " and ".join(dict.fromkeys(entry.trial.environment for entry in entries))
@@ -296,7 +296,7 @@ def plot_compare(entries: Sequence[Entry], metric: str, form: str = "png") -> by
     until = entries[0].until
     if until is not None:
         ax.axvline(until, color="0.4", linestyle=":", linewidth=1, label=f"compared here (frame {until:,})")
-    ax.set_ylabel(LABELS[column])
+    ax.set_ylabel(LABELS.get(column) or meaning(column))
     over_frames(ax)
     legend(ax)
     return save(figure, form)

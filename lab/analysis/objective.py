@@ -83,7 +83,7 @@ class Objective:
             frame = fraction * table.spec["frames"]
             if not len(table.metrics) or table.metrics["frame"].max() < frame:
                 return None
-            values.append(session_results(table.until(frame))[self.metrics[0]])
+            values.append(session_results(table.until(frame)).get(self.metrics[0]))
         enough = len(values) >= (MIN_VALUES if self.aggregate == "lower" else 1)
         return self.over_seeds(np.array(values, float)) if enough and None not in values else None
 

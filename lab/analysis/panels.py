@@ -15,6 +15,7 @@ from matplotlib.transforms import Bbox
 from lab.analysis import plotting
 from lab.analysis.session import WINDOW, Tables
 from lab.analysis.text import capitalize
+from lab.run.schemas import add_evaluation
 
 # In the order of their panels. Columns of a user's own algorithm follow.
 TITLES = {
@@ -42,6 +43,7 @@ NOT_DRAWN = {
     "frame", "optimizer_steps", "episodes", "eval_length", "entropy_loss", "approx_kl", "clip_fraction", "td_error",
     "explained_variance", "actor_grad_norm", "replay_frames", "sil_better_fraction",
 }  # fmt: skip
+FIRST = ("return", "eval_return", "length")  # before those of env.metrics
 MAX_COLUMNS = 11  # drawn; with speed or final returns they fill three rows
 FEW_POINTS = 30  # of a curve, up to which each is marked
 MAX_ACROSS = 4  # panels side by side
@@ -52,7 +54,8 @@ ABOVE, BELOW = 0.35, 0.6  # space for the title and the frames of a panel, in in
 
 def drawn_columns(tables: Sequence[Tables]) -> list[str]:
     """Return the columns of metrics.csv that some Session has logged values of, in the order of their panels."""
-    logged = dict.fromkeys([*TITLES, *(str(column) for table in tables for column in table.metrics)])
+    own = add_evaluation(dict.fromkeys(name for table in tables for name in table.env_metrics))
+    logged = dict.fromkeys([*FIRST, *own, *TITLES, *(str(column) for table in tables for column in table.metrics)])
     drawn = []
     for column in logged.keys() - NOT_DRAWN:
         values = {value for table in tables for value in table.curve(column)[1].tolist()}

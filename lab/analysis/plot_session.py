@@ -48,7 +48,7 @@ def session_figure(tables: Tables) -> Figure:
 
 def _column(ax: Axes, tables: Tables, column: str) -> None:
     panels.set_title(ax, panels.title(column))
-    if column in ("return", "length"):
+    if column in ("return", "length", *tables.env_metrics):
         rows = tables.episodes
         some = rows.iloc[:: max(1, len(rows) // MAX_EPISODES)]
         if column == "return":

@@ -29,7 +29,7 @@ from lab.common.text import (
     format_seeds,
     plural,
 )
-from lab.run.schemas import MEANINGS, METRICS
+from lab.run.schemas import METRICS, meaning
 
 MAIN_METRICS = ("eval_best", "strength", "frames_to_solve", "sample_efficiency", "stability", "best")
 MAX_COLUMNS = 9  # of hyperparameters and metrics, beyond which metrics are shown on demand: as fit 1,280 pixels
@@ -133,15 +133,16 @@ def _columns(experiment: Experiment) -> list[Column]:
     columns.append(Column("state", extra=all(trial.state == "completed" for trial in trials)))
     columns.append(Column("sessions", "Sessions", "completed, of those planned", descending=True))
     for metric in objective.metrics:
-        columns.append(Column(metric, f"{metric}, {aggregate}", MEANINGS.get(metric), number=True, descending=True))
+        columns.append(Column(metric, f"{metric}, {aggregate}", meaning(metric), number=True, descending=True))
     for key, name in short_names(experiment.hyperparameters).items():
         numbers = all(trial.value(key) is None or is_number(trial.value(key)) for trial in trials)
         columns.append(Column(key, name, key, number=numbers))
     room = MAX_COLUMNS - len(experiment.hyperparameters)
-    for name in dict.fromkeys([*MAIN_METRICS, "consistency", *METRICS]):
+    own = [name for trial in trials for name in trial.summaries if name not in METRICS]
+    for name in dict.fromkeys([*own, *MAIN_METRICS, "consistency", *METRICS]):
         if name not in objective.metrics and any(_mean(trial, name) is not None for trial in trials):
-            extra = room <= 0 or name not in MAIN_METRICS
-            columns.append(Column(name, "", MEANINGS[name], number=True, descending=True, extra=extra))
+            extra = room <= 0 or name not in (*own, *MAIN_METRICS)
+            columns.append(Column(name, "", meaning(name), number=True, descending=True, extra=extra))
             room -= 1
     return columns
 
@@ -240,7 +241,7 @@ def _files(session: Session, root: Path) -> dict[str, str]:
 def _metrics(trial: Trial) -> list[list[str]]:
     """Return a row for each metric: its name, n, and each statistic with its interval."""
     rows = []
-    for name in dict.fromkeys([*MAIN_METRICS, *METRICS]):
+    for name in dict.fromkeys([*MAIN_METRICS, *METRICS, *trial.summaries]):
         summary = trial.summaries.get(name)
         if summary and summary["n"]:
             estimates = [format_estimate(summary[statistic], name) for statistic in STATISTICS]

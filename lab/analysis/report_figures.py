@@ -22,6 +22,7 @@ from lab.analysis.session import Session
 from lab.analysis.statistics import interval
 from lab.analysis.text import importance_caveat, short_names
 from lab.analysis.trial import Trial, common_reference
+from lab.run.schemas import add_evaluation
 
 MAX_POINTS = 80  # of a curve
 COLUMNS = ("return", "eval_return", "entropy")  # of metrics.csv with curves, besides the losses
@@ -49,7 +50,8 @@ class _Figures:
         logged = dict.fromkeys(str(column) for table in tables for column in table.metrics)
         # The entropy loss is the entropy with another weight and sign.
         losses = [column for column in logged if column.endswith("_loss") and column != "entropy_loss"]
-        self.columns = [column for column in (*COLUMNS, *losses) if any(len(t.curve(column)[0]) for t in tables)]
+        own = add_evaluation(dict.fromkeys(name for table in tables for name in table.env_metrics))
+        self.columns = [column for column in (*COLUMNS, *own, *losses) if any(len(t.curve(column)[0]) for t in tables)]
         several = len(experiment.by_environment) > 1
         self.parts = {f" in {name}" if several else "": part for name, part in experiment.by_environment.items()}
         self.names = short_names(experiment.hyperparameters)

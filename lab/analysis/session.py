@@ -46,6 +46,11 @@ class Tables:
         known = env["reference"]["id"] == env["id"] and not changed
         return env["reference"] if known else {"random_return": None, "solved": None}
 
+    @property
+    def env_metrics(self) -> list[str]:
+        """Names of env.metrics that episodes.csv has."""
+        return [name for name in self.spec["env"].get("metrics", []) if name in self.episodes]
+
     def until(self, frame: float) -> Tables:
         """Return the tables with episodes and metrics as they were after a frame."""
         episodes, metrics = (rows[rows["frame"] <= frame] for rows in (self.episodes, self.metrics))
@@ -177,6 +182,9 @@ def session_results(tables: Tables) -> dict[str, Any]:
         "eval_best": float(evaluations.max()) if len(evaluations) else None,
         "length": float(tables.episodes["length"].tail(WINDOW).mean()) if len(tables.episodes) else None,
     }
+    for name in tables.env_metrics:
+        results[name] = float(tables.episodes[name].tail(WINDOW).mean()) if len(tables.episodes) else None
+        results[f"eval_{name}"] = _last(tables.curve(f"eval_{name}")[1])
     random_return, solved = tables.reference["random_return"], tables.reference["solved"]
     names = ("strength", "max_strength", "final_strength", "sample_efficiency", "training_efficiency", "stability")
     results |= dict.fromkeys(names)

@@ -19,7 +19,7 @@ from lab.common.text import (
     plural,
 )
 from lab.errors import visible
-from lab.run.schemas import MEANINGS
+from lab.run.schemas import MEANINGS, meaning
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -131,7 +131,7 @@ def _templates() -> Environment:
         plural,
         breakable,
     )
-    templates.globals["meanings"] = MEANINGS
+    templates.globals |= {"meanings": MEANINGS, "meaning": meaning}
     templates.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     templates.filters |= {function.__name__: function for function in (*functions, capitalize, fence)} | {
         "md": escape_markdown

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from lab.train.agent import Agent
 
 
+Episode = tuple[float, int, dict[str, float]]  # return, length and, if it ended by itself, env.metrics
+
+
 @dataclass
 class Options:
     """Options of the command."""
@@ -176,8 +179,8 @@ def make_env(spec: specs.Spec, options: Options) -> gym.Env[Any, Any]:
     return env
 
 
-def play_all(player: Player, options: Options, stop: Callable[[], bool]) -> list[tuple[float, int]]:
-    """Play and print episodes until asked to stop; return the returns and lengths of those that ended."""
+def play_all(player: Player, options: Options, stop: Callable[[], bool]) -> list[Episode]:
+    """Play and print episodes until asked to stop; return those that ended."""
     import numpy as np
 
     from lab.command.film import film
@@ -188,12 +191,12 @@ def play_all(player: Player, options: Options, stop: Callable[[], bool]) -> list
     seeds = np.random.SeedSequence(options.seed).generate_state(options.episodes)
     for episode, (seed, path) in enumerate(zip(seeds, options.films(), strict=True)):
         with film(path, player.env.metadata.get("render_fps", 30)) if path else nullcontext() as show:
-            total, length, done = player.play(int(seed), show, stop)
+            total, length, done, metrics = player.play(int(seed), show, stop)
         cut = "" if done else "  interrupted" if stop() else f"  cut after max_steps={length}"
-        note = f"  {path}" if path else ""
+        note = "".join(f"  {name} {value:g}" for name, value in metrics.items()) + (f"  {path}" if path else "")
         print(visible(f"episode {episode:>3}  return {total:>10.2f}  length {length:>6}{cut}{note}"), flush=True)
         if done or not stop():
-            ended.append((total, length))
+            ended.append((total, length, metrics))
         if stop():
             break
     return ended
@@ -215,8 +218,10 @@ class Player:
         self.actions = ActionConverter(env.action_space)
         agent.streams[0].actions = np.random.default_rng(options.seed)
 
-    def play(self, seed: int, show: Callable[[Any], None] | None, stop: Callable[[], bool]) -> tuple[float, int, bool]:
-        """Play an episode; return its return and length, and whether it ended by itself.
+    def play(
+        self, seed: int, show: Callable[[Any], None] | None, stop: Callable[[], bool]
+    ) -> tuple[float, int, bool, dict[str, float]]:
+        """Play an episode; return its return and length, whether it ended by itself and, if so, env.metrics.
 
         Args:
             seed: the seed of the environment.
@@ -230,7 +235,7 @@ class Player:
 
         agent, env, settings = self.agent, self.env, ProcessSettings()
         with guard(f"env.id={self.spec.env.id}"):
-            raw, _ = env.reset(seed=seed)
+            raw, info = env.reset(seed=seed)
             carry = torch.zeros(1, 1, agent.algorithm.carry_size)
             total, length, done, over = 0.0, 0, False, False
             while not over and length < self.max_steps and not stop():
@@ -254,17 +259,21 @@ class Player:
                 total, length = total + float(score), length + 1
             if show:
                 show(env.render())
-        return total, length, bool(over)
+        metrics = info["reported"][2:].tolist() if over and "reported" in info else []
+        return total, length, bool(over), dict(zip(self.spec.env.metrics, metrics, strict=False))
 
 
-def print_spread(episodes: list[tuple[float, int]]) -> None:
-    """Print the mean and the spread of returns and lengths."""
+def print_spread(episodes: list[Episode]) -> None:
+    """Print the mean and the spread of returns and lengths, and the means of env.metrics."""
     import numpy as np
 
     if not episodes:
         return
-    returns, lengths = np.array(episodes).T
+    returns, lengths = np.array([episode[:2] for episode in episodes]).T
     spread = f" ± {returns.std(ddof=1):.2f}" if len(returns) > 1 else ""
     count = plural(len(returns), "episode")
     print(visible(f"\nreturn {returns.mean():.2f}{spread} (from {returns.min():.2f} to {returns.max():.2f})"))
     print(visible(f"length {lengths.mean():.1f} (from {lengths.min():.0f} to {lengths.max():.0f}), {count}"))
+    finished = [metrics for _, _, metrics in episodes if metrics]
+    for name in finished[0] if finished else ():
+        print(visible(f"{name} {np.mean([metrics[name] for metrics in finished]):.4g}"))

@@ -92,7 +92,8 @@ class Report(gym.Wrapper[Any, Any, Any, Any]):
             known = f"Its keys are: {', '.join(map(str, info))}." if info else "It is empty."
             raise LabError(
                 f"{self._name}: env.metrics names {key!r}, which the info at an episode's end does not have."
-                f"{did_you_mean(key, [str(name) for name in info])} {known}"
+                f"{did_you_mean(key, [str(name) for name in info])} {known} It must be there at every end, also of an"
+                " episode that is cut."
             )
         number = to_number(info[key])
         if number is None or not np.isfinite(number):

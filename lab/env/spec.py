@@ -1,10 +1,14 @@
 """The schema of conf/env/."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lab.common.validation import Count, Positive
 from lab.errors import LabError, require
+from lab.run.schemas import METRICS
+
+COLUMNS = ("frame", "eval_length")  # of metrics.csv, beside METRICS and those of the algorithm
 
 
 @dataclass
@@ -65,6 +69,12 @@ class EnvSpec:
                 f"env.vectorization_mode=native is not possible with env.{self.wrapping_keys[0]}: {self.id}'s own"
                 " vector implementation steps all environments at once. Use auto, sync or async."
             )
+        taken = {*METRICS, *COLUMNS}
+        for name in self.metrics:
+            valid = re.fullmatch(r"[\w./-]+", name) and not name.startswith("eval_") and name not in taken
+            allowed = "names of letters, digits, _, -, . and /, of which none begins with eval_ or is a column of Lab's"
+            require(bool(valid), "env.metrics", self.metrics, f"{allowed} ({name!r} is not)")
+        require(len(set(self.metrics)) == len(self.metrics), "env.metrics", self.metrics, "different names")
         if self.backend == "envpool":
             for key in self.wrapping_keys:
                 allowed = "false" if key == "action_mask" else "empty"

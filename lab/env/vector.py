@@ -30,6 +30,7 @@ from lab.errors import LabError, to_sentence, warn_once
 
 T = TypeVar("T")
 
+METRICS_STEPS = 500  # at most, until the end of an episode shows before training whether it has env.metrics
 MAX_SEED = 2**31  # exclusive bound on the seeds of environments
 
 
@@ -193,7 +194,7 @@ def probe(spec: EnvSpec) -> Spaces:
     try:
         with guard(name):
             spaces = replace(Spaces.read(name, env), frame_stack=count_frames(env))
-            observations = _try_step(name, env)
+            observations = _try_steps(name, env, METRICS_STEPS if spec.metrics else 1)
     finally:
         close(name, env.close)
     if spec.scale_images == "auto":
@@ -207,21 +208,26 @@ def probe(spec: EnvSpec) -> Spaces:
         try:
             if not isinstance(envs, SyncVector):
                 with guard(name):
-                    _try_step(name, envs)
+                    _try_steps(name, envs)
         finally:
             close_vector(name, envs)
     return spaces
 
 
-def _try_step(name: str, env: Any) -> list[Any]:
-    """Reset an environment and take a step; return both observations."""
+def _try_steps(name: str, env: Any, steps: int = 1) -> list[Any]:
+    """Reset an environment, take a step, and more of them until the episode ends; return the first two observations."""
     method = "reset"
     try:
         with RngStates(GLOBAL_RNGS, 0):
             first = env.reset(seed=0)[0]
             method = "step"
             env.action_space.seed(0)
-            return [first, env.step(env.action_space.sample())[0]]
+            second, _, *ends, _ = env.step(env.action_space.sample())
+            for _ in range(steps - 1):
+                if any(ends):
+                    break
+                _, _, *ends, _ = env.step(env.action_space.sample())
+            return [first, second]
     except LabError:
         raise
     except Exception as error:

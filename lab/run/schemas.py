@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lab.run.files import Shape
 
 STATES = ("running", "completed", "failed", "pruned", "interrupted")
@@ -31,6 +33,21 @@ MEANINGS = {
     "probability of improvement": "that a seed of one Trial does better than a seed of another; 0.5 is no difference",
     "importance": "how much a hyperparameter tells the best tenth of the Trials from all (PED-ANOVA); the sum is 100 %",
 }
+
+
+def meaning(name: str) -> str:
+    """Return what a metric means; one that is not of MEANINGS is of env.metrics."""
+    evaluated = name.removeprefix("eval_")
+    where = "in the last evaluation" if evaluated != name else "over the last 100 episodes of training"
+    return MEANINGS.get(name) or f"mean of {evaluated} {where}"
+
+
+def add_evaluation(names: Iterable[str]) -> list[str]:
+    """Return the names of env.metrics with those of their means in an evaluation."""
+    names = list(names)
+    return [*names, *(f"eval_{name}" for name in names)]
+
+
 LESS_IS_BETTER = ("frames_to_solve",)  # of these metrics; for all others, more is better
 DIRECTIONS = ("maximize", "minimize")
 AGGREGATES = ("mean", "median", "iqm", "lower")  # over seeds; `lower` is the lower end of the mean's 95 % interval

@@ -19,7 +19,7 @@ from lab.trial import Trial
 if TYPE_CHECKING:
     from lab.env.vector import Spaces
 
-EVALUATION = ("eval_return", "eval_best")
+EVALUATION = "eval_"  # how the names of metrics of an evaluation begin
 REFERENCE = {
     "random_return": (
         "strength", "max_strength", "final_strength", "sample_efficiency", "training_efficiency", "stability",
@@ -111,7 +111,7 @@ def require_possible(objective: Objective, spec: Spec, rungs: int | None = None)
 
 
 def _why_impossible(metric: str, spec: Spec) -> str:
-    if metric in EVALUATION and not spec.eval.every:
+    if metric.startswith(EVALUATION) and not spec.eval.every:
         return "with eval.every=0, by which nothing is evaluated. Set eval.every to a number of frames."
     env, reference = spec.env, spec.env.reference
     for key in (key for key, metrics in REFERENCE.items() if metric in metrics):
@@ -142,7 +142,7 @@ def _why_unprunable(metric: str, spec: Spec, rungs: int) -> str:
     rows = first_rows(spec)
     if metric == "frames_to_solve":
         return "no Session has it before it has solved its environment. Rank by sample_efficiency, as an example."
-    if metric in EVALUATION and interval_end(spec, spec.eval.every) > last:
+    if metric.startswith(EVALUATION) and interval_end(spec, spec.eval.every) > last:
         problem, key = "there is no evaluation before", "eval"
     elif rows[0] == last_frame(spec) or rows[MIN_ROWS.get(metric, 1) - 1] > last:
         problem, key = "too little is logged before", "log"

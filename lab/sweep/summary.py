@@ -55,7 +55,8 @@ def print_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[
     """Print the metrics of a Trial with their intervals; return the commands to type next, with their purposes."""
     table = _table(count_sessions(results["sessions"]), "mean", "95 % interval", "IQM", "95 % interval", "std")
     explained: list[str] = []
-    for metric in METRICS:
+    own = [name for name in results["metrics"] if name not in MEANINGS]
+    for metric in (*METRICS, *own):
         estimates = results["metrics"].get(metric)
         if estimates and estimates["n"]:
             note = "" if estimates["n"] == results["sessions"]["completed"] else f" (of {estimates['n']})"

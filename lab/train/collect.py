@@ -145,7 +145,8 @@ class Collector:
                 length = int(self._length[s, e] + valid[s, part, e].sum())
                 # A reset may show that the episode had ended at the step before.
                 frame = self.frame + (t + int(valid[s, t, e])) * self.num_envs
-                self.episodes[s].append(Episode(frame, float(total), length))
+                metrics = tuple(steps.reported[s, t, e, 2:].tolist())
+                self.episodes[s].append(Episode(frame, float(total), length, metrics))
             self._return[s, e], self._length[s, e], start[s, e] = 0.0, 0, t + 1
         for episodes in self.episodes:
             episodes.sort(key=lambda episode: episode.frame)

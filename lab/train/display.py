@@ -92,7 +92,8 @@ def print_results(records: Sequence[Record | Outcome]) -> None:
     console = Terminal(soft_wrap=True, width=UNCUT)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Session", no_wrap=True)
-    for column in ("state", "frames", "return", "best", "evaluation", "strength", "frames to solve"):
+    own = list(dict.fromkeys(name for record in records for name in record.spec.env.metrics))
+    for column in ("state", "frames", "return", "best", "evaluation", "strength", "frames to solve", *own):
         table.add_column(column, justify="right", no_wrap=True)
     for record in records:
         metrics = read_json(record.dir.results, SESSION) if record.dir.results.exists() else {}
@@ -102,6 +103,7 @@ def print_results(records: Sequence[Record | Outcome]) -> None:
             f"{record.frame:,}",
             *(format_number(metrics.get(key)) for key in ("return", "best", "eval_return", "strength")),
             f"{metrics['frames_to_solve']:,}" if metrics.get("frames_to_solve") else "-",
+            *(format_number(metrics.get(key)) for key in own),
         )
     console.print()
     console.print(table)

@@ -25,7 +25,8 @@ class Evaluation:
         self._streams = [streams.evaluation for streams in agent.streams]
         self._stream_states = [stream.bit_generator.state for stream in self._streams]
         self.running: dict[int, np.ndarray] = {}  # by index of a Session that is not done, 1 for running episodes
-        self.episodes: dict[int, np.ndarray] = {}  # returns and lengths [2, episodes]
+        # Returns, lengths and env.metrics [2 + M, episodes]; the metrics of an episode that is cut are NaN.
+        self.episodes: dict[int, np.ndarray] = {}
         self.failures: dict[int, str] = {}  # errors
         self._steps = 0
         self._envs: dict[int, Environments] = {}
@@ -46,7 +47,8 @@ class Evaluation:
             except Exception as error:
                 self.failures[s] = explain_error(error)
                 continue
-            self.episodes[s] = np.zeros((2, spec.episodes))
+            self.episodes[s] = np.zeros((2 + len(agent.spec.env.metrics), spec.episodes))
+            self.episodes[s][2:] = np.nan
             self.running[s] = np.ones(spec.episodes, bool)
 
     def step(self) -> None:
@@ -64,7 +66,9 @@ class Evaluation:
             self._carry = self._carry.masked_fill(~upload(valid, agent.device).unsqueeze(-1), 0.0)
         score, over = self._results.score, self._results.over
         for s, running in list(self.running.items()):
-            self.episodes[s] += np.stack([np.where(running, score[s], 0.0), running & valid[s]])
+            self.episodes[s][:2] += np.stack([np.where(running, score[s], 0.0), running & valid[s]])
+            ends = running & over[s]
+            self.episodes[s][2:, ends] = self._results.reported[s, ends, 2:].T
             running &= ~over[s]
             if not running.any() or self._steps >= self.spec.max_steps:
                 del self.running[s]

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from lab.common.imports import torch
 
 PROGRESS = ("frame", "optimizer_steps", "episodes", "return", "length")  # columns of metrics.csv for every algorithm
 EVALUATION = ("eval_return", "eval_length")  # columns that are filled where there was an evaluation
+
+
+def metrics_columns(env_metrics: Iterable[str], algorithm_metrics: Iterable[str]) -> list[str]:
+    """Return the columns of metrics.csv."""
+    return [*PROGRESS, *env_metrics, *algorithm_metrics, *evaluation_columns(env_metrics)]
+
+
+def evaluation_columns(env_metrics: Iterable[str]) -> list[str]:
+    """Return the columns that are filled where there was an evaluation: the rows of what Evaluation returns."""
+    return [*EVALUATION, *(f"eval_{name}" for name in env_metrics)]
+
 
 Sums = list[tuple[tuple[str, ...], "torch.Tensor"]]
 
@@ -18,6 +30,7 @@ class Episode(NamedTuple):
     frame: int  # of its Session, at its end
     episode_return: float  # sum of the rewards as the environment gave them
     length: int  # steps
+    metrics: tuple[float, ...] = ()  # those of env.metrics
 
 
 class Averages:

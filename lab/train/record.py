@@ -21,7 +21,7 @@ from lab.run.guard import move_aside
 from lab.run.provenance import Provenance
 from lab.run.status import utc_now
 from lab.run.table import Table, starts_with
-from lab.train.metrics import EVALUATION, PROGRESS, Episode
+from lab.train.metrics import PROGRESS, Episode, evaluation_columns, metrics_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,8 +35,8 @@ STATUS_SECONDS, STACK_SECONDS = 0.5, 0.05
 HEARTBEAT_SECONDS = 5.0  # most time between two writes during training
 WINDOW = 100  # episodes in the mean return
 ENDLESS_STEPS = 1_000  # steps of each environment after which some episode should have ended
+EPISODES = ("frame", "return", "length")  # columns, before those of env.metrics
 TABLES = {
-    "episodes": ("frame", "return", "length"),
     "timing": ("frame", "seconds", "frames_per_second", "collect", "learn", "evaluate", "write", "compile"),
 }
 
@@ -149,11 +149,9 @@ class Record:
         self._log = logging.Logger(f"lab.session.{directory.path}", logging.INFO)  # logging cannot disable it by name
         self._handler = QuietFileHandler(directory)
         self._log.addHandler(self._handler)
-        self._tables = {
-            name: Table(path, columns, tables.get(name))
-            for name, path in directory.tables.items()
-            for columns in [TABLES.get(name) or (*PROGRESS, *metrics, *EVALUATION)]
-        }
+        own = spec.env.metrics
+        columns = TABLES | {"episodes": (*EPISODES, *own), "metrics": metrics_columns(own, metrics)}
+        self._tables = {name: Table(path, columns[name], tables.get(name)) for name, path in directory.tables.items()}
         self._events = None
         if spec.log.tensorboard:
             from lab.train.tensorboard import TensorBoard
@@ -177,7 +175,7 @@ class Record:
         self.dir.stop.unlink(missing_ok=True)
         self.best, self._episodes = state["best"], state["episodes"]
         self._rows, self._row_frame = state["rows"], state["row_frame"]
-        self._window.extend(map(Episode._make, state["window"]))
+        self._window.extend(Episode(*episode) for episode in state["window"])
         self.warnings = list(state.get("warnings", []))
         tables, timing = dict(state["tables"]), self.dir.timing
         if not starts_with(timing, tables["timing"]):
@@ -248,7 +246,7 @@ class Record:
         self._window.extend(episodes)
         self._episodes += len(episodes)
         self._tables["episodes"].add(
-            *({"frame": e.frame, "return": e.episode_return, "length": e.length} for e in episodes)
+            *(dict(zip((*EPISODES, *self.spec.env.metrics), (*e[:3], *e.metrics), strict=True)) for e in episodes)
         )
 
     @property
@@ -264,13 +262,17 @@ class Record:
         evaluation: np.ndarray | None,
         timing: Mapping[str, float],
     ) -> None:
-        """Write a row of metrics, of returns and lengths [2, episodes] of an evaluation, and of seconds by phase."""
+        """Write a row of metrics, of what Evaluation returned, and of seconds by phase."""
         lengths = [e.length for e in self._window]
         mean_length = sum(lengths) / len(lengths) if lengths else None
         progress = (frame, optimizer_steps, self._episodes, self.mean_return, mean_length)
-        row: dict[str, Any] = {**dict(zip(PROGRESS, progress, strict=True)), **metrics}
+        columns = zip(*(e.metrics for e in self._window), strict=True)
+        own = {name: sum(v) / len(v) for name, v in zip(self.spec.env.metrics, columns, strict=False)}
+        row: dict[str, Any] = {**dict(zip(PROGRESS, progress, strict=True)), **own, **metrics}
+        evaluated = evaluation_columns(self.spec.env.metrics)
         if evaluation is not None:
-            row |= zip(EVALUATION, (float(values.mean()) for values in evaluation), strict=True)
+            finished = (values[values == values] for values in evaluation)  # a metric of a cut episode is NaN
+            row |= zip(evaluated, (float(each.mean()) if len(each) else None for each in finished), strict=True)
         self._rows += 1
         self._row_frame = frame
         self._tables["metrics"].add(row)
@@ -282,7 +284,7 @@ class Record:
             self.heartbeat(frame, at_once=True)
         if self._events:
             self._events.add_row(row, timing["frames_per_second"])
-        names = [name for name in ("return", "entropy", *EVALUATION) if row.get(name) is not None]
+        names = [name for name in ("return", *own, "entropy", *evaluated) if row.get(name) is not None]
         values = " ".join(f"{name}={row[name]:.4g}" for name in names)
         self.log("frame %d of %d %s", frame, self.spec.frames, values)
 

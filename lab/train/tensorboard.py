@@ -32,7 +32,7 @@ class TensorBoard:
         frame = row["frame"]
         for name, value in {**row, "frames_per_second": frames_per_second}.items():
             if value is not None and name != "frame":
-                self._writer.add_scalar(tag(name), value, frame)
+                self._writer.add_scalar(tag(name, self._spec.env.metrics), value, frame)
         if self._spec.mode == "dev":
             self.flush()
 

@@ -13,7 +13,6 @@ from lab.command.enjoy import main as enjoy
 from lab.env.make import make_single
 from lab.env.monitor import Monitor, Report
 from lab.env.vector import Environments
-from lab.errors import LabError
 from tests.helpers import specs, train
 
 GAMES = ("env=gymnasium", "env.id=tests.env.test_monitor:Games-v0", "env.vectorization_mode=sync")
@@ -120,15 +119,3 @@ def test_evaluation_and_enjoy_play_whole_games(tmp_path: Path, capsys: pytest.Ca
         ["621.00", "4"],
         ["1221.00", "4"],
     ]
-
-
-@pytest.mark.parametrize(
-    ("metrics", "sentence"),
-    [
-        ("[wn]", "names 'wn', which the info .* does not have. Did you mean 'won'. Its keys are: won, lives, game."),
-        ("[text]", "names 'text'"),
-    ],
-)
-def test_a_metric_that_is_missing_is_a_sentence(metrics: str, sentence: str) -> None:
-    with pytest.raises(LabError, match=sentence):
-        rows(f"env.metrics={metrics}")
