@@ -36,12 +36,23 @@ def sbx(work: Work, seeds: int) -> float:
 
 def learn(algorithm: type, activation: object, work: Work) -> float:
     """Train with a class in the style of Stable-Baselines3, and time what follows the warm-up."""
-    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+    from stable_baselines3.common.vec_env import VecFrameStack
 
+    network: dict[str, object] = {"net_arch": list(work.hidden), "activation_fn": activation}
+    if work.atari:
+        import ale_py
+        import gymnasium
+
+        gymnasium.register_envs(ale_py)
+        policy, envs = "CnnPolicy", VecFrameStack(make_atari_env(work.env_id, work.num_envs, seed=0), 4)
+        network = {}  # the policy's own is that of Mnih et al. 2015
+    else:
+        policy, envs = "MlpPolicy", make_vec_env(work.env_id, work.num_envs, seed=0)
     model = algorithm(
-        "MlpPolicy",
-        make_vec_env(work.env_id, work.num_envs, seed=0),
-        policy_kwargs={"net_arch": list(work.hidden), "activation_fn": activation},
+        policy,
+        envs,
+        policy_kwargs=network,
         device="cpu",
         seed=0,
         **work.arguments,

@@ -24,6 +24,7 @@ class Work:
     algorithm: str  # the class in Stable-Baselines3 and sbx
     arguments: dict[str, Any]  # of its constructor
     sbx: bool = True  # whether sbx has the algorithm
+    atari: bool = False  # whether it is a game with the usual preprocessing and convolutions
     rejax: dict[str, Any] | None = None  # the config of rejax, if it has algorithm and environment
 
     def frames_of(self, seeds: int) -> int:
@@ -145,5 +146,28 @@ WORK = {
         ),
         algorithm="PPO",
         arguments={"n_steps": 256, "n_epochs": 10, "batch_size": 64, "learning_rate": 3e-4},
+    ),
+    "pong": Work(
+        title="PPO PongNoFrameskip-v4, 8 x 128 steps, 4 epochs, batches of 256, the network of Mnih et al. 2015",
+        frames=4_096,
+        warm_up=1_024,
+        interval=1_024,
+        env_id="PongNoFrameskip-v4",
+        num_envs=8,
+        hidden=(512,),
+        activation="relu",
+        overrides=(
+            "algo=ppo", "env=atari", "env.id=PongNoFrameskip-v4", "name=pong",
+            "env.wrappers=[{name: AtariWrapper, terminal_on_life_loss: true}]", "algo.horizon=128", "algo.epochs=4",
+            "algo.batch_size=256", "algo.lr=2.5e-4", "algo.optimizer.lr_schedule=constant", "algo.clip_range=0.1",
+            "algo.entropy_coef=0.01", "algo.value_coef=1.0",
+        ),
+        algorithm="PPO",
+        arguments={
+            "n_steps": 128, "n_epochs": 4, "batch_size": 256, "learning_rate": 2.5e-4, "clip_range": 0.1,
+            "ent_coef": 0.01,
+        },
+        sbx=False,
+        atari=True,
     ),
 }  # fmt: skip

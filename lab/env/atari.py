@@ -241,10 +241,9 @@ class AtariWrapper(gym.Wrapper[Any, Any, Any, Any]):
     def _observe(self, screens: np.ndarray) -> np.ndarray:
         """Return the stack with the newest screens in it."""
         cv2, (before, last) = import_cv2(), screens
-        pairs, singles = gray_pairs(self.game.palette)
-        gray = cv2.LUT(last, singles)
-        changed = np.flatnonzero(before != last)
-        gray.reshape(-1)[changed] = pairs[before.reshape(-1)[changed], last.reshape(-1)[changed]]
+        pairs = np.left_shift(before, 8, dtype=np.uint16)
+        pairs |= last
+        gray = gray_pairs(self.game.palette).take(pairs)
         stack = np.empty_like(self._stack)
         stack[:-1] = self._stack[1:]
         cv2.resize(gray, self._size, dst=stack[-1], interpolation=cv2.INTER_AREA)
@@ -253,16 +252,15 @@ class AtariWrapper(gym.Wrapper[Any, Any, Any, Any]):
 
 
 @functools.lru_cache(maxsize=256)
-def gray_pairs(palette: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gray of the maximum of two colors, by their codes [256, 256], and of single ones [256].
+def gray_pairs(palette: bytes) -> np.ndarray:
+    """Return the gray of the maximum of two colors [65,536], at 256 times the code of one plus that of the other.
 
     Args:
         palette: red, green and blue of each code.
     """
-    colors = np.frombuffer(palette, np.uint8).reshape(256, 3)
-    cv2 = import_cv2()
-    pairs = cv2.cvtColor(np.maximum(colors[:, None], colors), cv2.COLOR_RGB2GRAY)
-    return pairs, np.diagonal(pairs).copy()
+    colors, cv2 = np.frombuffer(palette, np.uint8).reshape(256, 3), import_cv2()
+    gray: np.ndarray = cv2.cvtColor(np.maximum(colors[:, None], colors), cv2.COLOR_RGB2GRAY)
+    return gray.ravel()
 
 
 @functools.cache

@@ -197,7 +197,7 @@ def test_a_missing_package_is_named_with_its_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize("algo", ["ppo", "dqn"])
 def test_law_1_pong_alone_is_as_in_a_stack(tmp_path: Path, algo: str) -> None:
     overrides = (f"algo={algo}", "env=pong", "frames=2_000", "eval.every=0")
-    overrides += ("algo.learning_starts=1_000", "algo.memory.size=3_000") if algo == "dqn" else ()
+    overrides += ("algo.learning_starts=1_600", "algo.memory.size=3_000") if algo == "dqn" else ()
     alone = train(tmp_path / "alone", *overrides, "seed=1")
     stacked = train(tmp_path / "stacked", *overrides, "seed=[0,1]")
     assert result(stacked[1]) == result(alone[0])
