@@ -31,7 +31,7 @@ def test_a_work_is_the_same_for_us_as_for_the_peers(name: str) -> None:
     assert (spec.env.id, spec.env.num_envs) == (work.env_id, work.num_envs)
     assert (spec.net.hidden, spec.net.activation) == (list(work.hidden), work.activation)
     names = {"n_steps": "horizon", "train_freq": "horizon", "n_epochs": "epochs", "learning_rate": "lr",
-             "buffer_size": "memory.size"}  # fmt: skip
+             "buffer_size": "memory.size", "ent_coef": "entropy_coef"}  # fmt: skip
     settings = {**specs(*work.lab(1))[0].to_dict()["algo"], "lr": spec.algo.optimizer.lr}
     for argument, value in work.arguments.items():
         key = names.get(argument, argument)

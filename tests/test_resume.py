@@ -124,6 +124,14 @@ def test_law_1_killed_within_long_episodes_of_mujoco(tmp_path: Path, env: str) -
     check_kills(tmp_path, ["algo=ppo", f"env={env}", *often, "frames=8000", "seed=[3,4]"], KILLS)
 
 
+@pytest.mark.law
+@pytest.mark.slow
+@pytest.mark.parametrize(("algo", "seed"), [("ppo", "[3,4]"), ("dqn", "3")])
+def test_law_1_killed_within_games_of_pong(tmp_path: Path, algo: str, seed: str) -> None:
+    pong = ("env=pong", "env.num_envs=2", "eval.max_steps=30", "eval.episodes=1", "net.hidden=[16]", "frames=2000")
+    check_kills(tmp_path, [*overrides(algo, "discrete", seed), *pong], KILLS)
+
+
 QUICK = (*OFTEN, "~tuned", "algo.horizon=16", "frames=2500", "seed=3")
 SLOW = pytest.mark.slow
 LANDER = ("env=gymnasium", "env.id=LunarLander-v3", "env.num_envs=4", "eval.max_steps=50")
@@ -195,26 +203,6 @@ def test_law_1_signalled_at_any_point_and_resumed(tmp_path: Path, case: str, see
     )
     assert resumed == sorted(resumed)
     assert resumed[0] == 128
-
-
-PONG = ("env=pong", "env.num_envs=2", "eval.max_steps=30", "eval.episodes=1")
-
-
-@pytest.mark.law
-@pytest.mark.slow
-@pytest.mark.parametrize("algo", ["ppo", "dqn"])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_law_1_pong_killed_at_any_moment_and_resumed(tmp_path: Path, algo: str, seed: str) -> None:
-    """The state of a game is what was played of it, and in later games what came before."""
-    check_kills(tmp_path, [*overrides(algo, "discrete", seed), *PONG, "frames=2000"], KILLS)
-
-
-@pytest.mark.law
-@pytest.mark.slow
-def test_law_1_pong_signalled_and_resumed(tmp_path: Path) -> None:
-    few = ("algo.horizon=8", "frames=160", "log.every=80", "eval.every=80", "checkpoint.every=80", "compile=false")
-    interruptions = (Stack, "collect_and_learn", 3, signalled), (StackedEnvironments, "step", 20, signalled)
-    assert check(tmp_path, (*PONG, *few), *interruptions) == [48, 80]
 
 
 @pytest.mark.law

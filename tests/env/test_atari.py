@@ -11,11 +11,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from lab.env.atari import AtariWrapper
 from lab.env.make import make_single
 from lab.env.vector import Environments, detect_restore_method, probe
 from lab.errors import LabError
-from tests.helpers import ATARI, lab, result, specs, train
+from tests.helpers import ATARI, lab, specs, train
 
 Step = tuple[np.ndarray, float, bool]
 
@@ -190,15 +189,3 @@ def test_a_missing_package_is_named_with_its_command(tmp_path: Path) -> None:
     assert run.returncode == 2
     assert "pip install -e '.[atari]'" in run.stderr
     assert "Traceback" not in run.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.law
-@pytest.mark.parametrize("algo", ["ppo", "dqn"])
-def test_law_1_pong_alone_is_as_in_a_stack(tmp_path: Path, algo: str) -> None:
-    overrides = (f"algo={algo}", "env=pong", "frames=2_000", "eval.every=0")
-    overrides += ("algo.learning_starts=1_600", "algo.memory.size=3_000") if algo == "dqn" else ()
-    alone = train(tmp_path / "alone", *overrides, "seed=1")
-    stacked = train(tmp_path / "stacked", *overrides, "seed=[0,1]")
-    assert result(stacked[1]) == result(alone[0])
-    assert AtariWrapper.__name__ in stacked[1].spec.read_text()
