@@ -24,7 +24,7 @@ from lab.env.spec import EnvSpec
 from lab.env.validation import OUTER, Validated, ValidatedVector, add_validation
 from lab.env.vector_envs import AsyncVector, SyncVector
 from lab.env.wrappers import apply_wrappers, wrapper_name
-from lab.errors import LabError, to_sentence
+from lab.errors import LabError, require, to_sentence
 
 ATARI = "ale_py.env:AtariEnv"  # the entry point of all Atari games
 
@@ -72,6 +72,9 @@ def _find(spec: EnvSpec) -> tuple[str | gym.envs.registration.EnvSpec, dict[str,
     game: Any = import_named("lab.env.atari").AtariGame
     names = [wrapper_name(item).rpartition(".")[2] for item in spec.wrappers]
     screens = {"screens": True} if "AtariWrapper" in names else {}
+    for key in ("continuous", "frameskip", "obs_type"):
+        free = not screens or key not in spec.kwargs
+        require(free, f"env.kwargs.{key}", spec.kwargs.get(key), "left out with AtariWrapper, which decides it")
     return dataclasses.replace(registered, entry_point=game, vector_entry_point=None), spec.arguments | screens
 
 

@@ -150,6 +150,16 @@ def test_a_game_without_the_wrapper_has_one_shape(tmp_path: Path) -> None:
     assert directory.read_status()["state"] == "completed"
 
 
+def test_processes_give_the_same_as_one() -> None:
+    runs = []
+    for mode in ("sync", "async"):
+        envs = Environments(specs("env=pong", f"env.vectorization_mode={mode}")[0].env, 2, np.random.default_rng(0))
+        observations = [envs.reset(), *(envs.step(np.array([step % 6, 3])).observation for step in range(8))]
+        runs.append(np.stack(observations))
+        envs.close()
+    np.testing.assert_array_equal(*runs)
+
+
 def test_a_return_is_the_score_of_the_whole_game(tmp_path: Path) -> None:
     """Lives end episodes of learning, and rewards are clipped; neither shows in what is reported."""
     env = wrapped("spaceinvaders", terminal_on_life_loss="true")
@@ -176,6 +186,7 @@ def test_a_return_is_the_score_of_the_whole_game(tmp_path: Path) -> None:
         (("env=cartpole", "env.wrappers=[AtariWrapper]"), "AtariWrapper must be the first wrapper of an Atari game"),
         (("env=pong", "env.wrappers=[{name: AtariWrapper, frame_skip: 0}]"), "frame_skip"),
         (("env=atari", "env.id=ALE/Pang-v5"), "does not exist"),
+        (("env=pong", "+env.kwargs.obs_type=ram"), "env.kwargs.obs_type must be left out with AtariWrapper"),
     ],
 )
 def test_mistakes_with_atari_games_are_sentences(overrides: tuple[str, ...], message: str) -> None:
