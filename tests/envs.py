@@ -449,6 +449,33 @@ class Goal(Base):
         return observation, reward, terminated, truncated, {} if self.kind == "nothing" else info
 
 
+class Acts(Base):
+    """Raises for an action outside of its space, which has a kind of asymmetric bounds, shape, type or start."""
+
+    KINDS = {
+        "start": gym.spaces.Discrete(3, start=-1),
+        "table": gym.spaces.MultiDiscrete([[2, 3], [4, 2]], start=[[1, 0], [-1, 5]]),
+        "bits": gym.spaces.MultiBinary([2, 2]),
+        "box": gym.spaces.Box(np.array([[0, -10], [-1, 2]], np.float32), np.array([[1, 20], [0, 3]], np.float32)),
+        "whole": gym.spaces.Box(-2, 9, (2,), np.int32),
+        "half": gym.spaces.Box(np.array([0, -np.inf], np.float32), np.array([np.inf, 1], np.float32)),
+    }
+
+    def __init__(self, kind: str) -> None:
+        self.action_space = self.KINDS[kind]
+
+    def reward(self, action: Any) -> float:
+        if not self.action_space.contains(np.asarray(action, self.action_space.dtype)):
+            raise ValueError(f"{action} is not in {self.action_space}")
+        return float(np.sum(action))
+
+
+class Told(Base):
+    """Has a text in its observations, which no network takes."""
+
+    observation_space = gym.spaces.Dict(arm=gym.spaces.Box(-1, 1, (2,), np.float32), note=gym.spaces.Text(5))
+
+
 class Text(Base):
     """Has an action space that no policy serves."""
 
@@ -458,7 +485,7 @@ class Text(Base):
 gym.register("Endless-v0", entry_point=Endless)
 for kind in (
     Target, Shown, Highest, Single, Pair, Buttons, Corridor, Raises, RaisesInReset, Brittle, NotANumber, Killed, Fated,
-    Remembering, Goal, Picture, Robot, Rules, Recall, Text, Level, Empty, Tiles,
+    Remembering, Goal, Picture, Robot, Rules, Recall, Acts, Told, Text, Level, Empty, Tiles,
     Unrepeatable, Unpicklable, Forgetful, HalfForgetful, Slow, SlowAtFirst, Sleepy, Hungry,
 ):  # fmt: skip
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=25)

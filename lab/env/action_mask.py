@@ -14,6 +14,24 @@ from lab.errors import LabError
 KEY = "action_mask"  # in infos, as in Gymnasium's Taxi
 
 
+class Valid:
+    """Makes a space sample valid actions, by a mask that is set at each step, for trials by random actions."""
+
+    mask: Any = None
+
+    def sample(self, mask: Any = None, probability: Any = None) -> Any:
+        """Sample an action."""
+        return super().sample(self.mask if mask is None else mask, probability)  # type: ignore[misc] # of the space
+
+
+class ValidDiscrete(Valid, gym.spaces.Discrete):
+    """One choice."""
+
+
+class ValidMultiDiscrete(Valid, gym.spaces.MultiDiscrete):
+    """Several choices."""
+
+
 class WithActionMask(gym.Wrapper[Any, Any, Any, Any]):
     """An environment whose observations are a dict: `observation`, its own, and `action_mask`, that of its infos.
 
@@ -30,10 +48,13 @@ class WithActionMask(gym.Wrapper[Any, Any, Any, Any]):
         """
         super().__init__(env)
         space = env.action_space
+        self.action_space: Any
         if isinstance(space, gym.spaces.Discrete):
             self._choices = [int(space.n)]
+            self.action_space = ValidDiscrete(space.n, start=space.start)
         elif isinstance(space, gym.spaces.MultiDiscrete) and len(space.shape) == 1:
             self._choices = [int(number) for number in space.nvec]
+            self.action_space = ValidMultiDiscrete(space.nvec, start=space.start)
         else:
             raise LabError(
                 f"env.action_mask=true is not possible with {name}, whose actions are {space}: only Discrete and"
@@ -68,11 +89,13 @@ class WithActionMask(gym.Wrapper[Any, Any, Any, Any]):
                 f"{self._name}: the info that {method} returned has {problem}, and env.action_mask=true needs one:"
                 f" {size} numbers, 1 for each action that is valid and 0 for the others."
             )
+        mask = mask.astype(np.int8)
         choices = np.split(mask, np.cumsum(self._choices)[:-1])
+        self.action_space.mask = choices[0] if len(choices) == 1 else tuple(choices)
         if not all(choice.any() for choice in choices):
             if not terminated:
                 raise LabError(
                     f"{self._name}: the action mask that {method} returned leaves no action: {mask.tolist()}."
                 )
             return np.ones(size, np.int8)
-        return mask.astype(np.int8)
+        return mask

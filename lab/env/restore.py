@@ -155,29 +155,23 @@ def detect_vector_method(make: Callable[[], VectorEnv[Any, Any, Any]], name: str
 
 def _continues(original: Any, restore: Callable[[], Any], seed: int) -> bool:
     """Whether what `restore` returns continues like the original, in the same episode and in the next one."""
-
-    def actions(count: int) -> list[Any]:
-        return [original.action_space.sample() for _ in range(count)]
-
     original.action_space.seed(0)
     original.reset(seed=seed)
     for _ in range(EARLIER_EPISODES):
-        _run(original, actions(EARLIER_STEPS))
+        _run(original, EARLIER_STEPS)
         original.reset()
-    _run(original, actions(TRIAL_STEPS))
+    _run(original, TRIAL_STEPS)
     for _ in range(TRIAL_STEPS):  # to the midst of an episode, because there is less to restore after a reset
-        if len(_run(original, actions(1))) == 1:
+        if len(_run(original, 1)[0]) == 1:
             break
     twin = restore()
     if not data_equivalence(_wrapper_states(original), _wrapper_states(twin), exact=True):
         return False
-    part = actions(TRIAL_STEPS)
-    if not data_equivalence(_run(original, part), _run(twin, part), exact=True):
+    if not _run_alike(original, twin, TRIAL_STEPS):
         return False
     if not data_equivalence(original.reset()[0], twin.reset()[0], exact=True):
         return False
-    part = actions(LATER_STEPS)
-    return data_equivalence(_run(original, part), _run(twin, part), exact=True)
+    return _run_alike(original, twin, LATER_STEPS)
 
 
 def _wrapper_states(env: Any) -> list[Any]:
@@ -198,11 +192,19 @@ def _keep_plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str, np.ndarray, np.generic)) else None
 
 
-def _run(env: Any, actions: list[Any]) -> list[Any]:
-    results = []
-    for action in actions:
-        step = env.step(action)[:4]
+def _run(env: Any, count: int, actions: Sequence[Any] = ()) -> tuple[list[Any], list[Any]]:
+    """Take steps, by random actions unless some are given; return what they returned, and the actions."""
+    results, chosen = [], []
+    for index in range(count):
+        chosen.append(actions[index] if actions else env.action_space.sample())  # one may depend on the state
+        step = env.step(chosen[-1])[:4]
         results.append(step)
         if step[2] is True or step[3] is True:  # a vector environment resets itself
             results.append(env.reset()[0])
-    return results
+    return results, chosen
+
+
+def _run_alike(original: Any, twin: Any, count: int) -> bool:
+    """Whether two environments return the same for the same random actions."""
+    results, actions = _run(original, count)
+    return data_equivalence(results, _run(twin, count, actions)[0], exact=True)

@@ -86,8 +86,6 @@ class Spaces:
             )
         if 0 in (action.shape or ()):
             raise LabError(f"{name} has the action space {action}, in which there is nothing to choose.")
-        if isinstance(action, gym.spaces.MultiDiscrete) and len(action.shape) != 1:
-            raise LabError(f"{name} has actions of shape {action.shape}: MultiDiscrete must be one row.")
         if is_image(observation):
             dtype: Any = np.uint8 if observation.dtype == np.uint8 else np.float32
             return cls(gym.spaces.Box(0, 255, observation.shape, dtype), action, observation)
@@ -196,5 +194,5 @@ class ActionConverter:
                 action = np.rint(action)
             action = np.minimum(np.maximum(action, self._low), self._high)
         elif not self._is_binary:
-            return action + self._start
+            action = action + np.ravel(self._start)
         return action.reshape(len(action), *self._shape).astype(self._dtype)

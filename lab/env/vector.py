@@ -193,7 +193,9 @@ def probe(spec: EnvSpec) -> Spaces:
     env, name = make_single(spec), f"env.id={spec.id}"
     try:
         with guard(name):
-            spaces = replace(Spaces.read(name, env), frame_stack=count_frames(env))
+            spaces = Spaces.read(name, env)
+            if isinstance(env.observation_space, gym.spaces.Box):  # parts of a Dict are stacked one by one
+                spaces = replace(spaces, frame_stack=count_frames(env))
             observations = _try_steps(name, env, METRICS_STEPS if spec.metrics else 1)
     finally:
         close(name, env.close)

@@ -250,7 +250,7 @@ class ActionHead(nn.Module):
         if isinstance(space, gym.spaces.Discrete):
             self.size = int(space.n)
         elif isinstance(space, gym.spaces.MultiDiscrete):
-            self.sizes = [int(n) for n in space.nvec]
+            self.sizes = [int(n) for n in space.nvec.ravel()]
             self.size, self.shape = sum(self.sizes), (len(self.sizes),)
         else:
             self.action_dim = int(np.prod(space.shape or ()))
