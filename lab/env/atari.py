@@ -114,11 +114,11 @@ class AtariGame(AtariEnv):
         ram, constructor = state.pop("ram"), state.pop("_constructor")
         AtariGame.__init__(self, **constructor)
         origin = state["_origin"]
-        if isinstance(origin, int):
+        if isinstance(origin, bytes):
+            self.ale.restoreState(ALEState(origin))
+        elif origin is not None:
             self.seed_game(origin)
             self.load_game()
-        elif origin is not None:
-            self.ale.restoreState(ALEState(origin))
         if origin is not None:
             self.ale.reset_game()
         for action in state["_played"]:
