@@ -39,8 +39,7 @@ class AtariGame(AtariEnv):
         self.frame_skip: Any = self._frameskip  # frames that an action is repeated for, or bounds to draw them from
         self.screens = np.zeros((2, *self.ale.getScreenDims()), np.uint8)
         self._gives_screens = screens
-        self.palette = bytes(3 * 256)  # red, green and blue of each code that was seen
-        self._known = b""  # those codes
+        self.palette = share_palette(game)
         if screens:
             self.observation_space = gym.spaces.Box(0, 255, self.screens.shape, np.uint8)
 
@@ -95,11 +94,9 @@ class AtariGame(AtariEnv):
     def _read_screen(self, out: np.ndarray) -> None:
         """Write the screen into `out`, and remember the colors of new codes."""
         self.ale.getScreen(out)
-        new = out.tobytes().translate(None, self._known)
+        new = out.tobytes().translate(None, self.palette.known)
         if new:
-            palette, codes = np.frombuffer(bytearray(self.palette), np.uint8).reshape(256, 3), sorted(set(new))
-            palette[out.ravel()] = self.ale.getScreenRGB().reshape(-1, 3)
-            self.palette, self._known = palette.tobytes(), self._known + bytes(codes)
+            self.palette.learn(new, out, self.ale.getScreenRGB())
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is needed to play the game again."""
@@ -243,7 +240,7 @@ class AtariWrapper(gym.Wrapper[Any, Any, Any, Any]):
         cv2, (before, last) = import_cv2(), screens
         pairs = np.left_shift(before, 8, dtype=np.uint16)
         pairs |= last
-        gray = gray_pairs(self.game.palette).take(pairs)
+        gray = self.game.palette.gray.take(pairs)
         stack = np.empty_like(self._stack)
         stack[:-1] = self._stack[1:]
         cv2.resize(gray, self._size, dst=stack[-1], interpolation=cv2.INTER_AREA)
@@ -251,16 +248,32 @@ class AtariWrapper(gym.Wrapper[Any, Any, Any, Any]):
         return stack
 
 
-@functools.lru_cache(maxsize=256)
-def gray_pairs(palette: bytes) -> np.ndarray:
-    """Return the gray of the maximum of two colors [65,536], at 256 times the code of one plus that of the other.
+class Palette:
+    """The colors of ALE's codes, of those that were on a screen; ALE tells them by screens alone.
 
-    Args:
-        palette: red, green and blue of each code.
+    Attributes:
+        known: the codes.
+        gray: gray of the maximum of two colors [65,536], at 256 times the code of one plus that of the other.
     """
-    colors, cv2 = np.frombuffer(palette, np.uint8).reshape(256, 3), import_cv2()
-    gray: np.ndarray = cv2.cvtColor(np.maximum(colors[:, None], colors), cv2.COLOR_RGB2GRAY)
-    return gray.ravel()
+
+    def __init__(self) -> None:
+        self.known, self.gray = b"", np.zeros(256 * 256, np.uint8)
+        self._colors = np.zeros((256, 3), np.uint8)
+
+    def learn(self, codes: bytes, screen: np.ndarray, picture: np.ndarray) -> None:
+        """Learn the colors of codes on a screen [height, width] from its picture [height, width, 3]."""
+        cv2, table = import_cv2(), self.gray.reshape(256, 256)
+        self._colors[screen] = picture
+        for code in set(codes):
+            pairs = np.maximum(self._colors, self._colors[code])[None]
+            table[code] = table[:, code] = cv2.cvtColor(pairs, cv2.COLOR_RGB2GRAY)[0]
+        self.known += bytes(set(codes))
+
+
+@functools.cache
+def share_palette(game: str) -> Palette:
+    """Return the palette of a game, which all its environments learn together."""
+    return Palette()
 
 
 @functools.cache
