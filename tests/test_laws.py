@@ -29,6 +29,17 @@ CASES = {
         "env.normalize_observations=true",
         "env.normalize_rewards=true",
     ),
+    "parts": (
+        "env=gymnasium",
+        "env.id=tests.envs:Robot-v0",
+        "name=robot",
+        "+env.kwargs.size=3",
+        "net=multi",
+        "net.image_hidden=[5]",
+        "net.vector_hidden=[3]",
+        "net.hidden=[7]",
+    ),
+    "masks": ("env=gymnasium", "env.id=tests.envs:Rules-v0", "name=rules", "env.action_mask=true", "net.hidden=[7]"),
     # Shapes that fit no vector register, and every part of the arithmetic switched on.
     "odd": (
         "env=acrobot",
@@ -39,7 +50,8 @@ CASES = {
         "net.shared=true",
     ),
 }
-KINDS = dict.fromkeys(CASES, BOX) | {"discrete": CHOICE, "odd": CHOICE, "multi-discrete": CHOICES}
+CHOICE_CASES = ("discrete", "odd", "parts", "masks")
+KINDS = dict.fromkeys(CASES, BOX) | dict.fromkeys(CHOICE_CASES, CHOICE) | {"multi-discrete": CHOICES}
 OFF_POLICY = ("algo.horizon=4", "algo.learning_starts=200", "algo.batch_size=32", "algo.memory.size=500", "~tuned")
 OFF_POLICY_ALGORITHMS = [algo for algo in ALGORITHMS if hasattr(specs(f"algo={algo}")[0].algo, "learning_starts")]
 ODD = {

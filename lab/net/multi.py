@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +32,7 @@ class Multi(MLP):
     channels: Literal["auto", "first", "last"]
     image_hidden: list[Count]
     vector_hidden: list[Count]
+    precision: Literal["float32", "bfloat16"] = field(default="float32", kw_only=True)
 
     def check_observations(self, observations: Box, actions: int | None = None) -> None:
         from lab.common.rows import is_image, parts_of
@@ -48,6 +49,7 @@ class Multi(MLP):
             "activation": self.activation,
             "gain": self.gain,
             "shared": self.shared,
+            "precision": self.precision,
         }
         nature = NatureCNN(filters=[32, 64, 64], kernels=[8, 4, 3], strides=[4, 2, 1], **shared)
         fits = min(nature.size(pixels) for pixels in nature.image(image)[1:]) >= 1

@@ -131,18 +131,19 @@ class JoinedTrunk(nn.Module):
     ) -> None:
         """Make it of the place of each image in a row, its shape and its trunk, and of the places of numbers."""
         super().__init__()
-        self._images = [(place, shape) for place, shape, _ in images]
+        self._images = [(place.start, place.stop, shape) for place, shape, _ in images]
         self.images = nn.ModuleList([trunk for *_, trunk in images])
-        self._columns, self.vectors, self.joined = columns, vectors, joined
+        self._columns = [(place.start, place.stop) for place in columns]
+        self.vectors, self.joined = vectors, joined
 
     def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         rows = x.flatten(2)
         features = [
-            trunk(rows[..., place].unflatten(-1, shape))
-            for trunk, (place, shape) in zip(self.images, self._images, strict=True)
+            trunk(rows[..., start:stop].unflatten(-1, shape))
+            for trunk, (start, stop, shape) in zip(self.images, self._images, strict=True)
         ]
         if self.vectors:
-            features.append(self.vectors(torch.cat([rows[..., columns] for columns in self._columns], -1)))
+            features.append(self.vectors(torch.cat([rows[..., start:stop] for start, stop in self._columns], -1)))
         return cast("Tensor", self.joined(torch.cat(features, -1), extra))
 
 

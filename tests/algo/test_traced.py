@@ -25,6 +25,9 @@ CHOICES = ("env=gymnasium", "env.id=tests.envs:Highest-v0", "name=highest")
 SEVERAL = ("env=gymnasium", "env.id=tests.envs:Pair-v0", "name=pair")
 BUTTONS = ("env=gymnasium", "env.id=tests.envs:Buttons-v0", "name=buttons")
 PICTURES = ("env=gymnasium", "env.id=tests.envs:Picture-v0", "name=picture", "net.hidden=[5]")
+PARTS = ("env=gymnasium", "env.id=tests.envs:Robot-v0", "name=robot", "+env.kwargs.size=3", "net=multi",
+         "net.image_hidden=[5]", "net.vector_hidden=[3]", "net.hidden=[7]")  # fmt: skip
+MASKS = ("env=gymnasium", "env.id=tests.envs:Rules-v0", "name=rules", "env.action_mask=true")
 NORMALIZED = ("env.normalize_observations=true", "env.normalize_rewards=true")
 # Shapes that fit no vector register.
 SMALL = ("~tuned", "env.num_envs=3", "algo.horizon=8", "frames=120", "log.every=24", "log.tensorboard=false",
@@ -46,6 +49,12 @@ CASES: dict[str, tuple[str, ...]] = {
     "dqn": ("algo=dqn", *CHOICES, *OFF_POLICY, *MLP, "algo.distribution=quantile", "algo.atoms=5", *NORMALIZED),
     "dqn pictures": ("algo=dqn", *PICTURES, *OFF_POLICY, "net=nature", "net.filters=[3]", "net.kernels=[5]",
                      "net.strides=[3]"),
+    "dqn masks": ("algo=dqn", *MASKS, *OFF_POLICY, *MLP, "algo.dueling=true", "algo.distribution=quantile",
+                  "algo.atoms=5", "env.normalize_observations=true"),
+    "ppo masks": (*PPO, *MASKS, *MLP, "+env.kwargs.choices=true"),
+    "ppo parts": (*PPO, *PARTS, *NORMALIZED),
+    "sac masks": ("algo=sac", *MASKS, *ACTOR_CRITIC),
+    "sac parts": ("algo=sac", *PARTS, *OFF_POLICY),
     "ppo": (*PPO, *CHOICES, *MLP, "algo.clip_range_vf=0.2", "algo.target_kl=0.0001", "algo.entropy_schedule=cosine",
             *NORMALIZED),
     "ppo beta": (*PPO, *NUMBERS, *MLP, "algo.distribution=beta", "net.activation=elu"),
