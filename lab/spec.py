@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -253,6 +254,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def require_same_spec(recorded: dict[str, Any], spec: Spec, directory: Path, advice: str) -> None:
     """Raise LabError if the spec recorded in a directory is another one; `advice` says what to do."""
+    with suppress(LabError):  # an older one lacks keys that have had a default since
+        recorded = _build(Spec, plain(recorded), "").to_dict()
     changes = differences(recorded, spec.to_dict())
     if changes:
         raise LabError(f"{directory} holds a Session of another spec: {'; '.join(changes)}. {advice}")

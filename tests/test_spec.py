@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from lab.algo.a2c import A2C
 from lab.algo.algorithm import stack
 from lab.errors import LabError
 from lab.run.files import write_text
-from lab.spec import COMPILED_FROM, load, read
+from lab.spec import COMPILED_FROM, load, read, require_same_spec
 from lab.train.agent import Agent
 from tests.helpers import specs
 
@@ -188,3 +189,14 @@ def test_specs_from_before_the_key_are_not_compiled(tmp_path: Path) -> None:
     del plain["compile"]
     write_text(tmp_path / "spec.yaml", yaml.safe_dump(plain, sort_keys=False))
     assert load(tmp_path / "spec.yaml").compile is False
+
+
+def test_a_spec_of_before_a_key_was_there_is_the_same(tmp_path: Path) -> None:
+    (spec,) = specs()
+    recorded = spec.to_dict()
+    for key in ("wrappers", "metrics", "scale_images"):
+        del recorded["env"][key]
+    changed = replace(spec, env=replace(spec.env, scale_images=True))
+    require_same_spec(recorded, changed, tmp_path, "")
+    with pytest.raises(LabError, match=r"env.metrics is \[\] there and \[a\] here"):
+        require_same_spec(recorded, replace(changed, env=replace(changed.env, metrics=["a"])), tmp_path, "")

@@ -69,6 +69,10 @@ class EnvSpec:
                 f"env.vectorization_mode=native is not possible with env.{self.wrapping_keys[0]}: {self.id}'s own"
                 " vector implementation steps all environments at once. Use auto, sync or async."
             )
+        for i, item in enumerate(self.wrappers):
+            named = isinstance(item, dict) and isinstance(item.get("name"), str)
+            allowed = "a name, as ClipAction, or a name and arguments, as {name: TimeLimit, max_episode_steps: 200}"
+            require(isinstance(item, str) or named, f"env.wrappers[{i}]", item, allowed)
         taken = {*METRICS, *COLUMNS}
         for name in self.metrics:
             valid = re.fullmatch(r"[\w./-]+", name) and not name.startswith("eval_") and name not in taken

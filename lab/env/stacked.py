@@ -71,7 +71,8 @@ class StackedEnvironments:
             self.settings.restore_step_settings()
         if self._check.passes(result):
             rows = slice(None) if len(sessions) == len(steps.reward) else sessions
-            steps.write(rows, result)
+            for values, column in zip(steps, steps.columns(result), strict=False):
+                values[rows] = column.reshape(len(sessions), -1, *column.shape[1:])
             return failures
         for k, s in enumerate(sessions):
             part = slice(k * self.envs[s].num_envs, (k + 1) * self.envs[s].num_envs)
@@ -81,7 +82,8 @@ class StackedEnvironments:
             except Exception as error:
                 failures[s] = explain_error(error)
                 continue
-            steps.write(s, valid)
+            for values, column in zip(steps, steps.columns(valid), strict=False):
+                values[s] = column
         return failures
 
     def _join(self, sessions: list[int]) -> None:

@@ -113,7 +113,8 @@ class Environments:
         if isinstance(self._base, SyncVector):
             self.call(self._base.step_into, row, action, steps)
         else:
-            steps.write(row, self.call(self._envs.step, action))
+            for values, column in zip(steps, steps.columns(self.call(self._envs.step, action)), strict=False):
+                values[row] = column
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function of the environments, or raise LabError if it calls `sys.exit`."""

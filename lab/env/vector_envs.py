@@ -70,13 +70,9 @@ class Steps(NamedTuple):
         shape, dtype = flat_shape(space)
         return cls.around(np.zeros((*size, *shape), dtype), size, reported)
 
-    def write(self, rows: Any, result: Any) -> None:
-        """Write what `step` of a vector environment returned, for all environments of these rows, into them."""
-        *columns, info = result
-        if self.reported.shape[-1]:
-            columns.append(info["reported"])
-        for values, column in zip(self, columns, strict=False):
-            values[rows] = np.asarray(column).reshape(-1, *values.shape[1:])
+    def columns(self, result: Any) -> Sequence[Any]:
+        """Return what `step` of a vector environment returned, for these arrays in their order."""
+        return (*result[:4], result[4]["reported"]) if self.reported.shape[-1] else result[:4]
 
 
 class SyncVector(VectorEnv[Any, Any, Any]):

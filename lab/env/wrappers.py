@@ -68,17 +68,6 @@ def wrapper_name(item: Any) -> str:
     return str(item if isinstance(item, str) else item["name"])
 
 
-def check_wrappers(items: Sequence[Any]) -> None:
-    """Raise LabError unless each item is a name, or a mapping of a name and arguments."""
-    for i, item in enumerate(items):
-        named = isinstance(item, Mapping) and isinstance(item.get("name"), str)
-        if not (isinstance(item, str) or named):
-            raise LabError(
-                f"env.wrappers[{i}]={format_value(item)} is not allowed: a wrapper must be a name, as ClipAction, or a"
-                " name and arguments, as {name: TimeLimit, max_episode_steps: 200}."
-            )
-
-
 def apply_wrappers(env: gym.Env[Any, Any], items: Sequence[Any]) -> gym.Env[Any, Any]:
     """Apply wrappers in order, the first one innermost.
 
@@ -86,7 +75,6 @@ def apply_wrappers(env: gym.Env[Any, Any], items: Sequence[Any]) -> gym.Env[Any,
         LabError: a wrapper does not exist, needs a package that is not installed, does not take its arguments, or does
             not fit the spaces.
     """
-    check_wrappers(items)
     for i, item in enumerate(items):
         key, name = f"env.wrappers[{i}]", wrapper_name(item)
         arguments = {} if isinstance(item, str) else {word: item[word] for word in item if word != "name"}

@@ -93,7 +93,7 @@ def test_wrappers_are_applied_in_order(overrides: tuple[str, ...], shape: tuple[
         ("[TimeLimit]", "TimeLimit needs the argument max_episode_steps"),
         ("[{name:TimeLimit,max_episode_steps:long}]", "with {max_episode_steps:long}: .* integer"),
         ("[{name:TransformReward,func:numpy.sgn}]", r"\[0\].func=numpy.sgn cannot be imported"),
-        ("[{TimeLimit:{max_episode_steps:3}}]", "a wrapper must be a name, as ClipAction, or"),
+        ("[{TimeLimit:{max_episode_steps:3}}]", r"env.wrappers\[0\] must be a name, as ClipAction, or"),
         ("ClipAction", "env.wrappers must be a list"),
         ("[NormalizeObservation]", "set env.normalize_observations=true"),
         ("[VecNormalize]", "env.normalize_rewards=true"),
