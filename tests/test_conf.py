@@ -125,8 +125,8 @@ def test_random_returns_are_known_to_half_a_percent(env: str) -> None:
     conf = yaml.safe_load((CONF / "env" / f"{env}.yaml").read_text())
     reference = conf["reference"]
     assert reference["id"] == conf["id"]
-    if env in ATARI:  # 200 episodes; whole games take long
-        assert reference["random_return_error"] <= 0.1 * max(abs(reference["random_return"]), 1)
+    if env in ATARI:  # 200 episodes, or published: whole games take long
+        assert (reference["random_return_error"] or 0.0) <= 0.1 * max(abs(reference["random_return"]), 1)
     elif reference["solved"] is None:  # environments without a usual value
         assert reference["random_return_error"] <= 0.005 * max(abs(reference["random_return"]), 100)
     else:
