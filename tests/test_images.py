@@ -124,6 +124,34 @@ def test_images_are_kept_as_bytes_and_normalized_when_they_are_learned_from(
     assert tensor_files.read(path)["observation"].dtype == torch.uint8
 
 
+STACKED = (
+    *(word for word in PICTURE if "env" in word or "net" in word or "name" in word),
+    "env.wrappers=[{name:ReshapeObservation,shape:[16,16]},{name:FrameStackObservation,stack_size:3}]",
+    "env.num_envs=2", "frames=320", "algo.learning_starts=60", "algo.batch_size=16", "algo.memory.size=120",
+    "checkpoint.every=60", "eval.every=0",
+)  # fmt: skip
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("algo", ["dqn", pytest.param("rainbow", marks=SLOW)])
+def test_stacked_frames_that_are_stored_once(tmp_path: Path, algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = specs(*QUIET, *STACKED, f"algo={algo}", "seed=[1,2]")
+    assert probe(made[0].env).frame_stack == 3
+    whole, parts, alone = ([RunDir(tmp_path / name / str(s)) for s in (1, 2)] for name in ("whole", "parts", "alone"))
+    assert go_on(made, whole) == ["completed"] * 2
+    assert go_on(made, parts, (Stack, "finish_interval", 21, killed)) == ["interrupted"] * 2
+    assert go_on(made, parts) == ["completed"] * 2
+    assert go_on(made[1:], alone[:1]) == ["completed"]
+    assert [result(directory) for directory in parts] == [result(directory) for directory in whole]
+    assert result(alone[0]) == result(whole[1])
+    assert {tensor_files.read(path)["observation"].shape[2:] for path in whole[0].replay.glob("*.pt")} == {(1, 16, 16)}
+    if algo == "dqn":  # prioritized draws depend on the length of the ring
+        monkeypatch.setattr("lab.env.vector.count_frames", lambda env: (1, False))
+        stacks = [RunDir(tmp_path / "stacks" / str(s)) for s in (1, 2)]
+        assert go_on(made, stacks) == ["completed"] * 2
+        assert [result(directory) for directory in stacks] == [result(directory) for directory in whole]
+
+
 def test_a_trained_agent_can_be_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = train(tmp_path, *overrides("ppo"), "frames=512", "eval.every=0")[0]
     enjoy([str(directory.path), "episodes=2", "checkpoint=last"])

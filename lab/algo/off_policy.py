@@ -63,8 +63,8 @@ class OffPolicy(Algorithm):
         self.num_updates = 0
 
     def allocate(self, num_envs: int) -> None:
-        observations, example, stack = self.spaces.observation, self.example_action(), len(self.active)
-        self.replay = Replay(self.memory, observations, example, stack, num_envs, self.horizon, self.n_step)
+        example, stack = self.example_action(), len(self.active)
+        self.replay = Replay(self.memory, self.spaces, example, stack, num_envs, self.horizon, self.n_step)
 
     @property
     def is_warming_up(self) -> bool:

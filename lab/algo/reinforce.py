@@ -39,10 +39,9 @@ class REINFORCE(OnPolicy):
     def allocate(self, num_envs: int) -> None:
         from lab.memory.recent import RecentSteps
 
-        steps, observations, example = self.episode_steps, self.spaces.observation, self.example_action()
-        stack = len(self.active)
+        example, stack = self.example_action(), len(self.active)
         self.replay: RecentSteps | None = RecentSteps(
-            steps, observations, example, stack, num_envs, self.horizon, self.carry_size
+            self.episode_steps, self.spaces, example, stack, num_envs, self.horizon, self.carry_size
         )
 
     @property

@@ -56,7 +56,7 @@ class SelfImitation:
                 " steps are drawn one by one, without those before them. Use algo.sil.gradient_steps=0."
             )
         stack, example = len(agent.active), agent.example_action()
-        return EpisodeReplay(self.memory, agent.spaces.observation, example, stack, num_envs, agent.horizon)
+        return EpisodeReplay(self.memory, agent.spaces, example, stack, num_envs, agent.horizon)
 
     def learn(
         self,

@@ -93,11 +93,17 @@ def _wrap(env: gym.Env[Any, Any], spec: EnvSpec, name: str, seed: int | None) ->
     return Report(wrapped, monitor, spec.metrics, name)
 
 
-def count_frames(env: gym.Env[Any, Any]) -> int:
-    """Return how many of the newest frames an observation stacks along its first axis; 1 if none are known to be."""
+def count_frames(env: gym.Env[Any, Any]) -> tuple[int, bool]:
+    """Return how many of the newest frames an observation stacks along its first axis; 1 if none are known to be.
+
+    And whether zeros stand for frames before an episode, in place of its first one.
+    """
     while isinstance(env, (*OUTER, Report, Validated, gym.RewardWrapper, gym.ActionWrapper)):
         env = env.env
-    return int(env.stack_size if isinstance(env, FrameStackObservation) else getattr(env, "frame_stack", 1))
+    if isinstance(env, FrameStackObservation):
+        is_known = isinstance(env.observation_space, gym.spaces.Box) and env.padding_type in ("reset", "zero")
+        return (env.stack_size, env.padding_type == "zero") if is_known else (1, False)
+    return (getattr(env, "frame_stack", 1), True) if type(env).__module__ == "lab.env.atari" else (1, False)
 
 
 def _seeded(seed: int | None) -> contextlib.AbstractContextManager[Any]:

@@ -31,7 +31,8 @@ class Spaces:
         action: one environment's actions: Discrete, MultiDiscrete, MultiBinary or a Box.
         original: one environment's own observation space.
         scale_images: whether networks scale images in bytes to 0..1.
-        frame_stack: newest frames in an observation, along its first axis; 1 if it is no stack.
+        frame_stack: newest frames in an observation, along its first axis, the newest last; 1 if it is no stack.
+        zero_padding: whether zeros stand for frames before an episode in a stack, in place of its first frame.
     """
 
     observation: gym.spaces.Box
@@ -39,6 +40,7 @@ class Spaces:
     original: gym.Space[Any]
     scale_images: bool = True
     frame_stack: int = 1
+    zero_padding: bool = False
 
     def unscaled(self) -> Spaces:
         """Return the same spaces with images in float32, which networks take as they are."""

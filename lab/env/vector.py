@@ -196,7 +196,8 @@ def probe(spec: EnvSpec) -> Spaces:
         with guard(name):
             spaces = Spaces.read(name, env)
             if isinstance(env.observation_space, gym.spaces.Box):  # parts of a Dict are stacked one by one
-                spaces = replace(spaces, frame_stack=count_frames(env))
+                frames, zero_padding = count_frames(env)
+                spaces = replace(spaces, frame_stack=frames, zero_padding=zero_padding)
             observations = _try_steps(name, env, METRICS_STEPS if spec.metrics else 1)
     finally:
         close(name, env.close)

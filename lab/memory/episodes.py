@@ -16,8 +16,7 @@ from lab.memory.spec import ReplaySpec
 from lab.memory.sum_tree import SumTree
 
 if TYPE_CHECKING:
-    from gymnasium.spaces import Box
-
+    from lab.env.spaces import Spaces
     from lab.memory.rollout import Rollout, Statistics
 
 
@@ -34,10 +33,10 @@ class EpisodeReplay(Replay):
     KEY = "algo.sil.memory"
 
     def __init__(
-        self, spec: ReplaySpec, observations: Box, actions: torch.Tensor, stack: int, num_envs: int, horizon: int
+        self, spec: ReplaySpec, spaces: Spaces, actions: torch.Tensor, stack: int, num_envs: int, horizon: int
     ) -> None:
         """Make an empty memory; the arguments are those of Rings."""
-        super().__init__(spec, observations, actions, stack, num_envs, horizon)
+        super().__init__(spec, spaces, actions, stack, num_envs, horizon)
         self._tree = SumTree(stack, self.ring_length * num_envs)  # with priorities of 1 if it is not prioritized
         self._episode_start = np.zeros((stack, num_envs), np.int64)  # first step of the current episode
         # Returns are computed on the host, which is to wait for the device once in a horizon.
@@ -87,6 +86,7 @@ class EpisodeReplay(Replay):
 
     def cut_episodes(self, index: int) -> None:
         """Exclude one Session's current episodes, because its environments were made again."""
+        super().cut_episodes(index)
         self._episode_start[index] = self.count
 
     def draw(self, uniforms: np.ndarray, progress: float) -> tuple[np.ndarray, np.ndarray | None]:

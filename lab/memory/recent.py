@@ -17,8 +17,7 @@ from lab.memory.rollout import Rollout
 from lab.memory.spec import ReplaySpec
 
 if TYPE_CHECKING:
-    from gymnasium.spaces import Box
-
+    from lab.env.spaces import Spaces
     from lab.memory.rollout import Statistics
 
 MIN_BLOCK_STEPS = 64  # shorter horizons are merged into a block, because networks are slow on few samples
@@ -42,7 +41,7 @@ class RecentSteps(Replay):
     def __init__(
         self,
         steps: int,
-        observations: Box,
+        spaces: Spaces,
         actions: torch.Tensor,
         stack: int,
         num_envs: int,
@@ -55,7 +54,7 @@ class RecentSteps(Replay):
         self.blocks = -(-steps // self.block)
         size = self.block * self.blocks * num_envs
         spec = ReplaySpec(size, "float32", combined=False, prioritized=False, alpha=0, beta=0, beta_final=0, eps=1)
-        super().__init__(spec, observations, actions, stack, num_envs, horizon)
+        super().__init__(spec, spaces, actions, stack, num_envs, horizon)
         self._carry = torch.zeros(stack, self.ring_length // horizon, num_envs, carry_size, device=self.device)
         self._read_scalars()
 
@@ -101,10 +100,9 @@ class RecentSteps(Replay):
         """Return the steps of a block, normalized by the current statistics."""
         start, end = index * self.block, (index + 1) * self.block
         slots, _ = self._slots(start, end + 1)
-        observation = self._observation.index_select(1, slots)
-        if statistics:
-            flat = statistics.normalize_observations(observation.flatten(1, 2))
-            observation = flat.unflatten(1, (len(slots), self.num_envs))
+        position = slots.unsqueeze(1) * self.num_envs + torch.arange(self.num_envs, device=self.device)
+        flat = self._observations(position.flatten().expand(len(self._observation), -1), statistics)
+        observation = flat.unflatten(1, (len(slots), self.num_envs))
         reward, done, valid = (steps[start:end] for steps in (self.reward, self.done, self.valid))
         first = max(self.count - self.capacity + start, 0) % self.ring_length // self.horizon
         return Rollout(

@@ -13,8 +13,7 @@ from lab.memory.rings import CONTINUES, DONE, REWARD, VALID, Rings
 from lab.memory.spec import ReplaySpec
 
 if TYPE_CHECKING:
-    from gymnasium.spaces import Box
-
+    from lab.env.spaces import Spaces
     from lab.memory.rollout import Rollout, Statistics
 
 
@@ -50,7 +49,7 @@ class Replay(Rings):
     def __init__(
         self,
         spec: ReplaySpec,
-        observations: Box,
+        spaces: Spaces,
         actions: torch.Tensor,
         stack: int,
         num_envs: int,
@@ -58,7 +57,7 @@ class Replay(Rings):
         n: int = 1,
     ) -> None:
         """Make an empty memory of transitions of `n` rewards; the other arguments are those of Rings."""
-        super().__init__(spec, observations, actions, stack, num_envs, horizon)
+        super().__init__(spec, spaces, actions, stack, num_envs, horizon)
         self.n = n
         numbers = (spec.alpha, spec.eps, spec.beta, spec.beta_final)
         self._alpha, self._eps, self._beta, self._beta_final = (
@@ -178,14 +177,28 @@ class Replay(Rings):
 
     def _gather(self, ring: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         """Return the entries [S, B, ...] of a ring at positions [S, B], on the device of the networks."""
-        flat, stack = ring.flatten(1, 2), len(ring)
-        offsets = torch.arange(0, stack * flat.shape[1], flat.shape[1], device=position.device).unsqueeze(1)
-        rows = flat.flatten(0, 1).index_select(0, (position + offsets).flatten()).view(*position.shape, *ring.shape[3:])
-        rows = upload(rows, self.target)
+        rows = upload(self._rows(ring, position), self.target)
         return rows.float() if rows.dtype == torch.float16 else rows
 
+    def _rows(self, ring: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """Return the entries [S, B, ...] of a ring at positions [S, B]."""
+        flat, stack = ring.flatten(1, 2), len(ring)
+        offsets = torch.arange(0, stack * flat.shape[1], flat.shape[1], device=position.device).unsqueeze(1)
+        rows = flat.flatten(0, 1).index_select(0, (position + offsets).flatten())
+        return rows.view(*position.shape, *ring.shape[3:])
+
     def _observations(self, position: torch.Tensor, statistics: Statistics | None) -> torch.Tensor:
-        raw = self._gather(self._observation, position)
+        frames = [self._gather(self._observation, position)]
+        for _ in range(self._frames - 1):
+            before = self._later(position, -1)
+            # The step before an episode is one of autoreset, or was never taken.
+            exists = self._rows(self._scalars, before)[..., VALID] > 0
+            position = torch.where(exists, before, position)
+            frame = self._gather(self._observation, position)
+            if self._zero_padding:
+                frame = torch.where(exists.to(frame.device).view(*exists.shape, *[1] * (frame.dim() - 2)), frame, 0)
+            frames.insert(0, frame)
+        raw = torch.cat(frames, 2) if len(frames) > 1 else frames[0]
         return statistics.normalize_observations(raw) if statistics else raw
 
     def _normalize_rewards(self, reward: torch.Tensor, statistics: Statistics) -> torch.Tensor:

@@ -17,8 +17,7 @@ from lab.memory.spec import FLOAT16_MAX, ReplaySpec, place
 from lab.memory.sum_tree import SumTree
 
 if TYPE_CHECKING:
-    from gymnasium.spaces import Box
-
+    from lab.env.spaces import Spaces
     from lab.memory.rollout import Rollout
 
 REWARD, CONTINUES, DONE, VALID = range(4)  # columns of a step's scalars
@@ -27,7 +26,7 @@ REWARD, CONTINUES, DONE, VALID = range(4)  # columns of a step's scalars
 class Rings:
     """Ring buffers [S, L, E, ...] of a stack's steps; the next observation of a step is that of the step after it.
 
-    Observations and rewards are stored as the environments gave them.
+    Observations and rewards are stored as the environments gave them, of stacked frames the newest alone.
 
     Attributes:
         count: steps added so far, for each environment.
@@ -44,7 +43,7 @@ class Rings:
     def __init__(
         self,
         spec: ReplaySpec,
-        observations: Box,
+        spaces: Spaces,
         actions: torch.Tensor,
         stack: int,
         num_envs: int,
@@ -54,7 +53,7 @@ class Rings:
 
         Args:
             spec: the settings; numbers with a decimal point are vectors [S, 1].
-            observations: one environment's observations.
+            spaces: what the environments observe.
             actions: an example of a policy's action, with its shape, dtype and device.
             stack: S.
             num_envs: E.
@@ -62,10 +61,14 @@ class Rings:
         """
         self.spec, self.num_envs, self.horizon, self.target = spec, num_envs, horizon, actions.device
         self.capacity = -(-spec.size // num_envs)
-        self.ring_length = (-(-self.capacity // horizon) + 1) * horizon
+        self._frames, self._zero_padding = spaces.frame_stack, spaces.zero_padding
+        self._oldest = self.capacity + self._frames - 1  # newest steps that are read
+        self.ring_length = (-(-self._oldest // horizon) + 1) * horizon
+        observations = spaces.observation
+        frame = (observations.shape[0] // self._frames, *observations.shape[1:])
         dtype = torch.uint8 if observations.dtype == np.uint8 else getattr(torch, spec.dtype)
         ring = (stack, self.ring_length, num_envs)
-        arrays = [((*ring, *observations.shape), dtype), ((*ring, *actions.shape), actions.dtype), ((*ring, 4), None)]
+        arrays = [((*ring, *frame), dtype), ((*ring, *actions.shape), actions.dtype), ((*ring, 4), None)]
         self.size_bytes = sum(math.prod(shape) * (dtype or torch.float32).itemsize for shape, dtype in arrays)
         places = [self.target, torch.device("cpu")] if self.MAY_LIE_ON_HOST else [self.target]
         self.device = place(self.size_bytes, places, *self._size_setting)
@@ -100,7 +103,8 @@ class Rings:
     def _write(self, rollout: Rollout) -> None:
         start = self.count % self.ring_length
         raw = rollout.raw or rollout
-        observation = raw.observation
+        frame = self._observation.shape[3]
+        observation = raw.observation[:, :, :, -frame:]
         if self._observation.dtype == torch.float16:
             observation = observation.clamp(-FLOAT16_MAX, FLOAT16_MAX)
         observation = observation.to(self._observation.dtype)
@@ -117,8 +121,10 @@ class Rings:
     def save(self, index: int, folder: Path, write: Callable[[Path, dict[str, Any]], None]) -> dict[str, Any]:
         """Write one Session's steps since its last save to a file, and return plain data for the checkpoint."""
         segments = self._segments[index]
-        first = max(segments[-1]["last"] if segments else 0, self.count - self.ring_length + 1)
-        if first < self.count:
+        last = segments[-1]["last"] if segments else 0
+        if last < self.count:
+            # From the last step of the file before, which may have been excluded since (`cut_episodes`).
+            first = max(last - 1, self.count - self.ring_length + 1, 0)
             slots = torch.arange(first, self.count + 1) % self.ring_length
             changed = np.flatnonzero(self._changed[index])
             content = {
@@ -133,7 +139,7 @@ class Rings:
             write(path, {name: value if value is None else value.cpu() for name, value in content.items()})
             self._changed[index] = False
             segments.append({"name": path.name, "first": first, "last": self.count})
-        segments[:] = [segment for segment in segments if segment["last"] > self.count - self.capacity]
+        segments[:] = [segment for segment in segments if segment["last"] > self.count - self._oldest]
         self._referenced[index].append({segment["name"] for segment in segments})
         return {"count": self.count, "max_priority": float(self._max_priority[index]), "segments": list(segments)}
 

@@ -19,6 +19,8 @@ from lab.errors import LabError
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
+    from lab.env.spaces import Spaces
+
 FLOAT16_MAX = 65504.0  # the largest number of half precision
 CGROUP = Path("/sys/fs/cgroup")
 GPU_SHARE = 0.8  # of a GPU's free memory; the rest is for learning
@@ -41,10 +43,11 @@ class ReplaySpec:
     beta_final: Annotated[Scalar, Ge(0), Le(1)]
     eps: Annotated[Scalar, Gt(0)]
 
-    def estimate_bytes(self, observations: Box) -> int:
+    def estimate_bytes(self, spaces: Spaces) -> int:
         """Return about how many bytes a Session's memory takes: observations, and some 64 bytes a step for the rest."""
-        number = 1 if observations.dtype == np.uint8 else np.dtype(self.dtype).itemsize
-        return self.size * (number * math.prod(observations.shape) + 64)
+        box = spaces.observation
+        number = 1 if box.dtype == np.uint8 else np.dtype(self.dtype).itemsize
+        return self.size * (number * math.prod(box.shape) // spaces.frame_stack + 64)
 
     def check_observations(self, key: str, observations: Box, env: str) -> None:
         """Raise LabError for observations that `dtype` cannot hold; `key` is the name of the group."""

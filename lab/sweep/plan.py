@@ -230,7 +230,7 @@ def limit_stack(plan: SweepPlan, replay: int) -> None:
 def estimate_replay(spec: Spec, spaces: Spaces) -> int:
     """Return about how many bytes the replay memory of a Session takes."""
     memory = getattr(spec.algo, "memory", None)
-    return memory.estimate_bytes(spaces.observation) if memory else 0
+    return memory.estimate_bytes(spaces) if memory else 0
 
 
 def pack(remaining: int, slots: int, most: int = MAX_STACK) -> int:

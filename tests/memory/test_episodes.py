@@ -13,6 +13,7 @@ from lab.memory.episodes import EpisodeReplay
 from lab.memory.rollout import Raw, Rollout, Statistics
 from lab.memory.spec import ReplaySpec
 from lab.run import tensor_files
+from tests.memory.test_replay import spaces
 
 S, E, T = 2, 3, 4
 GAMMA = torch.tensor([[0.9], [0.5]])
@@ -22,7 +23,7 @@ OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
 def make(size: int, prioritized: bool = True, stack: int = S) -> EpisodeReplay:
     column = torch.ones(stack, 1)
     spec = ReplaySpec(size, "float32", False, prioritized, 0.6 * column, 0.4 * column, column, 1e-3 * column)
-    return EpisodeReplay(spec, OBSERVATIONS, torch.zeros((), dtype=torch.int64), stack, E, T)
+    return EpisodeReplay(spec, spaces(OBSERVATIONS), torch.zeros((), dtype=torch.int64), stack, E, T)
 
 
 class Episodes:

@@ -12,13 +12,13 @@ from lab.errors import LabError
 from lab.memory.recent import RecentSteps
 from lab.memory.rollout import Rollout, Statistics
 from lab.run import tensor_files
-from tests.memory.test_replay import E, S, T, World
+from tests.memory.test_replay import E, S, T, World, spaces
 
 NAMES = ("observation", "action", "reward", "valid", "carry")
 
 
 def make(steps: int = 130, carry: int = 0) -> RecentSteps:
-    return RecentSteps(steps, Box(0, 255, (1,)), torch.zeros((), dtype=torch.int64), S, E, T, carry)
+    return RecentSteps(steps, spaces(Box(0, 255, (1,))), torch.zeros((), dtype=torch.int64), S, E, T, carry)
 
 
 def horizon(world: World, carry: int = 0) -> Rollout:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 
 from lab.algo.algorithm import stack
 from lab.common.text import format_bytes
+from lab.env.spaces import Spaces
 from lab.env.vector import probe
 from lab.errors import LabError
 from lab.memory.replay import Replay
@@ -33,9 +34,13 @@ def spec(**changed: Any) -> ReplaySpec:
     return ReplaySpec(**(usual | {"alpha": 0.6, "beta": 0.4, "beta_final": 1.0, "eps": 1e-3} | changed))
 
 
+def spaces(box: Box, frame_stack: int = 1, zero_padding: bool = False) -> Spaces:
+    return Spaces(box, Discrete(2), box, frame_stack=frame_stack, zero_padding=zero_padding)
+
+
 def memory(n: int = 1, **changed: Any) -> Replay:
     stacked = stack([spec(**changed)] * S, torch.device("cpu"), "algo.memory")
-    return Replay(stacked, Box(0, 255, (1,), np.float32), torch.zeros((), dtype=torch.int64), S, E, T, n)
+    return Replay(stacked, spaces(Box(0, 255, (1,), np.float32)), torch.zeros((), dtype=torch.int64), S, E, T, n)
 
 
 class World:
@@ -186,7 +191,7 @@ def test_equal_rewards_are_normalized_equally_whenever_they_were_added(tmp_path:
 
 
 def test_images_are_stored_as_bytes_and_normalized_when_drawn() -> None:
-    replay = Replay(spec(), Box(0, 255, (2, 2, 1), np.uint8), torch.zeros((), dtype=torch.int64), S, E, T)
+    replay = Replay(spec(), spaces(Box(0, 255, (2, 2, 1), np.uint8)), torch.zeros((), dtype=torch.int64), S, E, T)
     rollout = World().rollout()
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (T + 1, S, E, 2, 2, 1), np.uint8))
     now = Statistics(10.0, torch.full((S, 1, 2, 2, 1), 100.0), torch.full((S, 1, 2, 2, 1), 50.0))
@@ -306,7 +311,7 @@ def test_files_do_not_grow_with_the_memory_nor_outlive_it(tmp_path: Path) -> Non
 
 
 def test_observations_are_stored_in_the_dtype_of_the_spec() -> None:
-    images = Box(0, 255, (8, 8, 1), np.uint8)
+    images = spaces(Box(0, 255, (8, 8, 1), np.uint8))
     action = torch.zeros((), dtype=torch.int64)
     assert Replay(spec(), images, action, S, E, T).size_bytes == S * 24 * E * (64 + 8 + 16)
     half = memory(dtype="float16")
