@@ -164,12 +164,12 @@ def test_an_invalid_action_is_never_taken(tmp_path: Path, algo: str, more: tuple
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("algo", "frames"), [("ppo", 40_000), ("dqn", 30_000)])
+@pytest.mark.parametrize(("algo", "frames"), [("ppo", 20_000), ("dqn", 10_000)])
 def test_taxi_is_learned_faster_with_masks(tmp_path: Path, algo: str, frames: int) -> None:
     returns = {}
     for masked in (False, True):
         chosen = (f"algo={algo}", "env=gymnasium", "env.id=Taxi-v4", f"env.action_mask={masked}".lower())
-        directory = train(tmp_path / str(masked), *chosen, f"frames={frames}", "seed=[0,1]", "eval.every=0")
-        rows = [list(csv.DictReader(one.episodes.open())) for one in directory]
-        returns[masked] = np.mean([float(row["return"]) for part in rows for row in part])
-    assert returns[True] > returns[False] + 20
+        directories = train(tmp_path / str(masked), *chosen, f"frames={frames}", "seed=[0,1]", "eval.every=0")
+        tables = [list(csv.DictReader(directory.episodes.read_text().splitlines())) for directory in directories]
+        returns[masked] = np.mean([float(row["return"]) for rows in tables for row in rows[len(rows) // 2 :]])
+    assert returns[True] > returns[False] + 20, returns
