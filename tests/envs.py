@@ -475,6 +475,9 @@ class Told(Base):
 
     observation_space = gym.spaces.Dict(arm=gym.spaces.Box(-1, 1, (2,), np.float32), note=gym.spaces.Text(5))
 
+    def observe(self) -> Any:
+        return {"arm": self.np_random.uniform(-1, 1, 2).astype(np.float32), "note": "abc"}
+
 
 class Text(Base):
     """Has an action space that no policy serves."""
