@@ -128,7 +128,8 @@ def test_law_1_killed_within_long_episodes_of_mujoco(tmp_path: Path, env: str) -
 @pytest.mark.slow
 @pytest.mark.parametrize(("algo", "seed"), [("ppo", "[3,4]"), ("dqn", "3")])
 def test_law_1_killed_within_games_of_pong(tmp_path: Path, algo: str, seed: str) -> None:
-    pong = ("env=pong", "env.num_envs=2", "eval.max_steps=30", "eval.episodes=1", "net.hidden=[16]", "frames=2000")
+    small = ("env.num_envs=4", "eval.max_steps=30", "eval.episodes=1", "net.filters=[2,4,4]", "net.hidden=[16]")
+    pong = ("env=pong", *small, "frames=1000")
     check_kills(tmp_path, [*overrides(algo, "discrete", seed), *pong], KILLS)
 
 
