@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 DIVISORS = {1: 1, 4: 2, 16: 4}  # of the frames of each Session, by the number of seeds trained at once
@@ -171,3 +171,9 @@ WORK = {
         atari=True,
     ),
 }  # fmt: skip
+
+WORK["pong_bfloat16"] = replace(
+    WORK["pong"],
+    title=f"{WORK['pong'].title}, ours with net.precision=bfloat16",
+    overrides=(*WORK["pong"].overrides, "net.precision=bfloat16"),
+)

@@ -42,6 +42,7 @@ REFUSED = {
     "DummyVecEnv": f"{MODE}=sync",
     "EpisodicLifeEnv": f"{ATARI} with terminal_on_life_loss: true",
     "FireResetEnv": f"{ATARI}, which presses FIRE where a game needs it",
+    "FrameStack": "use FrameStackObservation with stack_size",
     "HumanRendering": "watch a trained agent by `python -m lab enjoy DIR render=human`",
     "Monitor": RECORDED,
     "NoopResetEnv": f"{ATARI} with noop_max",
