@@ -35,7 +35,7 @@ class ValidMultiDiscrete(Valid, gym.spaces.MultiDiscrete):
 class WithActionMask(gym.Wrapper[Any, Any, Any, Any]):
     """An environment whose observations are a dict: `observation`, its own, and `action_mask`, that of its infos.
 
-    With several discrete choices the mask has the masks of all of them, one after the other, or is a tuple of these.
+    With several discrete choices the mask has the masks of all of them, one after the other, or is a sequence of these.
     """
 
     def __init__(self, env: gym.Env[Any, Any], name: str, infos: bool = False) -> None:
@@ -79,7 +79,7 @@ class WithActionMask(gym.Wrapper[Any, Any, Any, Any]):
         """Return the mask in an info as int8, or raise LabError; all actions are valid where an episode is over."""
         value, size = info.get(KEY), sum(self._choices)
         try:
-            mask = np.concatenate([np.ravel(part) for part in (value if isinstance(value, tuple) else (value,))])
+            mask = np.concatenate([np.ravel(part) for part in (value if isinstance(value, (tuple, list)) else [value])])
             fits = mask.shape == (size,) and mask.dtype.kind in "biuf" and bool(np.isin(mask, (0, 1)).all())
         except ValueError:
             fits = False

@@ -50,6 +50,20 @@ def test_all_actions_are_valid_where_an_episode_is_over(choices: bool, size: int
     assert observation["action_mask"].tolist() == [1] * size
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_mask_may_be_of_lists(kind: type) -> None:
+    class Listed(Rules):
+        def info(self, over: bool = False) -> dict:
+            super().info(over)
+            parts = [mask.tolist() for mask in self.masks]
+            return {"action_mask": kind(parts if len(parts) > 1 else parts[0])}
+
+    for choices in (False, True):
+        env = Listed(choices)
+        observation, _ = WithActionMask(env, "rules").reset(seed=0)
+        assert observation["action_mask"].tolist() == np.concatenate(env.masks).tolist()
+
+
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     {
