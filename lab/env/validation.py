@@ -7,6 +7,7 @@ Valid values pass a fast test of their types. Any others go through `check_reset
 from __future__ import annotations
 
 import copy
+import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -235,11 +236,14 @@ def _unpack(name: str, result: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]
 
 
 def to_number(value: Any) -> Any:
-    """Return a value as one number of Python; None if it is none."""
-    if isinstance(value, numbers.Real):
-        return value
-    array = _to_array(value)
-    return None if array is None or array.size != 1 or array.dtype.kind not in REAL else array.item()
+    """Return a value as one number of Python, infinite if it is too large for a float; None if it is none."""
+    if not isinstance(value, numbers.Real):
+        array = _to_array(value)
+        return None if array is None or array.size != 1 or array.dtype.kind not in REAL else array.item()
+    try:
+        return float(value)
+    except OverflowError:  # whole numbers and fractions have no bounds
+        return math.inf if value > 0 else -math.inf
 
 
 def _to_float(name: str, key: str, value: Any) -> float:

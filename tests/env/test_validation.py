@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,14 @@ import pytest
 
 from lab.env.make import make_single
 from lab.env.spec import EnvSpec
-from lab.env.validation import Validated, add_validation
+from lab.env.validation import Validated, add_validation, check_step, to_number
 from lab.env.vector import Environments, probe
 from lab.errors import LabError
 from lab.run.directory import RunDir
 from tests.helpers import go_on, lab, specs
 
 WRONG = ("env=gymnasium", "env.id=tests.rogue:Wrong-v0", "name=wrong")
+HUGE = 10**400
 ID = re.escape("env.id=tests.rogue:Wrong-v0")
 FIVE = "it must return five: an observation, a reward, terminated, truncated and a dict"
 # By the observation space, the invalid part, its value in tests.rogue.VALUES, and the call: 0 is reset, 1 is step.
@@ -212,3 +215,15 @@ def test_valid_values_pass_the_fast_test(chosen: str, monkeypatch: pytest.Monkey
     for _ in range(5):
         envs.step(actions)
     envs.close()
+
+
+@pytest.mark.parametrize(("value", "number"), [(HUGE, math.inf), (-HUGE, -math.inf), (Fraction(HUGE), math.inf)])
+def test_a_number_that_no_float_can_hold_is_infinite(value: Any, number: float) -> None:
+    assert to_number(value) == number
+    with pytest.raises(LabError, match="the reward that step returned is infinite; it must be a finite number"):
+        check_step("rogue", gym.spaces.Discrete(2), (0, value, False, False, {}))
+
+
+def test_a_fraction_is_a_number() -> None:
+    assert np.isfinite(to_number(Fraction(1, 2)))
+    assert check_step("rogue", gym.spaces.Discrete(2), (0, Fraction(1, 2), False, False, {}))[1] == 0.5
