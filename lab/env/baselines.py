@@ -40,8 +40,9 @@ class TimeFeatureWrapper(gym.ObservationWrapper[Any, Any, Any]):
         space = env.observation_space
         if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
             raise TypeError(f"the observations must be a row of numbers, not {space}")
-        low, high = (np.append(bound, end).astype(space.dtype) for bound, end in ((space.low, 0), (space.high, 1)))
-        self.observation_space = gym.spaces.Box(low, high, dtype=space.dtype.type)
+        dtype: Any = space.dtype.type if space.dtype.kind == "f" else np.float32  # an integer is no fraction
+        low, high = (np.append(bound, end).astype(dtype) for bound, end in ((space.low, 0), (space.high, 1)))
+        self.observation_space = gym.spaces.Box(low, high, dtype=dtype)
         limit = env.spec.max_episode_steps if env.spec else None
         self._max_steps, self._test_mode, self._step = limit or max_steps, test_mode, 0
 

@@ -10,8 +10,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.wrappers import DtypeObservation
 
 from lab.command.enjoy import main as enjoy
+from lab.env.baselines import TimeFeatureWrapper
 from lab.env.make import make_single
 from lab.env.vector import Environments, detect_restore_method, probe
 from lab.errors import LabError
@@ -152,6 +154,13 @@ def test_frames_are_stacked_along_the_channels_after_zeros() -> None:
     channels = make_single(specs(*PICTURE, "env.wrappers=[{name:VecFrameStack,n_stack:3}]")[0].env)
     image, _ = channels.reset(seed=0)
     assert image.shape == (16, 16, 3) and not image[..., :2].any() and image[..., 2].any()
+
+
+def test_the_fraction_that_is_left_is_no_integer() -> None:
+    env = TimeFeatureWrapper(DtypeObservation(gym.make("Pendulum-v1"), np.int64))
+    assert env.reset(seed=0)[0][-1] == 1.0
+    observation = env.step(np.zeros(1, np.float32))[0]
+    assert observation[-1] == np.float32(1 - 1 / 200) and env.observation_space.contains(observation)
 
 
 def test_a_limit_of_steps_is_cut_below_the_wrappers() -> None:
