@@ -88,8 +88,8 @@ class Spec:
         require(named, "device", self.device, "auto, cpu, cuda or cuda:N")
         self.env.check()
         self.net.check()
-        taken = [name for name in self.env.metrics if name in self.algo.METRICS]
-        free = f"free of the names of metrics of algo={self.algo.name} ({', '.join(self.algo.METRICS)})"
+        taken = [name for name in self.env.metrics if name in self.algo.metrics]
+        free = f"free of the names of metrics of algo={self.algo.name} ({', '.join(self.algo.metrics)})"
         require(not taken, "env.metrics", self.env.metrics, free)
         self.algo.check(self.env)
         self.algo.check_net(self.net)

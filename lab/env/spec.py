@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from lab.common.validation import Count, Positive
 from lab.errors import LabError, require
-from lab.run.schemas import METRICS
+from lab.run.schemas import MEANINGS
 
-COLUMNS = ("frame", "eval_length")  # of metrics.csv, beside METRICS and those of the algorithm
+COLUMNS = ("frame", "eval_length")  # of metrics.csv, beside MEANINGS and those of the algorithm
 
 
 @dataclass
@@ -73,7 +73,7 @@ class EnvSpec:
             named = isinstance(item, dict) and isinstance(item.get("name"), str)
             allowed = "a name, as ClipAction, or a name and arguments, as {name: TimeLimit, max_episode_steps: 200}"
             require(isinstance(item, str) or named, f"env.wrappers[{i}]", item, allowed)
-        taken = {*METRICS, *COLUMNS}
+        taken = {*MEANINGS, *COLUMNS}
         for name in self.metrics:
             valid = re.fullmatch(r"[\w./-]+", name) and not name.startswith("eval_") and name not in taken
             allowed = "names of letters, digits, _, -, . and /, of which none begins with eval_ or is a column of Lab's"
