@@ -77,7 +77,8 @@ class WithActionMask(gym.Wrapper[Any, Any, Any, Any]):
 
     def _read(self, method: str, info: dict[str, Any], terminated: bool) -> np.ndarray:
         """Return the mask in an info as int8, or raise LabError; all actions are valid where an episode is over."""
-        value, size = info.get(KEY), sum(self._choices)
+        value: Any = info.get(KEY)
+        size = sum(self._choices)
         try:
             mask = np.concatenate([np.ravel(part) for part in (value if isinstance(value, (tuple, list)) else [value])])
             fits = mask.shape == (size,) and mask.dtype.kind in "biuf" and bool(np.isin(mask, (0, 1)).all())

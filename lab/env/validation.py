@@ -243,7 +243,7 @@ def to_number(value: Any) -> Any:
     try:
         return float(value)
     except OverflowError:  # whole numbers and fractions have no bounds
-        return math.inf if value > 0 else -math.inf
+        return -math.inf if value < 0.0 else math.inf
 
 
 def _to_float(name: str, key: str, value: Any) -> float:
