@@ -127,6 +127,6 @@ def test_the_size_of_a_memory_counts_a_row() -> None:
     agent = Agent([made], spaces, torch.device("cpu"))
     agent.algorithm.allocate(8)
     row = 2 * (16 + 2 + 2)  # float16
-    assert made.algo.memory.estimate_bytes(spaces.observation) == 300 * (row + 64)
+    assert made.algo.memory.estimate_bytes(spaces) == 300 * (row + 64)
     replay = agent.algorithm.replay
     assert replay.size_bytes == replay.ring_length * 8 * (row + 8 + 16)

@@ -207,8 +207,9 @@ def check_tuned(overrides: Iterable[str], runtime: Any) -> None:
     net, tuned = runtime.choices.get("net"), runtime.choices.get("tuned/net@net")
     if tuned and not any((folder / "tuned/net" / f"{tuned}.yaml").exists() for folder in folders):
         settings = tuned.removesuffix(net)
-        paths = [path for folder in folders for path in (folder / "tuned/net").glob(f"{settings}*.yaml")]
-        nets = " or ".join(sorted(f"net={path.stem.removeprefix(settings)}" for path in paths))
+        known = sorted({path.stem for folder in folders for path in (folder / "net").glob("*.yaml")})
+        files = {path.stem for folder in folders for path in (folder / "tuned/net").glob("*.yaml")}
+        nets = " or ".join(f"net={name}" for name in known if f"{settings}{name}" in files)
         warn_once(f"tuned={runtime.choices['tuned']} sets keys of {nets}, which are left out with net={net}.")
 
 

@@ -277,7 +277,7 @@ def test_help_needs_no_config(lab: Callable[..., Done]) -> None:
 
 
 def test_config_groups_lie_beside_the_package_or_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.sweep.explain.__file__", str(tmp_path / "lab" / "sweep" / "explain.py"))
+    monkeypatch.setattr("lab.common.conf.__file__", str(tmp_path / "lab" / "common" / "conf.py"))
     assert config_path() == str(tmp_path / "conf")
     (tmp_path / "lab" / "conf").mkdir(parents=True)
     assert config_path() == str(tmp_path / "lab" / "conf")
