@@ -17,7 +17,7 @@ from lab.env.action_mask import WithActionMask
 from lab.env.envpool import EnvPoolEnv, EnvPoolVector
 from lab.env.guard import close, guard
 from lab.env.monitor import Monitor, Report
-from lab.env.packages import import_package, pip_command, quiet_mujoco
+from lab.env.packages import find_registered, import_package, pip_command, quiet_mujoco
 from lab.env.restore import Restorable
 from lab.env.rng_isolation import CONSTRUCTION, GLOBAL_RNGS, Isolated, IsolatedVector, RngStates
 from lab.env.spec import EnvSpec
@@ -66,7 +66,7 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
 
 def _find(spec: EnvSpec) -> tuple[str | gym.envs.registration.EnvSpec, dict[str, Any]]:
     """Return what `gym.make` takes, and the arguments of the constructor; Atari games are made by Lab's class."""
-    registered = gym.registry.get(spec.id)
+    registered = find_registered(spec.id)
     if registered is None or registered.entry_point != ATARI:
         return spec.id, spec.arguments
     game: Any = import_named("lab.env.atari").AtariGame

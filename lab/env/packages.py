@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
 
 import gymnasium as gym
+from gymnasium.envs import registration
+from gymnasium.envs.registration import EnvSpec
 
 from lab.common.imports import import_named
 from lab.errors import warn_once
@@ -32,10 +35,26 @@ EXTRAS = {
 
 
 def import_package(env_id: str) -> None:
-    """Import what registers an id: the module before its colon, or that of its package."""
+    """Import what registers an id: the module before its colon, or that of its package.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+        gymnasium.error.Error: the id is malformed.
+    """
     module = env_id.rpartition(":")[0] or next((PACKAGES[ids] for ids in PACKAGES if re.match(ids, env_id)), None)
     if module:
         import_named(module)
+    elif find_registered(env_id) is None:
+        with suppress(ImportError):  # of its ids without ALE/, as Pong-v4, nothing tells the package
+            import_named("ale_py")
+
+
+def find_registered(env_id: str) -> EnvSpec | None:
+    """Return what `gym.make` finds for an id: whatever its module, and the newest version if it names none."""
+    namespace, name, version = registration.parse_env_id(env_id.rpartition(":")[2])
+    if version is None:
+        version = registration.find_highest_version(namespace, name)
+    return gym.registry.get(registration.get_env_id(namespace, name, version))
 
 
 def pip_command(missing: str) -> str:
@@ -51,9 +70,9 @@ def quiet_mujoco(env_id: str) -> None:
 
     By default it prints one for each environment, and adds it to a file in the working directory.
     """
-    registered = gym.registry.get(env_id.rpartition(":")[2])
+    registered = find_registered(env_id)
     if registered and isinstance(registered.entry_point, str):
-        gym.envs.registration.load_env_creator(registered.entry_point)  # imports what the environment needs
+        registration.load_env_creator(registered.entry_point)  # imports what the environment needs
     if mujoco := sys.modules.get("mujoco"):
         mujoco.set_mju_user_warning(_note)
 

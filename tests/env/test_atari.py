@@ -132,6 +132,8 @@ def test_an_atari_game_is_restored_by_its_pickle_and_knows_its_limit() -> None:
     ("overrides", "frames"),
     [
         (("env=pong", "env.wrappers=[{name: AtariWrapper, frame_stack: 3}]"), 3),
+        (("env=atari", "env.id=ale_py:ALE/Pong-v5"), 4),
+        (("env=atari", "env.id=ALE/Pong"), 4),
         (("env=pong", "env.wrappers=[AtariWrapper, {name: TransformReward, func: math.exp}]"), 4),
         (("env=pong", "env.wrappers=[AtariWrapper, {name: ResizeObservation, shape: [4, 84]}]"), 1),
         (("env=cartpole", "env.wrappers=[{name: FrameStackObservation, stack_size: 5}]"), 5),

@@ -38,6 +38,20 @@ def test_a_missing_package_is_named_with_its_pip_command(
     assert not (tmp_path / "run").exists()
 
 
+def test_ids_of_atari_games_are_found_in_any_form() -> None:
+    """Each in a process of its own, where nothing has imported ale_py yet."""
+    code = """if True:
+        import sys
+        from lab.env.packages import find_registered, import_package
+        import_package(sys.argv[1])
+        print(find_registered(sys.argv[1]).id)
+    """
+    for env_id, found in {"Pong-v0": "Pong-v0", "Pong": "Pong-v4", "ale_py:ALE/Pong": "ALE/Pong-v5"}.items():
+        command = [sys.executable, "-W", "ignore", "-c", code, env_id]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+        assert done.stdout.splitlines()[-1:] == [found], done.stderr
+
+
 def test_mujoco_warns_once_and_writes_no_file(tmp_path: Path) -> None:
     """HalfCheetah's model has words that are deprecated; NaN in its state is worth a note."""
     code = """if True:
