@@ -113,7 +113,7 @@ class ActorCritic(OffPolicy):
         if noise is not None and self.acts_randomly:
             if not self.num_actions:
                 return noise, carry
-            return mask_invalid(noise, self.spaces.action_mask(observation)).argmax(-1), carry
+            return mask_invalid(noise, self.action_mask(observation)).argmax(-1), carry
         return super().act(observation, noise, carry)
 
     def q_values(

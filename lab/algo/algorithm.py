@@ -125,6 +125,13 @@ class Algorithm:
         self.compiler: Compiler | None = None
         self.replay: Replay | None = None
 
+    def action_mask(self, observation: torch.Tensor) -> torch.Tensor | None:
+        """Return which actions are valid, 1, and which are not, 0, of observations [..., D]; None if all are."""
+        from lab.common.rows import Row
+
+        row = self.spaces.observation
+        return observation[..., : row.mask] if isinstance(row, Row) and row.mask else None
+
     def add_target(self, name: str, prefix: str, network: nn.Module) -> Any:
         """Return a copy of a network as a target network; `prefix` begins the names of its parameters."""
         from torch import nn

@@ -132,7 +132,7 @@ class OnPolicy(Algorithm):
         self, observation: torch.Tensor, noise: torch.Tensor | None, carry: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         (output,), carry = self.network.step(observation, carry, "policy")
-        policy = self.head.forward(output, self.spaces.action_mask(observation))
+        policy = self.head.forward(output, self.action_mask(observation))
         return policy.mode() if noise is None else policy.sample(noise), carry
 
     def network_inputs(self, rollout: Rollout, states: int) -> dict[str, torch.Tensor]:
@@ -161,14 +161,14 @@ class OnPolicy(Algorithm):
 
     def policy(self, inputs: dict[str, torch.Tensor]) -> Distribution:
         """Return the distributions of actions for what `network_inputs` returned."""
-        return self.head.forward(self.forward(inputs, "policy")[0], self.spaces.action_mask(inputs["observation"]))
+        return self.head.forward(self.forward(inputs, "policy")[0], self.action_mask(inputs["observation"]))
 
     def policy_and_value(self, inputs: dict[str, torch.Tensor]) -> tuple[Distribution, torch.Tensor]:
         """Return the distributions of actions and the values [S, B] for what `network_inputs` returned."""
         if not self.has_value:
             return self.policy(inputs), torch.zeros(inputs["observation"].shape[:2], device=self.active.device)
         policy, value = self.forward(inputs, "policy", "value")
-        return self.head.forward(policy, self.spaces.action_mask(inputs["observation"])), value.squeeze(-1)
+        return self.head.forward(policy, self.action_mask(inputs["observation"])), value.squeeze(-1)
 
     def values(self, rollout: Rollout) -> torch.Tensor:
         """Return the values of every state of a rollout, [T + 1, S, E], without gradients."""

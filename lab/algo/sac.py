@@ -141,7 +141,7 @@ class SAC(ActorCritic):
 
         output = self.actor(observation, "policy")[0]
         if self.num_actions:
-            return Categorical(mask_invalid(output, self.spaces.action_mask(observation)))
+            return Categorical(mask_invalid(output, self.action_mask(observation)))
         mean, log_std = output.split(self.action_dim, -1)
         return TanhGaussian(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX))
 
@@ -176,5 +176,5 @@ class SAC(ActorCritic):
             return self.target_entropy
         if not self.num_actions:
             return -float(self.action_dim)
-        mask = self.spaces.action_mask(observation)
+        mask = self.action_mask(observation)
         return self.target_entropy_fraction * (math.log(self.num_actions) if mask is None else mask.sum(-1).log())

@@ -30,7 +30,7 @@ class SARSA(OnPolicyValueBased):
         self, rollout: Rollout, streams: list[Streams], fraction_done: float, diagnose: bool
     ) -> dict[str, torch.Tensor]:
         values = self.rollout_values(rollout)
-        mask = self.spaces.action_mask(rollout.observation[1:])
+        mask = self.action_mask(rollout.observation[1:])
         next_value = self.exploration.expectation(values[1:], fraction_done, mask)
         if not self.expected:
             of_next_action = gather_actions(values[1:-1], rollout.action[1:])

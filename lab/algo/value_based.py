@@ -81,7 +81,7 @@ class ValueBased(Algorithm):
         if not self.dueling:
             return outputs[0]
         advantage, value = outputs
-        mask = self.spaces.action_mask(observation)
+        mask = self.action_mask(observation)
         if mask is None:
             return value + advantage - advantage.mean(2, keepdim=True)  # Wang et al. 2016, equation 9
         weights = sample_weights(mask).unsqueeze(-1) if self.num_atoms else sample_weights(mask)  # of valid actions
@@ -95,7 +95,7 @@ class ValueBased(Algorithm):
         """Return the values of all actions, [S, B, A], of a network's outputs; those of invalid actions are INVALID."""
         from lab.net.distribution import mask_invalid
 
-        return mask_invalid(self.expectation(outputs), self.spaces.action_mask(observation))
+        return mask_invalid(self.expectation(outputs), self.action_mask(observation))
 
     def q_values(self, observation: torch.Tensor) -> torch.Tensor:
         """Return the values of all actions, [S, B, A], of observations [S, B, ...]."""
@@ -112,7 +112,7 @@ class ValueBased(Algorithm):
 
         values = self.q_values(observation)
         if noise is not None:
-            values = mask_invalid(values + noise, self.spaces.action_mask(observation))
+            values = mask_invalid(values + noise, self.action_mask(observation))
         return values.argmax(-1), carry
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -12,9 +12,6 @@ import numpy as np
 from lab.common.rows import ActionMask, Part, Row, is_bytes
 from lab.common.rows import is_image as is_image
 from lab.errors import LabError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MAX_CODE = 31  # a picture whose largest byte is below this is all but black
 ACTION_SPACES = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary, gym.spaces.Box)
@@ -60,11 +57,6 @@ class Spaces:
     def has_mask(self) -> bool:
         """Whether observations say which actions are valid."""
         return isinstance(self.observation, Row) and self.observation.mask > 0
-
-    def action_mask(self, observation: Tensor) -> Tensor | None:
-        """Return which actions are valid, 1, and which are not, 0, of observations [..., D]; None if all are."""
-        row = self.observation
-        return observation[..., : row.mask] if isinstance(row, Row) and row.mask else None
 
     @classmethod
     def read(cls, name: str, env: gym.Env[Any, Any]) -> Spaces:

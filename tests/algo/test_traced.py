@@ -5,9 +5,12 @@ They read no numbers on the host, as tracing would raise. The same graphs, compi
 
 from __future__ import annotations
 
+import inspect
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -137,3 +140,29 @@ def test_traced_steps_are_those_of_the_algorithm(tmp_path: Path, traced: list[tu
 def test_every_algorithm_that_compiles_is_traced() -> None:
     compiling = {name for name in ALGORITHMS if specs(f"algo={name}")[0].algo.COMPILES}
     assert {case.split()[0] for case in CASES} == compiling
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("case", ["dqn masks", "ppo masks", "ppo parts", "sac masks"])
+def test_all_code_that_is_traced_decides_what_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    house = Path(library.__file__).parents[1]
+    rooms: set[str] = set()
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        path = frame.f_code.co_filename
+        if event == "call" and path.startswith(f"{house}/") and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            rooms.add(Path(path).relative_to(house).parts[0])
+
+    def call(compiler: Any, method: Callable[..., Any], arguments: tuple[Any, ...], constants: dict[str, Any]) -> Any:
+        sys.setprofile(note)
+        try:
+            return method(compiler.owner, *arguments, **constants)
+        finally:
+            sys.setprofile(None)
+
+    monkeypatch.setattr(compiled.Compiler, "call", call)
+    monkeypatch.setattr(compiled, "require_compiler", lambda: None)
+    train(tmp_path, *SMALL, *CASES[case], "compile=true")
+    assert rooms and rooms <= set(library.ROOMS)
