@@ -16,6 +16,8 @@ from ale_py import ALEInterface, ALEState, LoggerMode
 from ale_py.env import AtariEnv
 
 from lab.common.imports import import_named
+from lab.env.monitor import Monitor
+from lab.env.validation import OUTER, Validated
 from lab.errors import LabError, require
 
 NOOP, FIRE, AFTER_FIRE = 0, 1, 2  # indexes of actions
@@ -157,8 +159,10 @@ class AtariWrapper(gym.Wrapper[Any, Any, Any, Any]):
             frame_stack: observations in a stack.
         """
         super().__init__(env)
-        game = env.unwrapped
-        if not isinstance(game, AtariGame) or env.observation_space.shape != game.screens.shape:
+        game = env
+        while isinstance(game, (Monitor, Validated, *OUTER)):  # these change neither observations nor actions
+            game = game.env
+        if not isinstance(game, AtariGame) or game.observation_space.shape != game.screens.shape:
             raise LabError("AtariWrapper must be the first wrapper of an Atari game (env.id=ALE/...)")
         least = {"noop_max": 0, "frame_skip": 1, "screen_size": 1, "frame_stack": 1}
         for key, value in zip(least, (noop_max, frame_skip, screen_size, frame_stack), strict=True):

@@ -186,6 +186,11 @@ def test_a_return_is_the_score_of_the_whole_game(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (("env=cartpole", "env.wrappers=[AtariWrapper]"), "AtariWrapper must be the first wrapper of an Atari game"),
+        (
+            ("env=pong", "env.wrappers=[{name: MaxAndSkipObservation, skip: 2}, AtariWrapper]"),
+            "must be the first wrapp",
+        ),
+        (("env=pong", "env.wrappers=[AtariWrapper, AtariWrapper]"), "must be the first wrapper"),
         (("env=pong", "env.wrappers=[{name: AtariWrapper, frame_skip: 0}]"), "frame_skip"),
         (("env=atari", "env.id=ALE/Pang-v5"), "does not exist"),
         (("env=pong", "+env.kwargs.obs_type=ram"), "env.kwargs.obs_type must be left out with AtariWrapper"),
