@@ -42,7 +42,8 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "dqn": {"q_loss": 1.0, "q_values": 2.0, "td_error": 1.0, "exploration_rate": [*np.linspace(1, 0, ROWS)],
             "grad_norm": 1.0, "learning_rate": [*np.linspace(1e-3, 0, ROWS)], "replay_frames": 9.0},
     "sac": {"entropy": 1.0, "ent_coef": [*np.linspace(1, 0, ROWS)], "actor_loss": 1.0, "critic_loss": 1.0,
-            "q_values": 2.0, "td_error": 1.0, "actor_grad_norm": 1.0, "grad_norm": 1.0, "learning_rate": 1e-3},
+            "q_values": 2.0, "td_error": 1.0, "actor_grad_norm": 1.0, "grad_norm": 1.0,
+            "learning_rate": [*np.linspace(1e-3, 1e-3 + 1e-11, ROWS)]},  # constant but for the last digits of float32
     "own": {"entropy": 0.5, "my_novelty": 3.0, "empty_loss": np.nan},
 }  # fmt: skip
 
