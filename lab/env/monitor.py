@@ -6,7 +6,8 @@
     score    sum of the environment's own rewards since the last row, or up to the end if an episode ended since then;
              what came after the end is in the next row
     over     1.0 if an episode of the environment itself ended since the last row, else 0.0
-    metrics  env.metrics in the info of the episode's last step; NaN but at an end
+    metrics  env.metrics in the info of the episode's last step; NaN but at an end. If only a wrapper's reset saw that
+             step, what wrappers add to the info is that of the agent's last step.
 
 An episode of the environment itself ends where it says so, or where it is reset: a wrapper may end what is learned from
 earlier (as at the loss of a life), and may take steps that nobody sees (as no-ops after a reset).
@@ -30,13 +31,14 @@ class Monitor(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         self._score = 0.0  # that is not reported yet
-        self._ended: float | None = None  # the score until an end that is not reported yet
+        # The score until an end that is not reported yet, and the info of its step; the latter is empty for a reset.
+        self._ended: tuple[float, dict[str, Any]] | None = None
         self._running = False  # whether an episode has reported a step, and goes on
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; one that goes on ends."""
         if self._running:
-            self._ended = self._score
+            self._ended = self._score, {}
         self._running, self._score = False, 0.0
         return self.env.reset(seed=seed, options=options)
 
@@ -45,20 +47,25 @@ class Monitor(gym.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._score += float(reward)
         if (terminated or truncated) and self._running:
-            self._ended, self._score, self._running = self._score, 0.0, False
+            self._ended, self._score, self._running = (self._score, dict(info)), 0.0, False
         return observation, reward, terminated, truncated, info
 
     def start_step(self) -> None:
         """Note that the next step of the environment is one of the agent's."""
         self._running = True
 
-    def pop(self, after_reset: bool = False) -> tuple[float, bool]:
-        """Return the score since the last report, and whether an episode ended; after a reset, only of an end."""
+    def pop(self, after_reset: bool = False) -> tuple[float, bool, dict[str, Any]]:
+        """Return the score since the last report, whether an episode ended, and the info of the step that ended it.
+
+        After a reset, the score is that of an end alone.
+        """
         ended, self._ended = self._ended, None
-        if ended is not None or after_reset:
-            return ended or 0.0, ended is not None
+        if ended is not None:
+            return ended[0], True, ended[1]
+        if after_reset:
+            return 0.0, False, {}
         score, self._score = self._score, 0.0
-        return score, False
+        return score, False, {}
 
 
 class Report(gym.Wrapper[Any, Any, Any, Any]):
@@ -72,15 +79,15 @@ class Report(gym.Wrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
         observation, _ = self.env.reset(seed=seed, options=options)
-        score, over = self._monitor.pop(after_reset=True)
-        return observation, {"reported": self._row(score, over, self._last)}
+        score, over, end = self._monitor.pop(after_reset=True)
+        return observation, {"reported": self._row(score, over, {**self._last, **end})}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take a step."""
         self._monitor.start_step()
         observation, reward, terminated, truncated, info = self.env.step(action)
-        score, over = self._monitor.pop()
-        self._last = info if self._metrics and (terminated or truncated) else {}
+        score, over, _ = self._monitor.pop()
+        self._last = dict(info) if self._metrics and (terminated or truncated) else {}
         return observation, reward, terminated, truncated, {"reported": self._row(score, over, info)}
 
     def _row(self, score: float, over: bool, info: Mapping[str, Any]) -> np.ndarray:

@@ -56,6 +56,14 @@ class Lives(gym.Wrapper[Any, Any, Any, Any]):
         return observation, 0.0, self.over or info["lives"] in (1, 2), False, info
 
 
+class Late(Lives):
+    """Ends what is learned from a step before the end, which only its reset sees."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, _, self.over, _, info = self.env.step(action)
+        return observation, 0.0, self.over or observation[0] == 5, False, info | {"seen": observation[0]}
+
+
 gym.register("Games-v0", entry_point=Games)
 
 
@@ -84,6 +92,15 @@ def test_the_score_is_that_of_whole_games(mode: str) -> None:
     assert totals == [6 * 100 * n + 21 for n in range(1, len(ends) + 1)] and len(ends) > 2
     assert np.array_equal(won[ends], np.ones(len(ends))) and np.array_equal(game[ends], np.arange(1, len(ends) + 1))
     assert np.isnan(won[over == 0]).all()
+
+
+def test_metrics_are_those_of_an_end_that_only_a_reset_sees() -> None:
+    late = "env.wrappers=[tests.env.test_monitor.Late]"
+    score, over, won, game, seen = rows(late, "env.metrics=[won,game,seen]")[:, 0].T
+    ends = np.flatnonzero(over)
+    assert [part.sum() for part in np.split(score, ends + 1)][: len(ends)] == [621.0, 1221.0, 1821.0]
+    assert won[ends].tolist() == [1.0] * 3 and game[ends].tolist() == [1.0, 2.0, 3.0]
+    assert seen[ends].tolist() == [5.0] * 3, "which a wrapper adds"
 
 
 def test_a_game_that_a_wrapper_cuts_ends_at_its_reset() -> None:
