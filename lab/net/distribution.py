@@ -24,7 +24,7 @@ LOG_2PI = math.log(2 * math.pi)
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # bounds on a network's log standard deviation (Haarnoja et al. 2018)
 INSIDE = 1 - 1e-6  # actions are clamped to +-INSIDE before a density is computed
 TINY = 1e-6
-INVALID = -1e8  # logit, or value, of an invalid action
+INVALID = -(2.0**126)  # logit, or value, of an invalid action: below all others, and finite times a weight of 0
 NODES, WEIGHTS = (array.tolist() for array in np.polynomial.hermite_e.hermegauss(16))
 
 _softplus = in_whole_lanes(functional.softplus)

@@ -93,6 +93,19 @@ def test_exploration_draws_among_valid_actions(method: str) -> None:
     assert torch.allclose(drawn, tensor([1 / 3, 0, 1 / 3, 0, 1 / 3]), atol=0.04)
 
 
+@pytest.mark.parametrize("algo", ["dqn", "sarsa", "pqn"])
+def test_values_may_be_far_below_zero(algo: str) -> None:
+    made = algorithm(f"algo={algo}", "algo.dueling=false")
+    give(made, advantage=[-3e8, 5, -2e8, 5, -4e8])
+    assert made.choose(ROW, None, None)[0].item() == 2
+    assert made.q_values(ROW).amax().item() == -2e8
+    noise = made.exploration.draw_noise((1, 1), 5, [Streams.spawn(0)], 0.0, masked=True)
+    assert made.choose(ROW, noise[0], None)[0].item() in (0, 2, 4)
+    made.exploration.method = "boltzmann"
+    expected = made.exploration.expectation(made.q_values(ROW), 0.0, VALID)
+    assert expected.item() == -2e8
+
+
 def test_the_expected_value_of_exploration() -> None:
     exploration = specs("algo=sarsa", "algo.exploration.start=0.5", "algo.exploration.schedule=constant")[0].algo
     values = mask_invalid(tensor([[[1.0, 9, 2, 9, 6]]]), VALID)
