@@ -188,7 +188,7 @@ def test_a_return_is_the_score_of_the_whole_game(tmp_path: Path) -> None:
         (("env=cartpole", "env.wrappers=[AtariWrapper]"), "AtariWrapper must be the first wrapper of an Atari game"),
         (
             ("env=pong", "env.wrappers=[{name: MaxAndSkipObservation, skip: 2}, AtariWrapper]"),
-            "must be the first wrapp",
+            "must be the first",
         ),
         (("env=pong", "env.wrappers=[AtariWrapper, AtariWrapper]"), "must be the first wrapper"),
         (("env=pong", "env.wrappers=[{name: AtariWrapper, frame_skip: 0}]"), "frame_skip"),
