@@ -180,11 +180,11 @@ def finish(records: Sequence[Record | Outcome]) -> int:
 
 
 def read_specs(config: DictConfig, overrides: Iterable[str]) -> list[Spec]:
-    """Return the specs of a composed config, whose networks know whether one of the overrides chose them."""
+    """Return the specs of a composed config, whose networks know which keys the overrides set."""
     specs = read(config)
-    chosen = any(override.partition("=")[0].lstrip("+") == "net" for override in overrides)
+    named = frozenset(override.partition("=")[0].lstrip("+") for override in overrides)
     for spec in specs:
-        spec.net.chosen = chosen
+        spec.net.named = named
     return specs
 
 

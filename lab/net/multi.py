@@ -82,13 +82,14 @@ class Multi(MLP):
 def choose_net(net: Net, observations: Box) -> Net:
     """Return net=multi for observations with an image where net=mlp is only the default; otherwise the net itself.
 
-    It keeps what its layers have in common with those of net=mlp.
+    It keeps what its layers have in common with those of net=mlp; net.shared, whose default differs, where it is set.
     """
     from lab.common.rows import is_image, parts_of
 
-    if net.chosen or type(net) is not MLP or not any(is_image(part.space) for part in parts_of(observations)):
+    if "net" in net.named or type(net) is not MLP or not any(is_image(part.space) for part in parts_of(observations)):
         return net
     values = read_yaml(Path(config_path(), "net", "multi.yaml"))
     del values["_target_"]
     warn_once("Observations have an image, so net=multi takes the place of net=mlp; write net=multi to set its keys.")
-    return Multi(**values | {key: getattr(net, key) for key in ("hidden", "activation", "gain", "norm")})
+    kept = ["hidden", "activation", "gain", "norm", *(["shared"] if "net.shared" in net.named else [])]
+    return Multi(**values | {key: getattr(net, key) for key in kept})

@@ -42,12 +42,12 @@ class Net:
     """Base of the schemas in conf/net/.
 
     Attributes:
-        chosen: whether it was chosen, and is not just the default.
+        named: keys that the command line sets; `net` is one of them unless the net is just the default.
     """
 
     shared: bool = field(kw_only=True)  # whether the outputs share one trunk
 
-    chosen = True
+    named = frozenset({"net"})
     recurrent: ClassVar[bool] = False  # whether it carries a state from step to step
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -91,22 +92,25 @@ def test_it_is_chosen_by_itself_where_no_net_is() -> None:
     net = specs("net.hidden=[9]", "net.activation=tanh")[0].net
     spaces = Spaces.read("env.id=x", Shows(Dict(arm=ARM, camera=CHANNELS_LAST)))
     assert choose_net(net, spaces.observation.inner) is net, "it counts as chosen unless the command line says"
-    net.chosen = False
+    net.named = frozenset()
     chosen = choose_net(net, spaces.observation.inner)
     expected = specs("net=multi", "net.hidden=[9]", "net.activation=tanh")[0].net
-    assert (chosen, type(chosen)) == (expected, Multi)
+    assert (chosen, type(chosen), chosen.shared) == (expected, Multi, True)
+    net.named = frozenset({"net.shared"})
+    assert choose_net(net, spaces.observation.inner) == dataclasses.replace(expected, shared=False)
+    net.named = frozenset()
     assert choose_net(net, Spaces.read("env.id=x", Shows(CHANNELS_LAST)).observation) == expected
     assert choose_net(net, Spaces.read("env.id=x", Shows(Dict(arm=ARM))).observation) is net
 
 
 def test_the_command_line_chooses_it_unless_a_net_is_named(tmp_path: Path) -> None:
     small = ("algo=a2c", "frames=64", "eval.every=0", "log.tensorboard=false", "mode=dev")
-    done = lab(*ROBOT, *small, f"hydra.run.dir={tmp_path}/run")
+    done = lab(*ROBOT, *small, "net.shared=false", f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 0, done.stderr
     assert "Note: Observations have an image, so net=multi takes the place of net=mlp" in done.stderr
     net = read_yaml(tmp_path / "run" / "spec.yaml")["net"]
-    assert net["_target_"] == "lab.net.multi.Multi"
-    again = lab(*ROBOT, *small, f"hydra.run.dir={tmp_path}/run")
+    assert (net["_target_"], net["shared"]) == ("lab.net.multi.Multi", False)
+    again = lab(*ROBOT, *small, "net.shared=false", f"hydra.run.dir={tmp_path}/run")
     assert "already holds a Session (completed" in again.stderr, "the same spec"
     done = lab(*ROBOT, "net=mlp", f"hydra.run.dir={tmp_path}/mlp")
     assert done.returncode == 2
