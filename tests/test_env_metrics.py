@@ -10,7 +10,7 @@ import pytest
 from lab.analysis import analyze
 from lab.command.compare import main as compare
 from lab.command.enjoy import main as enjoy
-from lab.env.vector import probe
+from lab.env.vector import detect_restore_method, probe
 from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, TrialDir
 from lab.run.files import read_json
@@ -53,6 +53,11 @@ def test_tables_have_a_column_of_each_metric(sweep: Path) -> None:
         assert float(last[name]) == results[name] == pytest.approx(mean)
         assert float(last[f"eval_{name}"]) == results[f"eval_{name}"]
     assert 3 * results["eval_is_success"] in (0, 1, 2, 3)
+
+
+def test_metrics_do_not_change_how_environments_are_restored() -> None:
+    plain, measured = specs(*SMALL, *GOAL)[0].env, specs(*SMALL, *GOAL, METRICS)[0].env
+    assert detect_restore_method(plain) == detect_restore_method(measured) == "pickle"
 
 
 def test_trials_are_ranked_by_a_metric(sweep: Path) -> None:

@@ -74,24 +74,26 @@ class Report(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], monitor: Monitor, metrics: Sequence[str], name: str) -> None:
         super().__init__(env)
         self._monitor, self._metrics, self._name = monitor, metrics, name
-        self._last: Mapping[str, Any] = {}  # info of the last step, if that ended what is learned from
+        self._last: dict[str, Any] | None = None  # info of the last step, if that ended what is learned from
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
         observation, _ = self.env.reset(seed=seed, options=options)
         score, over, end = self._monitor.pop(after_reset=True)
-        return observation, {"reported": self._row(score, over, {**self._last, **end})}
+        # An episode that is left in its midst, as in trials of how a state is restored, has no metrics.
+        left = self._last is None and not end
+        return observation, {"reported": self._row(score, over, None if left else {**(self._last or {}), **end})}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take a step."""
         self._monitor.start_step()
         observation, reward, terminated, truncated, info = self.env.step(action)
         score, over, _ = self._monitor.pop()
-        self._last = dict(info) if self._metrics and (terminated or truncated) else {}
+        self._last = dict(info) if self._metrics and (terminated or truncated) else None
         return observation, reward, terminated, truncated, {"reported": self._row(score, over, info)}
 
-    def _row(self, score: float, over: bool, info: Mapping[str, Any]) -> np.ndarray:
-        metrics = [self._read(key, info) if over else np.nan for key in self._metrics]
+    def _row(self, score: float, over: bool, info: Mapping[str, Any] | None) -> np.ndarray:
+        metrics = [np.nan if info is None or not over else self._read(key, info) for key in self._metrics]
         return np.array([score, over, *metrics])
 
     def _read(self, key: str, info: Mapping[str, Any]) -> float:
