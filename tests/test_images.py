@@ -126,16 +126,24 @@ def test_images_are_kept_as_bytes_and_normalized_when_they_are_learned_from(
 
 STACKED = (
     *(word for word in PICTURE if "env" in word or "net" in word or "name" in word),
-    "env.wrappers=[{name:ReshapeObservation,shape:[16,16]},{name:FrameStackObservation,stack_size:3}]",
     "env.num_envs=2", "frames=320", "algo.learning_starts=60", "algo.batch_size=16", "algo.memory.size=120",
     "checkpoint.every=60", "eval.every=0",
 )  # fmt: skip
 
 
+REPEATED = "{name:ReshapeObservation,shape:[16,16]},{name:FrameStackObservation,stack_size:3}"
+PADDED = "{name:ReshapeObservation,shape:[1,16,16]},{name:VecFrameStack,n_stack:3}"
+
+
 @pytest.mark.law
-@pytest.mark.parametrize("algo", ["dqn", pytest.param("rainbow", marks=SLOW)])
-def test_stacked_frames_that_are_stored_once(tmp_path: Path, algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = specs(*QUIET, *STACKED, f"algo={algo}", "seed=[1,2]")
+@pytest.mark.parametrize(
+    ("algo", "wrappers"),
+    [("dqn", REPEATED), pytest.param("dqn", PADDED, marks=SLOW), pytest.param("rainbow", REPEATED, marks=SLOW)],
+)
+def test_stacked_frames_that_are_stored_once(
+    tmp_path: Path, algo: str, wrappers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = specs(*QUIET, *STACKED, f"env.wrappers=[{wrappers}]", f"algo={algo}", "seed=[1,2]")
     assert probe(made[0].env).frame_stack == 3
     whole, parts, alone = ([RunDir(tmp_path / name / str(s)) for s in (1, 2)] for name in ("whole", "parts", "alone"))
     assert go_on(made, whole) == ["completed"] * 2

@@ -180,7 +180,7 @@ class AtariWrapper(gym.Wrapper[Any, Any, Any, Any]):
         self._fires = "FIRE" in game.get_action_meanings()
         self._lives, self._over = 0, True
         import_cv2()
-        self.frame_stack = frame_stack
+        self.stacked_frames = frame_stack, True
         self._stack = np.zeros((frame_stack, *self._size), np.uint8)
         self.observation_space = gym.spaces.Box(0, 255, self._stack.shape, np.uint8)
 

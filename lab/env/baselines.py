@@ -83,6 +83,8 @@ class VecFrameStack(gym.ObservationWrapper[Any, Any, Any]):
         low, high = (np.repeat(bound, n_stack, self._axis) for bound in (space.low, space.high))
         self.observation_space = gym.spaces.Box(low, high, dtype=space.dtype.type)
         self._stacked = np.zeros(self.observation_space.shape, space.dtype)
+        # Memories store a frame once if frames are stacked along the first axis.
+        self.stacked_frames = (n_stack, True) if first or len(shape) == 1 else (1, False)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""

@@ -103,7 +103,8 @@ def count_frames(env: gym.Env[Any, Any]) -> tuple[int, bool]:
     if isinstance(env, FrameStackObservation):
         is_known = isinstance(env.observation_space, gym.spaces.Box) and env.padding_type in ("reset", "zero")
         return (env.stack_size, env.padding_type == "zero") if is_known else (1, False)
-    return (getattr(env, "frame_stack", 1), True) if type(env).__module__ == "lab.env.atari" else (1, False)
+    stacked: tuple[int, bool] = getattr(env, "stacked_frames", (1, False))  # which Lab's wrappers and yours may have
+    return stacked
 
 
 def _seeded(seed: int | None) -> contextlib.AbstractContextManager[Any]:

@@ -70,9 +70,8 @@ def group_in_lockstep(specs: Sequence[Spec], spaces: Spaces) -> list[tuple[list[
 def check_spaces(specs: Sequence[Spec], known: dict[str, Spaces] | None = None) -> list[Spaces]:
     """Return the spaces of each Session, or raise LabError if they do not suit its algorithm and network.
 
-    `env.scale_images=auto` and `compile=auto` become true or false in the specs, and the default network the one that
-    suits the observations. `known` is a cache of spaces by
-    environment.
+    In the specs, `env.scale_images=auto` and `compile=auto` become true or false, and the default network that which
+    suits the observations. `known` is a cache of spaces by environment.
     """
     environments = {} if known is None else known
     names = [canonical(asdict(spec.env)) for spec in specs]

@@ -137,6 +137,11 @@ def test_an_atari_game_is_restored_by_its_pickle_and_knows_its_limit() -> None:
         (("env=pong", "env.wrappers=[AtariWrapper, {name: TransformReward, func: math.exp}]"), 4),
         (("env=pong", "env.wrappers=[AtariWrapper, {name: ResizeObservation, shape: [4, 84]}]"), 1),
         (("env=cartpole", "env.wrappers=[{name: FrameStackObservation, stack_size: 5}]"), 5),
+        (("env=cartpole", "env.wrappers=[{name: VecFrameStack, n_stack: 5}]"), 5),
+        (
+            ("env=gymnasium", "env.id=tests.envs:Picture-v0", "env.wrappers=[{name: VecFrameStack, n_stack: 5}]"),
+            1,
+        ),  # along the last axis
         (("env=cartpole",), 1),
     ],
 )
