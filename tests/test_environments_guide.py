@@ -55,6 +55,7 @@ def test_success_and_other_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     command, (error,), place = write("Success and other metrics", tmp_path)
     done = lab(*command, *SMALL, "hydra.sweep.dir=sweep", "parallel=1", **place)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"lab enjoy .* code=here$", done.stdout, re.MULTILINE), "as the next step"
     sweep = SweepDir(tmp_path / "sweep")
     assert read_json(sweep.sweep)["objective"]["metrics"] == ["is_success"]
     for trial in sweep.trials():

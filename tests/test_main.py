@@ -87,6 +87,7 @@ def test_a_stack_from_the_command_line(tmp_path: Path) -> None:
         assert json.loads((folder / "session.json").read_text())["frames"] == 2048
     for word in ("ppo_cartpole seed 5", "completed", "python -m lab enjoy", "tensorboard --logdir"):
         assert word in done.stdout
+    assert "code=here" not in done.stdout, "nothing of the working directory is imported"
     assert "\x1b" not in done.stdout, "plain lines where the output is no terminal"
     more = lab("resume", str(output), "seed=2,5,7", "plan=true")
     assert "3 Sessions: 1 to run, 2 completed." in more.stdout, more.stderr

@@ -47,6 +47,7 @@ def test_a_session_learns_what_the_readme_says(place: dict[str, Any]) -> None:
     assert done.returncode == 0, done.stderr
     directory = RunDir(place["cwd"] / "one")
     assert float(read_json(directory.results)["return"]) == pytest.approx(18.5, abs=0.7), "as the guide says"
+    assert re.search(r"lab enjoy .*/one' code=here$", done.stdout, re.MULTILINE), "as the next step"
     refused = lab("enjoy", "one", "episodes=2", **place)
     assert "my_package is not installed, but lies in" in refused.stderr and "code=here" in refused.stderr
     played = lab("enjoy", "one", "episodes=2", "code=here", **place)

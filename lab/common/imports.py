@@ -104,6 +104,17 @@ def import_class(key: str, path: str, base: type[Any]) -> type[Any]:
     return cls
 
 
+def has_imported_local_code() -> bool:
+    """Whether a module of the working directory was imported, which is neither Lab's nor installed."""
+    here = f"{Path.cwd()}{os.sep}"
+    files = {
+        name: str(getattr(module, "__file__", None) or "")
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] not in ("lab", "__main__", "__mp_main__")
+    }
+    return any(file.startswith(here) and not _is_installed(file) for file in files.values())
+
+
 def _is_installed(entry: str) -> bool:
     standard = [*site.getsitepackages(), site.getusersitepackages()]
     return _is_below(entry, (Path(os.__file__).parent, *map(Path, standard)))

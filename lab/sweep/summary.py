@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from lab.common.imports import has_imported_local_code
 from lab.common.terminal import UNCUT, Terminal
 from lab.common.text import canonical, format_interval, format_number, format_value, plural
 from lab.run.directory import SweepDir, TrialDir, best_session, find_level
@@ -156,7 +157,8 @@ def print_importance(console: Terminal, importance: dict[str, float], trials: in
 def enjoy_best(trial: TrialDir, of: str = "") -> dict[str, str]:
     """Return the command that plays the best agent of a Trial, with its purpose; none if no Session has an agent."""
     best = best_session(trial.session(seed) for seed in trial.seeds())
-    return {f"python -m lab enjoy {quote_path(best.path)}": f"play the best agent{of}"} if best else {}
+    here = " code=here" * has_imported_local_code()
+    return {f"python -m lab enjoy {quote_path(best.path)}{here}": f"play the best agent{of}"} if best else {}
 
 
 def explain_no_ranking(results: dict[str, Any]) -> str:

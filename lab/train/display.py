@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 
+from lab.common.imports import has_imported_local_code
 from lab.common.terminal import UNCUT, Terminal
 from lab.common.text import format_duration, format_number, plural
 from lab.errors import LabError
@@ -121,7 +122,7 @@ def print_results(records: Sequence[Record | Outcome]) -> None:
         commands[f"python -m lab resume {shlex.quote(str(root))}"] = "resume what was interrupted"
     best = best_session(record.dir for record in records)
     if best:
-        play = f"python -m lab enjoy {shlex.quote(str(best.path))}"
+        play = f"python -m lab enjoy {shlex.quote(str(best.path))}" + " code=here" * has_imported_local_code()
         commands[play] = "play the best agent; video=DIR films it, render=human shows it"
     if records[0].spec.log.tensorboard:
         commands[f"tensorboard --logdir {shlex.quote(str(root))}"] = "curves, histograms, hyperparameters"
