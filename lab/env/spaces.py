@@ -14,6 +14,7 @@ from lab.common.rows import is_image as is_image
 from lab.errors import LabError
 
 MAX_CODE = 31  # a picture whose largest byte is below this is all but black
+MIN_SIDE = 8  # rows and columns of an image at least; smaller arrays of bytes may be anything
 ACTION_SPACES = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary, gym.spaces.Box)
 
 
@@ -127,6 +128,13 @@ def holds_codes(space: gym.Space[Any], observations: Sequence[Any]) -> bool:
         leaf.high.max() < 255 or 0 < max(int(np.max(image)) for image in values) <= MAX_CODE  # type: ignore[attr-defined]
         for leaf, values in images
     )
+
+
+def is_flattened_image(space: gym.Space[Any]) -> bool:
+    """Whether observations seem to be images in bytes that networks take as rows of numbers, for want of three axes."""
+    if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 4):
+        return False
+    return sorted(space.shape)[-2] >= MIN_SIDE and bool(space.high.max() == 255)
 
 
 def _values(space: gym.Space[Any], observation: Any) -> Iterator[Any]:

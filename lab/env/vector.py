@@ -21,7 +21,7 @@ from lab.env.guard import CLOSE_SECONDS, close, guard, reject_exit
 from lab.env.make import count_frames, is_native, isolate, make_single, vectorize
 from lab.env.restore import Restorable, detect_single_method, detect_vector_method
 from lab.env.rng_isolation import GLOBAL_RNGS, DryRun, RngStates, dry_run
-from lab.env.spaces import ActionConverter, holds_codes, is_image
+from lab.env.spaces import ActionConverter, holds_codes, is_flattened_image, is_image, leaves
 from lab.env.spaces import Spaces as Spaces
 from lab.env.spec import EnvSpec
 from lab.env.validation import ValidatedVector
@@ -201,6 +201,13 @@ def probe(spec: EnvSpec) -> Spaces:
             observations = _try_steps(name, env, METRICS_STEPS if spec.metrics else 1)
     finally:
         close(name, env.close)
+    for place, space in leaves(env.observation_space):
+        if is_flattened_image(space):
+            warn_once(
+                f"The bytes of shape {space.shape} that {name} observes{place and f' as {place}'} are taken as a row of"
+                " numbers. An image needs three axes: rows, columns and channels (see GrayscaleObservation with"
+                " keep_dim: true, and VecFrameStack)."
+            )
     if spec.scale_images == "auto":
         spec.scale_images = not holds_codes(env.observation_space, observations)
         if not spec.scale_images:

@@ -11,9 +11,10 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscrete, Sequence, Text, Tuple
 
 from lab.env.spaces import ActionConverter, Spaces, holds_codes
+from lab.env.vector import probe
 from lab.errors import LabError
 from tests.common.test_rows import Shows
-from tests.helpers import lab
+from tests.helpers import lab, specs
 
 GRAPH = Graph(Box(0, 1, (2,)), None)
 FILTER = r" Leave it out: env.wrappers=\[{name: FilterObservation, filter_keys: \[arm\]}\]\.$"
@@ -79,3 +80,13 @@ def test_actions_in_units_of_the_environment(space: Any, actions: list[Any], con
     assert np.allclose(result, converted)
     for one in result:
         assert space.contains(one), one
+
+
+@pytest.mark.parametrize(
+    ("shape", "noted"), [("[16,16]", True), ("[2,16,8,1]", True), ("[256]", False), ("[64,4]", False)]
+)
+def test_images_without_three_axes_are_noted(shape: str, noted: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = ("env=gymnasium", "env.id=tests.envs:Picture-v0")
+    probe(specs(*picture, f"env.wrappers=[{{name: ReshapeObservation, shape: {shape}}}]")[0].env)
+    text = f"Note: The bytes of shape ({shape[1:-1].replace(',', ', ')}) that env.id=tests.envs:Picture-v0 observes are"
+    assert (text in capsys.readouterr().err) == noted
