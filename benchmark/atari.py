@@ -102,9 +102,9 @@ def compare(game: str, steps: int) -> list[str]:
         pixels += int((ours[0] != theirs[0]).sum())
         others += int((ours[1] != theirs[1]).sum() + (ours[2] != theirs[2]).sum())
         ends += int(ours[2].sum())
-    taken = -(-steps // NUM_ENVS) * NUM_ENVS
-    speeds = [one.seconds / taken * 1e6 for one in both]
-    return [game, f"{taken:,}", f"{ends:,}", f"{pixels:,}", f"{others:,}", *(f"{speed:.0f}" for speed in speeds)]
+    total = -(-steps // NUM_ENVS) * NUM_ENVS
+    speeds = [one.seconds / total * 1e6 for one in both]
+    return [game, f"{total:,}", f"{ends:,}", f"{pixels:,}", f"{others:,}", *(f"{speed:.0f}" for speed in speeds)]
 
 
 def main(arguments: list[str]) -> None:

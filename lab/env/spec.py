@@ -73,9 +73,9 @@ class EnvSpec:
             named = isinstance(item, dict) and isinstance(item.get("name"), str)
             allowed = "a name, as ClipAction, or a name and arguments, as {name: TimeLimit, max_episode_steps: 200}"
             require(isinstance(item, str) or named, f"env.wrappers[{i}]", item, allowed)
-        taken = {*MEANINGS, *COLUMNS}
+        known = {*MEANINGS, *COLUMNS}
         for name in self.metrics:
-            valid = re.fullmatch(r"[\w./-]+", name) and not name.startswith("eval_") and name not in taken
+            valid = re.fullmatch(r"[\w./-]+", name) and not name.startswith("eval_") and name not in known
             allowed = "names of letters, digits, _, -, . and /, of which none begins with eval_ or is a column of Lab's"
             require(bool(valid), "env.metrics", self.metrics, f"{allowed} ({name!r} is not)")
         require(len(set(self.metrics)) == len(self.metrics), "env.metrics", self.metrics, "different names")

@@ -31,7 +31,7 @@ def images(shape: tuple[int, ...], kind: type = np.uint8) -> Box:
     return Box(0, 255, shape, kind)
 
 
-def format_value(stack: int, batch: int, shape: tuple[int, ...]) -> Tensor:
+def random_images(stack: int, batch: int, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.random.default_rng(9).integers(0, 256, (stack, batch, *shape), np.uint8))
 
 
@@ -84,14 +84,14 @@ def test_networks_are_torchs_layers(kind: str, shape: tuple[int, int, int]) -> N
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    x = format_value(1, 6, shape)
+    x = random_images(1, 6, shape)
     pixels = x[0] if shape[0] == 2 else x[0].permute(0, 3, 1, 2)
     assert torch.allclose(network(x, "policy")[0][0], reference(kind, network, pixels), atol=1e-5)
     assert torch.equal(network(x, "value", "policy")[1], network(x, "policy")[0])
 
 
 def test_bytes_and_the_same_numbers_as_floats_give_the_same() -> None:
-    x = format_value(1, 6, (2, 9, 11))
+    x = random_images(1, 6, (2, 9, 11))
     for precision, tolerance in (("float32", 1e-6), ("bfloat16", 0.01)):
         network = build("plain", (2, 9, 11), [4], precision=precision)
         assert torch.allclose(network(x, "policy")[0], network(x / 255, "policy")[0], atol=tolerance)
@@ -101,7 +101,7 @@ def test_bytes_and_the_same_numbers_as_floats_give_the_same() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_torchs_layers_in_float64(kind: str, precision: str) -> None:
     """Of a batch that is processed in several parts, the last of which is smaller."""
-    network, x = build(kind, (2, 12, 12), [4], precision=precision), format_value(1, 2 * IMAGES + 5, (2, 12, 12))
+    network, x = build(kind, (2, 12, 12), [4], precision=precision), random_images(1, 2 * IMAGES + 5, (2, 12, 12))
     names = [name for name, _ in network.named_parameters() if not name.startswith("heads.value")]
     (result,) = network(x, "policy")
     given = torch.autograd.grad(result.square().sum(), [dict(network.named_parameters())[name] for name in names])
@@ -125,7 +125,7 @@ def test_gradients_are_those_of_torchs_layers_in_float64(kind: str, precision: s
 def test_law_1_of_a_convolutional_network(
     kind: str, shape: tuple[int, ...], activation: str, batch: int, precision: str
 ) -> None:
-    x, chosen = format_value(5, batch, shape), {"activation": activation, "precision": precision}
+    x, chosen = random_images(5, batch, shape), {"activation": activation, "precision": precision}
     stacked = numbers(build(kind, shape, [0, 1, 2, 3, 4], **chosen), x)
     for s in range(5):
         alone = numbers(build(kind, shape, [s], **chosen), x[s : s + 1])
@@ -143,7 +143,7 @@ def test_what_a_trunk_is_given_stays_as_it_was(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_extra_numbers_stand_behind_what_is_seen(kind: str) -> None:
-    network, x = build(kind, (9, 9, 1), [0], extra=2), format_value(1, 4, (9, 9, 1))
+    network, x = build(kind, (9, 9, 1), [0], extra=2), random_images(1, 4, (9, 9, 1))
     some, others = (network(x, "value", extra=torch.full((1, 4, 2), number))[0] for number in (0.0, 1.0))
     assert not torch.equal(some, others)
     plain = network.trunks["value"].hidden[0]
