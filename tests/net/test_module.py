@@ -35,14 +35,14 @@ def build(seeds: list[int], shared: bool = False, **arguments: Any) -> StackedNe
     return net.build(SPACE, outputs, [np.random.default_rng(seed) for seed in seeds])
 
 
-def format_value(stack: int, batch: int = 6) -> Tensor:
+def random_observations(stack: int, batch: int = 6) -> Tensor:
     return torch.from_numpy(np.random.default_rng(9).standard_normal((5, batch, 4), dtype=np.float32))[:stack]
 
 
 def test_a_stacked_module_is_each_of_its_copies() -> None:
     network = build([0, 1, 2])
     Parameters(network)
-    x, trunk = format_value(3), network.trunks["policy"]
+    x, trunk = random_observations(3), network.trunks["policy"]
     values = dict(trunk.module.named_parameters())
     gives = trunk(x)
     for s in range(3):
@@ -74,7 +74,7 @@ def numbers(network: StackedNetwork, x: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("arguments", [{}, {"dropout": 0.5}, {"norm": True}, {"dropout": 0.2, "norm": True}])
 @pytest.mark.parametrize("batch", [2, 7, 32])
 def test_law_1_of_a_module(arguments: dict[str, Any], batch: int) -> None:
-    x = format_value(5, batch)
+    x = random_observations(5, batch)
     stacked = numbers(build([0, 1, 2, 3, 4], **arguments), x)
     for s in range(5):
         for several, one in zip(stacked, numbers(build([s], **arguments), x[s : s + 1]), strict=True):
@@ -87,7 +87,7 @@ def test_what_a_module_remembers_and_draws() -> None:
     assert {name.split(".")[-1] for name in parameters.buffers} == {
         "frozen", "calls", "running_mean", "running_var", "num_batches_tracked", "draws",
     }  # fmt: skip
-    module, x = network.trunks["policy"].module, format_value(2)
+    module, x = network.trunks["policy"].module, random_observations(2)
     before = torch.get_rng_state()
     first, second = network(x, "policy")[0], network(x, "policy")[0]
     assert not torch.equal(first, second), "dropout draws anew in every step of learning"
@@ -117,7 +117,7 @@ def test_extra_numbers_reach_a_module_that_takes_them() -> None:
     rngs, outputs = [np.random.default_rng(0)], [Output("value", 1, [1.0])]
     net = Module("tests.modules.Critic", {"inputs": 4, "actions": 2}, shared=False)
     net.check_observations(SPACE)
-    network, x = net.build(SPACE, outputs, rngs, extra=2), format_value(1)
+    network, x = net.build(SPACE, outputs, rngs, extra=2), random_observations(1)
     some, others = (network(x, "value", extra=torch.full((1, 6, 2), value))[0] for value in (0.0, 1.0))
     assert not torch.equal(some, others)
     with pytest.raises(LabError, match="cannot tell the value of continuous actions: its forward must take"):
