@@ -20,6 +20,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from lab.env.vector import probe
+from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir
 from lab.run.provenance import Provenance, collect
 from lab.run.tensor_files import read as read_checkpoint
@@ -81,8 +82,10 @@ def train(folder: Path, *overrides: str) -> list[RunDir]:
 
 def train_specs(folder: Path, made: list[Spec]) -> list[RunDir]:
     """Train specs as one stack in this process."""
-    directories = [RunDir(folder / f"{index}-seed-{spec.seed}") for index, spec in enumerate(made)]
-    train_stack(made, directories, probe(made[0].env), show=False)
+    directories, code = [RunDir(folder / f"{index}-seed-{spec.seed}") for index, spec in enumerate(made)], same_code()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lab.run.provenance.CodeSnapshot.take", lambda *arguments: code)
+        train_stack(made, directories, probe(made[0].env), show=False)
     return directories
 
 
@@ -118,8 +121,14 @@ def go_on(made: list[Spec], directories: list[RunDir], interruption: Interruptio
 
 
 @functools.cache
+def same_code() -> CodeSnapshot:
+    """Return the code of this process, which takes longer to read than a short Session to train."""
+    return CodeSnapshot.take(ROOT / "outputs")
+
+
+@functools.cache
 def same_provenance() -> Provenance:
-    """Return where results of this process come from, which takes longer to find than a short Session to train."""
+    """Return where results of this process come from."""
     return collect(["none"], "cpu", 1, [0], ROOT)
 
 

@@ -108,11 +108,12 @@ def has_imported_local_code() -> bool:
     """Whether a module of the working directory was imported, which is neither Lab's nor installed."""
     here = f"{Path.cwd()}{os.sep}"
     files = {
-        name: str(getattr(module, "__file__", None) or "")
+        str(getattr(module, "__file__", None) or "")
         for name, module in list(sys.modules.items())
         if name.partition(".")[0] not in ("lab", "__main__", "__mp_main__")
     }
-    return any(file.startswith(here) and not _is_installed(file) for file in files.values())
+    folders = {file.rpartition(os.sep)[0] for file in files if file.startswith(here)}  # few, of thousands of files
+    return not all(map(_is_installed, folders))
 
 
 def _is_installed(entry: str) -> bool:
@@ -121,4 +122,5 @@ def _is_installed(entry: str) -> bool:
 
 
 def _is_below(entry: str, folders: Iterable[Path]) -> bool:
-    return any(Path(entry).resolve().is_relative_to(folder.resolve()) for folder in folders)
+    path = Path(entry).resolve()
+    return any(path.is_relative_to(folder.resolve()) for folder in folders)

@@ -135,7 +135,8 @@ def machine(device: str) -> dict[str, Any]:
 @functools.cache
 def packages() -> dict[str, str]:
     """Return the version of each installed distribution by its name."""
-    versions = {str(dist.metadata["Name"]): dist.version for dist in metadata.distributions() if dist.metadata["Name"]}
+    described = [dist.metadata for dist in metadata.distributions()]  # parsed again at each access
+    versions = {str(one["Name"]): str(one["Version"]) for one in described if one["Name"]}
     return dict(sorted(versions.items(), key=lambda pair: pair[0].lower()))
 
 
