@@ -30,9 +30,12 @@ def to_sentence(error: BaseException) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
-def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest allowed name, or an empty string if none is near."""
-    near = get_close_matches(word, list(allowed), n=1, cutoff=0.5)
+def did_you_mean(word: str, allowed: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return " Did you mean 'x'?" for the nearest allowed name, or an empty string if none is near.
+
+    Two names are near if their similarity, from 0 to 1, is `cutoff` or more.
+    """
+    near = get_close_matches(word, list(allowed), n=1, cutoff=cutoff)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

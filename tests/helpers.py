@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,32 @@ def lab(
         check=False,
         env={**os.environ, **(env or {})},
     )
+
+
+RUN_EACH = """
+import contextlib, io, json, sys
+from lab.__main__ import run
+for line in sys.stdin:
+    sys.argv, out, err = ["lab", *json.loads(line)], io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = run()
+    print(json.dumps([status, out.getvalue(), err.getvalue()]))
+"""
+
+
+def run_each(cwd: Path, *commands: Sequence[str]) -> list[tuple[int, str, str]]:
+    """Run command lines one after the other in one process, which imports once; return status, stdout and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_EACH],
+        input="\n".join(map(json.dumps, commands)),
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 def occupy(folder: Path, seconds: int = 120) -> list[Path]:

@@ -10,6 +10,7 @@ that only read it would execute what it holds under the name of a module: `insta
 from __future__ import annotations
 
 import os
+import pkgutil
 import site
 import sys
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import LabError, did_you_mean
+from lab.errors import LabError, did_you_mean, to_sentence
 
 if TYPE_CHECKING:
     import torch as torch
@@ -36,6 +37,8 @@ else:
             return value
 
     torch = _LazyModule("torch")
+
+PLAIN = (AssertionError, ImportError, TypeError, ValueError)  # errors whose message says enough without their type
 
 _installed_only = False
 _hidden: list[str] = []  # entries of sys.path that are not searched
@@ -94,14 +97,25 @@ def import_class(key: str, path: str, base: type[Any]) -> type[Any]:
     module_name, _, name = path.rpartition(".")
     try:
         module = import_named(module_name)
-    except (ImportError, ValueError) as error:
-        raise LabError(f"{key}={path} cannot be imported: {error}.") from error
+    except Exception as error:  # the module is code of any kind
+        raise LabError(f"{key}={path} cannot be imported: {describe_error(error)}{suggest_module(error)}") from error
     cls = getattr(module, name, None)
-    if not (isinstance(cls, type) and issubclass(cls, base)):
+    if isinstance(cls, type) and issubclass(cls, base):
+        return cls
+    if cls is None:
         classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
         hint = did_you_mean(name, [name for name, value in classes.items() if issubclass(value, base)])
         raise LabError(f"{key}={path} is not allowed: {module_name} has no {base.__name__} of this name.{hint}")
-    return cls
+    kind = "a class that does not extend" if isinstance(cls, type) else f"a {type(cls).__name__}, not a class of"
+    wanted = f"{base.__module__.partition('.')[0]}'s {base.__name__}"
+    raise LabError(f"{key}={path} is not allowed: it is {kind} {wanted}.")
+
+
+def suggest_module(error: BaseException) -> str:
+    """Return " Did you mean 'x'?" for the nearest module that can be imported in place of one that does not exist."""
+    missing = (getattr(error, "name", None) or "").partition(".")[0]
+    exists = not missing or not isinstance(error, ModuleNotFoundError)
+    return "" if exists else did_you_mean(missing, (module.name for module in pkgutil.iter_modules()), cutoff=0.8)
 
 
 def has_imported_local_code() -> bool:
@@ -114,6 +128,37 @@ def has_imported_local_code() -> bool:
     }
     folders = {file.rpartition(os.sep)[0] for file in files if file.startswith(here)}  # few, of thousands of files
     return not all(map(_is_installed, folders))
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error's message as a sentence, with its type unless that is plain, and the user's own line of code."""
+    sentence = to_sentence(error)
+    named = isinstance(error, PLAIN) or sentence.startswith(type(error).__name__)
+    place = own_line(error)
+    sentence = f"{sentence.removesuffix('.')}{place}." if place else sentence
+    return sentence if named else f"{type(error).__name__}: {sentence}"
+
+
+def own_line(error: BaseException) -> str:
+    """Return where the user's own code raised an error, as " (my_wrappers.py, line 24)"; empty if it did not."""
+    lines = [(frame.f_code.co_filename, line) for frame, line in frames(error)]
+    own = [(Path(file).name, line) for file, line in lines if _is_own_file(file)]
+    return " ({}, line {})".format(*own[-1]) if own else ""
+
+
+def frames(error: BaseException) -> list[tuple[Any, int]]:
+    """Return the frames of an error's traceback, the innermost one last, and their lines."""
+    frames, trace = [], error.__traceback__
+    while trace:
+        frames.append((trace.tb_frame, trace.tb_lineno))
+        trace = trace.tb_next
+    return frames
+
+
+def _is_own_file(file: str) -> bool:
+    """Whether a file of code is the user's own: neither Lab's, nor Python's, nor of an installed package."""
+    lab = Path(__file__).parent.parent
+    return Path(file).is_absolute() and not _is_installed(file) and not _is_below(file, (lab,))
 
 
 def _is_installed(entry: str) -> bool:

@@ -51,6 +51,11 @@ def validate(kind: Any, value: Any, key: str) -> Any:
         raise LabError(f"{key}={format_value(value)} is not allowed: {key} must be {describe(kind)}.{hint}") from error
 
 
+def is_plain(kind: Any) -> bool:
+    """Whether `validate` knows all that an annotated type allows: truth values, numbers, words and null."""
+    return all(each in NOUNS for each in _bare(kind))
+
+
 def describe(kind: Any) -> str:
     """Return what an annotated type allows, to follow "must be"."""
     origin, arguments = get_origin(kind), get_args(kind)

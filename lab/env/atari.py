@@ -8,17 +8,19 @@ differently.)
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
 from ale_py import ALEInterface, ALEState, LoggerMode
 from ale_py.env import AtariEnv
+from annotated_types import Ge, Lt
 
 from lab.common.imports import import_named
+from lab.common.validation import Count, Natural
 from lab.env.monitor import Monitor
 from lab.env.validation import OUTER, Validated
-from lab.errors import LabError, require
+from lab.errors import LabError
 
 NOOP, FIRE, AFTER_FIRE = 0, 1, 2  # indexes of actions
 
@@ -138,13 +140,13 @@ class AtariWrapper(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(
         self,
         env: gym.Env[Any, Any],
-        noop_max: int = 30,
-        frame_skip: int = 4,
-        screen_size: int = 84,
+        noop_max: Natural = 30,
+        frame_skip: Count = 4,
+        screen_size: Count = 84,
         terminal_on_life_loss: bool = False,
         clip_reward: bool = True,
-        action_repeat_probability: float | None = None,
-        frame_stack: int = 4,
+        action_repeat_probability: Annotated[float, Ge(0), Lt(1)] | None = None,
+        frame_stack: Count = 4,
     ) -> None:
         """Wrap a game.
 
@@ -163,16 +165,8 @@ class AtariWrapper(gym.Wrapper[Any, Any, Any, Any]):
         while isinstance(game, (Monitor, Validated, *OUTER)):  # these change neither observations nor actions
             game = game.env
         if not isinstance(game, AtariGame) or game.observation_space.shape != game.screens.shape:
-            raise LabError("AtariWrapper must be the first wrapper of an Atari game (env.id=ALE/...)")
-        least = {"noop_max": 0, "frame_skip": 1, "screen_size": 1, "frame_stack": 1}
-        for key, value in zip(least, (noop_max, frame_skip, screen_size, frame_stack), strict=True):
-            require(
-                type(value) is int and value >= least[key], f"{key} of AtariWrapper", value, f"{least[key]} or more"
-            )
+            raise LabError("it must be the first wrapper of an Atari game (env.id=ALE/...)")
         if action_repeat_probability is not None:
-            valid = isinstance(action_repeat_probability, (int, float)) and 0 <= action_repeat_probability < 1
-            key = "action_repeat_probability of AtariWrapper"
-            require(valid, key, action_repeat_probability, "0 or more, below 1, or null")
             game.set_repeat_probability(action_repeat_probability)
         self._clip, self._life_ends = clip_reward, terminal_on_life_loss
         self._noop_max, self._frame_skip, self._size = noop_max, frame_skip, (screen_size, screen_size)

@@ -22,6 +22,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from lab.common import signals
+from lab.env.layer import blame
 from lab.errors import LabError
 
 CLOSE_SECONDS = 5.0  # how long `close` of an environment may take
@@ -59,6 +60,7 @@ def guard(name: str) -> Iterator[None]:
 
 def reject_exit(error: BaseException, name: str) -> None:
     """Raise LabError for an environment's exception that is no Exception; the user's own Ctrl-C passes."""
+    name = blame(error, name)
     if isinstance(error, SystemExit):
         code = "" if error.code is None else repr(error.code)
         raise LabError(f"{name} called sys.exit({code}).") from error

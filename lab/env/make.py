@@ -23,7 +23,7 @@ from lab.env.rng_isolation import CONSTRUCTION, GLOBAL_RNGS, Isolated, IsolatedV
 from lab.env.spec import EnvSpec
 from lab.env.validation import OUTER, Validated, ValidatedVector, add_validation
 from lab.env.vector_envs import AsyncVector, SyncVector
-from lab.env.wrappers import apply_wrappers, wrapper_name
+from lab.env.wrappers import apply_wrappers, layer_names, wrapper_name
 from lab.errors import LabError, require, to_sentence
 
 ATARI = "ale_py.env:AtariEnv"  # the entry point of all Atari games
@@ -83,11 +83,10 @@ def _wrap(env: gym.Env[Any, Any], spec: EnvSpec, name: str, seed: int | None) ->
     env = add_validation(env, name, infos=bool(spec.wrapping_keys))
     if not spec.reported:
         return WithActionMask(env, name) if spec.action_mask else env
-    monitor = Monitor(env)
+    layers = [*layer_names(spec.wrappers, name), ""]
+    monitor = Monitor(env, layers[0])
     with guard(name), _seeded(seed):
-        wrapped = apply_wrappers(monitor, spec.wrappers)
-    if spec.wrappers:
-        wrapped = Validated(wrapped, f"{name} with env.wrappers", infos=True)
+        wrapped = apply_wrappers(monitor, spec.wrappers, name)
     if spec.action_mask:
         wrapped = WithActionMask(wrapped, name, infos=True)
     return Report(wrapped, monitor, spec.metrics, name)

@@ -21,6 +21,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from lab.env.layer import refuse_step
 from lab.env.validation import describe, to_number
 from lab.errors import LabError, did_you_mean
 
@@ -28,8 +29,13 @@ from lab.errors import LabError, did_you_mean
 class Monitor(gym.Wrapper[Any, Any, Any, Any]):
     """Sums an environment's rewards, and notes the ends of its episodes."""
 
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
+    _over = False  # whether an episode ended, and no reset followed
+    _outer = ""
+
+    def __init__(self, env: gym.Env[Any, Any], outer: str = "") -> None:
+        """Wrap an environment; `outer` names the wrapper around it."""
         super().__init__(env)
+        self._outer = outer
         self._score = 0.0  # that is not reported yet
         # The score until an end that is not reported yet, and the info of its step; the latter is empty for a reset.
         self._ended: tuple[float, dict[str, Any]] | None = None
@@ -39,14 +45,17 @@ class Monitor(gym.Wrapper[Any, Any, Any, Any]):
         """Start an episode; one that goes on ends."""
         if self._running:
             self._ended = self._score, {}
-        self._running, self._score = False, 0.0
+        self._running, self._score, self._over = False, 0.0, False
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Take a step."""
+        """Take a step, or raise LabError if the wrapper around hid the end of the episode."""
+        if self._over:
+            raise refuse_step(self._outer)
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._score += float(reward)
-        if (terminated or truncated) and self._running:
+        self._over = terminated or truncated
+        if self._over and self._running:
             self._ended, self._score, self._running = (self._score, dict(info)), 0.0, False
         return observation, reward, terminated, truncated, info
 

@@ -74,7 +74,9 @@ class Validated(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Step:
         """Take a step."""
-        result: Any = self.env.step(action)
+        return self._check(self.env.step(action))
+
+    def _check(self, result: Any) -> Step:
         if type(result) is tuple and len(result) == 5:
             observation, reward, terminated, truncated, info = result
             if (

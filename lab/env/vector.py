@@ -15,9 +15,11 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 from gymnasium.wrappers.vector import FlattenObservation
 
+from lab.common.imports import own_line
 from lab.common.text import format_value
 from lab.env.envpool import EnvPoolVector
 from lab.env.guard import CLOSE_SECONDS, close, guard, reject_exit
+from lab.env.layer import blame
 from lab.env.make import count_frames, is_native, isolate, make_single, vectorize
 from lab.env.restore import Restorable, detect_single_method, detect_vector_method
 from lab.env.rng_isolation import GLOBAL_RNGS, DryRun, RngStates, dry_run
@@ -26,11 +28,13 @@ from lab.env.spaces import Spaces as Spaces
 from lab.env.spec import EnvSpec
 from lab.env.validation import ValidatedVector
 from lab.env.vector_envs import AsyncVector, Steps, SyncVector
+from lab.env.wrappers import has_own
 from lab.errors import LabError, to_sentence, warn_once
 
 T = TypeVar("T")
 
-METRICS_STEPS = 500  # at most, until the end of an episode shows before training whether it has env.metrics
+# At most, until the end of an episode shows before training whether it has env.metrics, and what wrappers do with it.
+EPISODE_STEPS = 500
 MAX_SEED = 2**31  # exclusive bound on the seeds of environments
 
 
@@ -198,7 +202,7 @@ def probe(spec: EnvSpec) -> Spaces:
             if isinstance(env.observation_space, gym.spaces.Box):  # parts of a Dict are stacked one by one
                 frames, zero_padding = count_frames(env)
                 spaces = replace(spaces, frame_stack=frames, zero_padding=zero_padding)
-            observations = _try_steps(name, env, METRICS_STEPS if spec.metrics else 1)
+            observations = _try_steps(name, env, EPISODE_STEPS if spec.metrics or has_own(spec.wrappers) else 1)
     finally:
         close(name, env.close)
     for place, space in leaves(env.observation_space):
@@ -242,7 +246,8 @@ def _try_steps(name: str, env: Any, steps: int = 1) -> list[Any]:
     except LabError:
         raise
     except Exception as error:
-        raise LabError(f"{name} raised {type(error).__name__} in {method}: {to_sentence(error)}") from error
+        raised = f"{blame(error, name)} raised {type(error).__name__} in {method}{own_line(error)}"
+        raise LabError(f"{raised}: {to_sentence(error)}") from error
 
 
 def try_out(spec: EnvSpec) -> None:

@@ -190,13 +190,17 @@ def test_a_return_is_the_score_of_the_whole_game(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("env=cartpole", "env.wrappers=[AtariWrapper]"), "AtariWrapper must be the first wrapper of an Atari game"),
+        (
+            ("env=cartpole", "env.wrappers=[AtariWrapper]"),
+            r"\[0\]=AtariWrapper .* CartPole-v1: it must be the first",
+        ),
         (
             ("env=pong", "env.wrappers=[{name: MaxAndSkipObservation, skip: 2}, AtariWrapper]"),
             "must be the first",
         ),
         (("env=pong", "env.wrappers=[AtariWrapper, AtariWrapper]"), "must be the first wrapper"),
-        (("env=pong", "env.wrappers=[{name: AtariWrapper, frame_skip: 0}]"), "frame_skip"),
+        (("env=pong", "env.wrappers=[{name: AtariWrapper, frame_skip: 0}]"), r"\[0\].frame_skip=0 .* 1 or more"),
+        (("env=pong", "env.wrappers=[{name: AtariWrapper, clip_reward: 3}]"), r"\[0\].clip_reward must be true or"),
         (("env=atari", "env.id=ALE/Pang-v5"), "does not exist"),
         (("env=pong", "+env.kwargs.obs_type=ram"), "env.kwargs.obs_type must be left out with AtariWrapper"),
     ],

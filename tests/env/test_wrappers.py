@@ -93,7 +93,7 @@ def test_wrappers_are_applied_in_order(overrides: tuple[str, ...], shape: tuple[
         ("[OrderEnforcing,ClipAction]", r"env.wrappers\[1\]=ClipAction cannot be applied to .*Discrete\(2\).*Box"),
         ("[{name:TimeLimit,max_steps:3}]", r"\[0\].max_steps is not an argument of TimeLimit. Did you mean 'max_epi"),
         ("[TimeLimit]", "TimeLimit needs the argument max_episode_steps"),
-        ("[{name:TimeLimit,max_episode_steps:long}]", "with {max_episode_steps:long}: .* integer"),
+        ("[{name:TimeLimit,max_episode_steps:long}]", r"\[0\].max_episode_steps must be a whole number"),
         ("[{name:TransformReward,func:numpy.sgn}]", r"\[0\].func=numpy.sgn cannot be imported"),
         ("[{TimeLimit:{max_episode_steps:3}}]", r"env.wrappers\[0\] must be a name, as ClipAction, or"),
         ("ClipAction", "env.wrappers must be a list"),

@@ -168,7 +168,7 @@ def test_the_short_form_of_the_learning_rate() -> None:
     ("changes", "sentence"),
     [
         ("name=torch.optim.RAdan", r"torch.optim has no Optimizer of this name. Did you mean 'RAdam'\?"),
-        ("name=torch.optim.lr_scheduler.StepLR", "torch.optim.lr_scheduler has no Optimizer of this name"),
+        ("name=torch.optim.lr_scheduler.StepLR", "it is a class that does not extend torch's Optimizer"),
         ("name=nothing.Here", "cannot be imported: No module named 'nothing'"),
         ("name=torch.optim.RAdam kwargs={beta:0.5}", "cannot be used with algo.optimizer.kwargs=.* 'beta'"),
         ("name=torch.optim.RAdam kwargs={betas:3}", "cannot be used with .*TypeError"),
