@@ -33,16 +33,26 @@ COMMANDS = (
     "compare",
     "enjoy",
     "export",
+    "ls",
     "publish",
     "report",
     "rerun",
     "resume",
     "status",
 )  # lab.command.NAME.main(arguments)
-READING = ("compare", "enjoy", "export", "publish", "report", "status")  # those for which a run directory is only data
+READING = (
+    "compare",
+    "enjoy",
+    "export",
+    "ls",
+    "publish",
+    "report",
+    "status",
+)  # those for which a run directory is only data
 UNSUPERVISED = (
     "compare",
     "export",
+    "ls",
     "publish",
     "report",
     "rerun",

@@ -34,11 +34,18 @@ def option(default: Any, description: str, shown: str | None = None) -> Any:
 
 
 def command(
-    directory: str, options: type[Any] = NoOptions, notes: str = "", several: bool = False, overrides: str = ""
+    directory: str,
+    options: type[Any] = NoOptions,
+    notes: str = "",
+    several: bool = False,
+    overrides: str = "",
+    conditions: str = "",
+    default: str = "",
 ) -> Callable[[Callable[..., None]], Callable[[Sequence[str]], None]]:
     """Turn a function of a path and options into one of the arguments on the command line.
 
-    The path is a list of paths if there may be several. Without arguments, or with --help, the usage is printed.
+    The path is a list of paths if there may be several. With --help, and without arguments unless there is a default,
+    the usage is printed.
 
     Args:
         directory: what the run directory is, for the usage text.
@@ -46,6 +53,8 @@ def command(
         notes: the end of the usage text.
         several: whether there may be several directories.
         overrides: what overrides of the config mean to the command, which gets them unread instead of options.
+        conditions: what conditions mean to the command, which gets their texts after the options.
+        default: the directory if none is given.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
@@ -53,19 +62,26 @@ def command(
 
         @wraps(function)
         def main(arguments: Sequence[str]) -> None:
-            if not arguments or {"-h", "--help"} & {*arguments}:
-                print(visible(_usage(name, directory, options, notes, several, overrides)))
+            if not (arguments or default) or {"-h", "--help"} & {*arguments}:
+                print(visible(_usage(name, directory, options, notes, several, overrides or conditions, default)))
                 return
             if overrides:
                 function(Path(arguments[0]), list(arguments[1:]))
                 return
             pairs = [_as_pair(argument) for argument in arguments if _is_option(argument)]
             paths = [Path(argument) for argument in arguments if not _is_option(argument)]
+            texts: list[str] = []
+            if conditions:
+                names = {each.name for each in fields(options)}
+                texts = [argument for argument in arguments if _is_condition(argument, names)]
+                pairs = [pair for pair in pairs if pair not in texts]
+                paths = [path for path in paths if str(path) not in texts]
+            paths = paths or [Path(default)] * bool(default)
             if not paths:
                 raise LabError(f"{name}: the run directory is missing: python -m lab {name} DIR {' '.join(arguments)}")
             extra = [] if several else list(map(str, paths[1:]))
             chosen = options(**_read(options, [*extra, *pairs], name))
-            function(paths if several else paths[0], chosen)
+            function(paths if several else paths[0], chosen, *([texts] if conditions else []))
 
         return main
 
@@ -75,6 +91,12 @@ def command(
 def _is_option(argument: str) -> bool:
     """Return whether an argument is an option; Hydra's names for directories hold equals signs too."""
     return argument.startswith("--") or (re.match(r"\w+=", argument) is not None and not Path(argument).exists())
+
+
+def _is_condition(argument: str, options: set[str]) -> bool:
+    """Return whether an argument is a condition of lab.analysis.conditions rather than a path or an option."""
+    match = re.match(r"([A-Za-z_][\w.]*)\s*(!=|[<>]=?|=)", argument)
+    return bool(match and not (match[2] == "=" and match[1] in options) and not Path(argument).exists())
 
 
 def _as_pair(argument: str) -> str:
@@ -106,14 +128,17 @@ def _parse(value: str) -> Any:
         return value
 
 
-def _usage(name: str, directory: str, options: type[Any], notes: str, several: bool, overrides: str) -> str:
+def _usage(
+    name: str, directory: str, options: type[Any], notes: str, several: bool, overrides: str, default: str
+) -> str:
     rows = {"DIR": directory} | ({"key=value": overrides} if overrides else {})
     for each in fields(options):
         rows[each.metadata["shown"] or f"{each.name}={format_value(each.default)}"] = each.metadata["description"]
     flags = [f"[{key}]" for key in rows if key.startswith("--")]
     pairs = ["[key=value ...]"] if len(rows) > 1 + len(flags) else []
     width = max(map(len, rows)) + 4
-    lines = [" ".join(["Usage: python -m lab", name, "DIR ..." if several else "DIR", *flags, *pairs]), ""]
+    place = "[DIR]" if default else "DIR ..." if several else "DIR"
+    lines = [" ".join(["Usage: python -m lab", name, place, *flags, *pairs]), ""]
     for key, text in rows.items():
         lines += textwrap.wrap(text, WIDTH, initial_indent=f"  {key}".ljust(width), subsequent_indent=" " * width)
     paragraphs = [textwrap.fill(" ".join(text.split()), WIDTH) for text in notes.split("\n\n") if text]

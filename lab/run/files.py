@@ -152,15 +152,27 @@ def read_yaml(path: Path, shape: Shape = dict) -> Document:
         FileNotFoundError: there is no such file.
         LabError: it cannot be read, was changed since it was sealed, or has another shape.
     """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise LabError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+    return parse_yaml(text, path, shape)
+
+
+def parse_yaml(text: str, path: Path, shape: Shape = dict) -> Document:
+    """Return what the text of a YAML file holds.
+
+    Raises:
+        LabError: it cannot be read, was changed since it was sealed, or has another shape.
+    """
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is installed
     try:
-        text = path.read_text(encoding="utf-8")
         content = yaml.load(text, loader)  # noqa: S506 - a safe loader
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise LabError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
     seal = re.search(rf"\n# {CHECKSUM}: (.*)\s*\Z", text)
     if seal and seal[1] != _checksum(text[: seal.start()]):

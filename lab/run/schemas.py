@@ -74,6 +74,7 @@ TRIAL: Shape = {
 }  # fmt: skip
 SESSION: Shape = {"*": float | None}
 EXPORTED: Shape = {"of": str, "weights": str | None}
+TAGS: Shape = {"tags": [str]}
 JOB: Shape = {"task": str, "folder": str, "overrides": [str], "sessions": [str]}
 GIT: Shape = {
     "sha": str | None, "branch": str | None, "uncommitted": bool | None, "left_out": dict | list, "within": str | None,

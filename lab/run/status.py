@@ -97,16 +97,19 @@ class StatusFiles:
         """Let a Session whose process was lost be resumed."""
         self.update_status(state="interrupted", error=None, lost=False)
 
-    def read_status(self) -> dict[str, Any]:
+    def read_status(self, recover: bool = True) -> dict[str, Any]:
         """Read status.json; a running Session whose process is gone counts as interrupted.
 
+        Args:
+            recover: whether to reconstruct a damaged status from the other files, checkpoints among them.
+
         Raises:
-            LabError: no Session started here.
+            LabError: no Session started here, or its status is damaged and not to be recovered.
         """
-        status = self._read_status()
+        status = self._read_status(recover)
         if status["state"] == "running" and not self._is_alive(status):
             # The Session may have ended since: its last status counts.
-            status = self._read_status()
+            status = self._read_status(recover)
             if status["state"] == "running":
                 status["state"] = "interrupted"
         return status
@@ -123,7 +126,7 @@ class StatusFiles:
         status = self._read_status()
         return status["state"] == "running" and not self._is_alive(status)
 
-    def _read_status(self) -> dict[str, Any]:
+    def _read_status(self, recover: bool = True) -> dict[str, Any]:
         """Read status.json; if it is damaged, reconstruct it from the other files and warn."""
         try:
             status: dict[str, Any] = read_json(self.status, STATUS)
@@ -131,7 +134,7 @@ class StatusFiles:
                 status[key]
             return status
         except LabError as error:
-            if not (self.status.exists() or self.spec.exists()):
+            if not recover or not (self.status.exists() or self.spec.exists()):
                 raise
             status = recover_status(self, str(error))
             warn_once(status["warnings"][0])
