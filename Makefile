@@ -5,13 +5,17 @@ PEERS  := .venv-peers
 BIN    := $(VENV)/bin
 LAB    := $(BIN)/python -m lab
 
-.PHONY: run test hooks benchmark gpu publish clean
+.PHONY: run test docs hooks benchmark gpu publish clean
 
 run: $(VENV)/.run  ## install, then train A2C on CartPole
 	$(LAB) algo=a2c env=cartpole
 
 test: $(VENV)/.test  ## install with what the tests need, then run them all but the slow ones
 	$(BIN)/python -m pytest
+
+docs: $(VENV)/.docs  ## build the docs site in build/docs; a broken link is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -n -d build/docs-cache docs build/docs
+	@echo "Open build/docs/index.html"
 
 hooks: $(VENV)/.test  ## check each commit with ruff, mypy, import-linter and codespell before it is made
 	$(BIN)/pre-commit install
@@ -36,6 +40,10 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 $(VENV)/.benchmark: $(VENV)/.run

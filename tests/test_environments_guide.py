@@ -13,25 +13,19 @@ from lab.env.vector import probe
 from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir
 from lab.run.files import read_json
+from tests.examples import read_page
 from tests.helpers import ROOT, lab, specs
 
-GUIDE = (ROOT / "docs" / "how-to" / "environments.md").read_text(encoding="utf-8")
+GUIDE = ROOT / "docs" / "how-to" / "environments.md"
 SMALL = ("frames=1000", "log.every=500", "eval.every=500", "eval.episodes=2", "log.tensorboard=false")
-
-
-def blocks(section: str) -> list[tuple[str, str]]:
-    """Return the kind and the text of each block of code in a section."""
-    (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", GUIDE, re.MULTILINE | re.DOTALL)
-    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def write(section: str, folder: Path) -> tuple[list[str], list[str], dict[str, Any]]:
     """Write the file of a section; return its command, the errors that it shows, and how to run the command there."""
-    (_, file), (_, command), (_, errors) = blocks(section)
-    name = re.match(r"# (\S+)\n", file)
-    assert name and len(file.splitlines()) < 20
-    (folder / name[1]).write_text(file)
-    return shlex.split(command)[3:], errors.splitlines(), {"cwd": folder, "env": {"PYTHONPATH": str(ROOT)}}
+    (file, command, errors), _ = read_page(GUIDE, section)
+    assert file.file and len(file.text.splitlines()) < 20
+    (folder / file.file).write_text(file.text)
+    return shlex.split(command.text)[3:], errors.text.splitlines(), {"cwd": folder, "env": {"PYTHONPATH": str(ROOT)}}
 
 
 def refuse(*overrides: str) -> str:
@@ -67,7 +61,7 @@ def test_success_and_other_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_wrappers_in_the_command_line(tmp_path: Path) -> None:
-    ((_, command),) = blocks("Wrappers")
-    overrides = [*shlex.split(command)[3:], *SMALL, "~tuned", "algo.learning_starts=100", "compile=false"]
+    (command,), _ = read_page(GUIDE, "Wrappers")
+    overrides = [*shlex.split(command.text)[3:], *SMALL, "~tuned", "algo.learning_starts=100", "compile=false"]
     done = lab(*overrides, "hydra.run.dir=run", cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr

@@ -16,12 +16,12 @@ import pytest
 
 from lab.run.directory import RunDir
 from lab.run.files import read_json
+from tests.examples import read_page
 from tests.helpers import ROOT, lab, result
 
-SECTION = (ROOT / "docs" / "how-to" / "own-algorithm.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
-FILES = {re.match(r"# (\S+)\n", text)[1]: text for kind, text in BLOCKS if kind}  # type: ignore[index]
-COMMANDS = [shlex.split(line)[3:] for kind, text in BLOCKS if not kind for line in text.strip().splitlines()]
+BLOCKS, _ = read_page(ROOT / "docs" / "tutorials" / "your-own.md")
+FILES = {block.file: block.text for block in BLOCKS if block.file}
+COMMANDS = [shlex.split(command)[3:] for block in BLOCKS if block.kind == "console" for command, _ in block.commands()]
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def place(tmp_path: Path) -> dict[str, Any]:
     return {"cwd": folder, "env": {"PYTHONPATH": str(ROOT)}}
 
 
-def test_the_readme_shows_two_of_each() -> None:
+def test_the_tutorial_shows_one_of_each() -> None:
     assert sorted(FILES) == [
         "my_conf/algo/my_algo.yaml", "my_conf/env/my_env.yaml", "my_package/__init__.py", "my_package/signed.py",
+        "my_package/wide.py",
     ]  # fmt: skip
-    assert len(COMMANDS) == 2
-    assert all("--config-dir" in overrides for overrides in COMMANDS)
+    assert all("--config-dir" in overrides for overrides in COMMANDS[:2])
 
 
 def test_a_session_learns_what_the_readme_says(place: dict[str, Any]) -> None:
