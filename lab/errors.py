@@ -24,9 +24,14 @@ def explain_error(error: BaseException) -> str:
     return str(error) if isinstance(error, LabError) else "".join(traceback.format_exception(error))
 
 
+def plain_numbers(text: str) -> str:
+    """Return a text with numbers as 1.5 where it has numpy's, as np.float32(1.5)."""
+    return re.sub(r"\bnp\.(?:(?:u?int|float|bool|longdouble)\w*\(([^()]*)\)|(True|False)_)", r"\1\2", text)
+
+
 def to_sentence(error: BaseException) -> str:
     """Return an error's message as one sentence."""
-    text = " ".join(str(error).replace("`", "'").split()) or type(error).__name__
+    text = plain_numbers(" ".join(str(error).replace("`", "'").split())) or type(error).__name__
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 

@@ -26,7 +26,7 @@ from lab.common.validation import Count, Fraction, Natural, Positive, validate
 from lab.env.spec import EnvSpec
 from lab.errors import LabError, did_you_mean, require, require_one_of, warn_once
 from lab.net.module import Module
-from lab.net.net import Net
+from lab.net.net import Net, net_choice
 from lab.run.files import plain, read_yaml
 from lab.run.schemas import AGGREGATES, DIRECTIONS, LESS_IS_BETTER, METRICS, add_evaluation
 
@@ -82,6 +82,11 @@ class Spec:
 
     def check(self) -> None:
         """Raise LabError for a value, or a pair of values, that no Session could train with."""
+        self.check_choices()
+        self.check_numbers()
+
+    def check_choices(self) -> None:
+        """Raise LabError for names, environments, networks and algorithms that are not allowed, or not together."""
         require_name(self.name)
         kind, _, index = self.device.partition(":")
         named = kind in ("auto", "cpu", "cuda") and (not index or (kind == "cuda" and index.isdigit()))
@@ -91,8 +96,11 @@ class Spec:
         taken = [name for name in self.env.metrics if name in self.algo.metrics]
         free = f"free of the names of metrics of algo={self.algo.name} ({', '.join(self.algo.metrics)})"
         require(not taken, "env.metrics", self.env.metrics, free)
-        self.algo.check(self.env)
         self.algo.check_net(self.net)
+
+    def check_numbers(self) -> None:
+        """Raise LabError for numbers and settings that do not fit together."""
+        self.algo.check(self.env)
         starts = getattr(self.algo, "learning_starts", 0)
         require(starts < self.frames, "algo.learning_starts", starts, f"less than frames ({self.frames})")
         obstacle = self.obstacle_to_compiling
@@ -261,10 +269,11 @@ def require_same_spec(recorded: dict[str, Any], spec: Spec, directory: Path, adv
         raise LabError(f"{directory} holds a Session of another spec: {'; '.join(changes)}. {advice}")
 
 
-def read(config: DictConfig) -> list[Spec]:
+def read(config: DictConfig, numbers: bool = True) -> list[Spec]:
     """Turn a composed config into one checked Spec for each seed that it names.
 
-    Interpolations are resolved for each Session by itself, so that ${seed} is its own seed.
+    Interpolations are resolved for each Session by itself, so that ${seed} is its own seed. Without `numbers`,
+    `check_numbers` is not called.
 
     Raises:
         LabError: an unknown or missing key, a value of the wrong type, or one that is not allowed.
@@ -282,7 +291,9 @@ def read(config: DictConfig) -> list[Spec]:
     before: dict[str, Any] | None = None
     for seed, values in resolve_by_seed(config, keys, listed):
         spec = replace(specs[-1], seed=seed) if values is before else _build(Spec, {**values, "seed": seed}, "")
-        spec.check()
+        spec.check_choices()
+        if numbers:
+            spec.check_numbers()
         specs.append(spec)
         before = values
     _require_same_frames(specs)
@@ -319,12 +330,12 @@ def load(path: Path) -> Spec:
 
 def _build(cls: type[T], values: Any, prefix: str) -> T:
     """Merge plain data into a dataclass, field by field, so that an error can name the key, the value and the type."""
-    group = prefix.rstrip(".") or "the spec"
+    group, base, target = prefix.rstrip(".") or "the spec", cls, ""
     if not isinstance(values, dict):
         raise LabError(f"{group}={format_value(values)} is not allowed: {group} must be a group of keys.")
     if "_target_" in values:
         target, values = values["_target_"], {key: value for key, value in values.items() if key != "_target_"}
-        base, cls = cls, _locate(cls, target, prefix)
+        cls = _locate(base, target, prefix)
         if not issubclass(cls, base):  # a module of the user's own, for a network
             shared = validate(bool, values.pop("shared", False), f"{prefix}shared")
             return Module(str(target), values, shared=shared)  # type: ignore[return-value]
@@ -343,6 +354,7 @@ def _build(cls: type[T], values: Any, prefix: str) -> T:
                 new_name
                 or f"{prefix}{key} cannot be set: {group} has no key {str(key)!r}.{did_you_mean(str(key), names)}"
                 f" Its keys are: {', '.join(names)}."
+                f"{f' {net_choice(str(target))} chooses this network and its keys.' if base is Net and target else ''}"
             )
     built = {}
     for key, field in known.items():
@@ -368,7 +380,7 @@ def _locate(base: type[Any], target: Any, prefix: str) -> type[Any]:
     if not (isinstance(cls, type) and issubclass(cls, base) and is_dataclass(cls)):
         raise LabError(
             f"{prefix}_target_={target} is not allowed: it must be a dataclass that extends {base.__name__}"
-            f"{', or a torch.nn.Module' if base is Net else ''}."
+            f"{', or a torch.nn.Module' if base is Net and target else ''}."
         )
     return cls
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lab.analysis import analyze_session
-from tests.helpers import ALGORITHMS, ROOT, lab, occupy, train
+from tests.helpers import ALGORITHMS, ROOT, lab, occupy, run_each, train
 
 TRACE = """
 import sys
@@ -91,6 +91,25 @@ def test_a_stack_from_the_command_line(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout, "plain lines where the output is no terminal"
     more = lab("resume", str(output), "seed=2,5,7", "plan=true")
     assert "3 Sessions: 1 to run, 2 completed." in more.stdout, more.stderr
+
+
+def test_mistakes_of_a_single_job_are_sentences(tmp_path: Path) -> None:
+    sentences = {
+        "objective.metric=typo": "objective.metric must be one of best, ",
+        "objective.direction=up": "objective.direction must be one of maximize, minimize.",
+        "parallel=0": "parallel must be a whole number, 1 or more or null.",
+        "detach=true": "detach is for a sweep, and this is a single job: add -m to the command.",
+        # What does not fit at all is told before numbers that do not fit.
+        "algo=td3 frames=500": "algo=td3 supports bounded Box actions only, and those of env.id=CartPole-v1 are",
+        "algo=dqn env=pendulum algo.memory.size=1": "algo=dqn supports Discrete actions only",
+        "algo=sac frames=500": "algo.learning_starts must be less than frames (500).",
+        "net=nature": "net=nature needs images",
+        "algo=ppo net=gru net._target_=lab.net.mlp.MLP": " net=mlp chooses this network and its keys.",
+    }
+    done = run_each(tmp_path, *(line.split() for line in sentences))
+    for (status, _, error), sentence in zip(done, sentences.values(), strict=True):
+        assert status == 2 and sentence in error, error
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_session_takes_the_next_free_directory(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class Algorithm:
         """Raise LabError for a network that the algorithm cannot use."""
         if net.recurrent and not self.SERVES_RECURRENT:
             raise LabError(
-                f"algo={self.name} cannot learn with net._target_={net.path}, a recurrent network: it learns from"
+                f"algo={self.name} cannot learn with {net.choice}, a recurrent network: it learns from"
                 " single steps. Choose another network, as net=mlp, or an algorithm that learns from sequences, as"
                 " algo=ppo or algo=a2c."
             )

@@ -20,7 +20,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import HumanRendering, OrderEnforcing, RenderCollection, TimeLimit
 
-from lab.errors import LabError
+from lab.errors import LabError, plain_numbers
 
 LARGEST = float(np.finfo(np.float32).max)  # rewards and observations are stored in float32
 MAX_SQUARES = 1e38  # a sum of squares below this has only finite terms that float32 can hold
@@ -219,7 +219,7 @@ def describe(value: Any) -> str:
         return f"an array of shape {value.shape}"
     if isinstance(value, (tuple, list)) and len(value) > 1:
         return f"{len(value)} values"
-    text = " ".join(repr(value).split())
+    text = plain_numbers(" ".join(repr(value).split()))
     text = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."
     return text if isinstance(value, (bool, int, float)) else f"{text} ({type(value).__name__})"
 

@@ -24,7 +24,7 @@ from lab.run.files import read_yaml
 from lab.run.guard import refuse_foreign
 from lab.run.lock import LOCK_SECONDS
 from lab.run.schemas import ENDED
-from lab.spec import Spec, read, read_max_file_size
+from lab.spec import Spec, read, read_max_file_size, read_sweep
 from lab.trial import states_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 HANDOVER_SECONDS = 60.0  # for the process that had a job's Sessions before to end
 EXIT_STATUS = {"completed": 0, "pruned": 0, "failed": 1, "interrupted": 130}
-SWEEP_KEYS = ("search", "plan", "retry", "mix_code", "only_trial")
+SWEEP_KEYS = ("search", "plan", "retry", "mix_code", "only_trial", "detach")
 
 START, START_FOLDER = time.time(), Path(os.path.realpath("."))
 started = False  # whether the config was composed
@@ -109,6 +109,8 @@ def _refuse_sweep(config: DictConfig, output: Path) -> None:
             raise LabError(f"{key} is for a sweep, and this is a single job: add -m to the command.")
     if SweepDir(output).sweep.exists():
         raise LabError(f"{output} holds a sweep: choose another hydra.run.dir for a single job.")
+    if "objective" in config:
+        read_sweep(config)  # a mistake is told, although a single job does not use its keys
 
 
 def _train(config: DictConfig, output: Path, swept: bool = False) -> list[Record]:
@@ -180,11 +182,23 @@ def finish(records: Sequence[Record | Outcome]) -> int:
 
 
 def read_specs(config: DictConfig, overrides: Iterable[str]) -> list[Spec]:
-    """Return the specs of a composed config, whose networks know which keys the overrides set."""
-    specs = read(config)
+    """Return the specs of a composed config, whose networks know which keys the overrides set.
+
+    Raises:
+        LabError: an algorithm or network that does not suit the environment, rather than numbers that are not allowed.
+    """
+    specs = read(config, numbers=False)
     named = frozenset(override.partition("=")[0].lstrip("+") for override in overrides)
     for spec in specs:
         spec.net.named = named
+    try:
+        for spec in specs:
+            spec.check_numbers()
+    except LabError:
+        from lab.train.lockstep import check_spaces
+
+        check_spaces(specs[:1])
+        raise
     return specs
 
 

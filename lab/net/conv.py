@@ -37,7 +37,7 @@ class Convolutional(Net):
             several = isinstance(observations, Row)
             what = "observations have other parts too" if several else f"observations are of shape {observations.shape}"
             raise LabError(
-                f"net._target_={self.path} needs images (rows, columns and channels), and the {what}: choose"
+                f"{self.choice} needs images (rows, columns and channels), and the {what}: choose"
                 f" {'net=multi' if several else 'net=mlp'}."
             )
         _, height, width = self.image(observations)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from lab.common.conf import config_path
 from lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -55,6 +58,11 @@ class Net:
         """Path of the class, as in `_target_`."""
         return f"{type(self).__module__}.{type(self).__qualname__}"
 
+    @property
+    def choice(self) -> str:
+        """What chooses it on the command line, as net=mlp; net._target_=... for one of the user's own."""
+        return net_choice(self.path)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the config that this was made of, as plain data."""
         return {"_target_": self.path, **asdict(self)}
@@ -76,7 +84,7 @@ class Net:
         if norm == "none":
             return self
         raise LabError(
-            f"algo.norm={norm} is not possible with net._target_={self.path}: it has no normalization between its"
+            f"algo.norm={norm} is not possible with {self.choice}: it has no normalization between its"
             " layers. Choose algo.norm=none, or net=mlp."
         )
 
@@ -125,6 +133,14 @@ class Net:
         return StackedNetwork(trunks, heads)
 
 
+def net_choice(path: str) -> str:
+    """Return the override that chooses a network by its path, as net=mlp; net._target_=... if conf/net/ lacks it."""
+    files = sorted(Path(config_path(), "net").glob("*.yaml"))
+    is_chosen = re.compile(rf"_target_: {re.escape(path)}\s").match
+    option = next((file.stem for file in files if is_chosen(file.read_text(encoding="utf-8"))), None)
+    return f"net={option}" if option else f"net._target_={path}"
+
+
 def refuse_images(net: Net, observations: Box) -> None:
     """Raise LabError for observations with images, for a network that has no convolutions."""
     from lab.common.rows import is_image, parts_of
@@ -132,6 +148,6 @@ def refuse_images(net: Net, observations: Box) -> None:
     shapes = [str(part.space.shape) for part in parts_of(observations) if is_image(part.space)]
     if shapes:
         raise LabError(
-            f"net._target_={net.path} takes numbers, not images, and the observations have images of shape"
+            f"{net.choice} takes numbers, not images, and the observations have images of shape"
             f" {', '.join(shapes)}: choose net=multi."
         )

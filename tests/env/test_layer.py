@@ -14,7 +14,7 @@ from tests.helpers import run_each, specs
 
 HERE = "tests.env.test_layer"
 FILE = """
-import gymnasium as gym
+import gymnasium as gym; import numpy as np
 
 class Init(gym.Wrapper):
     def __init__(self, env):
@@ -41,6 +41,11 @@ class Four(gym.Wrapper):
     def step(self, action):
         return self.env.step(action)[:4]
 
+class Numbers(gym.Wrapper):
+    def step(self, action):
+        observation, _, *rest = self.env.step(action)
+        return observation, {"speed": np.float32(1.5), "on": np.True_}, *rest
+
 class Hides(gym.Wrapper):
     def step(self, action):
         observation, reward, _, truncated, info = self.env.step(action)
@@ -59,6 +64,7 @@ SENTENCES = {
     "Step": "=mine.Step (env.id=CartPole-v1) raised ZeroDivisionError in step (mine.py, line 19): division by zero.",
     "Exit": "=mine.Exit (env.id=CartPole-v1) called sys.exit(3).",
     "Four": "=mine.Four (env.id=CartPole-v1): step returned 4 values",
+    "Numbers": "=mine.Numbers (env.id=CartPole-v1): the reward that step returned is {'speed': 1.5, 'on': True} (dict)",
     "Hides": "=mine.Hides (env.id=CartPole-v1) took a step after the environment inside it had ended an episode.",
     "Plain": "=mine.Plain is not allowed: it is a class that does not extend gymnasium's Wrapper.",
     "double": "=mine.double is not allowed: it is a function, not a class of gymnasium's Wrapper.",

@@ -115,7 +115,7 @@ def test_the_command_line_chooses_it_unless_a_net_is_named(tmp_path: Path) -> No
     done = lab(*ROBOT, "net=mlp", f"hydra.run.dir={tmp_path}/mlp")
     assert done.returncode == 2
     assert done.stderr == (
-        "Error: net._target_=lab.net.mlp.MLP takes numbers, not images, and the observations have images of shape"
+        "Error: net=mlp takes numbers, not images, and the observations have images of shape"
         " (8, 8, 1): choose net=multi.\n"
     )
     assert not (tmp_path / "mlp").exists()

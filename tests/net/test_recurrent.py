@@ -150,7 +150,7 @@ def test_the_forget_gate_is_open_at_first() -> None:
         ("net.burn_in=-1", "a whole number, 0 or more"),
         ("net.burn_in=200", "less than algo.horizon"),
         ("algo=ppo algo.horizon=64 algo.batch_size=32", "a multiple of algo.horizon=64 .* whole sequences"),
-        ("algo=dqn", "algo=dqn cannot learn with net._target_=lab.net.recurrent.GRU, .* Choose another network"),
+        ("algo=dqn", "algo=dqn cannot learn with net=gru, .* Choose another network"),
     ],
 )
 def test_mistakes_are_sentences(overrides: str, sentence: str) -> None:
