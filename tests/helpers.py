@@ -27,6 +27,7 @@ from lab.run.provenance import Provenance, collect
 from lab.run.tensor_files import read as read_checkpoint
 from lab.session import train as train_stack
 from lab.spec import Spec, read
+from tests.fork_server import ForkServer
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -134,18 +135,22 @@ def same_provenance() -> Provenance:
 
 
 def lab(
-    *overrides: str, timeout: float = 120, cwd: Path = ROOT, env: dict[str, str] | None = None
+    *overrides: str, timeout: float = 120, cwd: Path = ROOT, env: dict[str, str] | None = None, fresh: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line."""
+    """Run the command line; `fresh` where it matters that its process has imported nothing."""
+    environment = {**os.environ, **(env or {})}
+    if not fresh:
+        return fork_server().run([*overrides], cwd, environment, timeout)
+    command = [sys.executable, "-m", "lab", *overrides]
     return subprocess.run(
-        [sys.executable, "-m", "lab", *overrides],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        cwd=cwd,
-        check=False,
-        env={**os.environ, **(env or {})},
+        command, capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False, env=environment
     )
+
+
+@functools.cache
+def fork_server() -> ForkServer:
+    """Return the one of this process."""
+    return ForkServer()
 
 
 RUN_EACH = """

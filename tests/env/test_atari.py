@@ -212,7 +212,7 @@ def test_mistakes_with_atari_games_are_sentences(overrides: tuple[str, ...], mes
 
 def test_a_missing_package_is_named_with_its_command(tmp_path: Path) -> None:
     (tmp_path / "ale_py.py").write_text("raise ModuleNotFoundError(\"No module named 'ale_py'\", name='ale_py')")
-    run = lab("algo=ppo", "env=pong", cwd=Path.cwd(), env={"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"})
+    run = lab("algo=ppo", "env=pong", cwd=Path.cwd(), env={"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}, fresh=True)
     assert run.returncode == 2
     assert "pip install -e '.[atari]'" in run.stderr
     assert "Traceback" not in run.stderr

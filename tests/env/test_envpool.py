@@ -24,7 +24,7 @@ def env_spec(*overrides: str) -> Any:
 
 def test_without_the_package_the_sentence_says_how_to_install_it(tmp_path: Path) -> None:
     (tmp_path / "envpool.py").write_text("raise ModuleNotFoundError(name='envpool')")
-    ended = lab("env=cartpole", *POOL, "frames=1000", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    ended = lab("env=cartpole", *POOL, "frames=1000", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}, fresh=True)
     assert ended.returncode == 2
     assert "needs a package that is not installed: in the clone of Lab, pip install -e '.[envpool]'" in ended.stderr
     assert "Traceback" not in ended.stderr

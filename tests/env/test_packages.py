@@ -32,7 +32,9 @@ def test_a_missing_package_is_named_with_its_pip_command(
         f"raise ModuleNotFoundError(\"No module named '{package}'\", name='{package}')\n"
     )
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    done = lab("env=gymnasium", f"env.id={env_id}", f"hydra.run.dir={tmp_path}/run", env={"PYTHONPATH": path})
+    done = lab(
+        "env=gymnasium", f"env.id={env_id}", f"hydra.run.dir={tmp_path}/run", env={"PYTHONPATH": path}, fresh=True
+    )
     assert done.returncode == 2
     assert done.stderr == f"Error: env.id={env_id} needs {sentence}\n"
     assert not (tmp_path / "run").exists()

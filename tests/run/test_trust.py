@@ -276,7 +276,7 @@ def test_no_module_in_the_working_directory_runs_under_any_name(played: RunDir, 
     (entry / "entry_points.txt").write_text("[gymnasium.envs]\nevil = planted:main\n")
     (place / "planted.py").write_text((place / "this.py").read_text())
     (place / "matplotlibrc").write_text("backend: module://planted\n")
-    done = lab(command, *map(str, sides), cwd=place, env={"PYTHONPATH": str(ROOT)})
+    done = lab(command, *map(str, sides), cwd=place, env={"PYTHONPATH": str(ROOT)}, fresh=True)
     assert not (tmp_path / "ran").exists()
     assert done.returncode == 0, done.stdout + done.stderr
 
