@@ -39,6 +39,7 @@ COMMANDS = (
     "rerun",
     "resume",
     "status",
+    "validate",
 )  # lab.command.NAME.main(arguments)
 READING = (
     "compare",

@@ -186,6 +186,7 @@ class SweepSpec:
 
     objective: ObjectiveSpec
     search: SearchSpec | None
+    points: list[list[str]] | None
     rungs: Annotated[int, Ge(2)]
     stack: str
     parallel: Count | None
@@ -200,6 +201,8 @@ class SweepSpec:
     def check(self, env_metrics: Sequence[str] = ()) -> None:
         """Raise LabError for a value that is not allowed; `env_metrics` may be ranked by too."""
         self.objective.check(env_metrics)
+        if self.search and self.points:
+            raise LabError("points=[...] and search=... exclude each other: a search suggests the points by itself.")
         stack = self.stack == "auto" or (self.stack.isdigit() and int(self.stack) >= 1)
         require(stack, "stack", self.stack, "auto, or 1 or more")
 

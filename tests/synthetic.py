@@ -61,7 +61,8 @@ def experiment(
             "algo.advantage": str(rng.choice(["gae", "n_step"])),
         }
         trial = sweep.trial(number)
-        write_sealed_json(trial.point, {"number": number, "hyperparameters": values, "seeds": list(range(seeds))})
+        point = {"overrides": [f"{key}={value}" for key, value in values.items()], "hyperparameters": values}
+        write_sealed_json(trial.point, {"number": number, **point, "seeds": list(range(seeds))})
         spec = copy.deepcopy(base)
         spec["algo"] |= {"gamma": values["algo.gamma"], "advantage": values["algo.advantage"]}
         spec["algo"]["optimizer"]["lr"] = values["algo.lr"]

@@ -72,16 +72,26 @@ def _write_card(directory: TrialDir) -> None:
 
 
 def analyze_experiment(directory: SweepDir) -> None:
-    """Write trial.json of every Trial, experiment.json, trials.csv, experiment.png and report.html."""
+    """Write trial.json of every Trial, experiment.json, trials.csv, experiment.png and report.html.
+
+    If the best Trials were validated, the card of the one that is best on fresh seeds is written in `validation/`.
+    """
+    from lab.analysis.card import write_card
     from lab.analysis.experiment import experiment_results, read_experiment, trials_table
     from lab.analysis.plot_experiment import plot_experiment
     from lab.analysis.report import write_report
     from lab.analysis.trial import trial_results
+    from lab.analysis.validation import read_validation
 
     experiment = read_experiment(directory)
     for trial in experiment.trials:
         write_json(trial.directory.results, trial_results(trial))
-    write_json(directory.results, experiment_results(experiment))
+    validation = read_validation(experiment)
+    results = experiment_results(experiment)
+    write_json(directory.results, {**results, "validation": validation.to_dict()} if validation else results)
+    if validation and validation.winner:
+        card = TrialDir(directory.validation.path).card
+        write_text(card, write_card(validation.winner.fresh, validation))
     write_text(directory.table, trials_table(experiment).to_csv(index=False))
     write_atomically(directory.plot, plot_experiment(experiment))
-    write_text(directory.report, write_report(experiment))
+    write_text(directory.report, write_report(experiment, validation))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -18,19 +18,27 @@ from lab.run.directory import rank_agent
 from lab.run.files import plain, read_json
 from lab.run.schemas import MEANINGS, PROVENANCE, meaning
 
+if TYPE_CHECKING:
+    from lab.analysis.validation import Validation
+
 PACKAGES = ("torch", "numpy", "gymnasium")  # whose versions are shown
 METRICS = ("return", "best", "eval_return", "eval_best", "strength", "frames_to_solve")
 METRIC_COLUMNS = ("metric", "n", "mean", "95 % interval", "IQM", "95 % interval", "meaning")
 SESSION_METRICS = ("return", "best", "eval_return", "eval_best", "frames_to_solve")
 
 
-def write_card(trial: Trial) -> str:
+def write_card(trial: Trial, validation: Validation | None = None) -> str:
     """Return the text of card.md; the same files give the same text, wherever they are.
+
+    Args:
+        trial: the Trial.
+        validation: of the Experiment that the Trial is the best of on fresh seeds, if it is one.
 
     Raises:
         LabError: a file of the Trial cannot be read.
     """
-    return render("card.md.j2", **describe_trial(trial, "DIR"))
+    place = f"DIR/{trial.name}" if validation else "DIR"
+    return render("card.md.j2", **describe_trial(trial, place), validation=validation)
 
 
 def describe_trial(trial: Trial, directory: str) -> dict[str, Any]:

@@ -153,9 +153,11 @@ class Experiment:
 
     @cached_property
     def defaults(self) -> Trial | None:
-        """The Trial of a search whose spec equals the config without the search; None if there is none."""
+        """The Trial whose spec equals the config without what is swept; None if there is none, as in a grid."""
         point = self.sweep.get("defaults")
-        trials = [trial for trial in self.trials if point and canonical(trial.hyperparameters) == canonical(point)]
+        trials = [
+            trial for trial in self.trials if point is not None and canonical(trial.hyperparameters) == canonical(point)
+        ]
         return trials[0] if trials else None
 
     @cached_property

@@ -21,6 +21,7 @@ from lab.analysis.session import Session
 from lab.analysis.statistics import MIN_SEEDS, STATISTICS
 from lab.analysis.text import format_hyperparameter, importance_caveat, note_on_seeds, render, short_names
 from lab.analysis.trial import VARIES, Trial, common_spec, consistency, count_states, unfinished_session
+from lab.analysis.validation import Validation
 from lab.common.text import (
     canonical,
     format_estimate,
@@ -60,7 +61,7 @@ class Cell:
     title: str = ""
 
 
-def write_report(experiment: Experiment) -> str:
+def write_report(experiment: Experiment, validation: Validation | None = None) -> str:
     """Return the text of report.html; the same files give the same text, of an unfinished directory too."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
@@ -74,6 +75,7 @@ def write_report(experiment: Experiment) -> str:
     return render(
         "report.html.j2",
         experiment=experiment,
+        validation=validation,
         aggregate=AGGREGATES.get(aggregate, aggregate),
         facts=_facts(experiment),
         failures=_failures(experiment),

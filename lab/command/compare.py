@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from lab.command.options import command, option
 from lab.common.terminal import UNCUT, Terminal
-from lab.common.text import format_estimate, plural
+from lab.common.text import format_chance, format_estimate, plural
 from lab.errors import LabError
 from lab.run.files import rename_existing, write_atomically
 from lab.run.schemas import LESS_IS_BETTER
@@ -100,7 +100,7 @@ def comparison_table(entries: Sequence[Entry], comparisons: Sequence[Comparison]
         cells = [format_hyperparameter(entry.trial.spec.get(key)) for key in keys]
         cells += [entry.n, format_estimate(summary["mean"], metric), format_estimate(summary["iqm"], metric)]
         if comparison and not comparison.obstacle:
-            cells += [_format_chance(comparison.improvement), format_estimate(comparison.difference, metric)]
+            cells += [format_chance(comparison.improvement), format_estimate(comparison.difference, metric)]
         table.add_row(*map(Text, (entry.name, *cells)))
     return table
 
@@ -116,7 +116,7 @@ def describe_comparison(comparison: Comparison) -> str:
         comparison = comparison.reversed()
     one, other = comparison.entry.name, comparison.other.name
     n, m = (len(side.values(metric)) for side in (comparison.entry, comparison.other))
-    chance, by = _format_chance(comparison.improvement), format_estimate(comparison.difference, metric)
+    chance, by = format_chance(comparison.improvement), format_estimate(comparison.difference, metric)
     numbers = f"P({one} {sign} {other}) = {chance}, IQM {word} by {by}"
     if comparison.doubts:
         conclusion = f"no difference between {one} and {other} on {metric} can be concluded"
@@ -126,8 +126,3 @@ def describe_comparison(comparison: Comparison) -> str:
         conclusion += ", of which less is better" if metric in LESS_IS_BETTER else ""
     at = "" if comparison.entry.until is None else f" at frame {comparison.entry.until:,}"
     return f"With {n} and {plural(m, 'seed')}{at}, {conclusion}: {numbers}."
-
-
-def _format_chance(estimate: dict[str, float | None]) -> str:
-    value, low, high = ("-" if each is None else f"{each:.2f}" for each in estimate.values())
-    return value if estimate["low"] is None else f"{value} [{low}, {high}]"

@@ -52,13 +52,14 @@ def command(
         options: a dataclass with a field by `option` for each; a flag is written --NAME.
         notes: the end of the usage text.
         several: whether there may be several directories.
-        overrides: what overrides of the config mean to the command, which gets them unread instead of options.
+        overrides: what overrides of the config mean to the command, which gets them unread before its options.
         conditions: what conditions mean to the command, which gets their texts after the options.
         default: the directory if none is given.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
         name = function.__module__.rpartition(".")[2]
+        known = [each.name for each in fields(options)]
 
         @wraps(function)
         def main(arguments: Sequence[str]) -> None:
@@ -66,7 +67,9 @@ def command(
                 print(visible(_usage(name, directory, options, notes, several, overrides or conditions, default)))
                 return
             if overrides:
-                function(Path(arguments[0]), list(arguments[1:]))
+                own = [argument for argument in arguments[1:] if argument.partition("=")[0] in known]
+                others = [argument for argument in arguments[1:] if argument not in own]
+                function(Path(arguments[0]), others, *([options(**_read(options, own, name))] if known else []))
                 return
             pairs = [_as_pair(argument) for argument in arguments if _is_option(argument)]
             paths = [Path(argument) for argument in arguments if not _is_option(argument)]
@@ -131,9 +134,10 @@ def _parse(value: str) -> Any:
 def _usage(
     name: str, directory: str, options: type[Any], notes: str, several: bool, overrides: str, default: str
 ) -> str:
-    rows = {"DIR": directory} | ({"key=value": overrides} if overrides else {})
+    rows = {"DIR": directory}
     for each in fields(options):
         rows[each.metadata["shown"] or f"{each.name}={format_value(each.default)}"] = each.metadata["description"]
+    rows |= {"key=value": overrides} if overrides else {}
     flags = [f"[{key}]" for key in rows if key.startswith("--")]
     pairs = ["[key=value ...]"] if len(rows) > 1 + len(flags) else []
     width = max(map(len, rows)) + 4

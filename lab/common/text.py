@@ -72,6 +72,12 @@ def format_estimate(estimate: Mapping[str, Any], metric: str = "return") -> str:
     return value if estimate["low"] is None else f"{value} {format_interval(estimate, metric)}"
 
 
+def format_chance(estimate: Mapping[str, Any]) -> str:
+    """Format a probability with its interval, if it has one, to two decimals."""
+    value, low, high = ("-" if estimate[end] is None else f"{estimate[end]:.2f}" for end in ("value", "low", "high"))
+    return value if estimate["low"] is None else f"{value} [{low}, {high}]"
+
+
 def format_duration(seconds: float) -> str:
     """Format a time as 0:42, 12:05 or 3:20:00."""
     minutes, second = divmod(round(seconds), 60)

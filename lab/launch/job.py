@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 HANDOVER_SECONDS = 60.0  # for the process that had a job's Sessions before to end
 EXIT_STATUS = {"completed": 0, "pruned": 0, "failed": 1, "interrupted": 130}
-SWEEP_KEYS = ("search", "plan", "retry", "mix_code", "only_trial", "detach")
+SWEEP_KEYS = ("search", "points", "plan", "retry", "mix_code", "only_trial", "detach")
 
 START, START_FOLDER = time.time(), Path(os.path.realpath("."))
 started = False  # whether the config was composed

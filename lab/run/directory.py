@@ -26,6 +26,8 @@ from lab.run.lock import LOCK_SECONDS, Lock
 from lab.run.schemas import ENDED, POINT, SESSION, SWEEP
 from lab.run.status import RECOVERED, StatusFiles
 
+VALIDATION = "validation"  # name of the directory in an Experiment that `validate` trains in
+
 
 class RunDir(StatusFiles):
     """The directory that a Session owns: only the Session writes there, and everything known about it is there."""
@@ -167,6 +169,17 @@ class SweepDir:
         self.study = self.path / "study.db"
         self.jobs = self.path / ".jobs"
         self.lock = Lock(self.path)
+
+    @property
+    def validation(self) -> SweepDir:
+        """The directory below it in which its best Trials are trained again on fresh seeds."""
+        return SweepDir(self.path / VALIDATION)
+
+    @property
+    def validates(self) -> SweepDir | None:
+        """The Experiment whose best Trials are trained here on fresh seeds; None for any other directory."""
+        around = SweepDir(self.path.absolute().parent)
+        return around if self.path.name == VALIDATION and around.trials() else None
 
     def trial(self, number: int) -> TrialDir:
         """Return the directory of a Trial of an Experiment."""

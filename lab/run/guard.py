@@ -20,7 +20,7 @@ OF_SESSION = re.compile(
 )
 OF_SWEEP = re.compile(
     r"sweep\.json|multirun\.yaml|experiment\.(json|png)|trials\.csv|report\.html|\.?study\.db.*|\.jobs|\.code|\.submitit"
-    r"|events\.out\.tfevents\..*|point\.json|trial\.(json|png)|card\.md|(trial|seed)-\d+"
+    r"|events\.out\.tfevents\..*|point\.json|trial\.(json|png)|card\.md|(trial|seed)-\d+|validation"
 )
 # May lie in a directory before anything started there: files of Hydra, of `rerun`, and of Sessions that were replaced.
 VACANT = re.compile(rf"\.lock|\.jobs|stop\.json|replaced-\d+|job\.log|{ASIDE.pattern}")

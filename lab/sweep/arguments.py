@@ -15,7 +15,7 @@ from lab.common.conf import config_path
 from lab.errors import LabError
 from lab.run.files import read_yaml
 from lab.run.provenance import config_dirs
-from lab.sweep.overrides import merge_dict, swept_values, unshuffle
+from lab.sweep.overrides import merge_dict, parse_points, parse_value, swept_values, unshuffle
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -39,7 +39,8 @@ def folders() -> list[Path]:
 def prepare(arguments: list[str]) -> list[str]:
     """Return the command line that Hydra composes a config from.
 
-    Overrides with a dict may add keys, as with `++`. Hydra leaves out what is swept and would check all other overrides
+    `sampler=random` is short for `hydra/sweeper/sampler=random`, and `pruner` alike. Overrides with a dict may add
+    keys, as with `++`. Hydra leaves out what is swept and would check all other overrides
     against the default algorithm, so the first value of each swept key is added at the end; `remove_first_values`
     removes it again.
 
@@ -61,6 +62,8 @@ def prepare(arguments: list[str]) -> list[str]:
                 " Keys with several values make a grid; search=command_line lets Optuna search them, for"
                 " search.n_trials points."
             )
+    alias = {line: f"hydra/sweeper/{line}" for line in overrides if line.startswith(("sampler=", "pruner="))}
+    arguments = [alias.get(argument, argument) for argument in arguments]
     merging = {line: merge_dict(line) for line in overrides if "{" in line}
     arguments = [merging.get(argument, argument) for argument in arguments]
     if options.multirun or (any(line.startswith("hydra.mode=") for line in overrides) and not options.cfg):
@@ -69,18 +72,26 @@ def prepare(arguments: list[str]) -> list[str]:
 
 
 def first_values(overrides: Sequence[str]) -> list[str]:
-    """Return an override with the first value of each key that is swept, except for `seed`."""
+    """Return an override with the first value of each key that is swept, except for `seed`; of `points` the first."""
     parser = OverridesParser.create(cast("ConfigLoader", Options()))
     parsed = parser.parse_overrides(
         [line for line in (*_searched_choices(overrides), *overrides) if any(mark in line for mark in ",(")]
     )
-    return [
+    listed = [point for line in overrides if line.startswith("points=") for point in _listed(line)[:1]]
+    return [*(line for point in listed for line in point)] + [
         f"{override.get_key_element()}={swept_values(unshuffle(override))[0]}"
         for override in parsed
         if override.is_discrete_sweep()
         and not override.is_hydra_override()
         and override.get_key_element().lstrip("+") != "seed"
     ]
+
+
+def _listed(override: str) -> list[list[str]]:
+    try:
+        return parse_points(parse_value(override.partition("=")[2]))
+    except (HydraException, LabError):  # which is reported once the config is composed
+        return []
 
 
 def first_choices(arguments: list[str]) -> list[str]:

@@ -116,6 +116,12 @@ class Composer:
         note_other_environment(specs[0].env.id, hydra.hydra.runtime)
         return specs
 
+    def group_choices(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """Return the option that overrides choose of each config group."""
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        lines = tuple(str(override.input_line) for override in parsed if not self._may_set_value(override))
+        return dict(self._compose(lines)[1].hydra.runtime.choices)
+
     def _may_set_value(self, override: Override) -> bool:
         """Return whether an override only sets a value, and chooses no other config files."""
         sets = override.type in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)

@@ -25,7 +25,7 @@ def name_sweep(composer: Composer, overrides: SweepOverrides) -> str:
     """
     config = copy.deepcopy(composer.config)
     template = str(OmegaConf.to_container(config, resolve=False)["name"])  # type: ignore[call-overload, index]
-    swept = any(key.lstrip("+") == "name" for key in (*overrides.axes, *overrides.space))
+    swept = any(key.lstrip("+") == "name" for key in overrides.swept)
     with flag_override(config, ["readonly", "struct"], False):
         for key in ["name"] if swept else re.findall(r"\$\{([\w.]+)\}", template):
             values = swept_texts(composer, overrides, key)

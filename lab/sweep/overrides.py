@@ -33,8 +33,15 @@ class SweepOverrides:
     seeds: list[int]  # one for each Session of every Trial
     fixed: list[str] = field(default_factory=list)  # overrides that all Sessions have in common
     axes: dict[str, list[str]] = field(default_factory=dict)  # of a grid: the overrides of each swept key
+    listed: list[list[str]] = field(default_factory=list)  # `points`: overrides that are swept together
     space: dict[str, BaseDistribution] = field(default_factory=dict)  # of a search: distributions by key
     texts: dict[str, str] = field(default_factory=dict)  # the same in Hydra's grammar
+
+    @property
+    def swept(self) -> list[str]:
+        """The keys that span Trials, as they were written."""
+        listed = [_key(override) for point in self.listed for override in point]
+        return [*dict.fromkeys((*listed, *self.axes, *self.space))]
 
     def grid(self) -> list[Point]:
         """Return the points of the grid, or all points of a search space; the last key changes fastest.
@@ -45,7 +52,8 @@ class SweepOverrides:
         axes = self.axes | {
             key: [f"{key}={value}" for value in choices(distribution, key)] for key, distribution in self.space.items()
         }
-        return [make_point(list(overrides)) for overrides in itertools.product(*axes.values())]
+        combinations = itertools.product(self.listed or [[]], itertools.product(*axes.values()))
+        return [make_point([*listed, *overrides]) for listed, overrides in combinations]
 
     def corners(self) -> list[Point]:
         """Return points in which both ends of every range of the space, and every choice, occur."""
@@ -61,7 +69,9 @@ class SweepOverrides:
         first = {key: values[0] for key, values in axes.items()}
         varied = [key for key in axes if re.split(r"[.@]", key.lstrip("+"))[0] == group]
         changes = [{key: value} for key in varied for value in axes[key][1:]]
-        return [make_point([*(first | change).values()]) for change in ({}, *changes)]
+        listed = self.listed or [[]]
+        points = [[*listed[0], *(first | change).values()] for change in ({}, *changes)]
+        return [make_point(point) for point in (*points, *([*each, *first.values()] for each in listed[1:]))]
 
     def _ends(self) -> dict[str, list[Any]]:
         """Return the choices, or both ends, of each distribution of the space."""
@@ -100,7 +110,9 @@ def parse(
         key = "" if override.is_delete() else override.get_key_element()
         plain_key = key.lstrip("+")
         if override.is_delete() or not override.is_sweep_override():
-            if plain_key != "seed":
+            if plain_key == "points":
+                sweep.listed = parse_points(override.value())
+            elif plain_key != "seed":
                 sweep.fixed.append(line)
             elif "${" not in str(override.value()):
                 sweep.seeds = parse_seeds([override.value()])
@@ -114,6 +126,9 @@ def parse(
             sweep.space[key], sweep.texts[key] = make_distribution(override), line.partition("=")[2]
         else:
             sweep.axes[key] = [f"{key}={text}" for text in swept_values(override)]
+    listed = {_key(line).lstrip("+") for point in sweep.listed for line in point}
+    if twice := [line for line in arguments if _key(line).lstrip("+") in listed]:
+        raise LabError(f"{twice[0]} and a point of points=[...] both set {_key(twice[0])}: leave one of them out.")
     interpolated = next((line for line in arguments if re.match(r"\+*seed=.*\$\{", line)), None)
     if interpolated and (sweep.axes or search):
         raise LabError(
@@ -227,15 +242,53 @@ def swept_values(override: Override) -> list[str]:
     return values
 
 
+def parse_points(value: Any) -> list[list[str]]:
+    """Check the value of `points`: a list of points, each a list of overrides that set one value.
+
+    Raises:
+        LabError: it is another value, or an override in it is none.
+    """
+    if value is None:
+        return []
+    lists = isinstance(value, list) and value and all(isinstance(point, list) for point in value)
+    lines = [line for point in value for line in point] if lists else []
+    if not lists or not all(isinstance(line, str) and re.match(r"\+{0,2}[\w.@/-]+=", line) for line in lines):
+        raise LabError(
+            f"points={format_value(value)} is not allowed: points must be a list of points, each a list of overrides,"
+            " as in points=[['algo.lr=1e-3','algo.gamma=0.9'],['algo.lr=3e-3','algo.gamma=0.99']]."
+        )
+    for override in OverridesParser.create().parse_overrides(lines):
+        if override.is_sweep_override() or override.get_key_element().lstrip("+").split(".")[0] in (
+            "seed",
+            *SWEEP_KEYS,
+        ):
+            raise LabError(
+                f"{override.input_line} cannot be in points=[...]: a point sets one value for each of its keys."
+            )
+    return [list(point) for point in value]
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0]
+
+
 def parse_seeds(values: list[Any]) -> list[int]:
-    """Flatten lists of seeds, and check that they are distinct whole numbers."""
-    seeds = [seed for value in values for seed in (value if isinstance(value, list) else [value])]
+    """Flatten lists and ranges of seeds, as `100..109`, and check that they are distinct whole numbers."""
+    seeds = [
+        seed for value in values for each in (value if isinstance(value, list) else [value]) for seed in _span(each)
+    ]
     for seed in seeds:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise LabError(f"seed={format_value(seed)} is not allowed: seed must be 0 or a positive whole number.")
     if len(set(seeds)) < len(seeds) or not seeds:
         raise LabError(f"seed={','.join(map(str, seeds))} is not allowed: seeds must be one or more, each once.")
     return seeds
+
+
+def _span(value: Any) -> list[Any]:
+    """Return the seeds of a range as `100..109`, both ends included; of any other value the value itself."""
+    ends = re.fullmatch(r"(\d+)\.\.(\d+)", value) if isinstance(value, str) else None
+    return [value] if ends is None else list(range(int(ends[1]), int(ends[2]) + 1))
 
 
 def make_distribution(override: Override) -> BaseDistribution:

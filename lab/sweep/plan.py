@@ -58,7 +58,7 @@ class SweepPlan:
     @property
     def standalone(self) -> bool:
         """Whether the sweep is a single Trial, whose directory is that of the sweep."""
-        return not self.overrides.axes and self.settings.search is None
+        return not self.overrides.swept and self.settings.search is None
 
     def point(self, number: int, suggested: dict[str, Any]) -> Point:
         """Return the point of a number: of the grid, or of the values that the search suggests."""
@@ -71,7 +71,9 @@ class SweepPlan:
 
     @property
     def default_point(self) -> Point | None:
-        """The point of a search whose spec equals the config without the search; None if there is none."""
+        """The point of a search, or of `points`, whose spec equals the config without what is swept; or None."""
+        if self.overrides.listed:
+            return next((point for point in self.points or () if not point.overrides), None)
         return None if self.defaults is None else self.searched_point(self.defaults)
 
     def trial(self, number: int, point: Point) -> Trial:
@@ -164,7 +166,9 @@ def make_plan(composer: Composer, settings: SweepSpec, overrides: SweepOverrides
         )
     plan.num_started = len(started)
     if points is not None:
-        plan.points, plan.note = number_points(composer, overrides.fixed, points, started, overrides.seeds)
+        plan.points, plan.note = number_points(
+            composer, overrides.fixed, points, started, overrides.seeds, overrides.swept if overrides.listed else ()
+        )
     searched = search.n_trials if search and points is None and only is None else 0
     plan.total = max(searched, len(plan.points or started))
     set_stack(plan)
@@ -246,7 +250,12 @@ def pack(remaining: int, slots: int, most: int = MAX_STACK) -> int:
 
 
 def number_points(
-    composer: Composer, fixed: Sequence[str], points: Sequence[Point], started: Sequence[Trial], seeds: Sequence[int]
+    composer: Composer,
+    fixed: Sequence[str],
+    points: Sequence[Point],
+    started: Sequence[Trial],
+    seeds: Sequence[int],
+    swept: Sequence[str] = (),
 ) -> tuple[list[Point], str]:
     """Return the distinct points by number, and a note on points that were given more than once.
 
@@ -260,7 +269,7 @@ def number_points(
     for point in points:
         groups.setdefault(identity(point), []).append(point)
     known = {identity(trial.point) for trial in started}
-    new = [resolve_point(composer, fixed, equal[0], seeds) for key, equal in groups.items() if key not in known]
+    new = [resolve_point(composer, fixed, equal[0], seeds, swept) for key, equal in groups.items() if key not in known]
     repeated = [equal for equal in groups.values() if len(equal) > 1]
     note = ""
     if repeated:
@@ -278,8 +287,10 @@ def spec_identity(composer: Composer, overrides: Sequence[str], seeds: Sequence[
     return canonical([spec.to_dict() for spec in distinct_specs(composer, overrides, seeds)])
 
 
-def resolve_point(composer: Composer, fixed: Sequence[str], point: Point, seeds: Sequence[int]) -> Point:
-    """Return a point with the hyperparameters that its specs hold.
+def resolve_point(
+    composer: Composer, fixed: Sequence[str], point: Point, seeds: Sequence[int], swept: Sequence[str] = ()
+) -> Point:
+    """Return a point with the hyperparameters that its specs hold, those of `swept` that it does not set among them.
 
     They differ from those of its overrides where a value is interpolated or converted to the type of its key. A value
     that differs between seeds, and a choice of a config group, stays as written.
@@ -289,10 +300,14 @@ def resolve_point(composer: Composer, fixed: Sequence[str], point: Point, seeds:
     except LabError:  # its Sessions will fail with this error
         return point
     values = {}
-    for key, written in point.hyperparameters.items():
+    choices = composer.group_choices([*fixed, *point.overrides]) if swept else {}
+    keys = (key.lstrip("+") for key in swept)
+    for key, written in {**dict.fromkeys(keys, MISSING), **point.hyperparameters}.items():
+        if written is MISSING and key in choices:
+            written = choices[key]
         held = [_trained_value(select(spec, key), written) for spec in specs]
         values[key] = held[0] if len(set(map(canonical, held))) == 1 else written
-    return replace(point, hyperparameters=values)
+    return replace(point, hyperparameters={key: value for key, value in values.items() if value is not MISSING})
 
 
 def distinct_specs(composer: Composer, overrides: Sequence[str], seeds: Sequence[int]) -> list[Spec]:
@@ -313,8 +328,8 @@ def select(spec: dict[str, Any], key: str) -> Any:
 
 def _trained_value(held: Any, written: Any) -> Any:
     """Return the value that a spec holds for a written one; for {key: value}, only the keys that were written."""
-    if held is MISSING:
-        return written
+    if held is MISSING or written is MISSING:
+        return written if held is MISSING else held
     if isinstance(written, dict) and isinstance(held, dict):
         return {key: _trained_value(held.get(key, MISSING), value) for key, value in written.items()}
     return written if isinstance(held, dict) else held

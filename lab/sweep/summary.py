@@ -80,6 +80,10 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
 
     directory, ranking = SweepDir(path), results["ranking"]
     console.print(count_sessions(results["sessions"]), style="italic")
+    if print_validation(console, directory, results) and (around := directory.validates):
+        print_failures(console, path, results["not_completed"])
+        play = enjoy_best(directory.trial(ranking[0]["trial"]), " of what is best on fresh seeds") if ranking else {}
+        return {**play, around.report.resolve().as_uri(): "open in a browser: the Experiment, and its validation"}
     if not ranking:
         console.print(explain_no_ranking(results))
     commands: dict[str, str] = {}
@@ -115,8 +119,39 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
         console.print(line)
     print_failures(console, path, results["not_completed"])
     commands[directory.report.resolve().as_uri()] = "open in a browser: curves, table, specs, failures"
+    if ranking and not (
+        results.get("validation") or directory.validates or several or len(results["objective"]["metrics"]) > 1
+    ):
+        commands[f"python -m lab validate {quote_path(path)}"] = "train the best Trials again on fresh seeds"
     commands[f"tensorboard --logdir {quote_path(path)}"] = "every Session, and its hyperparameters"
     return commands
+
+
+def print_validation(console: Terminal, directory: SweepDir, results: dict[str, Any]) -> bool:
+    """Print what the best Trials of an Experiment reach on fresh seeds, if any were trained, and return whether.
+
+    Args:
+        console: where to.
+        directory: of the Experiment, or the one that these were trained in.
+        results: the content of its experiment.json.
+    """
+    around = directory.validates
+    found = (
+        read_json(around.results).get("validation") if around and around.results.exists() else results.get("validation")
+    )
+    if not found:
+        return False
+    first, *columns = found["columns"]
+    table = _table(first, *columns)
+    for row in found["rows"]:
+        table.add_row(*row)
+    console.print(f"\nValidation of {(around or directory).path}", style="bold")
+    console.print(table)
+    for sentence in found["conclusions"]:
+        console.print(sentence)
+    if not around:
+        console.print()
+    return True
 
 
 def name_trial(entry: dict[str, Any], results: dict[str, Any]) -> str:

@@ -157,7 +157,7 @@ def describe(plan: SweepPlan, spec: Spec) -> dict[str, Any]:
         "env": spec.env.id,
         "frames": spec.frames,
         "objective": plan.objective.to_dict(),
-        "hyperparameters": [key.lstrip("+") for key in (*overrides.axes, *overrides.space)],
+        "hyperparameters": [key.lstrip("+") for key in overrides.swept],
         "search": plan.composer.config.hydra.runtime.choices.get("search"),
         "space": overrides.texts,
         "defaults": plan.default_point and plan.default_point.hyperparameters,
@@ -234,6 +234,8 @@ def finish(experiment: Experiment) -> int:
             if session.metrics.exists() and not session.results.exists():  # its job was killed between the two
                 analyze_session(session)
         analyze(path)
+        if around := plan.directory.validates:
+            analyze(around.path)
         print_summary(path, f"The sweep {why}." if remaining else None)
         if not plan.standalone:
             draw_trials(plan.directory)
@@ -261,17 +263,7 @@ def resume_command(directory: SweepDir, overrides: list[str], started: Path | No
     Raises:
         LabError: the file cannot be read.
     """
-    started = started or directory.multirun
-    try:
-        hydra = read_yaml(started)["hydra"]
-        earlier = [*hydra["overrides"]["hydra"], *hydra["overrides"]["task"]]
-        sources = [source for source in hydra["runtime"]["config_sources"] if source["provider"] == "command-line"]
-        folders = [argument for source in sources for argument in ("--config-dir", source["path"])]
-        name = hydra["job"]["config_name"]
-    except LabError:
-        raise
-    except Exception as error:
-        raise LabError(f"{started} cannot be read: {error}.") from error
+    options, earlier = read_command(started or directory.multirun)
 
     def key(override: str) -> str:
         return override.partition("=")[0].lstrip("+")
@@ -279,4 +271,22 @@ def resume_command(directory: SweepDir, overrides: list[str], started: Path | No
     changed = {key(override) for override in overrides} | ONCE
     kept = [override for override in earlier if key(override) not in changed]
     sweep_dir = f"hydra.sweep.dir={quote(str(directory.path))}"
-    return ["--multirun", f"--config-name={name}", *folders, *kept, *overrides, sweep_dir]
+    return ["--multirun", *options, *kept, *overrides, sweep_dir]
+
+
+def read_command(started: Path) -> tuple[list[str], list[str]]:
+    """Return Hydra's options and the overrides of a command line, from the file with the config that it composed.
+
+    Raises:
+        LabError: the file cannot be read.
+    """
+    try:
+        hydra = read_yaml(started)["hydra"]
+        overrides = [*hydra["overrides"]["hydra"], *hydra["overrides"]["task"]]
+        sources = [source for source in hydra["runtime"]["config_sources"] if source["provider"] == "command-line"]
+        folders = [argument for source in sources for argument in ("--config-dir", source["path"])]
+        return [f"--config-name={hydra['job']['config_name']}", *folders], overrides
+    except LabError:
+        raise
+    except Exception as error:
+        raise LabError(f"{started} cannot be read: {error}.") from error

@@ -56,8 +56,7 @@ class LabSweeper(Sweeper):
         seed = resolve(self.config, ["seed"])["seed"] if "seed" in self.config else None
         loader = self.hydra_context.config_loader
         overrides = parse(arguments, settings.search, seed, loader)
-        swept = (*overrides.axes, *overrides.space)
-        choices = [key for key in swept if key == "env.id" or loader.get_group_options(key)]
+        choices = [key for key in overrides.swept if key == "env.id" or loader.get_group_options(key)]
         composer = Composer(self.config, self.hydra_context, self.sampler, self.pruner, choices)
         with read_write(self.config), read_write(self.config.hydra):
             self.config.hydra.overrides.task = arguments

@@ -9,7 +9,8 @@ import pytest
 
 from lab.analysis.compare import compare
 from lab.analysis.experiment import read_experiment
-from lab.command.compare import _format_chance, describe_comparison, main
+from lab.command.compare import describe_comparison, main
+from lab.common.text import format_chance
 from lab.errors import LabError
 from lab.run.directory import SweepDir
 from tests import synthetic
@@ -120,7 +121,7 @@ def test_the_order_of_the_directories_changes_no_conclusion(tmp_path: Path, caps
     one, other = (re.sub(r" between .* on return", "", sentence) for sentence in sentences)
     assert one == other
     improvement = read_experiment(made).ranking[0].improvement
-    assert improvement and f" = {_format_chance(improvement)}, IQM higher" in one, "as the sweep says"
+    assert improvement and f" = {format_chance(improvement)}, IQM higher" in one, "as the sweep says"
 
 
 def test_one_side_is_better() -> None:

@@ -281,3 +281,37 @@ def test_config_groups_lie_beside_the_package_or_in_it(tmp_path: Path, monkeypat
     assert config_path() == str(tmp_path / "conf")
     (tmp_path / "lab" / "conf").mkdir(parents=True)
     assert config_path() == str(tmp_path / "lab" / "conf")
+
+
+def test_points_that_are_no_grid_are_listed(lab: Callable[..., Done]) -> None:
+    listed = "points=[['algo=ppo','algo.lr=1e-2'],['algo=a2c','net=gru'],[]]"
+    done = lab("-m", "plan=true", "env=cartpole", "algo.gamma=0.9,0.99", listed, "seed=100..101")
+    assert done.status == 0, done.err
+    assert "ppo-a2c_cartpole: 6 Trials of 2 Sessions (seeds 100 and 101)" in done.out
+    rows = [line.split("to run")[1].strip() for line in done.out.splitlines() if line.startswith("trial-")]
+    assert rows[0] == "algo=ppo, algo.lr=0.01, net=mlp, algo.gamma=0.9"
+    assert rows[5] == "algo=a2c, algo.lr=0.003, net=mlp, algo.gamma=0.99", "what a point leaves out is as in the config"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["points=[a]"], "points=[a] is not allowed: points must be a list"),
+        (["points=[['algo.lr=1,2']]"], "algo.lr=1,2 cannot be in points=[...]: a point sets one value for each"),
+        (["points=[['seed=1']]"], "seed=1 cannot be in points=[...]"),
+        (["points=[['algo.lr=1']]", "algo.lr=2"], "algo.lr=2 and a point of points=[...] both set algo.lr"),
+        (["points=[['algo.lr=1']]", "search=a2c"], "points=[...] and search=... exclude each other"),
+        (["points=[['algo.lrr=1']]"], "algo.lrr cannot be set"),
+        (["seed=3..1"], "seeds must be one or more"),
+    ],
+)
+def test_mistakes_in_points_and_seeds_are_sentences(
+    lab: Callable[..., Done], overrides: list[str], problem: str
+) -> None:
+    done = lab("-m", "plan=true", *overrides)
+    assert done.status == 2 and problem in done.err, done.err
+
+
+def test_a_sampler_and_a_pruner_are_one_word(lab: Callable[..., Done]) -> None:
+    done = lab("-m", "plan=true", "search=a2c", "sampler=random", "pruner=median")
+    assert "Search space (sampler random, pruner median after each of 10 parts" in done.out, done.err
