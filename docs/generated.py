@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import keys
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -31,6 +33,15 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "README.md#Speed": lambda: root_section("README.md", "Speed"),
     "CONTRIBUTING.md": lambda: root_page("CONTRIBUTING.md"),
     "CHANGELOG.md": lambda: root_page("CHANGELOG.md"),
+    "config": keys.top_level,
+    "algorithms": lambda: keys.group("algo", "algo."),
+    "networks": lambda: keys.group("net", "net."),
+    "environments": keys.environment,
+    "launchers": lambda: keys.group("hydra/launcher", "hydra.launcher."),
+    "pruners": lambda: keys.group("hydra/sweeper/pruner", "hydra.sweeper.pruner."),
+    "search": keys.search_spaces,
+    "commands": keys.commands,
+    "stable-baselines3": keys.stable_baselines3,
 }
 
 

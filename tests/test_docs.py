@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.common.text import flatten
 from tests.browser import Browser, needs_chromium
 from tests.examples import pattern, read_page, run_page
-from tests.helpers import ROOT
+from tests.helpers import ALGORITHMS, CONF, ROOT, specs
 
 DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md"))
@@ -79,3 +80,36 @@ def test_no_page_scrolls_sideways_on_a_telephone(site: Path, tmp_path: Path) -> 
             wide.append(page.name)
     browser.close()
     assert wide == []
+
+
+def test_the_reference_has_every_key_of_a_spec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DOCS)
+    import keys
+
+    for algo in ALGORITHMS:
+        listed = keys.read_keys(CONF / "algo" / f"{algo}.yaml")
+        spec = flatten(specs(f"algo={algo}", "env=pendulum" if algo == "td3" else "env=cartpole")[0].to_dict())
+        missing = (
+            {key for key in spec if key.startswith("algo.")} - {f"algo.{key}" for key in listed} - {"algo._target_"}
+        )
+        assert not {key for key in missing if not key.endswith("kwargs")}, algo
+        schema = [keys.target(CONF / "algo" / f"{algo}.yaml")]
+        for key in listed.values():
+            assert key.meaning and (keys.allowed(schema, key.name) or key.name == "lr"), (algo, key)
+    meanings = {key.name: key.meaning for key in keys.read_keys(CONF / "config.yaml").values()}
+    assert meanings["eval.max_steps"] == "steps after which an evaluation episode is cut"
+    assert "learning steps on, if there is a C++ compiler" in meanings["compile"], "a comment of several lines"
+
+
+def test_keys_beside_those_of_others_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DOCS)
+    import keys
+
+    known = set(keys.read_keys(CONF / "config.yaml"))
+    for group in ("algo", "net", "env", "search"):
+        known |= {f"{group}.{key}" for path in keys.files(group) for key in keys.read_keys(path)}
+    text = (DOCS / "coming-from.md").read_text(encoding="utf-8")
+    rows = [re.split(r"(?<!\\)\|", line)[2] for line in text.splitlines() if line.count("|") == 3]
+    named = re.findall(r"(?<![\w.])((?:algo|net|env|eval|log|checkpoint|search|objective)\.\w[\w.]*\w)", "".join(rows))
+    assert len(named) > 30
+    assert set(named) - known == {"env.id"} - known
