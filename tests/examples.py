@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from tests.helpers import ROOT
+from tests.helpers import ROOT, lab
 
 PART = re.compile(r"^<!-- (short|after): *(.*?) *-->$|^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 DIRECTORY = re.compile(r"(?:outputs|multirun)/[\w.-]+/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d(?:-\d+)?")
@@ -78,11 +77,6 @@ class Place:
     folder: Path
     directories: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """What lets `lab` run here."""
-        return {"cwd": self.folder, "env": {"PYTHONPATH": str(ROOT)}}
-
     def run(self, blocks: list[Block]) -> None:
         """Write the files of blocks and run their commands, one after the other."""
         for block in blocks:
@@ -94,6 +88,14 @@ class Place:
                 for command, expected in block.commands():
                     self._check(command, expected, block.short)
 
+    def _run(self, command: str) -> subprocess.CompletedProcess[str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        env = {"PYTHONPATH": str(ROOT), "PATH": path, "COLUMNS": "120"}
+        if command.startswith("python -m lab ") and not re.search(r"[|<>;$]|&&", command):
+            return lab(*shlex.split(command)[3:], timeout=600, cwd=self.folder, env=env)
+        shell, env = ["bash", "-c", command], {**os.environ, **env}
+        return subprocess.run(shell, capture_output=True, text=True, timeout=600, check=False, cwd=self.folder, env=env)
+
     def _check(self, command: str, expected: str, short: str) -> None:
         for shown, real in self.directories.items():
             command = command.replace(shown, real)
@@ -101,16 +103,12 @@ class Place:
             command = f"{command} {short}"
         left = DIRECTORY.search(re.sub("|".join(map(re.escape, self.directories.values())) or "$^", "", command))
         assert not left, f"{command}: no command above printed {left[0] if left else ''}"
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            ["bash", "-c", command],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280, check=False,
-            cwd=self.folder, env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "COLUMNS": "120"},
-        )  # fmt: skip
-        fits = re.fullmatch(pattern(expected), done.stdout.rstrip() + "\n")
-        assert fits, f"$ {command}\n{done.stdout}\n--- is not what the page shows:\n{expected}"
+        done = self._run(command)
+        printed = (done.stdout + done.stderr).rstrip() + "\n"
+        fits = re.fullmatch(pattern(expected), printed)
+        assert fits, f"$ {command}\n{printed}\n--- is not what the page shows:\n{expected}"
         mistake = re.search(r"^Error: ", expected, re.MULTILINE)
-        assert done.returncode == (2 if mistake else 0), f"$ {command}\n{done.stdout}"
+        assert done.returncode == (2 if mistake else 0), f"$ {command}\n{printed}"
         self.directories |= dict(zip(DIRECTORY.findall(expected), fits.groups(), strict=True))
 
 
@@ -151,9 +149,3 @@ def _run(page: str, place: Place) -> None:
     if after:
         _run(os.path.normpath(Path(page).parent / after), place)
     place.run(blocks)
-
-
-def copy_place(place: Place, folder: Path) -> Place:
-    """Return a copy of a place."""
-    shutil.copytree(place.folder, folder, dirs_exist_ok=True, symlinks=True)
-    return Place(folder, dict(place.directories))

@@ -12,7 +12,7 @@ import pytest
 from lab.common.text import flatten
 from tests.browser import Browser, needs_chromium
 from tests.examples import pattern, read_page, run_page
-from tests.helpers import ALGORITHMS, CONF, ROOT, specs
+from tests.helpers import CONF, ROOT, specs
 
 DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md"))
@@ -24,6 +24,7 @@ LOADED = re.compile(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", EXAMPLES)
 def test_examples_do_what_the_page_shows(page: str, tmp_path: Path) -> None:
     run_page(page, tmp_path)
@@ -68,6 +69,7 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     assert "mathjax" not in "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.html")).lower()
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_no_page_scrolls_sideways_on_a_telephone(site: Path, tmp_path: Path) -> None:
     browser = Browser(tmp_path / "profile")
@@ -86,9 +88,9 @@ def test_the_reference_has_every_key_of_a_spec(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.syspath_prepend(DOCS)
     import keys
 
-    for algo in ALGORITHMS:
+    for algo in ("ppo", "rainbow", "sac"):
         listed = keys.read_keys(CONF / "algo" / f"{algo}.yaml")
-        spec = flatten(specs(f"algo={algo}", "env=pendulum" if algo == "td3" else "env=cartpole")[0].to_dict())
+        spec = flatten(specs(f"algo={algo}", "env=cartpole")[0].to_dict())
         missing = (
             {key for key in spec if key.startswith("algo.")} - {f"algo.{key}" for key in listed} - {"algo._target_"}
         )
@@ -112,4 +114,4 @@ def test_keys_beside_those_of_others_exist(monkeypatch: pytest.MonkeyPatch) -> N
     rows = [re.split(r"(?<!\\)\|", line)[2] for line in text.splitlines() if line.count("|") == 3]
     named = re.findall(r"(?<![\w.])((?:algo|net|env|eval|log|checkpoint|search|objective)\.\w[\w.]*\w)", "".join(rows))
     assert len(named) > 30
-    assert set(named) - known == {"env.id"} - known
+    assert set(named) - known == set()
