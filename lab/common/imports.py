@@ -115,7 +115,8 @@ def suggest_module(error: BaseException) -> str:
     """Return " Did you mean 'x'?" for the nearest module that can be imported in place of one that does not exist."""
     missing = (getattr(error, "name", None) or "").partition(".")[0]
     exists = not missing or not isinstance(error, ModuleNotFoundError)
-    return "" if exists else did_you_mean(missing, (module.name for module in pkgutil.iter_modules()), cutoff=0.8)
+    others = (module.name for module in pkgutil.iter_modules() if module.name != missing)
+    return "" if exists else did_you_mean(missing, others, cutoff=0.8)
 
 
 def has_imported_local_code() -> bool:
@@ -132,18 +133,17 @@ def has_imported_local_code() -> bool:
 
 def describe_error(error: BaseException) -> str:
     """Return an error's message as a sentence, with its type unless that is plain, and the user's own line of code."""
-    sentence = to_sentence(error)
+    sentence = locate_error(error)
     named = isinstance(error, PLAIN) or sentence.startswith(type(error).__name__)
-    place = own_line(error)
-    sentence = f"{sentence.removesuffix('.')}{place}." if place else sentence
     return sentence if named else f"{type(error).__name__}: {sentence}"
 
 
-def own_line(error: BaseException) -> str:
-    """Return where the user's own code raised an error, as " (my_wrappers.py, line 24)"; empty if it did not."""
+def locate_error(error: BaseException) -> str:
+    """Return an error's message as a sentence, with the user's own line of code: "it broke (mine.py, line 24)."."""
     lines = [(frame.f_code.co_filename, line) for frame, line in frames(error)]
     own = [(Path(file).name, line) for file, line in lines if _is_own_file(file)]
-    return " ({}, line {})".format(*own[-1]) if own else ""
+    sentence = to_sentence(error)
+    return "{} ({}, line {}).".format(sentence.removesuffix("."), *own[-1]) if own else sentence
 
 
 def frames(error: BaseException) -> list[tuple[Any, int]]:

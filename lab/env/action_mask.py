@@ -8,10 +8,19 @@ import gymnasium as gym
 import numpy as np
 
 from lab.common.rows import ActionMask
-from lab.env.validation import describe
+from lab.env.validation import Validated, describe
 from lab.errors import LabError
 
 KEY = "action_mask"  # in infos, as in Gymnasium's Taxi
+
+
+def offers_mask(env: gym.Env[Any, Any]) -> bool:
+    """Whether the info of an environment's last reset, or what a wrapper made of it, had an action mask."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, Validated) and env._offers_mask:
+            return True
+        env = env.env
+    return False
 
 
 class Valid:

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 
 from lab.common.imports import frames
-from lab.env.validation import Validated, check_reset
+from lab.env.validation import Validated
 from lab.errors import LabError
 
 
@@ -28,7 +28,7 @@ class Layer(Validated):
         """Start an episode."""
         self._over = False
         result = self.env.reset(seed=seed, options=options)
-        checked = check_reset(self._name, self._space, result)
+        checked = self._check_reset(result)
         return result if self._outer else checked
 
     def step(self, action: Any) -> Any:

@@ -12,12 +12,20 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
-from lab.common.imports import import_named
+from lab.common.imports import describe_error, import_named
 from lab.env.action_mask import WithActionMask
 from lab.env.envpool import EnvPoolEnv, EnvPoolVector
 from lab.env.guard import close, guard
 from lab.env.monitor import Monitor, Report
-from lab.env.packages import find_registered, import_package, pip_command, quiet_mujoco
+from lab.env.packages import (
+    advise_version,
+    explain_missing,
+    find_registered,
+    import_package,
+    pip_command,
+    quiet_mujoco,
+    suggest_id,
+)
 from lab.env.restore import Restorable
 from lab.env.rng_isolation import CONSTRUCTION, GLOBAL_RNGS, Isolated, IsolatedVector, RngStates
 from lab.env.spec import EnvSpec
@@ -52,16 +60,17 @@ def make_single(spec: EnvSpec, render_mode: str | None = None, seed: int | None 
         command = pip_command(str(error)) or to_sentence(error)
         raise LabError(f"{name} needs a package that is not installed: {command}") from error
     except gym.error.UnregisteredEnv as error:
-        raise LabError(f"{name} does not exist: {to_sentence(error)}") from error
+        raise LabError(
+            f"{name} does not exist: {to_sentence(error).partition(' Did you mean')[0]}{suggest_id(spec.id)}"
+        ) from error
     except ModuleNotFoundError as error:
-        module = str(error.name or spec.id.rpartition(":")[0]).split(".")[0]
-        command = pip_command(module) or f"pip install {module.replace('_', '-')}"
-        raise LabError(f"{name} needs the module {module!r}, which is not installed: {command}") from error
+        raise LabError(f"{name} needs {explain_missing(spec.id, error)}") from error
     except LabError:
         raise
     except Exception as error:
         what = f" with {spec.arguments}" if spec.arguments else ""
-        raise LabError(f"{name} cannot be made{what}: {to_sentence(error)}") from error
+        advice = advise_version(spec.id)
+        raise LabError(f"{name} cannot be made{what}: {describe_error(error)}{advice}") from error
 
 
 def _find(spec: EnvSpec) -> tuple[str | gym.envs.registration.EnvSpec, dict[str, Any]]:

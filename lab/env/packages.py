@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import gymnasium as gym
 from gymnasium.envs import registration
 from gymnasium.envs.registration import EnvSpec
 
-from lab.common.imports import import_named
-from lab.errors import warn_once
+from lab.common.imports import import_named, suggest_module
+from lab.errors import did_you_mean, warn_once
 
 # How ids begin that Gymnasium knows only after a module is imported, and the module.
 PACKAGES = {
@@ -55,6 +57,36 @@ def find_registered(env_id: str) -> EnvSpec | None:
     if version is None:
         version = registration.find_highest_version(namespace, name)
     return gym.registry.get(registration.get_env_id(namespace, name, version))
+
+
+def suggest_id(env_id: str) -> str:
+    """Return " Did you mean 'x'?" for the registered id that is nearest to one that does not exist."""
+    module, colon, own = env_id.rpartition(":")
+    same = [other for other in gym.registry if other.endswith(f"/{own.rpartition('/')[2]}")]
+    near = did_you_mean(own, same or gym.registry)
+    return near.replace("'", f"'{module}{colon}", 1)
+
+
+def explain_missing(env_id: str, error: ModuleNotFoundError) -> str:
+    """Return what an id needs that is not there, and how it is installed, to follow "needs"."""
+    typed = env_id.rpartition(":")[0].partition(".")[0]
+    module = str(error.name or typed).partition(".")[0]
+    command = pip_command(module)
+    package = module.replace("_", "-")
+    if module == typed and not command:
+        return f"the module {module!r}, which is not installed and not in {Path.cwd()}.{suggest_module(error)}"
+    return f"the module {module!r}, which is not installed: {command or f'pip install {package}'}"
+
+
+def advise_version(env_id: str) -> str:
+    """Return which version to install for an environment that cannot be made with a newer one, if that is known."""
+    if not re.match(r"Adroit|AntMaze|Fetch|FrankaKitchen|Hand", env_id):
+        return ""
+    with suppress(PackageNotFoundError):
+        installed = version("mujoco")
+        if tuple(map(int, installed.split(".")[:2])) > (3, 9):
+            return f" MuJoCo {installed} is installed, and Gymnasium-Robotics works with: pip install mujoco==3.9.0"
+    return ""
 
 
 def pip_command(missing: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from lab.common.rows import ActionMask, Part, Row, is_bytes
 from lab.common.rows import is_image as is_image
+from lab.common.text import format_value
 from lab.errors import LabError
 
 MAX_CODE = 31  # a picture whose largest byte is below this is all but black
@@ -60,14 +61,14 @@ class Spaces:
         return isinstance(self.observation, Row) and self.observation.mask > 0
 
     @classmethod
-    def read(cls, name: str, env: gym.Env[Any, Any]) -> Spaces:
-        """Return the spaces of an environment, or raise LabError if no policy can serve them."""
+    def read(cls, name: str, env: gym.Env[Any, Any], wrappers: Sequence[Any] = ()) -> Spaces:
+        """Return the spaces of an environment with some wrappers; raise LabError if no policy can serve them."""
         observation, action = env.observation_space, env.action_space
         for place, leaf in leaves(observation):
             if not is_served(leaf):
                 kind = type(leaf).__name__
                 problem = f"{name} has the space {kind} in its observations{place}, which no network here can take."
-                raise LabError(problem + _advise_filter(observation))
+                raise LabError(problem + _advise_filter(observation, wrappers))
         try:
             flat = gym.spaces.flatten_space(observation)
         except ValueError as error:  # there is nothing to concatenate
@@ -112,12 +113,14 @@ def is_served(space: gym.Space[Any]) -> bool:
         return False
 
 
-def _advise_filter(space: gym.Space[Any]) -> str:
-    """Return the wrapper that leaves out what no network can take; nothing if none can."""
+def _advise_filter(space: gym.Space[Any], wrappers: Sequence[Any]) -> str:
+    """Return the wrappers, with one more that leaves out what no network can take; nothing if none can."""
     parts = space.spaces if isinstance(space, gym.spaces.Dict) else {}
+    if any(isinstance(part, ActionMask) for part in parts.values()):  # which lies around the wrappers
+        return _advise_filter(parts["observation"], wrappers)
     keys = [str(key) for key, part in parts.items() if all(is_served(leaf) for _, leaf in leaves(part))]
-    wrapper = f"env.wrappers=[{{name: FilterObservation, filter_keys: [{', '.join(keys)}]}}]"
-    return f" Leave it out: {wrapper}." if keys else ""
+    advised = [*wrappers, {"name": "FilterObservation", "filter_keys": keys}]
+    return f" Leave it out: 'env.wrappers={format_value(advised)}'." if keys else ""
 
 
 def holds_codes(space: gym.Space[Any], observations: Sequence[Any]) -> bool:

@@ -55,6 +55,7 @@ class Validated(gym.Wrapper[Any, Any, Any, Any]):
     ) -> None:
         """Wrap an environment; `spaces` are seeded with it."""
         super().__init__(env)
+        self._offers_mask = False
         self._infos, self._spaces = infos, spaces
         self._name, self._space = name, env.observation_space
         self._is_valid = fast_test(self._space)
@@ -69,8 +70,13 @@ class Validated(gym.Wrapper[Any, Any, Any, Any]):
         if seed is not None:
             for space in self._spaces:
                 space.seed(seed)
-        observation, info = check_reset(self._name, self._space, self.env.reset(seed=seed, options=options))
+        observation, info = self._check_reset(self.env.reset(seed=seed, options=options))
         return observation, info if self._infos else {}
+
+    def _check_reset(self, result: Any) -> tuple[Any, dict[str, Any]]:
+        checked = check_reset(self._name, self._space, result)
+        self._offers_mask = "action_mask" in checked[1]
+        return checked
 
     def step(self, action: Any) -> Step:
         """Take a step."""

@@ -15,8 +15,9 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 from gymnasium.wrappers.vector import FlattenObservation
 
-from lab.common.imports import own_line
+from lab.common.imports import locate_error
 from lab.common.text import format_value
+from lab.env.action_mask import offers_mask
 from lab.env.envpool import EnvPoolVector
 from lab.env.guard import CLOSE_SECONDS, close, guard, reject_exit
 from lab.env.layer import blame
@@ -29,7 +30,7 @@ from lab.env.spec import EnvSpec
 from lab.env.validation import ValidatedVector
 from lab.env.vector_envs import AsyncVector, Steps, SyncVector
 from lab.env.wrappers import has_own
-from lab.errors import LabError, to_sentence, warn_once
+from lab.errors import LabError, warn_once
 
 T = TypeVar("T")
 
@@ -198,13 +199,19 @@ def probe(spec: EnvSpec) -> Spaces:
     env, name = make_single(spec), f"env.id={spec.id}"
     try:
         with guard(name):
-            spaces = Spaces.read(name, env)
+            spaces = Spaces.read(name, env, spec.wrappers)
             if isinstance(env.observation_space, gym.spaces.Box):  # parts of a Dict are stacked one by one
                 frames, zero_padding = count_frames(env)
                 spaces = replace(spaces, frame_stack=frames, zero_padding=zero_padding)
             observations = _try_steps(name, env, EPISODE_STEPS if spec.metrics or has_own(spec.wrappers) else 1)
     finally:
         close(name, env.close)
+    choices = isinstance(env.action_space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete))
+    if choices and offers_mask(env) and not spec.action_mask:
+        warn_once(
+            f"The info of {name} has an action_mask, which is not used: with env.action_mask=true, only valid actions"
+            " are chosen."
+        )
     for place, space in leaves(env.observation_space):
         if is_flattened_image(space):
             warn_once(
@@ -246,8 +253,8 @@ def _try_steps(name: str, env: Any, steps: int = 1) -> list[Any]:
     except LabError:
         raise
     except Exception as error:
-        raised = f"{blame(error, name)} raised {type(error).__name__} in {method}{own_line(error)}"
-        raise LabError(f"{raised}: {to_sentence(error)}") from error
+        raised = f"{blame(error, name)} raised {type(error).__name__} in {method}"
+        raise LabError(f"{raised}: {locate_error(error)}") from error
 
 
 def try_out(spec: EnvSpec) -> None:

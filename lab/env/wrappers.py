@@ -116,7 +116,8 @@ def apply_wrappers(env: gym.Env[Any, Any], items: Sequence[Any], env_name: str) 
 
 def _find_class(key: str, path: str) -> type[gym.Wrapper[Any, Any, Any, Any]]:
     """Return a wrapper's class, or raise LabError."""
-    require(":" not in path, key, path, f"a name or a path with dots, as {path.replace(':', '.')}")
+    quoted = "With arguments it is written, in quotes, as 'env.wrappers=[{name: TimeLimit, max_episode_steps: 200}]'"
+    require(":" not in path, key, path, f"a name or a path with dots, as {path.replace(':', '.')}. {quoted}")
     package, _, name = path.rpartition(".")
     if package.startswith((*PEERS, "gymnasium.wrappers")) or not package:
         name = RENAMED.get(name, name)

@@ -70,6 +70,12 @@ def explain(error: Exception, overrides: Sequence[str], choices: Sequence[str] =
 
 def explain_syntax(override: str, message: str) -> str:
     """Return a sentence for an override that is not in Hydra's grammar."""
+    if any(override.count(left) > override.count(right) for left, right in ("[]", "{}")):
+        key = override.partition("=")[0]
+        return (
+            f"{override} cannot be parsed: its brackets do not close. The shell splits at spaces and takes braces"
+            f" apart, so quote the whole, as '{key}=...'."
+        )
     problem = [line for line in message.splitlines()[1:] if override not in line and not line.startswith("See ")]
     reason = re.sub(r"\w+ while evaluating '.*?': | expecting \{.*\}", "", " ".join(" ".join(problem).split()))
     reason = f": {reason.rstrip('.')}" if reason.strip(" ^") else ""
@@ -104,6 +110,18 @@ def explain_refusal(message: str, cause: str, overrides: Sequence[str]) -> str:
     if first.startswith("Multiple values for"):
         group = first.removeprefix("Multiple values for ").partition(".")[0]
         return f"+{group}=... is not possible: {group} is chosen already. Leave the + out, as in {group}=OPTION."
+    merged = re.match(r"Error merging override \+*(([^=]+)=(.*))", first)
+    if merged and "incompatible container types" in cause:
+        override, key, value = merged.groups()
+        kind = f"a list, as '{key}=[...]'" if value.startswith("{") else f"a group of keys, as '{key}={{key: value}}'"
+        wrapped = f" Write '{key}=[{value}]'." if key == "env.wrappers" else ""
+        return f"{override} is not allowed: {key} must be {kind}.{wrapped}"
+    if merged and "list index out of range" in cause:
+        items, _, index = re.sub(r"(\.\d+)\..*", r"\1", merged[2]).rpartition(".")
+        return (
+            f"{merged[1]} is not possible: {items} has no item {index} to change. Write the whole list, as"
+            f" '{items}=[...]'."
+        )
     return " ".join([first, *cause.splitlines()[:1]])
 
 
@@ -161,7 +179,7 @@ def _hint(key: str, group: str, leaf: str, keys: list[str], config: Any) -> str:
     """Return what was probably meant, or an empty string."""
     from omegaconf import OmegaConf
 
-    if group == "env.kwargs":
+    if re.fullmatch(r"env\.kwargs|env\.wrappers\.\d+", group):
         return f" To add it, write +{key}=VALUE."
     groups = [str(name) for name in config if OmegaConf.is_dict(config._get_node(name))]
     owners = [f"{name}.{leaf}" for name in groups if leaf in config[name]] if not group else []

@@ -34,6 +34,15 @@ def test_the_mask_of_an_info_is_a_part_of_the_observation() -> None:
     envs.close()
 
 
+def test_a_mask_that_is_not_used_is_noted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.errors._warned", set())
+    for use in ("env.action_mask=false", "env.wrappers=[OrderEnforcing]", "env.action_mask=true"):
+        probe(specs("env=gymnasium", "env.id=Taxi-v4", use)[0].env)
+    probe(specs("env=cartpole")[0].env)
+    note = "Note: The info of env.id=Taxi-v4 has an action_mask, which is not used: with env.action_mask=true, only"
+    assert capsys.readouterr().err.splitlines() == [f"{note} valid actions are chosen."]
+
+
 @pytest.mark.parametrize(("choices", "size"), [(False, 5), (True, 8)])
 def test_all_actions_are_valid_where_an_episode_is_over(choices: bool, size: int) -> None:
     env = WithActionMask(Rules(choices), "rules")

@@ -60,8 +60,8 @@ def double(env):
 SENTENCES = {
     "Init": "=mine.Init cannot be applied to env.id=CartPole-v1 (observations Box(",
     "NoSuper": "=mine.NoSuper does not call super().__init__(env) in its __init__.",
-    "Reset": "=mine.Reset (env.id=CartPole-v1) raised IndexError in reset (mine.py, line 15): list index out of range.",
-    "Step": "=mine.Step (env.id=CartPole-v1) raised ZeroDivisionError in step (mine.py, line 19): division by zero.",
+    "Reset": "=mine.Reset (env.id=CartPole-v1) raised IndexError in reset: list index out of range (mine.py, line 15).",
+    "Step": "=mine.Step (env.id=CartPole-v1) raised ZeroDivisionError in step: division by zero (mine.py, line 19).",
     "Exit": "=mine.Exit (env.id=CartPole-v1) called sys.exit(3).",
     "Four": "=mine.Four (env.id=CartPole-v1): step returned 4 values",
     "Numbers": "=mine.Numbers (env.id=CartPole-v1): the reward that step returned is {'speed': 1.5, 'on': True} (dict)",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT, lab
+from tests.helpers import ROOT, lab, run_each
 
 IN_THE_CLONE = "which is not installed: in the clone of Lab, pip install -e"
 
@@ -22,7 +22,7 @@ IN_THE_CLONE = "which is not installed: in the clone of Lab, pip install -e"
         ("minigrid", "MiniGrid-Empty-5x5-v0", f"the module 'minigrid', {IN_THE_CLONE} '.[minigrid]'"),
         ("gymnasium_robotics", "PointMaze_UMaze-v3", f"the module 'gymnasium_robotics', {IN_THE_CLONE} '.[robotics]'"),
         ("shimmy", "dm_control/cartpole-balance-v0", f"the module 'shimmy', {IN_THE_CLONE} '.[dm-control]'"),
-        ("mine", "mine:Own-v0", "the module 'mine', which is not installed: pip install mine"),
+        ("mine", "mine:Own-v0", f"the module 'mine', which is not installed and not in {ROOT}."),
     ],
 )
 def test_a_missing_package_is_named_with_its_pip_command(
@@ -38,6 +38,25 @@ def test_a_missing_package_is_named_with_its_pip_command(
     assert done.returncode == 2
     assert done.stderr == f"Error: env.id={env_id} needs {sentence}\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_not_there_is_told_with_what_is(tmp_path: Path) -> None:
+    (tmp_path / "my_robot.py").write_text("import gymnasium as gym\ngym.register('Robot-v0', 'my_robot:Robot')\n")
+    fetch = (
+        "class Fetch(gym.Env):\n    def __init__(self):\n        assert False\ngym.register('FetchReach-v4', Fetch)\n"
+    )
+    (tmp_path / "gymnasium_robotics.py").write_text(f"import gymnasium as gym\n{fetch}")
+    sentences = {
+        "ALE/Pongg-v5": "Environment 'Pongg' doesn't exist in namespace ALE. Did you mean 'ALE/Pong-v5'?",
+        "Pong-v5": "Did you mean 'ALE/Pong-v5'?",
+        "CartPole-v7": "Did you mean 'CartPole-v1'?",
+        "my_robott:Robot-v0": f"is not installed and not in {tmp_path}. Did you mean 'my_robot'?",
+        "my_robot:Robt-v0": "Did you mean 'my_robot:Robot-v0'?",
+        "FetchReach-v4": "is installed, and Gymnasium-Robotics works with: pip install mujoco==3.9.0",
+    }
+    done = run_each(tmp_path, *(["env=gymnasium", f"env.id={env_id}"] for env_id in sentences))
+    for (status, _, error), sentence in zip(done, sentences.values(), strict=True):
+        assert status == 2 and error.endswith(f"{sentence}\n"), error
 
 
 def test_ids_of_atari_games_are_found_in_any_form() -> None:

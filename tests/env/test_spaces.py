@@ -17,7 +17,7 @@ from tests.common.test_rows import Shows
 from tests.helpers import lab, specs
 
 GRAPH = Graph(Box(0, 1, (2,)), None)
-FILTER = r" Leave it out: env.wrappers=\[{name: FilterObservation, filter_keys: \[arm\]}\]\.$"
+FILTER = r" Leave it out: 'env.wrappers=\[{name:FilterObservation,filter_keys:\[arm\]}\]'\.$"
 
 
 class Mission(gym.Space[str]):
@@ -42,9 +42,12 @@ def test_texts_sequences_and_graphs_are_refused(space: Any, sentence: str) -> No
 
 
 def test_a_text_is_a_sentence_of_the_command_line(tmp_path: Path) -> None:
-    done = lab("env=gymnasium", "env.id=tests.envs:Told-v0", f"hydra.run.dir={tmp_path}/run")
+    wrappers = "env.wrappers=[OrderEnforcing,{name: ClipReward, min_reward: -1}]"
+    done = lab("env=gymnasium", "env.id=tests.envs:Told-v0", wrappers, f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 2
     assert "has the space Text in its observations['note'], which no network here can take. Leave it" in done.stderr
+    kept = "'env.wrappers=[OrderEnforcing,{name:ClipReward,min_reward:-1},{name:FilterObservation,filter_keys:["
+    assert kept in done.stderr
     assert "Traceback" not in done.stderr
 
 

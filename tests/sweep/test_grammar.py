@@ -160,7 +160,11 @@ def test_a_search_takes_the_same(lab: Callable[..., Done], space: dict[str, str]
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        ("algo.gamma=[1", "algo.gamma=[1 cannot be parsed"),
+        ("algo.gamma=[1", "algo.gamma=[1 cannot be parsed: its brackets do not close. The shell splits at spaces"),
+        ("env.wrappers={name:X}", "a list, as 'env.wrappers=[...]'. Write 'env.wrappers=[{name:X}]'."),
+        ("env.kwargs=[a]", "env.kwargs must be a group of keys, as 'env.kwargs={key: value}'."),
+        ("env.wrappers.0.stack=2", "has no item 0 to change. Write the whole list, as 'env.wrappers=[...]'."),
+        ("algo=ppo env=pong env.wrappers.0.noop_max=2", "To add it, write +env.wrappers.0.noop_max=VALUE."),
         ("algo.gamma=foo(1)", "algo.gamma=foo(1) cannot be parsed: Unknown function 'foo' Available: bool,"),
         ("algo.gamma==1", "algo.gamma==1 cannot be parsed"),
         ("algo.gamma=1,2", "algo.gamma=1,2 has several values: this is a single job, and a sweep needs -m. A list"),
