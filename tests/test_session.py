@@ -135,8 +135,8 @@ def test_a_full_disk_fails_the_session_with_a_sentence(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("number", "vectorize"),
     [
-        (signal.SIGTERM, "auto"),
         (signal.SIGINT, "async"),
+        pytest.param(signal.SIGTERM, "auto", marks=SLOW),
         pytest.param(signal.SIGINT, "auto", marks=SLOW),
         pytest.param(signal.SIGTERM, "async", marks=SLOW),
     ],

@@ -126,8 +126,9 @@ class Elements(HTMLParser):
 
 
 def test_no_element_and_no_attribute_of_a_page_comes_from_data(
-    hostile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    hostile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lab.analysis.plotting.save", lambda *arguments: b"a picture")
     plain = publishable(tmp_path / "plain", "")
     pages: list[list[Elements]] = []
     for folder in (plain, hostile):
