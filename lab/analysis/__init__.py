@@ -76,8 +76,9 @@ def analyze_experiment(directory: SweepDir) -> None:
 
     If the best Trials were validated, the card of the one that is best on fresh seeds is written in `validation/`.
     """
+    from lab.analysis.across import rank_settings, trials_table
     from lab.analysis.card import write_card
-    from lab.analysis.experiment import experiment_results, read_experiment, trials_table
+    from lab.analysis.experiment import experiment_results, read_experiment
     from lab.analysis.plot_experiment import plot_experiment
     from lab.analysis.report import write_report
     from lab.analysis.trial import trial_results
@@ -87,11 +88,13 @@ def analyze_experiment(directory: SweepDir) -> None:
     for trial in experiment.trials:
         write_json(trial.directory.results, trial_results(trial))
     validation = read_validation(experiment)
-    results = experiment_results(experiment)
-    write_json(directory.results, {**results, "validation": validation.to_dict()} if validation else results)
+    across = rank_settings(experiment)
+    more = {"across": across, "validation": validation}
+    results = {**experiment_results(experiment), **{name: each.to_dict() for name, each in more.items() if each}}
+    write_json(directory.results, results)
     if validation and validation.winner:
         card = TrialDir(directory.validation.path).card
         write_text(card, write_card(validation.winner.fresh, validation))
-    write_text(directory.table, trials_table(experiment).to_csv(index=False))
-    write_atomically(directory.plot, plot_experiment(experiment))
-    write_text(directory.report, write_report(experiment, validation))
+    write_text(directory.table, trials_table(experiment, across).to_csv(index=False))
+    write_atomically(directory.plot, plot_experiment(experiment, across))
+    write_text(directory.report, write_report(experiment, validation, across))

@@ -112,7 +112,7 @@ def read_entries(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Entr
             f"labels={','.join(labels)} is not allowed: labels must be {len(paths)} different names, separated by"
             " commas, in the order of the directories."
         )
-    entries = [_read_entry(path) for path in paths]
+    entries = [read_entry(path) for path in paths]
     trials = [entry.trial for entry in entries]
     names, until = labels or short_entry_names(trials, resolved), common_frame(entries)
     for entry, name, point in zip(entries, names, describe_points(trials), strict=True):
@@ -128,7 +128,8 @@ def common_frame(entries: Sequence[Entry]) -> int | None:
     return min(session.frame for session in sessions) if len({session.frames for session in sessions}) > 1 else None
 
 
-def _read_entry(path: Path) -> Entry:
+def read_entry(path: Path) -> Entry:
+    """Read one side; an Experiment stands for its best Trial."""
     kind = find_level(path)
     if kind == "session":
         session = read_session(RunDir(path), read_spec(RunDir(path))["seed"])

@@ -13,7 +13,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure, FigureBase
 
 from lab.analysis import plotting
+from lab.analysis.across import Across
 from lab.analysis.experiment import Experiment
+from lab.analysis.plot_across import across_height, draw_across
 from lab.analysis.plot_hyperparameters import (
     HIGHLIGHTED,
     OTHERS,
@@ -36,18 +38,27 @@ MAX_LABEL = 56  # characters of a Trial in the ranking
 
 
 @plotting.style()
-def plot_experiment(experiment: Experiment) -> bytes:
-    """Draw an Experiment's curves, ranking, hyperparameters and their importance; return a PNG."""
-    return plotting.png(experiment_figure(experiment))
+def plot_experiment(experiment: Experiment, across: Across | None = None) -> bytes:
+    """Draw an Experiment's curves, ranking, hyperparameters and their importance; return a PNG.
+
+    Args:
+        experiment: the Experiment.
+        across: its settings over several environments, which are drawn first.
+    """
+    return plotting.png(experiment_figure(experiment, across if across and across.ranking else None))
 
 
-def experiment_figure(experiment: Experiment) -> Figure:
+def experiment_figure(experiment: Experiment, across: Across | None = None) -> Figure:
     """Return the figure of an Experiment, with a part for each environment: their returns have no common axis."""
     parts = list(experiment.by_environment.items())
     rows = [_rows(part) for _, part in parts[:MAX_ENVIRONMENTS]]
     heights = [sum(height for height, _ in part) + 0.4 * (len(rows) > 1) for part in rows]
+    heights = [*([across_height(across)] if across else []), *heights]
     figure = Figure(figsize=(15, 0.8 + sum(heights)), layout="constrained")
-    hosts: Any = [figure] if len(rows) == 1 else figure.subfigures(len(rows), 1, height_ratios=heights)
+    hosts: Any = [figure] if len(heights) == 1 else figure.subfigures(len(heights), 1, height_ratios=heights)
+    if across:
+        draw_across(hosts[0], across)
+        hosts = hosts[1:]
     for host, (name, part), part_rows in zip(hosts, parts, rows, strict=False):
         if len(rows) > 1:
             host.suptitle(plotting.literal(name), fontweight="bold", fontsize="medium")
@@ -91,7 +102,7 @@ def _notes(experiment: Experiment) -> list[str]:
     lines = [f"objective: {'; '.join(goals)}{'. One seed each: no intervals' if one_seed else ''}"]
     environments, trials = experiment.by_environment, experiment.trials
     if len(environments) > 1:
-        lines[0] += ". Trials are ranked within each environment"
+        lines[0] += ". Trials are ranked within each environment, settings over all of them by normalized scores"
         left_out = len(trials) - sum(len(part.trials) for part in [*environments.values()][:MAX_ENVIRONMENTS])
         lines += [f"{plural(left_out, 'Trial')} left out: not started, or of other environments"] if left_out else []
     return lines if experiment.hyperparameters else [*lines, "no hyperparameter differs between the Trials"]

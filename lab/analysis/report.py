@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.analysis.across import Across
 from lab.analysis.card import origins, read_provenance
 from lab.analysis.experiment import Experiment, Ranked
-from lab.analysis.report_figures import figure_data
+from lab.analysis.report_figures import figure_data, profile_figure
 from lab.analysis.scale import is_number
 from lab.analysis.session import Session
 from lab.analysis.statistics import MIN_SEEDS, STATISTICS
@@ -61,7 +62,7 @@ class Cell:
     title: str = ""
 
 
-def write_report(experiment: Experiment, validation: Validation | None = None) -> str:
+def write_report(experiment: Experiment, validation: Validation | None = None, across: Across | None = None) -> str:
     """Return the text of report.html; the same files give the same text, of an unfinished directory too."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
@@ -76,6 +77,7 @@ def write_report(experiment: Experiment, validation: Validation | None = None) -
         "report.html.j2",
         experiment=experiment,
         validation=validation,
+        across=across,
         aggregate=AGGREGATES.get(aggregate, aggregate),
         facts=_facts(experiment),
         failures=_failures(experiment),
@@ -84,7 +86,7 @@ def write_report(experiment: Experiment, validation: Validation | None = None) -
         common={key: value for key, value in common_spec(specs).items() if value != VARIES},
         caveat=importance_caveat(min(len(part.ranking) for part in experiment.by_environment.values())),
         min_seeds=MIN_SEEDS,
-        data=figure_data(experiment),
+        data=figure_data(experiment) | {"across": profile_figure(across) if across and across.ranking else None},
         plotly=Markup(get_plotlyjs()),  # noqa: S704 - a library's own code
     )
 

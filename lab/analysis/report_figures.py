@@ -15,6 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from lab.analysis.across import Across
 from lab.analysis.experiment import Experiment
 from lab.analysis.plotting import PALETTE, rank_color
 from lab.analysis.scale import Scale, needs_log_scale
@@ -224,6 +225,26 @@ class _Figures:
         figure.update_layout(xaxis=axis, yaxis={"title": {"text": metric}}, showlegend=False, height=240)
         figure.update_xaxes(type="log" if n and scale.log else "linear")
         return _plain(figure)
+
+
+def profile_figure(across: Across) -> Json:
+    """Return the performance profile of the best settings: the fraction of Sessions that score above a threshold."""
+    figure = go.Figure()
+    for place, setting in enumerate(across.ranking[: len(PALETTE)]):
+        thresholds, value, low, high = across.profile(setting)
+        color, name = rank_color(place), escape(setting.name)
+        options: Json = {"legendgroup": name, "mode": "lines"}
+        if np.isfinite(low).all():
+            x, y = np.concatenate([thresholds, thresholds[::-1]]), np.concatenate([low, high[::-1]])
+            band: Json = {"fill": "toself", "fillcolor": f"{color}26", "line": {"width": 0}, "hoverinfo": "skip"}
+            figure.add_scatter(x=x.tolist(), y=y.tolist(), showlegend=False, **band, **options)
+        line = {"color": color, "width": 2}
+        figure.add_scatter(x=thresholds.tolist(), y=value.tolist(), name=name, line=line, showlegend=True, **options)
+    figure.update_layout(
+        xaxis={"title": {"text": "normalized score"}}, height=320,
+        yaxis={"title": {"text": "Sessions above"}, "tickformat": ".0%", "range": [0, 1.02]},
+    )  # fmt: skip
+    return _plain(figure)
 
 
 def _ordered(experiment: Experiment) -> list[Trial]:

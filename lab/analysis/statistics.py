@@ -2,12 +2,13 @@
 
 Intervals are percentile bootstraps by scipy.stats with a fixed seed; they are too narrow for a handful of seeds. Values
 are sorted first, so their order does not change a bit of the result. The interquartile mean and the probability of
-improvement follow Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice".
+improvement, those over several environments and the performance profile follow Agarwal et al. 2021, "Deep Reinforcement
+Learning at the Edge of the Statistical Precipice".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -118,6 +119,70 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> Estimate:
 def difference(x: np.ndarray, y: np.ndarray, statistic: str = "iqm") -> Estimate:
     """Return a statistic of x [n] minus that of y [m], with its interval; that of y and x is its negative."""
     return _estimate(*_compare(x, y, partial(_difference, STATISTICS[statistic])))
+
+
+def aggregate_across(samples: Sequence[np.ndarray], statistic: str = "iqm") -> Estimate:
+    """Return a statistic of all scores of several environments, with its interval.
+
+    Args:
+        samples: the scores in each environment, [n] each.
+        statistic: one of STATISTICS.
+
+    Returns:
+        The interval is a bootstrap that is stratified by environment: the seeds of each are resampled by themselves.
+    """
+
+    def pooled(resamples: Sequence[np.ndarray]) -> Any:
+        return STATISTICS[statistic](np.concatenate(resamples, axis=-1), axis=-1)
+
+    return _stratified(pooled, samples)
+
+
+def improvement_across(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> Estimate:
+    """Return the mean over environments of `probability_of_improvement`, with its stratified bootstrap interval.
+
+    Args:
+        x: the scores in each environment, [n] each.
+        y: those of another setting in the same environments, [m] each.
+    """
+
+    def mean(resamples: Sequence[np.ndarray]) -> Any:
+        pairs = zip(resamples[: len(x)], resamples[len(x) :], strict=True)
+        return np.mean([(1 + _net_wins(one, other)) / 2 for one, other in pairs], axis=0)
+
+    return _stratified(mean, [*x, *y])
+
+
+def performance_profile(
+    samples: Sequence[np.ndarray], thresholds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the fraction of scores above each threshold [T], and the ends of its stratified bootstrap interval [T].
+
+    Args:
+        samples: the scores in each environment, [n] each.
+        thresholds: scores [T].
+    """
+    value = np.mean(np.concatenate(samples)[:, None] > thresholds, axis=0)
+    if min(map(len, samples)) < MIN_VALUES:
+        return value, value * np.nan, value * np.nan
+    scores = np.concatenate(_resample(samples), axis=-1)
+    low, high = np.transpose([np.quantile(np.mean(scores > each, axis=-1), TAILS) for each in thresholds])
+    return value, low, high
+
+
+def _stratified(statistic: Callable[[Sequence[np.ndarray]], Any], samples: Sequence[np.ndarray]) -> Estimate:
+    """Return a statistic of samples [n] and its interval, for which each sample is resampled by itself."""
+    samples = [np.sort(np.asarray(sample, float)) for sample in samples]
+    fewest = min((len(sample) for sample in samples), default=0)
+    value = float(statistic(samples)) if fewest else np.nan
+    ends = np.quantile(statistic(_resample(samples)), TAILS) if fewest >= MIN_VALUES else (np.nan, np.nan)
+    return _estimate(value, *ends)
+
+
+def _resample(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return resamples [RESAMPLES, n] of each sample [n]."""
+    rng = np.random.default_rng(0)
+    return [sample[rng.integers(0, len(sample), (RESAMPLES, len(sample)))] for sample in map(np.sort, samples)]
 
 
 def _net_wins(x: np.ndarray, y: np.ndarray, axis: int = -1) -> Any:

@@ -17,6 +17,7 @@ from lab.run.schemas import LESS_IS_BETTER
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from lab.analysis.across import Across
     from lab.analysis.compare import Comparison, Entry
 
 MAX_KEYS = 4  # hyperparameters in which the sides differ that the table shows
@@ -36,7 +37,11 @@ class Options:
 
 
 @command(
-    "a run directory of a Session, a Trial or an Experiment, which stands for its best Trial", Options, several=True
+    "a run directory of a Session, a Trial or an Experiment, which stands for its best Trial",
+    Options,
+    "Trials in several environments are grouped by their settings, and compared by scores that are normalized in each"
+    " environment. labels=A,A,B,B names the setting of each directory.",
+    several=True,
 )
 def main(paths: list[Path], options: Options) -> None:
     """Compare run directories.
@@ -45,21 +50,42 @@ def main(paths: list[Path], options: Options) -> None:
         LabError: the directories cannot be compared.
     """
     from lab.analysis.compare import compare, list_notes, plot_compare, read_entries, require_metric
+    from lab.analysis.compare_across import read_across
 
     picture = picture_path(options)
-    entries = read_entries(paths, [label.strip() for label in options.labels.split(",")] if options.labels else ())
+    labels = [label.strip() for label in options.labels.split(",")] if options.labels else []
+    if across := read_across(paths, options.metric, labels) if len(paths) > 1 else None:
+        print_across(*across, picture)
+        return
+    entries = read_entries(paths, labels)
     require_metric(entries, options.metric)
     comparisons = [compare(entry, entries[0], options.metric) for entry in entries[1:]]
     content = plot_compare(entries, options.metric, picture.suffix[1:])
-    earlier = rename_existing(picture, content)
-    write_atomically(picture, content)
     console = Terminal(soft_wrap=True, width=UNCUT)
     console.print()
     console.print(comparison_table(entries, comparisons, options.metric))
     console.print()
     for comparison in comparisons:
         console.print(describe_comparison(comparison))
-    for note in list_notes(entries):
+    write_picture(console, list_notes(entries), picture, content)
+
+
+def print_across(across: Across, notes: Sequence[str], picture: Path) -> None:
+    """Print settings over several environments, and what may be concluded; draw them."""
+    from lab.analysis.across import describe_score
+    from lab.analysis.plot_across import plot_across
+    from lab.sweep.summary import print_section
+
+    console = Terminal(soft_wrap=True, width=UNCUT)
+    print_section(console, describe_score(across), across.to_dict())
+    write_picture(console, notes, picture, plot_across(across, picture.suffix[1:]))
+
+
+def write_picture(console: Terminal, notes: Sequence[str], picture: Path, content: bytes) -> None:
+    """Print notes, write a picture and say where it is."""
+    earlier = rename_existing(picture, content)
+    write_atomically(picture, content)
+    for note in notes:
         console.print(f"Note: {note}", style="yellow")
     renamed = f"; the earlier one is now {earlier}" if earlier else ""
     console.print(f"\nMade {picture}{renamed}")

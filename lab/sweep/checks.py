@@ -79,7 +79,10 @@ def require_one_ranking(plan: SweepPlan, environments: list[str]) -> None:
         problem, advice = f"A search cannot choose between {different}", "Search in one, or sweep them in a grid"
     else:
         problem, advice = f"A pruner cannot compare Trials in {different}", "Leave hydra/sweeper/pruner out"
-    raise LabError(f"{problem}, as their returns mean different things. {advice}: Trials are ranked within each.")
+    raise LabError(
+        f"{problem}, as their returns mean different things. {advice}: Trials are ranked within each, and settings over"
+        " all by normalized scores."
+    )
 
 
 def refuse_other_spec(trial: Trial, specs: list[Spec], spaces: dict[str, Spaces]) -> None:

@@ -113,6 +113,8 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
             commands[f"python -m lab compare {pair}"] = f"the two best{where}, side by side"
     if several:
         console.print("\nTrials are ranked within each environment, as returns of different ones cannot be compared.")
+    if across := results.get("across"):
+        print_section(console, "Settings over all environments, by normalized scores", across)
     if note := note_on_seeds([entry["seeds"] for entry in ranking]):
         console.print(note)
     for line in list_unranked([{**entry, "name": name_trial(entry, results)} for entry in results["unranked"]]):
@@ -141,17 +143,22 @@ def print_validation(console: Terminal, directory: SweepDir, results: dict[str, 
     )
     if not found:
         return False
-    first, *columns = found["columns"]
-    table = _table(first, *columns)
-    for row in found["rows"]:
-        table.add_row(*row)
-    console.print(f"\nValidation of {(around or directory).path}", style="bold")
-    console.print(table)
-    for sentence in found["conclusions"]:
-        console.print(sentence)
+    print_section(console, f"Validation of {(around or directory).path}", found)
     if not around:
         console.print()
     return True
+
+
+def print_section(console: Terminal, title: str, section: dict[str, Any]) -> None:
+    """Print a part of experiment.json that has columns, rows and conclusions."""
+    first, *columns = section["columns"]
+    table = _table(first, *columns)
+    for row in section["rows"][:MAX_ROWS]:
+        table.add_row(*row)
+    console.print(f"\n{title}", style="bold")
+    console.print(table)
+    for sentence in section["conclusions"]:
+        console.print(sentence)
 
 
 def name_trial(entry: dict[str, Any], results: dict[str, Any]) -> str:

@@ -166,3 +166,47 @@ def test_a_picture_that_is_there_keeps_another_name(
     assert run(capsys, *arguments)[-1].endswith("compare.png"), "the same picture is made again"
     assert (tmp_path / "compare-1.png").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"compare.png", "compare-1.png"}
+
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> list[SweepDir]:
+    """The same two Trials in two environments, of which one has no reference."""
+    sweeps = []
+    for env in ("CartPole-v1", "Other-v0"):
+        folder = tmp_path_factory.mktemp("environments") / env
+        sweep = synthetic.experiment(folder, trials=2, seeds=4, rows=10, states={(0, 3): "failed"})
+        for trial in (sweep.trial(number) for number in range(2)):
+            for seed in range(4):
+                file = trial.session(seed).spec
+                file.write_text(file.read_text().replace("  id: CartPole-v1\n  num", f"  id: {env}\n  num"))
+        sweeps.append(sweep)
+    return sweeps
+
+
+def test_trials_of_several_environments_are_grouped_by_their_settings(
+    environments: list[SweepDir], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [sweep.trial(number).path for sweep in environments for number in range(2)]
+    lines = run(capsys, *paths, f"out={tmp_path}")
+    assert lines[1] == "IQM of normalized return over 2 environments and 3 to 4 seeds"
+    assert lines[2] == "setting rank IQM of scores CartPole-v1 Other-v0"
+    assert [line.split()[0][:3] for line in lines[3:5]] == ["lr=", "lr="]
+    assert any("as no reference is known: Other-v0 (" in line for line in lines)
+    assert any("the one that counts as solved: CartPole-v1 (22.2 and 475.0)" in line for line in lines)
+    assert sum(line.startswith("Note: Sessions that did not complete are excluded") for line in lines) == 1
+    assert lines[-1] == f"Made {tmp_path}/compare.png"
+    labelled = run(capsys, *paths, f"out={tmp_path}/b", "labels=old,new,old,new")
+    assert {line.split()[0] for line in labelled[3:5]} == {"old", "new"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        ("labels=a,a,b,b", "a is the setting of two Trials in the same environment"),
+        ("labels=a,b", "give 4, one for each directory"),
+    ],
+)
+def test_labels_over_environments_name_settings(environments: list[SweepDir], labels: str, problem: str) -> None:
+    paths = [str(sweep.trial(number).path) for sweep in environments for number in range(2)]
+    with pytest.raises(LabError, match=problem):
+        main([*paths, labels])

@@ -32,6 +32,9 @@ function drawCurves() {
   });
   draw($("curves"), styled.sort((a, b) => Boolean(colorOf(a.meta.trial)) - Boolean(colorOf(b.meta.trial))), layout, choose);
 }
+function drawProfile() {
+  if ($("profile")) draw($("profile"), data.across.data, data.across.layout);
+}
 function drawPanels() {
   data.panels[$("metric")?.value ?? 0].forEach((panel, index) => {
     const traces = panel.data.map(trace => {
@@ -178,3 +181,4 @@ for (const trial of trials) {
 }
 addEventListener("hashchange", showView);
 showView();
+drawProfile();

@@ -1,0 +1,135 @@
+"""Trials in several environments side by side: grouped by their settings, and compared by normalized scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.analysis.across import CHOOSES_ENVIRONMENT, Across, Setting, make_across, rank_settings
+from lab.analysis.compare import Entry, common_frame, read_entry, require_metric
+from lab.analysis.experiment import read_experiment
+from lab.analysis.text import display_name, format_hyperparameter, short_names
+from lab.analysis.trial import Trial
+from lab.common.text import canonical, plural
+from lab.errors import LabError
+from lab.run.directory import SweepDir, find_level
+from lab.run.schemas import LESS_IS_BETTER
+
+
+def read_across(paths: Sequence[Path], metric: str, labels: Sequence[str] = ()) -> tuple[Across, list[str]] | None:
+    """Read Trials in several environments as settings, with notes; None if all are in one environment.
+
+    An Experiment over several environments stands for its best setting. Other Trials belong to one setting if they have
+    the same label, the same point of a sweep, the same algorithm or the same spec but for the environment: by the first
+    of these in which no two Trials of a setting are in the same environment.
+
+    Args:
+        paths: run directories.
+        metric: what is compared.
+        labels: of the setting of each directory; empty to find them.
+
+    Raises:
+        LabError: a directory cannot be read, or the Trials cannot be grouped.
+    """
+    sides = [(path, _read_side(path)) for path in paths]
+    trials = [entry.trial for _, entries in sides for entry in entries]
+    environments = list(dict.fromkeys(trial.environment for trial in trials))
+    if len(environments) < 2:
+        return None
+    if labels and len(labels) != len(paths):
+        raise LabError(f"labels={','.join(labels)} is not allowed: give {len(paths)}, one for each directory.")
+    require_metric([entry for _, entries in sides for entry in entries], metric)
+    groups: dict[str, list[Entry]] = {}
+    if labels:
+        for label, (_, entries) in zip(labels, sides, strict=True):
+            groups.setdefault(label, []).extend(entries)
+        _require_apart(groups)
+    else:
+        single = [entries[0] for _, entries in sides if len(entries) == 1]
+        groups = {**_group(single), **{str(path): entries for path, entries in sides if len(entries) > 1}}
+    for name in environments:
+        inside = [entry for entries in groups.values() for entry in entries if entry.trial.environment == name]
+        for entry in inside:
+            entry.until = common_frame(inside)
+    settings = []
+    for name, entries in groups.items():
+        setting = Setting({}, {entry.trial.environment: entry.trial_until for entry in entries}, name)
+        lacking = [one for one in environments if one not in setting.trials]
+        empty = [one for one, trial in setting.trials.items() if not len(trial.values(metric))]
+        reasons = [*(f"{one}: no Trial" for one in lacking), *(f"{one}: no Session has any {metric}" for one in empty)]
+        setting.reason = "; ".join(reasons)
+        settings.append(setting)
+    across = make_across(settings, environments, metric, -1 if metric in LESS_IS_BETTER else 1)
+    if not across.ranking:
+        raise LabError(f"Nothing can be compared over {', '.join(environments)}: {'; '.join(across.describe())}")
+    return across, _notes(groups)
+
+
+def _read_side(path: Path) -> list[Entry]:
+    """Return the Trials that a directory stands for: of an Experiment over environments those of its best setting."""
+    if find_level(path) == "experiment":
+        across = rank_settings(read_experiment(SweepDir(path)))
+        if across and not across.ranking:
+            raise LabError(f"{path} has no setting that is ranked in all of its environments: {across.describe()[0]}")
+        if across:
+            best = across.ranking[0]
+            note = f"{path} stands for its best setting over environments, {best.name}"
+            if len(across.ranking) > 1:
+                note += f": the best of {len(across.ranking)} by these very seeds, so new seeds may well do worse"
+            return [Entry(path, trial, f"{note}.") for trial in best.trials.values()]
+    return [read_entry(path)]
+
+
+def _group(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Return Trials by the name of their setting."""
+    if not entries:
+        return {}
+    ways: list[Callable[[Trial], dict[str, Any]]] = [
+        lambda trial: _without_environment(trial.hyperparameters),
+        lambda trial: {"algo": display_name(str(trial.spec.get("algo.name")))},
+        lambda trial: _without_environment({**trial.spec, "name": None}),
+    ]
+    for way in ways:
+        points = [way(entry.trial) for entry in entries]
+        keys = [key for key in dict.fromkeys(key for point in points for key in point)
+                if len({canonical(point.get(key)) for point in points}) > 1]  # fmt: skip
+        names = short_names(keys)
+        groups: dict[str, list[Entry]] = {}
+        for entry, point in zip(entries, points, strict=True):
+            texts = (f"{names[key]}={format_hyperparameter(point.get(key))}" for key in keys)
+            groups.setdefault(" ".join(texts) or display_name(str(entry.trial.spec.get("algo.name"))), []).append(entry)
+        if not _repeated(groups) and len(groups) < len(entries):
+            return groups
+    raise LabError(
+        f"{plural(len(entries), 'Trial')} of several environments cannot be grouped by their settings: name the setting"
+        " of each directory, as labels=A,A,B,B."
+    )
+
+
+def _without_environment(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if not CHOOSES_ENVIRONMENT.fullmatch(key)}
+
+
+def _repeated(groups: dict[str, list[Entry]]) -> list[str]:
+    """Return settings that have two Trials in one environment."""
+    return [name for name, entries in groups.items() if len({one.trial.environment for one in entries}) < len(entries)]
+
+
+def _require_apart(groups: dict[str, list[Entry]]) -> None:
+    for name in _repeated(groups):
+        raise LabError(f"labels: {name} is the setting of two Trials in the same environment: it may have one in each.")
+
+
+def _notes(groups: dict[str, list[Entry]]) -> list[str]:
+    entries = [entry for group in groups.values() for entry in group]
+    notes = list(dict.fromkeys(entry.note for entry in entries if entry.note))
+    for name in dict.fromkeys(entry.trial.environment for entry in entries if entry.until is not None):
+        until = next(entry.until for entry in entries if entry.trial.environment == name)
+        notes.append(
+            f"The budgets of frames differ in {name}, so all are compared there as they were at frame {until:,}."
+        )
+    unfinished = [entry.path for entry in entries if len(entry.trial.completed) < len(entry.trial.sessions)]
+    if unfinished:
+        notes.append(f"Sessions that did not complete are excluded: of {', '.join(map(str, unfinished))}.")
+    return notes
