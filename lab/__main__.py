@@ -25,7 +25,7 @@ from lab.common.imports import installed_only
 from lab.common.output import keep_going
 from lab.common.signals import was_asked_to_stop
 from lab.errors import LabError, did_you_mean, print_error, visible
-from lab.launch.supervise import UnexpectedExitError, supervise
+from lab.launch.supervise import UnexpectedExitError, connect_to_caller, supervise
 
 sys.path[:0] = WORKING_DIRECTORY
 
@@ -52,7 +52,6 @@ READING = (
 )  # those for which a run directory is only data
 UNSUPERVISED = (
     "compare",
-    "export",
     "ls",
     "publish",
     "report",
@@ -64,6 +63,7 @@ UNSUPERVISED = (
 def start() -> None:
     """Run the command line, in a supervised process if it may run an environment, and exit."""
     keep_going()
+    connect_to_caller()
     if sys.modules["lab"].__file__ is None:  # a namespace, whose __init__.py has not run
         print_error(LabError("The folder ./lab hides the package lab here: run it in another directory, as `cd lab`."))
         sys.exit(2)
@@ -76,7 +76,7 @@ def start() -> None:
         except KeyboardInterrupt as error:
             status = print_error(error)
         except UnexpectedExitError as end:
-            with installed_only() if sys.argv[1:2] == ["enjoy"] else nullcontext():
+            with installed_only() if sys.argv[1:2] and sys.argv[1] in READING else nullcontext():
                 status = import_module("lab.launch.unexpected_exit").handle_unexpected_exit(end)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # everything is written
     sys.exit(status)

@@ -4,7 +4,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,6 +13,8 @@ from lab.common.text import format_value
 # May control a terminal or disguise a text: control characters except tab and newline, Unicode's changes of the writing
 # direction, and undecodable bytes of file names.
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+error_listeners: list[Callable[[str], None]] = []  # are told what `print_error` would print
 
 
 class LabError(Exception):
@@ -89,7 +91,10 @@ def print_error(error: BaseException, place: object = "a file") -> int:
         sentence = f"Error: there is not enough memory for this spec: {error}."
     elif isinstance(error, OSError):
         sentence = f"Error: {error.filename or place} cannot be written: {error.strerror or error}."
-    print(visible(sentence), file=sys.stderr)
+    if not error_listeners:
+        print(visible(sentence), file=sys.stderr)
+    for listener in error_listeners:
+        listener(sentence.strip().removeprefix("Error: "))
     return next(code for kind, code in status.items() if isinstance(error, kind))
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from lab import spec as specs
 from lab.command.options import command, option
 from lab.common.imports import installed_only
 from lab.common.signals import stop_signals
@@ -23,12 +21,7 @@ from lab.run.exported import describe_missing
 from lab.run.files import make_ignored_folder
 
 if TYPE_CHECKING:
-    import gymnasium as gym
-
-    from lab.train.agent import Agent
-
-
-Episode = tuple[float, int, dict[str, float]]  # return, length and, if it ended by itself, env.metrics
+    from lab.train.play import Episode, Player
 
 
 @dataclass
@@ -68,7 +61,7 @@ def main(path: Path, options: Options) -> None:
             raise LabError(f"{film} is there already, and no film is overwritten: choose another video=DIR.")
     directory = find_agent(path, options.checkpoint)
     with installed_only(directory.path) if options.code == "installed" else nullcontext():
-        play(directory, specs.load(directory.spec), options)
+        play(directory, options)
 
 
 def find_agent(path: Path, checkpoint: str) -> RunDir:
@@ -128,152 +121,51 @@ def _list_commands(path: Path, checkpoint: str) -> str:
     return ""
 
 
-def play(directory: RunDir, spec: specs.Spec, options: Options) -> None:
+def play(directory: RunDir, options: Options) -> None:
     """Play episodes, and print the return and length of each and their spread.
 
     Raises:
         LabError: the agent cannot be read, or the environment cannot be shown.
         KeyboardInterrupt: it was asked to stop; the films so far are whole.
     """
-    import torch
+    from lab.train.play import Player, close_env, describe_spread, make_env
+    from lab.train.policy import read_policy, session_threads
 
-    from lab.env.guard import close, pop_notices
-    from lab.env.vector import probe
-    from lab.run.tensor_files import read
-    from lab.train.agent import Agent
-
-    torch.set_num_threads(spec.threads)
-    state = read(directory.checkpoint(options.checkpoint))
-    spec = replace(spec, compile=False)  # which may take longer than to play
-    agent = Agent([spec], probe(spec.env), torch.device("cpu"))
-    agent.restore(0, state)
-    env = make_env(spec, options)
-    print(visible(f"{spec.name} seed {spec.seed}, {options.checkpoint} checkpoint, at frame {state['frame']:,}"))
+    policy = read_policy(directory, options.checkpoint, options.seed)
+    spec = policy.spec
+    env = make_env(
+        spec.env, "rgb_array" if options.video else "human" if options.render == "human" else None, options.seed
+    )
+    print(visible(f"{spec.name} seed {spec.seed}, {options.checkpoint} checkpoint, at frame {policy.frame:,}"))
     try:
-        with stop_signals() as stop:
-            episodes = play_all(Player(agent, env, spec, options, state["frame"] / spec.frames), options, stop)
+        with session_threads(spec), stop_signals() as stop:
+            episodes = play_all(Player(policy, env, options.max_steps, options.deterministic), options, stop)
     finally:
-        if options.render == "human":  # its window belongs to this thread
-            env.close()
-        else:
-            close(f"env.id={spec.env.id}", env.close)
-        for text in pop_notices():
-            print(visible(f"Warning: {text}"), file=sys.stderr)
-    print_spread(episodes)
+        close_env(env, spec.env, here=options.render == "human")
+    if episodes:
+        print(visible(f"\n{describe_spread(episodes)}"))
     if stop():
         raise KeyboardInterrupt
 
 
-def make_env(spec: specs.Spec, options: Options) -> gym.Env[Any, Any]:
-    """Make the environment, with the render mode that the options need."""
-    from lab.env.make import isolate, make_single
-    from lab.env.vector import isolated_rngs
-
-    mode = "rgb_array" if options.video else "human" if options.render == "human" else None
-    if mode != "human":
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    generators = isolated_rngs(replace(spec.env, vectorization_mode="sync"))
-    env = isolate(make_single(spec.env, mode, options.seed), generators)
-    if mode and mode not in env.metadata.get("render_modes", []):
-        raise LabError(f"{spec.env.id} cannot be shown: it has no render mode {mode!r}.")
-    return env
-
-
 def play_all(player: Player, options: Options, stop: Callable[[], bool]) -> list[Episode]:
     """Play and print episodes until asked to stop; return those that ended."""
-    import numpy as np
-
     from lab.command.film import film
+    from lab.train.play import episode_seeds
 
     if options.video:
         make_ignored_folder(Path(options.video))
     ended = []
-    seeds = np.random.SeedSequence(options.seed).generate_state(options.episodes)
-    for episode, (seed, path) in enumerate(zip(seeds, options.films(), strict=True)):
+    seeds = episode_seeds(options.seed, options.episodes)
+    for number, (seed, path) in enumerate(zip(seeds, options.films(), strict=True)):
         with film(path, player.env.metadata.get("render_fps", 30)) if path else nullcontext() as show:
-            total, length, done, metrics = player.play(int(seed), show, stop)
-        cut = "" if done else "  interrupted" if stop() else f"  cut after max_steps={length}"
-        note = "".join(f"  {name} {value:g}" for name, value in metrics.items()) + (f"  {path}" if path else "")
-        print(visible(f"episode {episode:>3}  return {total:>10.2f}  length {length:>6}{cut}{note}"), flush=True)
-        if done or not stop():
-            ended.append((total, length, metrics))
+            episode = player.play(seed, show, stop)
+        cut = "" if episode.ended else "  interrupted" if stop() else f"  cut after max_steps={episode.length}"
+        note = "".join(f"  {name} {value:g}" for name, value in episode.metrics.items()) + (f"  {path}" if path else "")
+        figures = f"return {episode.total:>10.2f}  length {episode.length:>6}"
+        print(visible(f"episode {number:>3}  {figures}{cut}{note}"), flush=True)
+        if episode.ended or not stop():
+            ended.append(episode)
         if stop():
             break
     return ended
-
-
-class Player:
-    """An agent and the environment that it plays in."""
-
-    def __init__(
-        self, agent: Agent, env: gym.Env[Any, Any], spec: specs.Spec, options: Options, fraction_done: float
-    ) -> None:
-        import numpy as np
-
-        from lab.env.spaces import ActionConverter
-
-        self.agent, self.env, self.spec, self.fraction_done = agent, env, spec, fraction_done
-        self.max_steps = options.max_steps or spec.eval.max_steps
-        self.deterministic = options.deterministic
-        self.actions = ActionConverter(env.action_space)
-        agent.streams[0].actions = np.random.default_rng(options.seed)
-
-    def play(
-        self, seed: int, show: Callable[[Any], None] | None, stop: Callable[[], bool]
-    ) -> tuple[float, int, bool, dict[str, float]]:
-        """Play an episode; return its return and length, whether it ended by itself and, if so, env.metrics.
-
-        Args:
-            seed: the seed of the environment.
-            show: takes each picture; None for no pictures.
-            stop: whether to end the episode.
-        """
-        import torch
-
-        from lab.env.guard import ProcessSettings, guard
-        from lab.env.spaces import flatten
-
-        agent, env, settings = self.agent, self.env, ProcessSettings()
-        with guard(f"env.id={self.spec.env.id}"):
-            raw, info = env.reset(seed=seed)
-            carry = torch.zeros(1, 1, agent.algorithm.carry_size)
-            total, length, done, over = 0.0, 0, False, False
-            while not over and length < self.max_steps and not stop():
-                if show:
-                    show(env.render())
-                settings.restore_step_settings()
-                if done:  # a wrapper ended what is learned from, as at the loss of a life, and the episode may go on
-                    raw, info = env.reset()
-                    score, over = info["reported"][:2]
-                    total, done, carry = total + float(score), False, torch.zeros_like(carry)
-                    continue
-                flat = flatten(env.observation_space, raw).astype(agent.observations.dtype)
-                observation = agent.normalize(torch.from_numpy(flat)[None, None])
-                noise = None
-                if not self.deterministic:
-                    noise = agent.algorithm.draw_noise(1, 1, agent.streams, self.fraction_done)[0]
-                action, carry = agent.algorithm.act(observation, noise, carry)
-                raw, reward, terminated, truncated, info = env.step(self.actions.convert(action[0].cpu().numpy())[0])
-                done = bool(terminated or truncated)
-                score, over = info["reported"][:2] if "reported" in info else (reward, done)
-                total, length = total + float(score), length + 1
-            if show:
-                show(env.render())
-        metrics = info["reported"][2:].tolist() if over and "reported" in info else []
-        return total, length, bool(over), dict(zip(self.spec.env.metrics, metrics, strict=False))
-
-
-def print_spread(episodes: list[Episode]) -> None:
-    """Print the mean and the spread of returns and lengths, and the means of env.metrics."""
-    import numpy as np
-
-    if not episodes:
-        return
-    returns, lengths = np.array([episode[:2] for episode in episodes]).T
-    spread = f" ± {returns.std(ddof=1):.2f}" if len(returns) > 1 else ""
-    count = plural(len(returns), "episode")
-    print(visible(f"\nreturn {returns.mean():.2f}{spread} (from {returns.min():.2f} to {returns.max():.2f})"))
-    print(visible(f"length {lengths.mean():.1f} (from {lengths.min():.0f} to {lengths.max():.0f}), {count}"))
-    finished = [metrics for _, _, metrics in episodes if metrics]
-    for name in finished[0] if finished else ():
-        print(visible(f"{name} {np.mean([metrics[name] for metrics in finished]):.4g}"))

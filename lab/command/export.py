@@ -1,32 +1,39 @@
-"""`python -m lab export DIR out=NEW`: copy what others need of results, small enough for git."""
+"""`python -m lab export DIR out=NEW`: copy what others need of results, or write an agent as a program."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lab.command.options import command, option
+from lab.common.imports import installed_only
 from lab.common.text import plural
 from lab.errors import LabError, visible
 from lab.run.directory import RunDir, SweepDir, TrialDir, find_level, find_sessions
+from lab.run.exported import find_best
 from lab.run.files import plain, read_json, write_atomically, write_json, write_sealed_json
 
+SUFFIXES = (".onnx", ".pt2")  # of programs
 NOTES = """The copy is a run directory like any other: enjoy, report, compare and rerun work with it. It has the spec,
 provenance, tables and metrics of each Session, and a digest of its final weights, with which rerun compares. It has the
 agent (checkpoint/best.pt) of the Session with the highest mean return in an evaluation, among equals with the highest
 return; in an Experiment, of each Trial that no other beats.
 
 TensorBoard events, logs, pictures of single Sessions, report.html and what resume needs are left out, and so are the
-names of the user, the host and the branch."""
+names of the user, the host and the branch.
+
+With out=NEW.onnx or out=NEW.pt2 it writes the best agent instead, as a program that runs without Lab: an ONNX model, or
+what torch.export.load reads. It normalizes observations, and its actions are compared with the agent's before."""
 
 
 @dataclass
 class Options:
     """Options of the command."""
 
-    out: str = option("", "the directory to write; it must be new or empty", "out=NEW")
+    out: str = option("", "the directory to write; it must be new or empty. Or a new file *.onnx or *.pt2", "out=NEW")
+    checkpoint: Literal["best", "last"] = option("best", "for a file: best (by evaluation) or last")
 
 
 @command("the run directory of a Session, a Trial or an Experiment; it is only read", Options, NOTES)
@@ -38,6 +45,9 @@ def main(path: Path, options: Options) -> None:
     """
     from lab.analysis import analyze
 
+    if Path(options.out).suffix in SUFFIXES:
+        export_program(path, options)
+        return
     level = find_level(path)  # raises
     sessions = find_sessions(path)
     states = [session.read_status()["state"] for session in sessions]
@@ -66,6 +76,20 @@ def main(path: Path, options: Options) -> None:
     agent = f", with the agent of {names}, best by evaluation" if names not in ("", ".") else ""
     megabytes = " of ".join(f"{size / 1e6:.1f}" for size in sizes)
     print(visible(f"Exported {plural(len(sessions), 'Session')} to {out}: {megabytes} MB{agent}."))
+
+
+def export_program(path: Path, options: Options) -> None:
+    """Write the best agent in a run directory as a program."""
+    from lab.train.policy import read_policy, session_threads
+    from lab.train.program import export_policy
+
+    session = find_best(path, options.checkpoint)
+    with installed_only(session.path):
+        policy = read_policy(session, options.checkpoint)
+        with session_threads(policy.spec):
+            export_policy(policy, Path(options.out))
+    what = f"the agent of {session.path}, {options.checkpoint} checkpoint, at frame {policy.frame:,}"
+    print(visible(f"Exported {what} to {options.out}: it acts as the agent on observations of {policy.spec.env.id}."))
 
 
 def find_agents(path: Path, level: str) -> list[Path]:

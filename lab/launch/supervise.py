@@ -15,18 +15,22 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from lab.common import signals
 from lab.common.signals import SIGNALS, Requests
-from lab.errors import print_error, visible
+from lab.errors import error_listeners, print_error, visible
 
 END_SECONDS = 10.0  # for the child to end once it has sent its exit status
 FORWARD_SECONDS = 0.1  # after which a Ctrl-C that the child did not receive itself is forwarded to it
 MAX_INTERRUPTS = 3  # Ctrl-Cs after which the child is killed
 PR_SET_PDEATHSIG = 1
 
+CALLER = "LAB_CALLER"  # variable of the environment: the Python process that waits for this command, and its pipe
+
 _pipe: int | None = None  # to the supervisor of this process
+_caller: int | None = None  # pipe to the Python process that started the command line
 
 
 class UnexpectedExitError(Exception):
@@ -45,10 +49,22 @@ class UnexpectedExitError(Exception):
 
 
 def notify_supervisor(kind: str, content: Any) -> None:
-    """Send what the supervisor, if there is one, needs if this process ends unexpectedly."""
-    if _pipe is not None:
-        with suppress(OSError):
-            os.write(_pipe, json.dumps([kind, content]).encode() + b"\n")
+    """Send what the supervisor, if there is one, needs if this process ends unexpectedly, and so does the caller."""
+    for pipe in (_pipe, _caller):
+        if pipe is not None:
+            with suppress(OSError):
+                os.write(pipe, json.dumps([kind, content]).encode() + b"\n")
+
+
+def connect_to_caller() -> None:
+    """Tell the Python process that started the command line, if one did, of directories and errors; end with it."""
+    global _caller
+    text = os.environ.pop(CALLER, "")
+    if text:
+        pid, _caller = map(int, text.split())
+        os.set_inheritable(_caller, False)
+        error_listeners.append(partial(notify_supervisor, "error"))
+        _end_with(pid, signal.SIGTERM)
 
 
 def exit_at_once(status: int) -> None:
@@ -108,10 +124,10 @@ def _run_child(work: Callable[[], int], writer: int, handled: mmap.mmap, parent:
         exit_at_once(status)
 
 
-def _end_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends."""
+def _end_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal when its parent ends."""
     with suppress(AttributeError, OSError):  # prctl exists on Linux only
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it ended before the call
         os._exit(1)
 

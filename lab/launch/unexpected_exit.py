@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from lab.errors import LabError, describe_exit, visible
+from lab.errors import LabError, describe_exit, print_error
 from lab.launch import job
 from lab.launch.supervise import UnexpectedExitError
 from lab.run.directory import RunDir
@@ -27,7 +27,7 @@ def handle_unexpected_exit(end: UnexpectedExitError) -> int:
         with suppress(LabError):  # the code of the spec may not be importable here
             return job.finish([Outcome.read(session) for session in sessions])
     resume = f" To continue the sweep: python -m lab resume {shlex.quote(sweeps[-1])}" if sweeps else ""
-    print(visible(f"Error: {describe(end)}{resume}"), file=sys.stderr)
+    print_error(LabError(f"{describe(end)}{resume}"))
     for path in end.messages.get("output", ()):
         job.remove_if_empty(Path(path), end.start)
     return 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,14 +18,33 @@ TANH_NUMERATOR = (
 TANH_DENOMINATOR = (1.0, 0.46312542546768576, 0.024027938114462737, 0.00023720367944905524)
 
 
+_exporting = False
+
+
+@contextmanager
+def exporting() -> Iterator[None]:
+    """Let what is traced meanwhile consist of torch's own operations, for programs that run without Lab."""
+    global _exporting
+    _exporting = True
+    try:
+        yield
+    finally:
+        _exporting = False
+
+
+def is_exporting() -> bool:
+    """Whether a function is being traced for a program that runs without Lab."""
+    return _exporting
+
+
 def is_traced(x: Tensor) -> bool:
-    """Whether a tensor holds no numbers, because a function is being traced to be compiled."""
-    return type(x).__name__ == "FakeTensor"
+    """Whether a tensor holds no numbers, because a function is being traced to be compiled or exported."""
+    return _exporting or type(x).__name__ == "FakeTensor"
 
 
 def compiles_for_cpu(x: Tensor) -> bool:
     """Whether a function of this tensor is being traced to be compiled for a CPU."""
-    return is_traced(x) and x.device.type == "cpu"
+    return not _exporting and is_traced(x) and x.device.type == "cpu"
 
 
 def product(x: Tensor, weight: Tensor, transposed: bool) -> Tensor:

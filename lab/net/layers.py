@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from lab.common.transfer import upload
 from lab.net import kernels
-from lab.net.kernels import compiles_for_cpu, is_traced
+from lab.net.kernels import compiles_for_cpu, is_exporting, is_traced
 
 LANES = 32  # float32 numbers that torch's vectorized loops process at once: two of the widest registers
 NARROW = 16  # outputs below which a product is some four times faster with its weight stored transposed
@@ -119,7 +119,7 @@ class _Tanh(torch.autograd.Function):
 
 def tanh(x: Tensor) -> Tensor:
     """Hyperbolic tangent, elementwise; in place on a CPU."""
-    if x.device.type != "cpu" or x.dtype != torch.float32:
+    if x.device.type != "cpu" or x.dtype != torch.float32 or is_exporting():
         return torch.tanh(x)
     if compiles_for_cpu(x):
         return kernels.tanh(x)

@@ -324,7 +324,7 @@ def rank_agent(metrics: Mapping[str, Any]) -> list[float]:
     return [float("-inf") if value is None else value for value in values]
 
 
-def best_session(sessions: Iterable[RunDir]) -> RunDir | None:
+def best_session(sessions: Iterable[RunDir], checkpoint: str = "best") -> RunDir | None:
     """Return the Session with the best agent by evaluation, and among equals by return; None if none has an agent."""
 
     def rank(session: RunDir) -> list[float]:
@@ -333,7 +333,7 @@ def best_session(sessions: Iterable[RunDir]) -> RunDir | None:
         except LabError:
             return rank_agent({})
 
-    return max((one for one in sessions if one.checkpoint("best").exists()), key=rank, default=None)
+    return max((one for one in sessions if one.checkpoint(checkpoint).exists()), key=rank, default=None)
 
 
 def _any_exists(path: Path, *patterns: str) -> bool:

@@ -1,0 +1,120 @@
+"""The command line in a child process of a Python program, which shows what it prints and learns how it ended.
+
+The program's own state is left alone: its threads and random generators, its signals and working directory, Hydra's
+globals and `sys.argv`. The child is the command that a user would type, so its results are the same, and its provenance
+names a command that can be given again.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from lab.errors import visible
+from lab.launch.supervise import CALLER
+
+POLL_SECONDS = 1.0  # between two looks at whether a process that prints nothing still runs
+
+
+@dataclass
+class Ended:
+    """How the command line ended.
+
+    Attributes:
+        status: its exit status.
+        messages: what it told by `notify_supervisor`, by kind.
+        interrupted: whether this process received Ctrl-C meanwhile.
+    """
+
+    status: int
+    messages: dict[str, list[Any]] = field(default_factory=dict)
+    interrupted: bool = False
+
+    def last(self, *kinds: str) -> str | None:
+        """Return the last message of the first of some kinds that there was; None if there was none."""
+        return next((str(self.messages[kind][-1]) for kind in kinds if kind in self.messages), None)
+
+
+def run_command_line(arguments: Sequence[str], show: bool = True) -> Ended:
+    """Run `python -m lab` with arguments, and wait for its end.
+
+    Ctrl-C is passed on, and everything is written before this returns. If this process ends, the child is asked to
+    save its work and end.
+
+    Args:
+        arguments: of the command line.
+        show: whether its output is shown as it comes: on the terminal of this process, or as lines on `sys.stdout`,
+            which a notebook shows. Its warnings and errors always are.
+    """
+    reader, writer = os.pipe()
+    on_terminal = _is_terminal(sys.stdout, 1) and _is_terminal(sys.stderr, 2)
+    output = None if show and on_terminal else subprocess.PIPE if show else subprocess.DEVNULL
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lab", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=None if on_terminal else subprocess.PIPE,
+            env={**os.environ, CALLER: f"{os.getpid()} {writer}"},
+            pass_fds=(writer,),
+            start_new_session=True,  # Ctrl-C reaches it through this process alone
+        )
+    finally:
+        os.close(writer)
+    with process, os.fdopen(reader, "rb", buffering=0) as messages:
+        return _follow(process, messages)
+
+
+def _follow(process: subprocess.Popen[bytes], messages: IO[bytes]) -> Ended:
+    """Show what a process prints until it ends, and pass Ctrl-C on to it."""
+    ended, received = Ended(-1), b""
+    decode = {name: codecs.getincrementaldecoder("utf-8")("replace").decode for name in ("stdout", "stderr")}
+    with selectors.DefaultSelector() as selector:
+        selector.register(messages, selectors.EVENT_READ, "messages")
+        for name in decode:
+            if stream := getattr(process, name):
+                selector.register(stream, selectors.EVENT_READ, name)
+        while selector.get_map():
+            try:
+                ready = selector.select(POLL_SECONDS)
+                if not ready and process.poll() is not None:  # a process that outlives it may hold its output
+                    break
+                for key, _ in ready:
+                    content = os.read(key.fd, 65536)
+                    if not content:
+                        selector.unregister(key.fileobj)
+                    if key.data == "messages":
+                        received += content
+                    else:
+                        print(visible(decode[key.data](content)), end="", file=getattr(sys, key.data), flush=True)
+            except KeyboardInterrupt:
+                ended.interrupted = True
+                with suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGINT)
+    while True:
+        try:
+            ended.status = process.wait()
+            break
+        except KeyboardInterrupt:
+            ended.interrupted = True
+            process.send_signal(signal.SIGINT)
+    for kind, message in map(json.loads, received.splitlines()):
+        ended.messages.setdefault(kind, []).append(message)
+    return ended
+
+
+def _is_terminal(stream: Any, number: int) -> bool:
+    """Whether a stream is the terminal that a child inherits."""
+    try:
+        return bool(stream.isatty()) and stream.fileno() == number
+    except (AttributeError, OSError, ValueError):  # as in a notebook
+        return False
