@@ -161,6 +161,27 @@ def test_a_trial_is_trained_in_a_process_of_its_own(trained: tuple[Any, str], pl
     assert trial._repr_png_() == trial.picture.read_bytes()
 
 
+def examples(page: str) -> str:
+    """Return the code in Python of a page."""
+    return "\n".join(re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/python.md"])
+def test_the_examples_of_a_page_run(
+    page: str, trained: tuple[Any, str], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").symlink_to(place)
+    calls: list[Any] = []
+    monkeypatch.setattr("lab.api.train", lambda *call: calls.append(call) or trained[0])
+    names: dict[str, Any] = {}
+    exec(examples(page), names)
+    ((overrides, *_),) = calls
+    assert overrides[:2] == ["algo=ppo", "env=cartpole"] and names["trial"] is trained[0]
+    assert len(names["curves"]) and (tmp_path / "policy.onnx").exists()
+
+
 def test_the_results_are_tables(trained: tuple[Any, str]) -> None:
     results = lab.results(trained[0])
     assert {*results.curves["seed"]} == {0, 1} and "return" in results.curves

@@ -64,7 +64,7 @@ def run_command_line(arguments: Sequence[str], show: bool = True) -> Ended:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=None if on_terminal else subprocess.PIPE,
-            env={**os.environ, CALLER: f"{os.getpid()} {writer}"},
+            env=_environment(on_terminal) | {CALLER: f"{os.getpid()} {writer}"},
             pass_fds=(writer,),
             start_new_session=True,  # Ctrl-C reaches it through this process alone
         )
@@ -110,6 +110,12 @@ def _follow(process: subprocess.Popen[bytes], messages: IO[bytes]) -> Ended:
     for kind, message in map(json.loads, received.splitlines()):
         ended.messages.setdefault(kind, []).append(message)
     return ended
+
+
+def _environment(on_terminal: bool) -> dict[str, str]:
+    """Return the environment of the child: that of this process, without what a notebook sets for its own output."""
+    of_notebook = () if on_terminal else ("FORCE_COLOR", "CLICOLOR_FORCE", "MPLBACKEND")
+    return {name: value for name, value in os.environ.items() if name not in of_notebook}
 
 
 def _is_terminal(stream: Any, number: int) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import skip_init
 
+from lab.net.kernels import is_exporting
 from lab.net.layers import Activation, orthogonal, scale_images
 
 IMAGES = 64  # that convolutions process at a time on a CPU
@@ -97,9 +98,9 @@ class Convolutions(StackedModule):
         if x.dtype == torch.uint8:  # the first weight is scaled in place of images, whose bytes bfloat16 holds exactly
             first = next(iter(values))
             values = values | {first: values[first] * (1 / 255)}
-        on_cpu = x.device.type == "cpu"
+        on_cpu = x.device.type == "cpu" and not is_exporting()
         parts = []
-        for part in x.split(IMAGES if on_cpu else len(x)):
+        for part in x.split(IMAGES) if on_cpu else [x]:
             own = {name: value.to(self.dtype) for name, value in values.items()}  # for each part: float32 gradients
             images = torch.ops.lab.images(part, self.dtype) if on_cpu else part.to(self.dtype, copy=True)
             parts.append(functional_call(self.module, own, (images,)).float())
