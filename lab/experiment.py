@@ -304,7 +304,8 @@ def read_outcome(trial: Trial, plan: SweepPlan) -> Outcome:
     from lab.analysis.objective import values_at_rungs
     from lab.analysis.trial import read_trial
 
-    results = read_trial(trial.directory)
+    ranked = trial.directory.number is not None and plan.settings.only_trial is None
+    results = read_trial(trial.directory, as_planned=ranked)
     rungs = values_at_rungs(results, plan.objective, plan.settings.rungs) if plan.prune else {}
     state = "running" if trial.remaining() else results.state
     attributes = study_attributes(trial, state)

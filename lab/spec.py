@@ -5,32 +5,28 @@ conf/config.yaml explains each key.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 from omegaconf import DictConfig, OmegaConf
 
 from lab.algo.algorithm import Algorithm
+from lab.build import build
 from lab.common.compilers import find_compiler, require_compiler
-from lab.common.imports import import_named
 from lab.common.interpolation import resolve, resolve_but_seed, resolve_by_seed
-from lab.common.renamed import renamed
 from lab.common.text import canonical, flatten, format_value
-from lab.common.validation import Count, Fraction, Natural, Positive, validate
+from lab.common.validation import Count, Fraction, Natural, Positive
 from lab.env.spec import EnvSpec
-from lab.errors import LabError, did_you_mean, require, require_one_of, warn_once
+from lab.errors import LabError, require, require_one_of, warn_once
 from lab.net.module import Module
-from lab.net.net import Net, net_choice
+from lab.net.net import Net
 from lab.run.files import plain, read_yaml
+from lab.run.parent import find_parent
 from lab.run.schemas import AGGREGATES, DIRECTIONS, LESS_IS_BETTER, METRICS, add_evaluation
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -59,6 +55,14 @@ class CheckpointSpec:
     minutes: Positive | None
 
 
+@dataclass
+class InitFrom:
+    """The checkpoint that a Session takes its first weights from, and their digest."""
+
+    file: str
+    weights: str
+
+
 COMPILED_FROM = 20_000  # learning steps: they save some 15 seconds, and compiling takes 20 to 30, once on a machine
 
 
@@ -79,6 +83,9 @@ class Spec:
     log: LogSpec
     checkpoint: CheckpointSpec
     compile: bool | Literal["auto"] = False  # `resolve_compile` decides what `auto` is
+    stop_at: float | None = None
+    init_from: InitFrom | None = None
+    extended_from: list[Count] = field(default_factory=list)
 
     def check(self) -> None:
         """Raise LabError for a value, or a pair of values, that no Session could train with."""
@@ -103,8 +110,15 @@ class Spec:
         self.algo.check(self.env)
         starts = getattr(self.algo, "learning_starts", 0)
         require(starts < self.frames, "algo.learning_starts", starts, f"less than frames ({self.frames})")
+        plans = [*self.extended_from, self.frames]
+        rising = f"growing numbers below frames={self.frames}: those of earlier plans, as `resume` writes them"
+        require(plans == sorted(set(plans)), "extended_from", self.extended_from, rising)
         obstacle = self.obstacle_to_compiling
         require(self.compile is not True or not obstacle, "compile", True, f"auto or false {obstacle}")
+
+    def planned_frames(self, frame: int) -> int:
+        """Return the frames that schedules are over at a frame: before an extension, those of the earlier plan."""
+        return next((plan for plan in self.extended_from if plan > frame), self.frames)
 
     @property
     def obstacle_to_compiling(self) -> str:
@@ -125,7 +139,7 @@ class Spec:
             LabError: `compile=true` without a C++ compiler.
         """
         if self.compile == "auto":
-            enough = self.algo.learning_steps(self.frames, self.env.num_envs) >= COMPILED_FROM
+            enough = self.algo.learning_steps(self.planned_frames(0), self.env.num_envs) >= COMPILED_FROM
             own = not type(self.algo).__module__.startswith("lab.")  # may do what cannot be compiled
             self.compile = not (own or self.net.recurrent or self.obstacle_to_compiling) and enough
             if self.compile and not find_compiler():
@@ -222,7 +236,7 @@ def read_max_file_size(config: DictConfig) -> int | None:
     """
     if "provenance" not in config:
         return None
-    spec = _build(ProvenanceSpec, resolve(config, ["provenance"])["provenance"], "provenance.")
+    spec = build(ProvenanceSpec, resolve(config, ["provenance"])["provenance"], "provenance.")
     return round(spec.max_file_size * 1e6)
 
 
@@ -245,9 +259,9 @@ def read_sweep(config: DictConfig) -> SweepSpec:
             objective["direction"] = [
                 "minimize" if metric in LESS_IS_BETTER else "maximize" for metric in objective["metric"]
             ]
-    sweep = _build(SweepSpec, {**values, "search": None}, "")
+    sweep = build(SweepSpec, {**values, "search": None}, "")
     if values.get("search") is not None:
-        sweep.search = _build(SearchSpec, resolve_but_seed(config, "search"), "search.")
+        sweep.search = build(SearchSpec, resolve_but_seed(config, "search"), "search.")
     metrics = OmegaConf.select(config, "env.metrics", default=None)
     sweep.check(list(metrics) if OmegaConf.is_list(metrics) else [])
     return sweep
@@ -266,7 +280,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def require_same_spec(recorded: dict[str, Any], spec: Spec, directory: Path, advice: str) -> None:
     """Raise LabError if the spec recorded in a directory is another one; `advice` says what to do."""
     with suppress(LabError):  # an older one lacks keys that have had a default since
-        recorded = _build(Spec, plain(recorded), "").to_dict()
+        recorded = build(Spec, plain(recorded), "").to_dict()
     changes = differences(recorded, spec.to_dict())
     if changes:
         raise LabError(f"{directory} holds a Session of another spec: {'; '.join(changes)}. {advice}")
@@ -293,7 +307,9 @@ def read(config: DictConfig, numbers: bool = True) -> list[Spec]:
     specs: list[Spec] = []
     before: dict[str, Any] | None = None
     for seed, values in resolve_by_seed(config, keys, listed):
-        spec = replace(specs[-1], seed=seed) if values is before else _build(Spec, {**values, "seed": seed}, "")
+        if values is not before and isinstance(values.get("init_from"), str):
+            values["init_from"] = find_parent(values["init_from"])
+        spec = replace(specs[-1], seed=seed) if values is before else build(Spec, {**values, "seed": seed}, "")
         spec.check_choices()
         if numbers:
             spec.check_numbers()
@@ -324,70 +340,8 @@ def load(path: Path) -> Spec:
     except FileNotFoundError as error:
         raise LabError(f"{path.parent} is not the run directory of a Session: it has no {path.name}.") from error
     try:
-        spec = _build(Spec, values, "")  # its texts are literal: nothing in them is an interpolation
+        spec = build(Spec, values, "")  # its texts are literal: nothing in them is an interpolation
         spec.check()
     except LabError as error:
         raise LabError(f"{path} cannot be used as a spec: {error}") from error
     return spec
-
-
-def _build(cls: type[T], values: Any, prefix: str) -> T:
-    """Merge plain data into a dataclass, field by field, so that an error can name the key, the value and the type."""
-    group, base, target = prefix.rstrip(".") or "the spec", cls, ""
-    if not isinstance(values, dict):
-        raise LabError(f"{group}={format_value(values)} is not allowed: {group} must be a group of keys.")
-    if "_target_" in values:
-        target, values = values["_target_"], {key: value for key, value in values.items() if key != "_target_"}
-        cls = _locate(base, target, prefix)
-        if not issubclass(cls, base):  # a module of the user's own, for a network
-            shared = validate(bool, values.pop("shared", False), f"{prefix}shared")
-            return Module(str(target), values, shared=shared)  # type: ignore[return-value]
-    types = get_type_hints(cls, include_extras=True)
-    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
-    names = list(known)
-    if "lr" not in known and "lr" in (values.get("optimizer") or {}):  # algo.lr is short for algo.optimizer.lr
-        names.append("lr")
-        if values.get("lr") == values["optimizer"]["lr"]:
-            validate(Positive, values["lr"], f"{prefix}lr")  # a mistake names the key that was typed
-        values = {key: value for key, value in values.items() if key != "lr"}
-    for key in values:
-        if key not in known:
-            new_name = renamed(f"{prefix}{key}", lambda new: new.removeprefix(prefix).partition(".")[0] in known)
-            raise LabError(
-                new_name
-                or f"{prefix}{key} cannot be set: {group} has no key {str(key)!r}.{did_you_mean(str(key), names)}"
-                f" Its keys are: {', '.join(names)}."
-                f"{f' {net_choice(str(target))} chooses this network and its keys.' if base is Net and target else ''}"
-            )
-    built = {}
-    for key, field in known.items():
-        if key not in values:
-            if field.default is NO_DEFAULT and field.default_factory is NO_DEFAULT:
-                raise LabError(f"{prefix}{key} is missing: it must be set in the config or on the command line.")
-            continue
-        if is_dataclass(types[key]):
-            built[key] = _build(types[key], values[key], f"{prefix}{key}.")
-        else:
-            built[key] = validate(types[key], values[key], f"{prefix}{key}")
-    return cls(**built)
-
-
-def _locate(base: type[Any], target: Any, prefix: str) -> type[Any]:
-    module, _, name = str(target).rpartition(".")
-    try:
-        cls = getattr(import_named(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise LabError(f"{prefix}_target_={target} cannot be imported: {error}.") from error
-    if base is Net and _is_module(cls):
-        return cls
-    if not (isinstance(cls, type) and issubclass(cls, base) and is_dataclass(cls)):
-        raise LabError(
-            f"{prefix}_target_={target} is not allowed: it must be a dataclass that extends {base.__name__}"
-            f"{', or a torch.nn.Module' if base is Net and target else ''}."
-        )
-    return cls
-
-
-def _is_module(cls: Any) -> bool:
-    torch = sys.modules.get("torch")  # a module cannot have been imported without it
-    return torch is not None and isinstance(cls, type) and issubclass(cls, torch.nn.Module)

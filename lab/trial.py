@@ -18,6 +18,7 @@ from lab.run.schemas import ENDED
 K = TypeVar("K", bound=Hashable)
 
 TRIALS = "job_trials"  # key in the config of a job of several Trials, which no Session has
+EXTENSION = ("frames=", "extended_from=")  # how the overrides of an extension begin
 DIED = "The process of this Session ended without writing a result: it was killed, or the machine failed."
 
 
@@ -55,6 +56,12 @@ class Point:
 
     overrides: list[str]
     hyperparameters: dict[str, Any]
+
+    def extend(self, overrides: Sequence[str] = ()) -> Point:
+        """Return the point with the overrides of an extension in place of earlier ones; without them, as planned."""
+        extended = any(line.startswith(EXTENSION[1]) for line in self.overrides)
+        planned = [line for line in self.overrides if not (extended and line.startswith(EXTENSION))]
+        return Point([*planned, *overrides], self.hyperparameters)
 
 
 @dataclass

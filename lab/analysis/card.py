@@ -79,7 +79,8 @@ def _session_rows(trial: Trial) -> list[list[str]]:
     rows = []
     for session in trial.sessions:
         done = session.state == "completed"
-        state = session.state if done or not session.frames else f"{session.state} at frame {session.frame:,}"
+        ended = (done and not session.stopped) or not session.frames
+        state = session.state if ended else f"{session.state} at frame {session.frame:,}"
         metrics = [format_number(session.metric(name), name) if done else "-" for name in SESSION_METRICS]
         rows.append([str(session.seed), state, *metrics])
     return rows
@@ -160,7 +161,15 @@ def limits(trial: Trial) -> list[str]:
         mode = trial.spec.get("mode")
         if mode != "train":
             sentences.append(f"Trained with mode={mode}, which is meant to check the code, not to learn well.")
-    n = len(trial.completed)
+        if trial.spec.get("extended_from"):
+            plans = " and ".join(f"{frames:,}" for frames in trial.common["extended_from"])
+            sentences.append(f"Planned for {plans} frames, and extended: from there on, schedules are over all frames.")
+    n, early = len(trial.completed), sum(bool(session.stopped) for session in trial.completed)
+    if early:
+        sentences.append(
+            f"{plural(early, 'Session')} stopped when the return had reached stop_at={trial.spec.get('stop_at')}: the"
+            " last return is high because training ended there, and metrics over training are over fewer frames."
+        )
     if n == 1:
         sentences.append("One seed says nothing about another, so there is no interval.")
     elif n:

@@ -42,6 +42,7 @@ class Entry:
     name: str = field(default="", init=False)  # the shortest that distinguishes it from the other sides
     label: str = field(default="", init=False)  # in the picture: the name, and what differs in the spec
     until: int | None = field(default=None, init=False)  # frame after which it is compared; None for the end
+    same_budget: bool = field(default=True, init=False)  # whether all sides were to be trained for as many frames
 
     @property
     def n(self) -> str:
@@ -57,8 +58,12 @@ class Entry:
         return replace(self.trial, sessions=[_until(session, self.until) for session in self.trial.completed])
 
     def values(self, metric: str) -> np.ndarray:
-        """Return a metric of each completed Session that has it [n], as it was after frame `until`."""
-        return self.trial_until.values(metric)
+        """Return a metric of each completed Session that has it [n], as it was after the frame of `until_for`."""
+        return (self.trial if self.until_for(metric) is None else self.trial_until).values(metric)
+
+    def until_for(self, metric: str) -> int | None:
+        """Return the frame after which a metric is compared: the end for numbers of frames until success."""
+        return None if self.same_budget and metric in LESS_IS_BETTER else self.until
 
 
 def _until(session: Session, frame: int) -> Session:
@@ -115,17 +120,19 @@ def read_entries(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Entr
     entries = [read_entry(path) for path in paths]
     trials = [entry.trial for entry in entries]
     names, until = labels or short_entry_names(trials, resolved), common_frame(entries)
+    same = len({session.frames for trial in trials for session in trial.completed}) < 2
     for entry, name, point in zip(entries, names, describe_points(trials), strict=True):
-        entry.name, entry.until = name, until
+        entry.name, entry.until, entry.same_budget = name, until, same
         whole = point if point.startswith(f"{name} ") else f"{name}: {point}"
         entry.label = name if labels or point in name else whole
     return entries
 
 
 def common_frame(entries: Sequence[Entry]) -> int | None:
-    """Return the last frame that every completed Session has trained for; None if all had the same budget."""
+    """Return the last frame that every completed Session has trained for; None if all have done the same budget."""
     sessions = [session for entry in entries for session in entry.trial.completed]
-    return min(session.frame for session in sessions) if len({session.frames for session in sessions}) > 1 else None
+    same = len({session.frames for session in sessions}) < 2 and not any(session.stopped for session in sessions)
+    return None if same else min(session.frame for session in sessions)
 
 
 def read_entry(path: Path) -> Entry:
@@ -210,7 +217,8 @@ def _obstacle(comparison: Comparison, n: int, m: int) -> str:
     sides = ((comparison.entry, n), (comparison.other, m))
     for side, count in sides:
         if not count:
-            at = f" at frame {side.until:,}" if side.until is not None else ""
+            until = side.until_for(comparison.metric)
+            at = f" at frame {until:,}" if until is not None else ""
             return f"no completed Session of {side.name} has any {comparison.metric}{at}"
     one, other = comparison.entry.trial.environment, comparison.other.trial.environment
     if one != other:
@@ -261,7 +269,12 @@ def list_notes(entries: Sequence[Entry]) -> list[str]:
         if unfinished:
             notes.append(f"In {entry.name}, {unfinished}: Sessions that did not complete are excluded.")
     until = entries[0].until
-    if until is not None:
+    if until is not None and entries[0].same_budget:
+        notes.append(
+            f"Sessions were stopped on success at different frames, so all are compared as they were at frame {until:,}"
+            ", where the first of them ended. metric=frames compares how many they took."
+        )
+    elif until is not None:
         frames = [f"{entry.name}: {entry.trial.completed[0].frames:,}" for entry in entries if entry.trial.completed]
         notes.append(
             f"The budgets of frames differ ({', '.join(frames)}), so all are compared as they were at frame {until:,}."

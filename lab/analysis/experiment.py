@@ -221,7 +221,7 @@ def read_experiment(directory: SweepDir) -> Experiment:
         warn_once(f"{directory.sweep} is missing: Trials are ranked by the mean return, and as many as are there.")
     objective = Objective.from_dict(sweep["objective"]) if sweep else DEFAULT_OBJECTIVE
     started = [trial for trial in directory.trials() if trial.point.exists() or trial.seeds()]
-    return Experiment(directory, sweep, objective, [read_trial(trial) for trial in started])
+    return Experiment(directory, sweep, objective, [read_trial(trial, as_planned=True) for trial in started])
 
 
 def rank_rows(values: np.ndarray) -> np.ndarray:

@@ -91,7 +91,10 @@ def _notes(trial: Trial) -> list[str]:
     named = [f"{_seeds(sessions)} {reason}" for reason, sessions in list(reasons.items())[:MAX_REASONS]]
     more = "; ..." if len(reasons) > MAX_REASONS else ""
     excluded = f"excluded from means: {'; '.join(named)}{more}" if reasons else ""
-    return [line for line in (shorten(values, 200), excluded) if line]
+    early = [session for session in trial.completed if session.stopped]
+    ends = "the mean ends where the first Session does"
+    stopped = f"stopped on success: {_seeds(early)}; {ends}" if early else ""
+    return [line for line in (shorten(values, 200), excluded, stopped) if line]
 
 
 def _curves(ax: Axes, trial: Trial, column: str, statistic: str) -> None:

@@ -82,6 +82,7 @@ class Session:
     error: str | None  # why it failed (a traceback or a sentence) or was pruned
     tables: Tables | None  # None if it has not written any
     metrics: dict[str, Any]  # content of session.json; empty without tables
+    stopped: str | None = None  # why it completed before all frames were done: its return had reached `stop_at`
 
     def metric(self, name: str) -> float | None:
         """Return a metric; None if the Session has none, or one that is not finite."""
@@ -106,7 +107,23 @@ def read_session(directory: RunDir, seed: int) -> Session:
                 warn_once(f"{problem} The Session of seed {seed} counts as failed.")
                 state = "failed"
             error = error or str(problem).replace(f"{directory.path}/", "")  # the same wherever the directory is
-    return Session(directory, seed, state, status["frame"], status["frames"], error, tables, metrics)
+    stopped = status.get("stopped")
+    return Session(directory, seed, state, status["frame"], status["frames"], error, tables, metrics, stopped)
+
+
+def before_extension(session: Session) -> Session:
+    """Return a Session as it was before `resume DIR frames=...` extended it; the same if it was not extended."""
+    tables = session.tables
+    plans = tables.spec.get("extended_from") if tables else None
+    if tables is None or not plans:
+        return session
+    ends = tables.metrics["frame"][tables.metrics["frame"] >= plans[0]]
+    if not len(ends):  # it has not come so far
+        return session
+    spec = {**tables.spec, "frames": plans[0], "extended_from": []}
+    tables = replace(tables.until(ends.iloc[0]), spec=spec, state="completed")
+    results, frame = session_results(tables), int(ends.iloc[0])
+    return replace(session, state="completed", frame=frame, frames=plans[0], tables=tables, metrics=results)
 
 
 def read_tables(directory: RunDir, status: dict[str, Any] | None = None) -> Tables:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.analysis.session import Session, Tables, read_session, read_spec, thin
+from lab.analysis.session import Session, Tables, before_extension, read_session, read_spec, thin
 from lab.analysis.statistics import std, summarize_columns
 from lab.analysis.text import display_name, format_hyperparameter
 from lab.common.text import canonical, flatten, format_seeds, plural
@@ -157,8 +157,12 @@ def common_reference(sessions: Iterable[Session]) -> dict[str, Any]:
     return references[0] if references and all(each == references[0] for each in references) else {}
 
 
-def read_trial(directory: TrialDir) -> Trial:
+def read_trial(directory: TrialDir, as_planned: bool = False) -> Trial:
     """Read a Trial.
+
+    Args:
+        directory: of the Trial.
+        as_planned: whether to take Sessions as they were before they were extended, as its Experiment compares them.
 
     Raises:
         LabError: it holds no Session.
@@ -168,6 +172,8 @@ def read_trial(directory: TrialDir) -> Trial:
     if not seeds:
         raise LabError(f"{directory.path} holds no Session.")
     sessions = [read_session(directory.session(seed), seed) for seed in seeds]
+    if as_planned:
+        sessions = [before_extension(session) for session in sessions]
     return Trial(directory, directory.number, point["hyperparameters"], sessions)
 
 

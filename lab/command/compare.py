@@ -117,7 +117,7 @@ def comparison_table(entries: Sequence[Entry], comparisons: Sequence[Comparison]
     keys = differing_keys([entry.trial for entry in entries])
     keys = keys if 1 < len(keys) <= MAX_KEYS else []
     table = Table(box=None, pad_edge=False, header_style="bold")
-    until = entries[0].until
+    until = entries[0].until_for(metric)
     table.add_column(metric if until is None else f"{metric} at frame {until:,}", no_wrap=True)
     for column in (*keys, "sessions", "mean", "IQM", f"P(better than {entries[0].name})", "IQM better by"):
         table.add_column(Text(column), justify="right", no_wrap=True)
@@ -150,5 +150,6 @@ def describe_comparison(comparison: Comparison) -> str:
     else:
         conclusion = f"{one} is better than {other} on {metric}"
         conclusion += ", of which less is better" if metric in LESS_IS_BETTER else ""
-    at = "" if comparison.entry.until is None else f" at frame {comparison.entry.until:,}"
+    until = comparison.entry.until_for(comparison.metric)
+    at = "" if until is None else f" at frame {until:,}"
     return f"With {n} and {plural(m, 'seed')}{at}, {conclusion}: {numbers}."

@@ -9,11 +9,19 @@ from typing import Any, Literal
 
 from lab.command.options import command, option
 from lab.common.imports import installed_only
-from lab.common.text import plural
+from lab.common.text import dump_yaml, plural
 from lab.errors import LabError, visible
 from lab.run.directory import RunDir, SweepDir, TrialDir, find_level, find_sessions
 from lab.run.exported import find_best
-from lab.run.files import plain, read_json, write_atomically, write_json, write_sealed_json
+from lab.run.files import (
+    plain,
+    read_json,
+    read_yaml,
+    write_atomically,
+    write_json,
+    write_sealed_json,
+    write_sealed_yaml,
+)
 
 SUFFIXES = (".onnx", ".pt2")  # of programs
 NOTES = """The copy is a run directory like any other: enjoy, report, compare and rerun work with it. It has the spec,
@@ -114,6 +122,9 @@ def export_session(session: RunDir, copy: RunDir, with_agent: bool) -> None:
     checkpoints = [session.checkpoint("best")] if with_agent else []
     patches = sorted(session.path.glob("uncommitted*.patch"))
     _copy([session.spec, *session.tables.values(), session.results, *patches, *checkpoints], session.path, copy.path)
+    spec = plain(read_yaml(session.spec))
+    if spec.get("init_from"):
+        write_sealed_yaml(copy.spec, dump_yaml(_relative_parent(spec, Path.cwd())))
     write_sealed_json(copy.status, {**plain(session.read_status()), "host": ""})
     if session.provenance.exists():
         write_sealed_json(copy.provenance, _anonymize(plain(read_json(session.provenance))))
@@ -138,6 +149,7 @@ def _anonymize(facts: dict[str, Any]) -> dict[str, Any]:
 
     facts = _without(facts, "user", "host")
     facts |= {"git": repository(facts["git"]), "directory": str(_relative(Path(facts["directory"]), root))}
+    facts = _relative_parent(facts, root) if facts.get("init_from") else facts
     facts["command"] = str(facts.get("command", "")).replace(f"{root}/", "").replace(f"{Path.home()}/", "~/")
     facts["repositories"] = [repository(one) for one in facts.get("repositories") or ()]
     return facts
@@ -147,6 +159,13 @@ def _relative(path: Path, root: Path) -> Path:
     """Return a path relative to a directory around it; of another path, only its name."""
     path = path.absolute()
     return path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+
+
+def _relative_parent(content: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Return content with the path of the run that it started from relative to a directory."""
+    file = Path(content["init_from"]["file"])
+    path = _relative(file.parent.parent, root) / file.parent.name / file.name
+    return {**content, "init_from": {**content["init_from"], "file": str(path)}}
 
 
 def _without(content: dict[str, Any], *keys: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from lab.errors import LabError, visible
 from lab.run import provenance
 from lab.run.directory import RunDir, SweepDir, TrialDir, find_level, find_sessions, rerun_path
 from lab.run.files import read_json, write_json
+from lab.run.parent import find_parent, require_parent
 from lab.run.schemas import PROVENANCE
 from lab.run.trust import warn_of_foreign_code
 from lab.spec import require_name
@@ -57,6 +58,9 @@ class Options:
     tolerance: NonNegative = option(
         0.0, "the most by which the return of a Session may differ from before to count as reproduced"
     )
+    init_from: str | None = option(
+        None, "where the run is now whose weights the Sessions started from, if it has moved", shown="init_from=DIR"
+    )
     slots: Count | None = option(None, "jobs at the same time; null for as many as there are cores")
 
 
@@ -86,7 +90,8 @@ def main(path: Path, options: Options) -> None:
         )
         slots = options.slots or max(1, len(os.sched_getaffinity(0)) // read_spec(completed[0])["threads"])
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-rerun-")))
-        jobs = plan(path, out, completed, codes, slots, folder)
+        parent = find_parent(options.init_from)["file"] if options.init_from else None
+        jobs = plan(path, out, completed, codes, slots, folder, parent)
         acquire(out)
         run(console, jobs, out, slots)
     copy_plan(path, out)
@@ -212,10 +217,15 @@ def plan(
     codes: dict[RunDir, tuple[CodeCopy, Path]],
     slots: int,
     folder: Path,
+    parent: str | None = None,
 ) -> list[SpecJob]:
     """Return the jobs: Sessions that differ only in the seed are stacked, as far as that leaves no slot idle.
 
-    Each Session runs its code in a directory, as `codes` has them. Jobs read their specs from `folder`.
+    Each Session runs its code in a directory, as `codes` has them. Jobs read their specs from `folder`. `parent` is the
+    file of the weights that Sessions start from, if it is not the recorded one.
+
+    Raises:
+        LabError: weights that a Session started from are not there, or are others now.
     """
     from lab.launch.spec_job import SpecJob
     from lab.sweep.plan import pack
@@ -223,6 +233,8 @@ def plan(
     groups: dict[Any, list[tuple[RunDir, int, dict[str, Any]]]] = {}
     for session in completed:
         spec = read_spec(session)
+        if spec.get("init_from"):
+            spec["init_from"] = require_parent(spec["init_from"], parent)
         seed = spec.pop("seed")
         # The directories of a stack are called seed-0, seed-1, ...: a Session of another name is trained alone.
         standalone = None if session.path.name == f"seed-{seed}" else session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from lab.command.extension import extend_session, extend_trial, refuse_experiment, split_frames
 from lab.command.options import command
 from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, TrialDir, find_level, find_sessions
@@ -17,13 +18,17 @@ NOTES = """resume runs code that the directory holds or names: its own command, 
 environments. It warns if another user or another host made the directory, as far as that can be known: resume only what
 you trust.
 
-Completed Sessions are kept, interrupted ones go on from their checkpoints, running tasks of a cluster are adopted."""
+Completed Sessions are kept, interrupted ones go on from their checkpoints, running tasks of a cluster are adopted.
+
+With frames=N, a Session or a Trial goes on to N frames, also if it has completed: the frames that were planned before
+go as they were planned, and schedules are over N frames from there on. The spec says so in extended_from."""
 
 
 @command(
-    "the run directory of a Session, a Trial or an Experiment that was interrupted",
-    overrides="for a Trial or an Experiment: what changes, as in seed=0,1,2,3 (more seeds), search.n_trials=50 (more"
-    " points), retry=true (failed Sessions again), plan=true (only print what would run)",
+    "the run directory of a Session, a Trial or an Experiment that was interrupted, or is to be extended",
+    overrides="what changes: frames=400_000 (go on for more frames); for a Trial or an Experiment, seed=0,1,2,3 (more"
+    " seeds), search.n_trials=50 (more points), retry=true (failed Sessions again), plan=true (only print what would"
+    " run)",
     notes=NOTES,
 )
 def main(path: Path, overrides: list[str]) -> None:
@@ -35,22 +40,36 @@ def main(path: Path, overrides: list[str]) -> None:
     level, trial = find_level(path), TrialDir(path.absolute())
     around = SweepDir(trial.path.parent if TrialDir(path).number is None else path.parent)  # as it was named
     warn_of_foreign_code(path, "resume")
+    frames, overrides = split_frames(overrides)
+    if level == "experiment" and frames:
+        refuse_experiment(path, frames)
     if SweepDir(path).multirun.exists():
+        if frames:
+            extend_trial(trial, frames, swept=True)
         return continue_sweep(SweepDir(path), overrides)
     if level == "trial" and trial.number is not None and around.multirun.exists():
+        if frames:
+            extend_trial(trial, frames, swept=True)
         return continue_sweep(around, [*overrides, f"only_trial={trial.number}"])
     exported = [session for session in find_sessions(path) if session.exported.exists()]
     if exported:
         raise LabError(describe_missing(exported[0], exported[0].checkpoint("last")))
     if level == "experiment":
         raise LabError(f"{SweepDir(path).multirun} is missing: it says how the sweep was started.")
-    if overrides and level == "trial":  # trained by a single job, it becomes one of a sweep
-        return continue_sweep(SweepDir(path), overrides, trial.session(trial.seeds()[0]).hydra / "hydra.yaml")
-    if overrides:
+    if overrides and level == "session":
         raise LabError(
             f"resume: {overrides[0]!r} is not allowed: {path} holds a Session, which keeps the config that it was"
-            " started with. More seeds are for a Trial, as in `resume TRIAL seed=0,1,2,3`."
+            " started with, except for frames, as in `resume SESSION frames=400_000`. More seeds are for a Trial, as in"
+            " `resume TRIAL seed=0,1,2,3`."
         )
+    if overrides:  # trained by a single job, it becomes a Trial of a sweep
+        started = trial.session(trial.seeds()[0]).hydra / "hydra.yaml"
+        extension = extend_trial(trial, frames, swept=False) if frames else []
+        return continue_sweep(SweepDir(path), [*overrides, *extension], started)
+    if frames and level == "session":
+        extend_session(RunDir(path), frames)
+    elif frames:
+        extend_trial(trial, frames, swept=False)
     resume_sessions([RunDir(path)] if level == "session" else [trial.session(seed) for seed in trial.seeds()])
 
 

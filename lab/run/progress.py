@@ -37,7 +37,9 @@ class SessionProgress:
 
     @property
     def fraction_done(self) -> float:
-        """Fraction of its frames that is done, from 0 to 1."""
+        """Fraction of its frames that is done, from 0 to 1; 1 if it has completed."""
+        if self.state == "completed":
+            return 1.0
         frames = self.status["frames"]
         return min(self.status["frame"] / frames, 1.0) if frames else 0.0
 

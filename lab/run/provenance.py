@@ -8,7 +8,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import pairwise
@@ -37,24 +37,27 @@ class Provenance:
     facts: dict[str, Any]
     code: CodeSnapshot
 
-    def write(self, directory: RunDir, frame: int | None, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
+    def write(
+        self, directory: RunDir, frame: int | None, notes: list[str], own: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[str]]:
         """Write provenance.json, or add to it that this process resumes the Session at a frame.
 
         Args:
             directory: of the Session.
             frame: None to start.
             notes: a warning is added if the file is damaged.
+            own: facts of this Session alone.
 
         Returns:
             Its content, and the packages whose code changed since the Session was started.
         """
         if frame is None:
-            content, changed, stem = dict(self.facts), [], "uncommitted"
+            content, changed, stem = {**self.facts, **own}, [], "uncommitted"
         else:
             content = self._read(directory, frame, notes)
             changed = changed_since(directory, self.facts["code"])
             resumed = content.setdefault("resumed", [])
-            resumed.append({"frame": frame, **{name: self.facts[name] for name in RESUMED}})
+            resumed.append({"frame": frame, **{name: self.facts[name] for name in RESUMED}, **own})
             stem = f"uncommitted-{len(resumed)}"
         write_sealed_json(directory.provenance, content)
         if frame is None or changed:

@@ -21,7 +21,7 @@ METRICS = {
     "training_efficiency": "strength weighted by 1 / optimizer steps: high if it comes early",
     "stability": "1 minus the fraction of strength that is lost again during training",
     "frames_to_solve": "first frame at which the return counts as solved, over the Sessions that reach it",
-    "frames": "frames of training",
+    "frames": "frames of training, fewer where it was stopped on success",
     "optimizer_steps": "steps of the optimizer",
     "episodes": "episodes that ended",
 }  # of session.json
@@ -48,7 +48,7 @@ def add_evaluation(names: Iterable[str]) -> list[str]:
     return [*names, *(f"eval_{name}" for name in names)]
 
 
-LESS_IS_BETTER = ("frames_to_solve",)  # of these metrics; for all others, more is better
+LESS_IS_BETTER = ("frames_to_solve", "frames")  # of these metrics; for all others, more is better
 DIRECTIONS = ("maximize", "minimize")
 AGGREGATES = ("mean", "median", "iqm", "lower")  # over seeds; `lower` is the lower end of the mean's 95 % interval
 
@@ -58,7 +58,7 @@ SIZE = {"size": int, "crc32": int}  # of a file, or of its first bytes
 STATUS: Shape = {
     "state": STATES, "frame": int, "frames": int, "return": float | None, "frames_per_second": float | None,
     "error": str | None, "lost": bool, "updated": str, "host": str, "pid": int, "tables": {"*": SIZE},
-    "warnings": [str],
+    "warnings": [str], "stopped": str | None,
 }  # fmt: skip
 STOP: Shape = {"state": ("pruned", "interrupted"), "reason": str}
 POINT: Shape = {"number": int, "overrides": [str], "hyperparameters": dict, "seeds": [int]}

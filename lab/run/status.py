@@ -49,6 +49,7 @@ class StatusFiles:
         lost: bool = False,
         tables: Mapping[str, Mapping[str, int]] | None = None,
         warnings: Sequence[str] = (),
+        stopped: str | None = None,
     ) -> None:
         """Write status.json.
 
@@ -62,6 +63,7 @@ class StatusFiles:
             lost: whether it failed through no fault of its own, for example because its process was killed.
             tables: size and CRC-32 of each table at the end, which reveal later damage.
             warnings: sentences for the user.
+            stopped: why a Session completed before all frames were done.
         """
         assert state in STATES, state
         content = {
@@ -77,6 +79,7 @@ class StatusFiles:
             "host": platform.node(),
             "pid": os.getpid(),
             **({"tables": tables} if tables else {}),
+            **({"stopped": stopped} if stopped else {}),
         }
         try:
             write_sealed_json(self.status, content)
@@ -190,7 +193,8 @@ def recover_status(directory: StatusFiles, problem: str) -> dict[str, Any]:
     elif checkpoint is None:
         state = "completed" if ending == "completed" and _last_row(directory) >= frames > 0 else "interrupted"
     else:
-        state = "completed" if frame >= frames > 0 and checkpoint.get("unfinished_interval") is None else "interrupted"
+        done = frame >= frames > 0 or (ending == "completed" and frame == last_frame)  # which stops before by `stop_at`
+        state = "completed" if done and checkpoint.get("unfinished_interval") is None else "interrupted"
     warning = f"{problem} From the other files it is {state} at frame {frame:,}."
     tables = (checkpoint or {}).get("record", {}).get("tables") if state == "completed" else None
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from lab.common.conf import config_path
+from lab.common.text import quote
 from lab.errors import LabError
 from lab.run.files import read_yaml
 from lab.run.provenance import config_dirs
@@ -65,10 +67,20 @@ def prepare(arguments: list[str]) -> list[str]:
     alias = {line: f"hydra/sweeper/{line}" for line in overrides if line.startswith(("sampler=", "pruner="))}
     arguments = [alias.get(argument, argument) for argument in arguments]
     merging = {line: merge_dict(line) for line in overrides if "{" in line}
+    merging |= {line: locate_parents(line) for line in overrides if re.match(r"\+*init_from=[^{]*$", line)}
     arguments = [merging.get(argument, argument) for argument in arguments]
     if options.multirun or (any(line.startswith("hydra.mode=") for line in overrides) and not options.cfg):
         arguments += first_values([merging.get(line, line) for line in overrides])
     return arguments
+
+
+def locate_parents(override: str) -> str:
+    """Return an override of `init_from` with the full path of each run: a job may start elsewhere, and be resumed."""
+    key, _, value = override.partition("=")
+    if re.search(r"[\[{($'\"]", value):  # what Hydra's grammar reads as more than paths stays as it is
+        return override
+    paths = [str(Path(text).absolute()) if Path(text).exists() else text for text in value.split(",")]
+    return f"{key}={','.join(path if re.fullmatch('[a-zA-Z0-9_/.+:@-]*', path) else quote(path) for path in paths)}"
 
 
 def first_values(overrides: Sequence[str]) -> list[str]:

@@ -39,6 +39,7 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
     Raises:
         LabError: a point makes no spec or cannot have the objective, or a Session in the directory has another spec.
     """
+    from lab.train.agent import check_initialization
     from lab.train.lockstep import check_spaces
 
     started = {trial.number: trial for trial in plan.started()}
@@ -56,6 +57,7 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
         overrides = [*plan.overrides.fixed, *point.overrides]
         distinct = distinct_specs(composer, overrides, plan.seeds)
         spaces_of = check_spaces(distinct, spaces)
+        check_initialization(distinct, spaces_of)
         largest = max(largest, *map(estimate_replay, distinct, spaces_of))
         environments[canonical([(spec.env.id, spec.env.arguments) for spec in distinct])] = distinct[0].env.id
         for spec in distinct:

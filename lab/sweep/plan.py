@@ -259,11 +259,12 @@ def number_points(
 ) -> tuple[list[Point], str]:
     """Return the distinct points by number, and a note on points that were given more than once.
 
-    Points are equal if their specs are. Started Trials keep their numbers, and new points follow.
+    Points are equal if their specs are; a Trial that was extended is still the one of its point. Started Trials keep
+    their numbers, and new points follow.
     """
 
     def identity(point: Point) -> str:
-        return spec_identity(composer, [*fixed, *point.overrides], seeds)
+        return spec_identity(composer, [*fixed, *point.extend().overrides], seeds)
 
     groups: dict[str, list[Point]] = {}
     for point in points:

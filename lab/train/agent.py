@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from lab.env.normalize import RunningMoments
 from lab.env.vector import Spaces
 from lab.errors import LabError
 from lab.memory.rollout import Statistics
+from lab.run.parent import read_parent, require_parent
 from lab.spec import Spec
 from lab.train.lockstep import shared_settings
 
@@ -106,6 +110,48 @@ class Agent:
             "spaces": dict(self.spaces),
         }
 
+    def initialize(self, index: int, spec: Spec) -> dict[str, Any] | None:
+        """Give one Session the weights and the statistics of observations that its spec names in `init_from`.
+
+        Returns:
+            The statistics of rewards that are there.
+
+        Raises:
+            LabError: the file was changed, or its agent does not fit the Session.
+        """
+        assert spec.init_from
+        file = Path(require_parent(asdict(spec.init_from))["file"])
+        state = read_parent(file)
+        own = self.algorithm.weights(index)
+        weights = {name: value for name, value in state["parameters"].items() if not is_random_stream(name)}
+        problem = self._find_misfit(state, {name: value for name, value in own.items() if not is_random_stream(name)})
+        if problem:
+            raise LabError(f"The weights of init_from.file={file} do not fit: {problem}")
+        try:
+            for network in self.algorithm.networks:
+                network.restore(index, own | weights)
+            if self.moments:
+                self.moments[index].restore(state["observations"])
+                self._update_statistics()
+            collector = state.get("collector") or {}
+            rewards = state.get("rewards") or (collector.get("reward_scale") or {}).get("moments")
+        except Exception as error:  # of any type, as a checkpoint may hold anything
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise LabError(f"init_from.file={file} cannot be used ({text}).") from error
+        return rewards
+
+    def _find_misfit(self, state: dict[str, Any], own: dict[str, torch.Tensor]) -> str | None:
+        """Say in what a checkpoint of another Session differs from one that could be started from; None if it fits."""
+        for kind, saved in (state.get("spaces") or {}).items():
+            if saved != self.spaces.get(kind):
+                return f"its {kind} are {saved}, and those of env.id={self.spec.env.id} are {self.spaces.get(kind)}."
+        key, normalized = "env.normalize_observations", state.get("observations") is not None
+        if normalized != bool(self.moments):
+            return f"it was trained with {key}={str(normalized).lower()}, and here it is {str(not normalized).lower()}."
+        change = _find_change(state["parameters"], own)
+        allowed = "They fit the same network (net) of the same algorithm, or of one that has the same networks."
+        return f"{change}. {allowed}" if change else None
+
     def restore(self, index: int, state: dict[str, Any]) -> None:
         """Restore one Session's agent, or raise LabError if `state` is of other spaces or parameters."""
         name = f"the checkpoint at frame {state['frame']:,}" if "frame" in state else "the checkpoint"
@@ -127,13 +173,25 @@ class Agent:
             raise LabError(f"The agent differs from that of {name} ({text}). Did its code change?") from error
 
 
+def is_random_stream(name: str) -> bool:
+    """Return whether a buffer of a network is the state of a random stream, which each Session has of its own."""
+    return name.rpartition(".")[2] == "draws"
+
+
 def _find_change(before: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) -> str | None:
     """Describe a parameter whose name or shape changed; None if there is none."""
     for name in dict.fromkeys((*before, *now)):
         shapes = [list(values[name].shape) if name in values else "absent" for values in (before, now)]
         if shapes[0] != shapes[1]:
-            return f"{name} is {shapes[0]} there and {shapes[1]} now"
+            return f"{name} is {shapes[0]} there and {shapes[1]} here"
     return None
+
+
+def check_initialization(specs: Sequence[Spec], spaces: Sequence[Spaces]) -> None:
+    """Raise LabError if the weights that `init_from` names do not fit one of some Sessions."""
+    for spec, own in zip(specs, spaces, strict=True):
+        if spec.init_from:
+            Agent([replace(spec, compile=False)], own, torch.device("cpu")).initialize(0, spec)
 
 
 def prepare_device(name: str, threads: int) -> torch.device:

@@ -57,7 +57,8 @@ class Collector:
         The rollout's tensors are views of storage [S, T, E, ...], which is its own.
         """
         agent, algorithm, device = self.agent, self.agent.algorithm, self.agent.device
-        noise = algorithm.draw_noise(self.horizon, self.num_envs, agent.streams, self.frame / agent.spec.frames)
+        fraction_done = self.frame / agent.spec.planned_frames(self.frame)
+        noise = algorithm.draw_noise(self.horizon, self.num_envs, agent.streams, fraction_done)
         size = (self.stack, self.horizon, self.num_envs)
         raw = np.zeros((self.stack, self.horizon + 1, *self._observation.shape[1:]), self._observation.dtype)
         raw[:, 0] = self._observation

@@ -109,6 +109,9 @@ def print_results(records: Sequence[Record | Outcome]) -> None:
     console.print()
     console.print(table)
     for record in records:
+        if record.stopped:
+            name = f"{record.spec.name} seed {record.spec.seed}"
+            console.print(f"\n{name} stopped at frame {record.frame:,} of {record.spec.frames:,}: {record.stopped}")
         if record.state == "failed":
             console.print(f"\nFailed: {(record.error or '').strip().splitlines()[-1]}", style="red")
             console.print(f"More is in {record.dir.log}")

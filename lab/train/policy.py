@@ -107,7 +107,7 @@ class Policy:
             )
         noise = None
         if not deterministic:
-            fraction_done = self.frame / self.spec.frames
+            fraction_done = self.frame / self.spec.planned_frames(self.frame)
             noise = algorithm.draw_noise(1, number, self._streams, fraction_done)[0]
         carry = self._carry if algorithm.carry_size else torch.zeros(1, number, 0)
         action, carry = algorithm.act(agent.normalize(torch.from_numpy(rows)[None]), noise, carry)

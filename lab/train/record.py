@@ -8,7 +8,7 @@ import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import TextIOWrapper
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ class Outcome:
     error: str | None
     lost: bool  # whether it failed for a reason outside of it, so that it can be resumed
     warnings: list[str]
+    stopped: str | None = None  # how its return compares with `stop_at`, if that ended it
 
     @classmethod
     def read(cls, directory: RunDir) -> Outcome:
@@ -59,7 +60,7 @@ class Outcome:
         from lab.spec import load
 
         status = directory.read_status()
-        facts = [status[key] for key in ("state", "frame", "error", "lost", "warnings")]
+        facts = [*(status[key] for key in ("state", "frame", "error", "lost", "warnings")), status.get("stopped")]
         return cls(load(directory.spec), directory, *facts)
 
 
@@ -96,7 +97,7 @@ def describe_failure(error: BaseException, directory: RunDir) -> str:
 
 
 class Record:
-    """Writes the files of one Session; its state, frame, error and lost are those of its Outcome."""
+    """Writes the files of one Session; its state, frame, error, lost and stopped are those of its Outcome."""
 
     def __init__(
         self,
@@ -127,12 +128,13 @@ class Record:
         self.state = "running"
         self.error: str | None = None
         self.lost = False
+        self.stopped: str | None = None
         self.frame = 0
         self.warnings: list[str] = []
         self._window: deque[Episode] = deque(maxlen=WINDOW)
         self._episodes = 0
         self._rows = 0
-        self._row_frame = 0  # frame of the last row
+        self.row_frame = 0  # frame of the last row
         self._status_time = 0.0
         self._speed: float | None = None  # frames per second over the last log interval
         notes = list(notes)
@@ -145,21 +147,28 @@ class Record:
             write_sealed_yaml(directory.spec, dump_yaml(spec.to_dict()))
         else:
             tables = self._restore(frame, state, notes)
-        self._provenance, changed = provenance.write(directory, None if state is None else frame, notes)
+        own: dict[str, Any] = {"init_from": asdict(spec.init_from)} if spec.init_from else {}
+        own |= {"extended_from": spec.extended_from, "frames": spec.frames} if spec.extended_from else {}
+        self._provenance, changed = provenance.write(directory, None if state is None else frame, notes, own)
         self._log = logging.Logger(f"lab.session.{directory.path}", logging.INFO)  # logging cannot disable it by name
         self._handler = QuietFileHandler(directory)
         self._log.addHandler(self._handler)
-        own = spec.env.metrics
-        columns = TABLES | {"episodes": (*EPISODES, *own), "metrics": metrics_columns(own, metrics)}
+        reported = spec.env.metrics
+        columns = TABLES | {"episodes": (*EPISODES, *reported), "metrics": metrics_columns(reported, metrics)}
         self._tables = {name: Table(path, columns[name], tables.get(name)) for name, path in directory.tables.items()}
         self._events = None
         if spec.log.tensorboard:
             from lab.train.tensorboard import TensorBoard
 
-            self._events = TensorBoard(spec, directory, None if state is None else self._row_frame + 1)
+            self._events = TensorBoard(spec, directory, None if state is None else self.row_frame + 1)
         self.heartbeat(frame, at_once=True)
         start = "started" if state is None else f"resumed at frame {frame},"
         self.log("%s %s, seed %d: %s", start, spec.name, spec.seed, provenance.facts["command"])
+        if spec.init_from and state is None:
+            self.log("starts from %s, whose weights have the digest %s", spec.init_from.file, spec.init_from.weights)
+        if spec.extended_from:
+            plans = ", ".join(f"{frames:,}" for frames in spec.extended_from)
+            self.log("extended to %s frames from %s", f"{spec.frames:,}", plans)
         for problem in provenance.code.problems():
             self._log.warning("%s", problem)
         for remark in provenance.code.remarks():
@@ -174,7 +183,7 @@ class Record:
         """Continue from what `sync` returned; return the states of the tables."""
         self.dir.stop.unlink(missing_ok=True)
         self.best, self._episodes = state["best"], state["episodes"]
-        self._rows, self._row_frame = state["rows"], state["row_frame"]
+        self._rows, self.row_frame = state["rows"], state["row_frame"]
         self._window.extend(Episode(*episode) for episode in state["window"])
         self.warnings = list(state.get("warnings", []))
         tables, timing = dict(state["tables"]), self.dir.timing
@@ -227,7 +236,7 @@ class Record:
             "best": self.best,
             "episodes": self._episodes,
             "rows": self._rows,
-            "row_frame": self._row_frame,
+            "row_frame": self.row_frame,
             "warnings": list(self.warnings),
             "window": [tuple(episode) for episode in self._window],
             "tables": {name: table.sync() for name, table in self._tables.items()},
@@ -254,6 +263,12 @@ class Record:
         """Mean return of the last 100 episodes, or of all if there were fewer; None without any."""
         return sum(e.episode_return for e in self._window) / len(self._window) if self._window else None
 
+    def find_success(self) -> str | None:
+        """Return how the mean return of the last 100 episodes compares with `stop_at`; None if it is below."""
+        goal, value = self.spec.stop_at, self.mean_return
+        reached = goal is not None and value is not None and len(self._window) == WINDOW and value >= goal
+        return f"return {value:.6g} >= stop_at={goal:.6g}" if reached else None
+
     def add_row(
         self,
         frame: int,
@@ -274,7 +289,7 @@ class Record:
             finished = (values[values == values] for values in evaluation)  # a metric of a cut episode is NaN
             row |= zip(evaluated, (float(each.mean()) if len(each) else None for each in finished), strict=True)
         self._rows += 1
-        self._row_frame = frame
+        self.row_frame = frame
         self._tables["metrics"].add(row)
         self._tables["timing"].add({"frame": frame, **timing})
         self._speed = timing["frames_per_second"]
@@ -292,13 +307,17 @@ class Record:
         """Write histograms if they are due with the last row; the arguments are those of TensorBoard."""
         every = self.spec.log.histograms
         if self._events and every > 0 and (self._rows - 1) % every == 0:
-            self._events.add_histograms(agent, index, actions, self._row_frame)
+            self._events.add_histograms(agent, index, actions, self.row_frame)
 
-    def finish(self, state: str, frame: int, error: str | None = None, lost: bool = False) -> None:
+    def finish(
+        self, state: str, frame: int, error: str | None = None, lost: bool = False, stopped: str | None = None
+    ) -> None:
         """Close every file and write how the Session ended, as far as the disk allows.
 
         If a file cannot be closed, the Session failed, whatever its state was.
         """
+        if stopped:
+            self.log("stopped early: %s", stopped)
         level = logging.ERROR if state == "failed" else logging.INFO
         self._log.log(level, f"{state} at frame {frame}" + (f"\n{error}" if error else ""))
         closers = [table.close for table in self._tables.values()]
@@ -309,13 +328,14 @@ class Record:
                 lost = lost or state != "failed"
                 state, error = "failed", error or f"{self.dir.path} cannot be written: {problem.strerror}."
         self._log.removeHandler(self._handler)
-        self.state, self.error, self.frame, self.lost = state, error, frame, lost
+        self.state, self.error, self.frame, self.lost, self.stopped = state, error, frame, lost, stopped
         self._provenance["end"] = utc_now()
         with suppress(OSError):
             write_sealed_json(self.dir.provenance, self._provenance)
         with suppress(OSError):
             sums = {name: table.state for name, table in self._tables.items()}
             self.dir.write_status(
-                state, frame, self.spec.frames, error, self.mean_return, lost=lost, tables=sums, warnings=self.warnings
-            )
+                state, frame, self.spec.frames, error, self.mean_return, lost=lost, tables=sums,
+                warnings=self.warnings, stopped=stopped,
+            )  # fmt: skip
         self.dir.release()

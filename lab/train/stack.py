@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -14,63 +13,29 @@ import torch
 
 from lab.common.signals import uninterrupted
 from lab.env.guard import pop_notices
-from lab.env.vector import Environments, Spaces, detect_restore_method, rng_warnings
-from lab.run import checkpoint, tensor_files
+from lab.env.vector import Spaces, rng_warnings
+from lab.run import checkpoint
 from lab.run.directory import RunDir
 from lab.run.files import write_text
 from lab.run.provenance import Provenance
 from lab.spec import Spec
-from lab.train.agent import Agent, prepare_device
-from lab.train.collect import Collector
 from lab.train.display import Display
 from lab.train.evaluate import Evaluation
-from lab.train.metrics import Averages
+from lab.train.interval import Interval
 from lab.train.record import ENDLESS_STEPS, HEARTBEAT_SECONDS, Record, describe_failure
+from lab.train.state import StackState
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A horizon of steps: the frames before and after it, and those of the whole Session."""
-
-    before: int
-    after: int
-    frames: int
-
-    @property
-    def last(self) -> bool:
-        """Whether the Session is done after it."""
-        return self.after >= self.frames
-
-    def is_due(self, every: int) -> bool:
-        """Whether something is due that happens every so many frames, and at the end; never if `every` is 0."""
-        return every > 0 and (self.last or self.after // every > self.before // every)
-
-
-class Stack:
+class Stack(StackState):
     """Sessions that differ only in their seed, or in numbers with a decimal point."""
 
     def __init__(self, specs: list[Spec], directories: list[RunDir], spaces: Spaces) -> None:
-        self.spec, self.specs, self.directories = specs[0], specs, directories
-        self.device = prepare_device(self.spec.device, self.spec.threads)
-        self.agent = Agent(specs, spaces, self.device)
-        self.agent.algorithm.allocate(self.spec.env.num_envs)
-        replay = self.agent.algorithm.replay
-        if replay and replay.device != replay.target:
-            self.agent.algorithm.compiler = None  # compiled functions are for tensors of one device
-        self.restore_method = detect_restore_method(self.spec.env)
-        self.envs = [
-            Environments(spec.env, spec.env.num_envs, streams.environments, self.restore_method)
-            for spec, streams in zip(specs, self.agent.streams, strict=True)
-        ]
-        self.collector = Collector(self.agent, self.envs)
-        self.optimizer_steps = torch.zeros(len(specs), dtype=torch.int64)
-        self.averages = Averages()
+        super().__init__(specs, directories, spaces)
         self.seconds = dict.fromkeys(("collect", "learn", "evaluate", "write", "compile"), 0.0)
         self.consistent = True  # whether no learning step was interrupted, so that the state can be saved
         self.lost = False  # whether only files failed
-        self.unfinished_interval: Interval | None = None  # learned from, but not yet evaluated, logged and saved
         self.actions: torch.Tensor | None = None  # of the last horizon
-        self.logged_frame, self.logged_time, self.saved_time, self.heartbeat_time = 0, 0.0, 0.0, 0.0
+        self.logged_frame, self.logged_time, self.heartbeat_time = 0, 0.0, 0.0
 
     def train(
         self,
@@ -127,15 +92,13 @@ class Stack:
             self.end(ending, reason)
         return self.records
 
-    @property
-    def frame(self) -> int:
-        """Frames that each Session has done."""
-        return self.collector.frame
-
     def loop(self) -> None:
         """Collect, learn, evaluate, log and save until the frames are done or `stop` asks for it."""
         self.logged_time = self.saved_time = self.heartbeat_time = perf_counter()
         self.logged_frame = self.frame
+        if self.unfinished_interval is None:  # a Session may have been killed before it wrote that it was done
+            logged = [s for s in self.collector.alive if self.records[s].row_frame == self.frame]
+            self.finish_reached(self.find_reached(logged))
         while self.collector.alive and not self.stop():
             if self.unfinished_interval is None:
                 if self.frame >= self.spec.frames:
@@ -147,12 +110,12 @@ class Stack:
     def collect_and_learn(self) -> Interval:
         """Collect a horizon of steps and learn from it."""
         spec, algorithm = self.spec, self.agent.algorithm
-        interval = Interval(self.frame, self.frame + algorithm.horizon * spec.env.num_envs, spec.frames)
+        interval = self.interval_from(self.frame)
         logging = interval.is_due(spec.eval.every) or interval.is_due(spec.log.every)
         with self.timed("collect"):
             rollout = self.collector.collect(self.heartbeat)
         with self.timed("learn"):
-            metrics = algorithm.learn(rollout, self.agent.streams, interval.before / spec.frames, diagnose=logging)
+            metrics = algorithm.learn(rollout, self.agent.streams, interval.fraction_done, diagnose=logging)
             self.averages.add(metrics)
             self.actions = rollout.action
             # The only time that the host waits for what was learned.
@@ -182,10 +145,11 @@ class Stack:
         evaluating = interval.is_due(spec.eval.every)
         logging = evaluating or interval.is_due(spec.log.every)
         saving = interval.is_due(spec.checkpoint.every)
+        reached = self.find_reached(self.collector.alive) if logging and not interval.last else {}
         evaluations: dict[int, np.ndarray] = {}
-        if evaluating:
+        if evaluating or (reached and spec.eval.every):
             with self.timed("evaluate"):
-                evaluated = self.evaluate()
+                evaluated = self.evaluate(self.collector.alive if evaluating else [*reached])
             if evaluated is None:
                 return
             evaluations = evaluated
@@ -193,16 +157,23 @@ class Stack:
         with self.timed("write"):
             if logging:
                 self.log(evaluations)
-            if evaluating or (spec.eval.every == 0 and saving):
-                self.save_best(evaluations)
-            if saving and self.restore_method == "reset" and not interval.last:
-                for s in self.collector.alive[:]:
-                    self.collector.renew_environments(s)
+            if spec.eval.every:
+                returns = {s: float(episodes[0].mean()) for s, episodes in evaluations.items()}
+            else:
+                chosen = self.collector.alive if saving else [*reached]
+                returns = {s: value for s in chosen if (value := self.records[s].mean_return) is not None}
+            if returns:
+                self.save_best(returns)
+            if saving and not interval.ends_plan:
+                self.renew_environments()
             minutes = spec.checkpoint.minutes
             old = minutes is not None and perf_counter() - self.saved_time >= 60 * minutes
             if saving or (self.restore_method != "reset" and old):
                 self.save(self.collector.alive)
+            if interval.ends_plan and not interval.last:  # after it was saved, as if it had been the end
+                self.renew_environments()
         self.finish_failed()
+        self.finish_reached(reached)
         if logging and not interval.last:
             self.finish_requested()
 
@@ -223,10 +194,10 @@ class Stack:
         self.seconds[phase] += perf_counter() - start - compiling
         self.seconds["compile"] += compiling
 
-    def evaluate(self) -> dict[int, np.ndarray] | None:
+    def evaluate(self, sessions: list[int]) -> dict[int, np.ndarray] | None:
         """Return returns and lengths [2, episodes] of an evaluation by Session, or None if `stop` ended it."""
         # The environments are new in each evaluation, so that none depends on what they remember of an earlier one.
-        evaluation = Evaluation(self.agent, {s: self.specs[s].env for s in self.collector.alive}, self.spec.eval)
+        evaluation = Evaluation(self.agent, {s: self.specs[s].env for s in sessions}, self.spec.eval)
         while evaluation.running and not self.stop():
             evaluation.step()
             self.heartbeat()
@@ -250,60 +221,31 @@ class Stack:
             record.add_histograms(self.agent, s, None if self.actions is None else self.actions[:, s])
             self.display.update(s, self.frame, record.mean_return, speed)
 
-    def save_best(self, evaluations: dict[int, np.ndarray]) -> None:
-        """Save the agents whose return is their best so far: in evaluation or, without it, in training."""
-        for s in self.collector.alive:
-            record = self.records[s]
-            reached = float(evaluations[s][0].mean()) if s in evaluations else record.mean_return
-            if reached is not None and reached >= record.best and (s in evaluations or self.spec.eval.every == 0):
-                record.best = reached
+    def save_best(self, returns: Mapping[int, float]) -> None:
+        """Save the agents whose return, by Session, is their best so far."""
+        for s, reached in returns.items():
+            if reached >= self.records[s].best:
+                self.records[s].best = reached
                 self.write_best(s)
-
-    def agent_state(self, s: int) -> dict[str, Any]:
-        """Return one Session's agent and progress as a checkpoint."""
-        return {"frame": self.frame, "optimizer_steps": int(self.optimizer_steps[s]), **self.agent.state(s)}
-
-    def write_best(self, s: int) -> None:
-        """Write one Session's best checkpoint."""
-        tensor_files.write(self.directories[s].checkpoint("best"), self.agent_state(s))
-
-    def save(self, sessions: list[int]) -> None:
-        """Write checkpoints that Sessions can be resumed from."""
-        replay, interval = self.agent.algorithm.replay, self.unfinished_interval
-        for s in sessions:
-            folder = self.directories[s].replay
-            state = self.agent_state(s) | {
-                "unfinished_interval": interval.before if interval else None,
-                "collector": self.collector.state(s),
-                "averages": self.averages.state(s),
-                "replay": replay.save(s, folder, tensor_files.write) if replay else None,
-                "record": self.records[s].sync(),
-            }
-            checkpoint.write_generation(self.directories[s], state)
-            if replay:
-                replay.remove_unused_files(s, folder)
-        self.saved_time = perf_counter()
-
-    def restore(self, states: list[dict[str, Any]]) -> None:
-        """Restore all Sessions from checkpoints at the same frame, or raise LabError if one does not fit."""
-        for s, state in enumerate(states):
-            self.agent.restore(s, state)
-        for s, state in enumerate(states):
-            self.optimizer_steps[s] = state["optimizer_steps"]
-            self.collector.restore(s, state["collector"])
-            if self.agent.algorithm.replay:
-                self.agent.algorithm.replay.restore(s, state["replay"], self.directories[s].replay, tensor_files.read)
-        if states:
-            self.collector.frame = states[0]["frame"]
-            self.averages.restore([state["averages"] for state in states], self.device)
-            before = states[0]["unfinished_interval"]
-            self.unfinished_interval = None if before is None else Interval(before, self.frame, self.spec.frames)
 
     def finish_failed(self) -> None:
         """Finish the records of the Sessions that failed."""
         for s, (frame, reason) in self.collector.failures.items():
             if self.records[s].state == "running":
                 self.records[s].finish("failed", frame, reason)
+
+    def find_reached(self, sessions: list[int]) -> dict[int, str]:
+        """Return how the returns compare with `stop_at` of those among some Sessions that have reached it."""
+        reasons = {s: self.records[s].find_success() for s in sessions}
+        return {s: reason for s, reason in reasons.items() if reason}
+
+    def finish_reached(self, reached: Mapping[int, str]) -> None:
+        """Save and finish Sessions as completed, for the given reasons."""
+        for s, reason in reached.items():
+            if s in self.collector.alive:
+                self.save_at_end(s, done=True)
+                self.records[s].finish("completed", self.frame, stopped=reason)
+                self.collector.drop(s)
 
     def finish_requested(self) -> None:
         """Save and finish the Sessions that were asked to stop in their run directories."""
@@ -315,10 +257,10 @@ class Stack:
                 self.records[s].finish(state, self.frame, reason)
                 self.collector.drop(s)
 
-    def save_at_end(self, s: int) -> None:
+    def save_at_end(self, s: int, done: bool = False) -> None:
         """Save one Session that ends."""
         # Environments that are reset at each checkpoint can be restored only from a checkpoint that was due.
-        if self.restore_method != "reset" or self.frame >= self.spec.frames:
+        if self.restore_method != "reset" or done or self.frame >= self.spec.frames:
             self.save([s])
         if self.records[s].best == float("-inf"):
             self.write_best(s)
