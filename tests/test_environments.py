@@ -12,7 +12,7 @@ from lab.run.directory import RunDir
 from lab.train.stack import Stack
 from tests.helpers import ALGORITHMS, ATARI, ENVIRONMENTS, OTHER_ATARI, go_on, result, serves, specs
 
-FRAMES = 2_000
+FRAMES = 1_000
 IMAGE_FRAMES = 600  # of Atari games, which take longer
 SMALL = ("~tuned", "env.num_envs=4", "net.hidden=[16]", "eval.episodes=2", "eval.max_steps=50")
 ON_POLICY = {"ppo": ("algo.horizon=32", "algo.batch_size=64")}

@@ -25,12 +25,24 @@ from lab.memory.replay import Replay
 from lab.run import checkpoint, tensor_files
 from lab.run.directory import RunDir
 from lab.run.files import read_json
+from lab.run.provenance import Provenance
 from lab.session import train
 from lab.spec import Spec
 from lab.train.evaluate import Evaluation
 from lab.train.record import Record
 from lab.train.stack import Stack
-from tests.helpers import ALGORITHMS, BOX, CHOICE, Interruption, go_on, result, serves, specs, weights
+from tests.helpers import (
+    ALGORITHMS,
+    BOX,
+    CHOICE,
+    Interruption,
+    go_on,
+    result,
+    same_provenance,
+    serves,
+    specs,
+    weights,
+)
 
 KILLS = int(os.environ.get("LAB_KILLS", "1"))  # of each case; CI does few
 CASES = {
@@ -63,16 +75,18 @@ def overrides(algo: str, case: str, seed: str) -> list[str]:
     return [f"algo={algo}", *CASES[case], *small.get(algo, ("algo.horizon=16", "~tuned")), *OFTEN, f"seed={seed}"]
 
 
-def work(made: list[Spec], paths: list[Path]) -> None:
+def work(made: list[Spec], paths: list[Path], provenance: Provenance) -> None:
     if not made:
         return
-    records = train(made, [RunDir(path) for path in paths], probe(made[0].env), show=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lab.session.collect", lambda *arguments: provenance)
+        records = train(made, [RunDir(path) for path in paths], probe(made[0].env), show=False)
     assert [record.state for record in records] == ["completed"] * len(made), records[0].error
 
 
 def in_a_process(made: list[Spec], paths: list[Path], seconds: float | None) -> int:
     """Train in another process, which is killed after some seconds; return its exit code."""
-    process = CONTEXT.Process(target=work, args=(made, paths))
+    process = CONTEXT.Process(target=work, args=(made, paths, same_provenance()))
     process.start()
     process.join(seconds)
     if process.is_alive():
