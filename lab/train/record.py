@@ -142,6 +142,11 @@ class Record:
             tables: dict[str, Any] = {}
             replaced = directory.move_results_aside() if directory.holds_results else None
             if replaced:
+                if not notes:  # of damaged checkpoints
+                    notes.append(
+                        "The Session has no checkpoint, as it was stopped before the first one (by a second Ctrl-C or a"
+                        " kill), so it starts from the beginning."
+                    )
                 notes.append(f"What {directory.path} held before is in {replaced.name}.")
             directory.write_status("running", 0, spec.frames)
             write_sealed_yaml(directory.spec, dump_yaml(spec.to_dict()))

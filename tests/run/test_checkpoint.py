@@ -121,6 +121,24 @@ def test_law_1_with_both_checkpoints_damaged_a_session_starts_over_and_nothing_i
         assert "held before is in replaced-1" in text
 
 
+def test_a_session_that_was_stopped_before_its_first_checkpoint_says_so_and_starts_over(
+    uninterrupted: RunDir, tmp_path: Path
+) -> None:
+    directory = RunDir(tmp_path / "run")
+    assert train(directory, (Stack, "collect_and_learn", 1, again)) == "interrupted"
+    assert not directory.checkpoint("last").exists()
+    assert train(directory) == "completed"
+    assert same(directory, uninterrupted)
+    for text in ("\n".join(read_json(directory.status)["warnings"]), directory.log.read_text()):
+        assert "The Session has no checkpoint, as it was stopped before the first one" in text
+        assert "held before is in replaced-1" in text
+
+
+def again() -> None:
+    """Interrupt a learning step, as a second Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 @pytest.mark.law
 @pytest.mark.parametrize(("which", "frames"), [("last", [2048]), ("previous", [])])
 @pytest.mark.parametrize("table", ["episodes", "metrics"])
