@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from lab.common.imports import import_named
 from lab.common.renamed import renamed
 from lab.common.text import format_value
-from lab.common.validation import Positive, validate
+from lab.common.validation import Positive, describe, validate
 from lab.errors import LabError, did_you_mean
 from lab.net.module import Module
 from lab.net.net import Net, net_choice
@@ -26,7 +26,7 @@ def build(cls: type[T], values: Any, prefix: str) -> T:
     """
     group, base, target = prefix.rstrip(".") or "the spec", cls, ""
     if not isinstance(values, dict):
-        raise LabError(f"{group}={format_value(values)} is not allowed: {group} must be a group of keys.")
+        raise LabError(f"{group}={format_value(values)} is not allowed: {group} must be {describe(cls)}.")
     if "_target_" in values:
         target, values = values["_target_"], {key: value for key, value in values.items() if key != "_target_"}
         cls = _locate(base, target, prefix)

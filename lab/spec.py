@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 from omegaconf import DictConfig, OmegaConf
@@ -58,6 +58,8 @@ class CheckpointSpec:
 @dataclass
 class InitFrom:
     """The checkpoint that a Session takes its first weights from, and their digest."""
+
+    NOUN: ClassVar[str] = "the path of a run directory or of a checkpoint"
 
     file: str
     weights: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -79,7 +80,7 @@ def describe(kind: Any) -> str:
         return "a list" if arguments[0] is Any else f"a list, in which each is {describe(arguments[0])}"
     if origin is dict:
         return "a group of keys and values, as {key: value}"
-    return NOUNS.get(kind, str(kind))
+    return str(NOUNS.get(kind) or getattr(kind, "NOUN", "a group of keys" if is_dataclass(kind) else kind))
 
 
 def _bare(kind: Any) -> list[Any]:
