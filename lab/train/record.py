@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Least time between two writes of a status, which wait for the disk: of a few Sessions, and for each of a large stack.
 STATUS_SECONDS, STACK_SECONDS = 0.5, 0.05
 HEARTBEAT_SECONDS = 5.0  # most time between two writes during training
+NO_RETURN = "No episode"  # how a warning begins that there is no return
 WINDOW = 100  # episodes in the mean return
 ENDLESS_STEPS = 1_000  # steps of each environment after which some episode should have ended
 EPISODES = ("frame", "return", "length")  # columns, before those of env.metrics
@@ -190,7 +191,8 @@ class Record:
         self.best, self._episodes = state["best"], state["episodes"]
         self._rows, self.row_frame = state["rows"], state["row_frame"]
         self._window.extend(Episode(*episode) for episode in state["window"])
-        self.warnings = list(state.get("warnings", []))
+        stale = NO_RETURN if self.spec.extended_from else "\n"  # an episode may end yet
+        self.warnings = [text for text in state.get("warnings", []) if not text.startswith(stale)]
         tables, timing = dict(state["tables"]), self.dir.timing
         if not starts_with(timing, tables["timing"]):
             del tables["timing"]
@@ -223,7 +225,7 @@ class Record:
         Returns:
             The warnings that are not shown at the end.
         """
-        start = f"No episode of env.id={self.spec.env.id} ended"
+        start = f"{NO_RETURN} of env.id={self.spec.env.id} ended"
         if (time_limit and not last) or any(text.startswith(start) for text in self.warnings):
             return []
         advice = "It has no time limit: set env.max_episode_steps to cut its episodes."
