@@ -27,6 +27,7 @@ from lab.net.net import Net
 from lab.run.files import plain, read_yaml
 from lab.run.parent import find_parent
 from lab.run.schemas import AGGREGATES, DIRECTIONS, LESS_IS_BETTER, METRICS, add_evaluation
+from lab.run.trackers import read_trackers
 
 
 @dataclass
@@ -45,6 +46,7 @@ class LogSpec:
     every: Count
     tensorboard: bool
     histograms: Natural
+    trackers: list[str] | dict[str, Any] | None = None
 
 
 @dataclass
@@ -100,6 +102,7 @@ class Spec:
         kind, _, index = self.device.partition(":")
         named = kind in ("auto", "cpu", "cuda") and (not index or (kind == "cuda" and index.isdigit()))
         require(named, "device", self.device, "auto, cpu, cuda or cuda:N")
+        read_trackers(self.log.trackers)
         self.env.check()
         self.net.check()
         taken = [name for name in self.env.metrics if name in self.algo.metrics]

@@ -46,6 +46,8 @@ NUMBERLESS = {
     "lab/train/display.py",
     "lab/train/tags.py",
     "lab/train/tensorboard.py",
+    "lab/train/trackers.py",
+    "lab/run/trackers.py",
     "lab/errors.py",
     "lab/run/files.py",
     "lab/run/guard.py",

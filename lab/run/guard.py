@@ -17,6 +17,7 @@ OWN = "\n    app_name: lab\n"  # in Hydra's record of a composition of this prog
 OF_SESSION = re.compile(
     r"spec\.yaml|provenance\.json|uncommitted.*\.patch|status\.json|session\.(log|json|png)|stop\.json"
     r"|(episodes|metrics|timing)\.csv|events\.out\.tfevents\..*|checkpoint"
+    r"|(wandb|mlflow)\.json|wandb"
 )
 OF_SWEEP = re.compile(
     r"sweep\.json|multirun\.yaml|experiment\.(json|png)|trials\.csv|report\.html|\.?study\.db.*|\.jobs|\.code|\.submitit"

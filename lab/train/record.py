@@ -167,6 +167,11 @@ class Record:
             from lab.train.tensorboard import TensorBoard
 
             self._events = TensorBoard(spec, directory, None if state is None else self.row_frame + 1)
+        self._trackers = None
+        if spec.log.trackers:
+            from lab.train.trackers import Trackers
+
+            self._trackers = Trackers(spec.to_dict(), directory, provenance.facts, state is not None)
         self.heartbeat(frame, at_once=True)
         start = "started" if state is None else f"resumed at frame {frame},"
         self.log("%s %s, seed %d: %s", start, spec.name, spec.seed, provenance.facts["command"])
@@ -306,9 +311,16 @@ class Record:
             self.heartbeat(frame, at_once=True)
         if self._events:
             self._events.add_row(row, timing["frames_per_second"])
+        if self._trackers:
+            self._trackers.add_row(row, timing["frames_per_second"])
+            self._warn_of_trackers()
         names = [name for name in ("return", *own, "entropy", *evaluated) if row.get(name) is not None]
         values = " ".join(f"{name}={row[name]:.4g}" for name in names)
         self.log("frame %d of %d %s", frame, self.spec.frames, values)
+
+    def _warn_of_trackers(self) -> None:
+        for problem in self._trackers.messages() if self._trackers else ():
+            self.warn(problem)
 
     def add_histograms(self, agent: Agent, index: int, actions: Tensor | None) -> None:
         """Write histograms if they are due with the last row; the arguments are those of TensorBoard."""
@@ -345,4 +357,7 @@ class Record:
                 state, frame, self.spec.frames, error, self.mean_return, lost=lost, tables=sums,
                 warnings=self.warnings, stopped=stopped,
             )  # fmt: skip
+        if self._trackers:
+            self._trackers.finish(state)
+            self._warn_of_trackers()
         self.dir.release()
