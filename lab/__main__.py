@@ -38,7 +38,10 @@ COMMANDS = (
     "report",
     "rerun",
     "resume",
+    "rm",
+    "show",
     "status",
+    "tag",
     "validate",
 )  # lab.command.NAME.main(arguments)
 READING = (
@@ -48,7 +51,10 @@ READING = (
     "ls",
     "publish",
     "report",
+    "rm",
+    "show",
     "status",
+    "tag",
 )  # those for which a run directory is only data
 UNSUPERVISED = (
     "compare",
@@ -56,7 +62,10 @@ UNSUPERVISED = (
     "publish",
     "report",
     "rerun",
+    "rm",
+    "show",
     "status",
+    "tag",
 )  # those that run no environment in their own process
 
 

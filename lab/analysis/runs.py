@@ -122,7 +122,7 @@ def walk_runs(root: Path, level: str | None = None) -> Iterator[tuple[Path, str]
         yield root, kind
     if kind is None or (level is not None and LEVELS.index(level) < LEVELS.index(kind)):
         for folder in _folders(root):
-            if kind is None or re.fullmatch(r"(trial|seed)-\d+", folder.name):
+            if kind is None or re.fullmatch(r"(trial|seed)-\d+|validation", folder.name):
                 yield from walk_runs(folder, level)
 
 

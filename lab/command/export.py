@@ -22,6 +22,7 @@ from lab.run.files import (
     write_sealed_json,
     write_sealed_yaml,
 )
+from lab.run.tags import tags_path
 
 SUFFIXES = (".onnx", ".pt2")  # of programs
 NOTES = """The copy is a run directory like any other: enjoy, report, compare and rerun work with it. It has the spec,
@@ -73,7 +74,7 @@ def main(path: Path, options: Options) -> None:
         name = session.path.relative_to(path)
         export_session(session, RunDir(out / name), with_agent=session.path in best)
     for trial in [TrialDir(path), *SweepDir(path).trials()]:
-        _copy([trial.point], path, out)
+        _copy([trial.point, tags_path(trial.path)], path, out)
     if SweepDir(path).sweep.exists():
         sweep = plain(read_json(SweepDir(path).sweep))
         write_sealed_json(SweepDir(out).sweep, _without(sweep, "user", "host"))
@@ -121,7 +122,8 @@ def export_session(session: RunDir, copy: RunDir, with_agent: bool) -> None:
 
     checkpoints = [session.checkpoint("best")] if with_agent else []
     patches = sorted(session.path.glob("uncommitted*.patch"))
-    _copy([session.spec, *session.tables.values(), session.results, *patches, *checkpoints], session.path, copy.path)
+    files = [session.spec, *session.tables.values(), session.results, *patches, *checkpoints, tags_path(session.path)]
+    _copy(files, session.path, copy.path)
     spec = plain(read_yaml(session.spec))
     if spec.get("init_from"):
         write_sealed_yaml(copy.spec, dump_yaml(_relative_parent(spec, Path.cwd())))

@@ -120,7 +120,8 @@ def _line(cells: dict[str, str], widths: dict[str, int], style: str = "") -> Tex
 
 def describe_run(run: Run, root: Path) -> dict[str, str]:
     """Return the columns of a run in the table as texts, without its settings."""
-    name = str(run.path.relative_to(root)) if run.path != root else str(run.path)
+    inside = run.path != root and run.path.is_relative_to(root)
+    name = str(run.path.relative_to(root) if inside else run.path)
     mean, interval = run.figures.get("return"), run.intervals.get("return")
     done = run.sessions["completed"]
     return {

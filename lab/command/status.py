@@ -17,7 +17,7 @@ from lab.common.text import format_number, plural
 from lab.errors import LabError, warn_once
 from lab.run.directory import SweepDir
 from lab.run.files import Document
-from lab.run.progress import TrialProgress, count_states, read_progress
+from lab.run.progress import TrialProgress, count_states, is_active, read_progress
 from lab.sweep.tree import add_trial, title
 
 PLAIN_WIDTH = 200  # columns, where the output is no terminal
@@ -54,14 +54,6 @@ def main(path: Path, options: Options) -> None:
                 live.update(render(path, trials), refresh=True)
         except KeyboardInterrupt:
             return
-
-
-def is_active(path: Path, trials: list[TrialProgress]) -> bool:
-    """Return whether a controller or a Session runs, or a cluster may still have a task for one."""
-    directory = SweepDir(path)
-    active = {"running", "pending", "interrupted"} if any(directory.jobs.glob("*.json")) else {"running"}
-    starts = directory.lock.is_awaited()  # a detached sweep
-    return bool(directory.lock.is_held() or starts or active & count_states(trials).keys())
 
 
 def render(path: Path, trials: list[TrialProgress]) -> RenderableType:

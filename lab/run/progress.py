@@ -132,3 +132,11 @@ def read_progress(path: Path) -> list[TrialProgress]:
 def count_states(trials: Sequence[TrialProgress]) -> dict[str, int]:
     """Return how many Sessions are in each state."""
     return dict(Counter(session.state for trial in trials for session in trial.sessions))
+
+
+def is_active(path: Path, trials: list[TrialProgress]) -> bool:
+    """Return whether a controller or a Session runs, or a cluster may still have a task for one."""
+    directory = SweepDir(path)
+    active = {"running", "pending", "interrupted"} if any(directory.jobs.glob("*.json")) else {"running"}
+    starts = directory.lock.is_awaited()  # a detached sweep
+    return bool(directory.lock.is_held() or starts or active & count_states(trials).keys())

@@ -1,0 +1,154 @@
+"""`rm` and `tag`: what is removed, and above all what is not."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab.command import rm, tag
+from lab.errors import LabError
+from lab.run.directory import RunDir, SweepDir
+from lab.run.lock import Lock
+from lab.run.tags import read_tags
+from tests import synthetic
+from tests.helpers import git, lab, specs
+
+
+def make_session(path: Path, state: str = "completed") -> Path:
+    spec = specs("algo=a2c", "env=cartpole")[0].to_dict()
+    synthetic.session(RunDir(path), spec, state, 100.0, 4, np.random.default_rng(0))
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make up outputs: a completed Session, a failed one, and an Experiment."""
+    outputs = tmp_path_factory.mktemp("removal") / "outputs"
+    make_session(outputs / "a2c_cartpole/2026-01-02/03-04-05")
+    make_session(outputs / "a2c_cartpole/2026-01-03/03-04-05", "failed")
+    synthetic.experiment(outputs / "search", 2, seeds=2, rows=4)
+    return outputs
+
+
+@pytest.fixture
+def outputs(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made, tmp_path / "outputs")
+    return Path("outputs")
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_the_command_removes_what_meets_conditions_and_its_empty_folder(outputs: Path) -> None:
+    before = files(outputs)
+    done = lab("rm", "outputs", "state=failed", cwd=outputs.absolute().parent)
+    assert done.returncode == 2 and "1 run with 1 Session" in done.stderr and "add --yes" in done.stderr
+    assert files(outputs) == before
+    done = lab("rm", "outputs", "state=failed", "--yes", cwd=outputs.absolute().parent)
+    assert done.returncode == 0 and "a2c_cartpole/2026-01-03/03-04-05" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("Removed 1 run with 1 Session, ")
+    assert files(outputs) == {name for name in before if not name.startswith("a2c_cartpole/2026-01-03")}
+
+
+def test_it_asks(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for answer, left in (("n\n", True), ("y\n", False)):
+        monkeypatch.setattr(sys, "stdin", Terminal(answer))
+        rm.main([str(outputs / "search")])
+        assert (outputs / "search").exists() is left
+    assert capsys.readouterr().out.count("Remove 1 run with 4 Sessions") == 2
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(LabError, match=r".") as error:
+        rm.main([*arguments, "--yes"])
+    return str(error.value)
+
+
+def test_what_must_stay_stays(outputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(outputs / "search")
+    (outputs / "a2c_cartpole/2026-01-02/03-04-05/notes.txt").touch()
+    (tmp_path / "folder").mkdir()
+    before = files(outputs)
+    assert "is a link to" in refused("link")
+    assert "is part of" in refused(str(outputs / "search/trial-000"))
+    assert "is part of" in refused(str(outputs / "search/trial-000/seed-0"))
+    assert "is not a run directory" in refused("folder")
+    assert "is not a run directory" in refused(str(outputs))
+    assert "holds what Lab did not write: notes.txt" in refused(str(outputs / "a2c_cartpole/2026-01-02/03-04-05"))
+    assert "nothing is removed" in refused(str(outputs / "search"), "link")
+    assert files(outputs) == before
+
+
+def test_what_has_a_tag_stays_also_inside(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tag.main([str(outputs / "search/trial-001/seed-0"), "paper"])
+    assert "has the tag paper in trial-001/seed-0" in refused(str(outputs / "search"))
+    rm.main([str(outputs), "algo=a2c", "--yes"])
+    printed = capsys.readouterr().out
+    assert "Kept: outputs/search has the tag paper" in printed and "Removed 2 runs" in printed
+    assert [path.name for path in outputs.iterdir()] == ["search"]
+
+
+def test_what_runs_stays(outputs: Path) -> None:
+    lock = Lock(outputs / "search")
+    assert lock.acquire()
+    assert "is running" in refused(str(outputs / "search"))
+    lock.release()
+    session = RunDir(outputs / "a2c_cartpole/2026-01-02/03-04-05")
+    assert session.lock.acquire()
+    session.write_status("running", 0, 100)
+    assert "is running" in refused(str(session.path))
+    session.lock.release()
+
+
+def test_what_others_started_from_stays(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    child = outputs / "a2c_cartpole/2026-01-03/03-04-05"
+    with (child / "spec.yaml").open("a") as spec:
+        spec.write(f"init_from: {outputs / 'search/trial-000/seed-1'}\n")
+    assert f"holds the weights that {child} started from" in refused(str(outputs / "search"))
+    rm.main([str(outputs / "search"), str(child), "--yes"])
+    assert not (outputs / "search").exists()
+
+
+def test_what_git_or_dvc_track_stays(outputs: Path, tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", "outputs/search/sweep.json")
+    assert "is tracked by git" in refused(str(outputs / "search"))
+    (tmp_path / "dvc.lock").write_text("stages:\n  train:\n    outs:\n    - path: outputs/a2c_cartpole\n")
+    assert "is tracked by DVC" in refused(str(outputs / "a2c_cartpole/2026-01-02/03-04-05"))
+
+
+def test_nothing_outside_is_removed(outputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/file").touch()
+    (outputs / "search/report.html").symlink_to(tmp_path / "outside/file")
+    (outputs / "search/trial-007").symlink_to(tmp_path / "outside")
+    rm.main([str(outputs / "search"), "--yes"])
+    assert not (outputs / "search").exists() and (tmp_path / "outside/file").exists()
+
+
+def test_tags_are_added_shown_and_removed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search = outputs / "search"
+    done = lab("tag", "outputs/search", "paper", "v1.0", cwd=outputs.absolute().parent)
+    assert done.returncode == 0 and done.stdout == "outputs/search: paper v1.0\n"
+    tag.main([str(search), "remove=v1.0", "best"])
+    tag.main([str(search)])
+    assert capsys.readouterr().out.splitlines()[-1] == f"{search}: best paper"
+    with pytest.raises(LabError, match=r"has no tag 'papr': it has best, paper\. Did you mean 'paper'\?"):
+        tag.main([str(search), "remove=papr"])
+    with pytest.raises(LabError, match="cannot be a tag"):
+        tag.main([str(search), "two words"])
+    with pytest.raises(LabError, match="is not a run directory"):
+        tag.main([str(outputs), "paper"])
+    tag.main([str(search), "remove=best,paper"])
+    assert read_tags(search) == [] and not SweepDir(search).path.joinpath("tags.json").exists()
