@@ -5,38 +5,27 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lab.common.text import canonical, flatten, format_value
+from lab.analysis.run_spec import read_overrides, read_spec
+from lab.common.text import canonical
 from lab.errors import LabError, warn_once
 from lab.run.directory import RunDir, SweepDir, TrialDir
-from lab.run.files import parse_yaml, read_json
-from lab.run.guard import SPEC_KEYS
-from lab.run.schemas import SESSION, SPEC, STATES, TRIAL
+from lab.run.files import read_json
+from lab.run.schemas import SESSION, STATES, TRIAL
 from lab.run.status import combined_state
 from lab.run.tags import read_tags
 
 LEVELS = ("session", "trial", "experiment")
 RUN_STATES = (*STATES, "pending", "damaged")  # damaged: status.json cannot be read
 BESIDE_SPEC = {"status.json", "session.log", "metrics.csv", "provenance.json"}  # tell a damaged Session from a stranger
-SEED = re.compile(r"^seed: (\d+)\n", re.MULTILINE)
-SETTING = re.compile(r"\+{0,2}([a-z_][\w.@/]*)=(.*)", re.DOTALL)
-# Overrides that do not change what is learned, or that have columns of their own, are no settings.
-NO_SETTING = re.compile(
-    r"algo|env|env\.id|seed|name|search|plan|retry|stack|parallel|detach|rungs|only_trial|mix_code|max_failure_rate"
-    r"|hung_after|(hydra|objective|search|log|provenance|checkpoint)[./].*"
-)
-MOST_VALUES = 4  # of a setting of an Experiment that are written one by one
 SHORT = {"algo.lr": "algo.optimizer.lr"}  # keys of the command line by another name in a spec
-TYPED = {key: name for name, key in SHORT.items()}
 
 
 @dataclass
@@ -310,99 +299,4 @@ def _read_origin(run: Run, session: RunDir) -> None:
         run.uncommitted = git.get("uncommitted") is True
     with suppress(ValueError, TypeError, KeyError):
         run.start = datetime.fromisoformat(facts["start"]).astimezone(UTC)
-    run.overrides = _read_overrides(session, str(facts.get("command", "")))
-
-
-def _read_overrides(session: RunDir, command: str) -> dict[str, str]:
-    """Return what was set on the command line, by Hydra's record or, where that is missing, by the command itself."""
-    try:
-        overrides = _parse_list((session.hydra / "overrides.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        try:
-            overrides = shlex.split(command)
-        except ValueError:
-            overrides = []
-    found: dict[str, str] = {}
-    for override in overrides:
-        match = SETTING.fullmatch(override)
-        if match and not NO_SETTING.fullmatch(match[1]):
-            found[match[1]] = match[2]
-    return found
-
-
-@cache
-def _parse_list(text: str) -> list[str]:
-    import yaml
-
-    try:
-        content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader
-    except yaml.YAMLError:
-        return []
-    return [str(item) for item in content] if isinstance(content, list) else []
-
-
-def read_spec(session: RunDir) -> tuple[dict[str, Any], int]:
-    """Return the spec of a Session by dotted key, without its seed, and the seed.
-
-    Raises:
-        LabError: it is missing or damaged.
-    """
-    try:
-        text = session.spec.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise LabError(f"{session.spec} cannot be read: {error}.") from error
-    seed = SEED.search(text)
-    if seed is None:
-        raise LabError(f"{session.spec} is damaged: it lacks seed.")
-    # Sessions of a Trial differ in the seed and the checksum, and reading YAML is what takes most of the time.
-    rest = text[: seed.start()] + text[seed.end() :]
-    shared = re.sub(r"\n# checksum: .*\s*\Z", "", rest)
-    if shared not in _specs:
-        spec = parse_yaml(text, session.spec, SPEC)
-        if not spec.keys() >= SPEC_KEYS:
-            raise LabError(f"{session.spec} is damaged: it lacks {', '.join(sorted(SPEC_KEYS - spec.keys()))}.")
-        _specs[shared] = {key: value for key, value in flatten(dict(spec)).items() if key != "seed"}
-    return _specs[shared], int(seed[1])
-
-
-_specs: dict[str, dict[str, Any]] = {}  # by their text without seed and checksum
-
-
-def find_differences(runs: Iterable[Run]) -> list[dict[str, str]]:
-    """Return the settings of each run, as typed on the command line by key.
-
-    They are those that its command line set, and those in which its spec differs from that of another of these runs
-    with the same algorithm and environment.
-    """
-    runs = list(runs)
-    groups: dict[tuple[Any, ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((*run.algos, *run.envs), []).append(run)
-    differing = {group: _differing_keys(members) for group, members in groups.items()}
-    settings = []
-    for run in runs:
-        keys = {SHORT.get(key, key): key for key in run.overrides}
-        keys |= {key: TYPED.get(key, key) for key in differing[(*run.algos, *run.envs)] if key not in keys}
-        settings.append({name: format_setting(run, name) for key, name in keys.items()})
-    return settings
-
-
-def _differing_keys(runs: list[Run]) -> list[str]:
-    values: dict[str, set[str]] = {}
-    specs = list({id(spec): spec for run in runs for spec in run.specs}.values())
-    for spec in specs:
-        for key, value in spec.items():
-            values.setdefault(key, set()).add(canonical(value))
-    # A key that only some have is one that this program did not have when the others were trained.
-    shared = [key for key in values if all(key in spec for spec in specs)]
-    return [key for key in shared if len(values[key]) > 1 and not NO_SETTING.fullmatch(key) and key != "env.name"]
-
-
-def format_setting(run: Run, key: str) -> str:
-    """Return the values of a setting as typed on the command line; how many there are, if there are many."""
-    values = run.values(key)
-    if not values:
-        return run.overrides.get(key, "-")
-    if len(values) > MOST_VALUES:
-        return f"{len(values)} values"
-    return ",".join(format_value(value, digits=4) for value in values)
+    run.overrides = read_overrides(session, str(facts.get("command", "")))

@@ -14,7 +14,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from lab.analysis.conditions import explain_none, find_runs
-from lab.analysis.runs import Run, find_differences
+from lab.analysis.runs import Run
+from lab.analysis.settings import find_differences
 from lab.command.options import command, option
 from lab.common.terminal import UNCUT, Terminal
 from lab.common.text import format_interval, format_number

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.text import Text
 
-from lab.analysis.runs import Run, find_differences, read_run
+from lab.analysis.runs import Run, read_run
+from lab.analysis.settings import find_differences
 from lab.command.options import NoOptions, command
 from lab.common.terminal import UNCUT, Terminal
 from lab.common.text import format_duration, format_number, format_seeds

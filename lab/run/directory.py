@@ -52,10 +52,6 @@ class RunDir(StatusFiles):
         files = (self.spec, self.provenance, self.log, *self.tables.values(), self.replay.parent)
         return any(path.exists() for path in files)
 
-    def tracker(self, name: str) -> Path:
-        """Return the file that says under which id a tracker knows the Session."""
-        return self.path / f"{name}.json"
-
     @property
     def place(self) -> tuple[int, int]:
         """Place of a Session in its sweep: the number of its Trial, which is 0 for a standalone one, and its seed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, did_you_mean
@@ -60,3 +61,8 @@ def _is_installed(package: str) -> bool:
         return bool(metadata.version(package))
     except metadata.PackageNotFoundError:
         return False
+
+
+def tracker_path(path: Path, name: str) -> Path:
+    """Return the file in the run directory of a Session that says under which id a tracker knows it."""
+    return path / f"{name}.json"

@@ -20,6 +20,7 @@ from typing import IO, Any
 from lab.errors import LabError, summary
 from lab.run.directory import RunDir
 from lab.run.files import read_json, write_json
+from lab.run.trackers import tracker_path
 from lab.train.tags import tag
 
 GRACE_SECONDS = 60.0  # to send what is left when the process that trains was killed
@@ -178,7 +179,7 @@ def follow(name: str, messages: IO[str], problems: IO[str]) -> None:
 
 def _follow(tracker: Any, name: str, do: str, run: str, message: Mapping[str, Any]) -> None:
     if do == "start":
-        kept = RunDir(run).tracker(name)
+        kept = tracker_path(Path(run), name)
         known = read_json(kept) if message["resumed"] and kept.exists() else {}
         write_json(kept, tracker.start(run, message, known))
     elif do == "row":

@@ -15,8 +15,9 @@ import pytest
 from lab.analysis import analyze_trial
 from lab.analysis.conditions import find_runs
 from lab.analysis.experiment import experiment_results, read_experiment
-from lab.analysis.runs import Run, find_differences, read_runs
+from lab.analysis.runs import Run, read_runs
 from lab.analysis.session import read_tables, session_results
+from lab.analysis.settings import find_differences
 from lab.command import ls
 from lab.errors import LabError
 from lab.run.directory import RunDir, TrialDir

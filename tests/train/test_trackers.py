@@ -87,7 +87,7 @@ def test_a_tracker_gets_what_tensorboard_gets_and_changes_no_number(fake: Path, 
         assert (values["project"], values["mode"], values["resume"]) == ("mine", "offline", "allow")
         assert values["group"].endswith("outputs/t") and values["tags"] == ["a2c", "cartpole"]
     for directory in directories:
-        identity = read_json(directory.tracker("wandb"))["id"]
+        identity = read_json(known.tracker_path(directory.path, "wandb"))["id"]
         config, summary = (values for one, values in said(fake, "update") if one == identity)
         assert config["algo.optimizer.lr"] == specs(*TRACKED)[0].algo.optimizer.lr and config["env.id"] == "CartPole-v1"
         rows = [(step, values) for one, step, values in said(fake, "log") if one == identity]
@@ -203,7 +203,7 @@ def test_wandb_keeps_a_session_offline(tmp_path: Path) -> None:
     directory = RunDir(tmp_path / "session")
     assert go_on(specs(*TRACKED), [directory]) == ["completed"]
     assert "log.trackers" not in directory.log.read_text()
-    identity = read_json(directory.tracker("wandb"))["id"]
+    identity = read_json(known.tracker_path(directory.path, "wandb"))["id"]
     (file,) = directory.path.glob(f"wandb/offline-run-*/run-{identity}.wandb")
     content = file.read_bytes()
     for part in (b"rollout/ep_rew_mean", b"algo.optimizer.lr", b"mine", b"a2c_cartpole seed 0"):
