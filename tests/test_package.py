@@ -35,7 +35,7 @@ def build(folder: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_wheel_works_in_an_empty_environment_and_folder(tmp_path: Path) -> None:
     sdist, wheel = build(tmp_path)
     environment, folder = tmp_path / "environment", tmp_path / "folder"
