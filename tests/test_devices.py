@@ -83,10 +83,7 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, int]]] = {
 }
 
 
-HARDEST = (
-    "a2c imitation", "crossq", "dqn quantile", "pqn", "ppo continuous", "ppo gru", "ppo module", "rainbow", "reinforce",
-    "sac discrete",
-)  # fmt: skip
+HARDEST = ("a2c imitation", "crossq", "ppo gru", "ppo module", "rainbow")
 SLOW = (pytest.mark.slow, pytest.mark.law)
 Events = Counter[tuple[str, str]]  # how often, by kind and place
 

@@ -123,7 +123,7 @@ def read_repository(
         # Tracked files beside this package are code even if the run directory is around them.
         code_results = results - set(lab_package().parents)
         # Later stages of a pipeline have the code of its first stage, whatever it has written since.
-        written = {root / name for name in _written_by_pipeline(root)}
+        written = {root / name for name in _written_by_pipeline(root)} if status or untracked else set()
         new = [name for name in untracked if _exists(root / name) and not _is_below(root / name, results | written)]
         changed = {
             name: letter != "A"
