@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from lab.run.directory import RunDir
 from lab.run.files import write_sealed_yaml
 from lab.run.tensor_files import seal
 from tests import synthetic
-from tests.helpers import ROOT, train
+from tests.helpers import ROOT, train, wait_for
 
 ROBOT = (
     "env=gymnasium",
@@ -361,3 +362,66 @@ def test_law_7_loading_runs_nothing_of_a_directory(
     with pytest.raises(lab.LabError, match=ATTACKS[attack]):
         lab.load(session.path, checkpoint="last")
     assert not Path("ran").exists() and "evil" not in sys.modules
+
+
+STOPPED = """
+import lab
+try:
+    lab.train(["algo=ppo", "frames=50_000_000", "compile=false", "log.tensorboard=false"], directory="run", show=False)
+except KeyboardInterrupt:
+    print("raised")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.law
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_session_saves_its_work_when_the_program_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
+    program = [sys.executable, "-c", STOPPED]
+    process = subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    session = RunDir(tmp_path / "run")
+    wait_for(lambda: session.metrics.exists() and session.metrics.read_text().count("\n") > 1, process)
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=60)
+    assert printed == ("raised\n" if number == signal.SIGINT else "")
+    wait_for(lambda: session.read_status()["state"] != "running")
+    assert session.read_status()["state"] == "interrupted"
+    assert session.checkpoint("last").exists()
+
+
+@pytest.mark.slow
+def test_an_experiment_and_a_session_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = ["algo=ppo", "frames=1024", "algo.horizon=64", "eval.every=0", "log.tensorboard=false"]
+    experiment = lab.train([*quick, "algo.lr=1e-3,1e-4"], seeds=[0, 1], show=False)
+    assert isinstance(experiment, lab.Experiment)
+    assert experiment.path.parts[:2] == ("outputs", "ppo_cartpole"), "relative to the working directory"
+    assert len(experiment.trials) == 2 and len(experiment.sessions) == 4
+    assert experiment.best and experiment.best.hyperparameters.keys() == {"algo.lr"}
+    assert experiment.table["rank"].min() == 1 and experiment.mean_return == experiment.best.mean_return
+    (tmp_path / "broken.py").write_text(BROKEN)
+    broken = ["env=gymnasium", "env.id=broken:Broken-v0", "name=broken", "hydra.run.dir=failed"]
+    with pytest.raises(lab.LabError, match=r"No Session of failed completed: RuntimeError: the wheel came off"):
+        lab.train([*quick, *broken], show=False)
+
+
+BROKEN = """
+import gymnasium
+
+class Broken(gymnasium.Env):
+    observation_space = gymnasium.spaces.Discrete(3)
+    action_space = gymnasium.spaces.Discrete(2)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 60:
+            raise RuntimeError("the wheel came off")
+        return 1, 1.0, False, False, {}
+
+gymnasium.register("Broken-v0", entry_point=Broken, max_episode_steps=20)
+"""
