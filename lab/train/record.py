@@ -22,6 +22,7 @@ from lab.run.provenance import Provenance
 from lab.run.status import utc_now
 from lab.run.table import Table, starts_with
 from lab.train.metrics import PROGRESS, Episode, evaluation_columns, metrics_columns
+from lab.train.trackers import Trackers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +38,7 @@ NO_RETURN = "No episode"  # how a warning begins that there is no return
 WINDOW = 100  # episodes in the mean return
 ENDLESS_STEPS = 1_000  # steps of each environment after which some episode should have ended
 EPISODES = ("frame", "return", "length")  # columns, before those of env.metrics
-TABLES = {
-    "timing": ("frame", "seconds", "frames_per_second", "collect", "learn", "evaluate", "write", "compile"),
-}
+TABLES = {"timing": ("frame", "seconds", "frames_per_second", "collect", "learn", "evaluate", "write", "compile")}
 
 
 @dataclass
@@ -167,11 +166,7 @@ class Record:
             from lab.train.tensorboard import TensorBoard
 
             self._events = TensorBoard(spec, directory, None if state is None else self.row_frame + 1)
-        self._trackers = None
-        if spec.log.trackers:
-            from lab.train.trackers import Trackers
-
-            self._trackers = Trackers(spec.to_dict(), directory, provenance.facts, state is not None)
+        self._trackers = Trackers(spec, directory, provenance.facts, state is not None, self.warn)
         self.heartbeat(frame, at_once=True)
         start = "started" if state is None else f"resumed at frame {frame},"
         self.log("%s %s, seed %d: %s", start, spec.name, spec.seed, provenance.facts["command"])
@@ -311,16 +306,10 @@ class Record:
             self.heartbeat(frame, at_once=True)
         if self._events:
             self._events.add_row(row, timing["frames_per_second"])
-        if self._trackers:
-            self._trackers.add_row(row, timing["frames_per_second"])
-            self._warn_of_trackers()
+        self._trackers.add_row(row, timing["frames_per_second"])
         names = [name for name in ("return", *own, "entropy", *evaluated) if row.get(name) is not None]
         values = " ".join(f"{name}={row[name]:.4g}" for name in names)
         self.log("frame %d of %d %s", frame, self.spec.frames, values)
-
-    def _warn_of_trackers(self) -> None:
-        for problem in self._trackers.messages() if self._trackers else ():
-            self.warn(problem)
 
     def add_histograms(self, agent: Agent, index: int, actions: Tensor | None) -> None:
         """Write histograms if they are due with the last row; the arguments are those of TensorBoard."""
@@ -357,7 +346,5 @@ class Record:
                 state, frame, self.spec.frames, error, self.mean_return, lost=lost, tables=sums,
                 warnings=self.warnings, stopped=stopped,
             )  # fmt: skip
-        if self._trackers:
-            self._trackers.finish(state)
-            self._warn_of_trackers()
+        self._trackers.finish(state)
         self.dir.release()

@@ -15,15 +15,18 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.common.text import flatten
 from lab.run.directory import RunDir
 from lab.run.trackers import OFF, read_trackers
 from lab.train.tags import tag
+
+if TYPE_CHECKING:
+    from lab.spec import Spec
 
 TITLES = {"wandb": "Weights & Biases", "mlflow": "MLflow"}
 FINISH_SECONDS = 60.0  # that a tracker has to send what is left when the last Session of a process ends
@@ -33,23 +36,26 @@ STOP_SECONDS = 15.0  # the same of a Session that was interrupted, as a cluster 
 class Trackers:
     """Tells the trackers of one Session what it does."""
 
-    def __init__(self, spec: Mapping[str, Any], directory: RunDir, facts: Mapping[str, Any], resumed: bool) -> None:
-        """Start the run of a Session, or go on with it, in each tracker.
+    def __init__(
+        self, spec: Spec, directory: RunDir, facts: Mapping[str, Any], resumed: bool, warn: Callable[[str], None]
+    ) -> None:
+        """Start the run of a Session, or go on with it, in each tracker that its spec names.
 
         Args:
-            spec: of the Session, as plain data.
+            spec: of the Session.
             directory: of the Session.
             facts: where it comes from.
             resumed: whether it goes on from a checkpoint.
+            warn: gets what goes wrong, as sentences.
         """
-        chosen = {} if os.environ.get(OFF) == "off" else read_trackers(spec["log"]["trackers"])
+        chosen = {} if os.environ.get(OFF) == "off" else read_trackers(spec.log.trackers)
         self._workers = [_Worker.get(name) for name in chosen]
-        self._env_metrics = spec["env"]["metrics"]
+        self._env_metrics, self._warn = spec.env.metrics, warn
         self._run = str(directory.path.absolute())
         start = {
-            **name_run(directory, str(spec["name"]), int(spec["seed"])),
-            "tags": [str(spec["algo"]["name"]), str(spec["env"]["name"])],
-            "config": flatten(spec),
+            **name_run(directory, spec.name, spec.seed),
+            "tags": [spec.algo.name, spec.env.name],
+            "config": flatten(spec.to_dict()) if chosen else {},
             "sha": facts.get("git", {}).get("sha"),
             "resumed": resumed,
         }
@@ -58,6 +64,8 @@ class Trackers:
 
     def add_row(self, row: Mapping[str, Any], frames_per_second: float) -> None:
         """Send a row of metrics, under the names that TensorBoard has."""
+        if not self._workers:
+            return
         columns = {**row, "frames_per_second": frames_per_second}
         values = {
             tag(name, self._env_metrics): value
@@ -66,15 +74,18 @@ class Trackers:
         }
         for worker in self._workers:
             worker.send({"do": "row", "run": self._run, "frame": row["frame"], "values": values})
+        self._report()
 
     def finish(self, state: str) -> None:
         """Send how the Session ended; with the last Session of this process, wait until everything is sent."""
         for worker in self._workers:
             worker.close(self._run, state)
+        self._report()
 
-    def messages(self) -> list[str]:
-        """Return what went wrong since the last call, as sentences."""
-        return [text for worker in self._workers for text in worker.messages(self._run)]
+    def _report(self) -> None:
+        for worker in self._workers:
+            for problem in worker.messages(self._run):
+                self._warn(problem)
 
 
 def name_run(directory: RunDir, name: str, seed: int) -> dict[str, str | None]:
