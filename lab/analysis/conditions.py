@@ -57,7 +57,7 @@ class Condition:
 
     key: str
     operator: str
-    value: Any  # a number, a truth value, None, a text or, for since and before, a time
+    value: Any  # a number, a truth value, None, a text, a tuple of alternatives or, for since and before, a time
 
     @classmethod
     def parse(cls, text: str) -> Condition:
@@ -76,9 +76,13 @@ class Condition:
             return cls(key, sign, _parse_time(key, value))
         if sign in OPERATORS and not isinstance(_parse(value), (int, float)):
             raise LabError(f"{text!r} is not allowed: what {key} is compared with by {sign} must be a number.")
-        if key == "state" and not _is_pattern(value):
-            require_one_of("state", value, RUN_STATES)
-        return cls(key, sign, value if key in TEXTS else _parse(value))
+        several = sign in ("=", "!=") and "," in value and value[0] not in "[{'\""
+        values = value.split(",") if several else [value]
+        for each in values if key == "state" else ():
+            if not _is_pattern(each):
+                require_one_of("state", each, RUN_STATES)
+        parsed = tuple(each if key in TEXTS else _parse(each) for each in values)
+        return cls(key, sign, parsed if several else parsed[0])
 
     def holds(self, run: Run) -> bool:
         """Return whether it holds of a run: of one of its values, where it has several."""
@@ -93,14 +97,17 @@ class Condition:
         return any(OPERATORS[self.operator](value, self.value) for value in values if _is_number(value))
 
     def _equals(self, value: Any) -> bool:
-        if _is_number(value) and _is_number(self.value):
-            return bool(value == self.value)
-        wanted = format_value(self.value)
-        if self.key == "sha":
-            return str(value).startswith(str(self.value))
-        if isinstance(value, str):
-            return value == self.value or (isinstance(self.value, str) and fnmatchcase(value, self.value))
-        return format_value(value) == wanted
+        wanted = self.value if isinstance(self.value, tuple) else (self.value,)
+        return any(_equals(value, each, is_start=self.key == "sha") for each in wanted)
+
+
+def _equals(value: Any, wanted: Any, is_start: bool) -> bool:
+    """Return whether a value is the wanted one, matches it as a pattern, or starts with it."""
+    if _is_number(value) and _is_number(wanted):
+        return bool(value == wanted)
+    if isinstance(value, str) and isinstance(wanted, str):
+        return value == wanted or (value.startswith(wanted) if is_start else fnmatchcase(value, wanted))
+    return format_value(value) == format_value(wanted)
 
 
 def find_values(run: Run, key: str) -> Sequence[Any]:
@@ -122,7 +129,7 @@ def find_runs(
         root: the directory.
         conditions: as texts: a key, one of = != > >= < <=, and a value. A key is one of the spec, a metric of
             session.json, or state, tag, seed, sha, uncommitted, frame, sessions, path, since, before. A text may hold
-            the wildcards * and ?. Times are ages (30m, 12h, 7d, 2w) or dates (2026-11-27).
+            the wildcards * and ?; commas separate alternatives. Times are ages (30m, 12h, 7d, 2w) or dates (2026-11-27).
         sort: a key; the best or newest first, texts by the alphabet. A minus sign in front reverses it.
         level: session, trial or experiment; None for each run directory that lies in no other.
 
@@ -147,8 +154,9 @@ def explain_none(root: Path, conditions: Sequence[str], level: str | None = None
     for condition in map(Condition.parse, conditions):
         if not any(condition.holds(run) for run in runs):
             known = {str(value) for run in runs for value in find_values(run, condition.key) if isinstance(value, str)}
-            text = f"No run below {root} has {condition.key}{condition.operator}{format_value(condition.value)}."
-            return text + (did_you_mean(str(condition.value), known) if condition.operator == "=" else "")
+            value = ",".join(map(str, v)) if isinstance(v := condition.value, tuple) else format_value(v)
+            hint = did_you_mean(value, known) if condition.operator == "=" else ""
+            return f"No run below {root} has {condition.key}{condition.operator}{value}.{hint}"
     return f"No run below {root} meets all of {', '.join(conditions)}."
 
 
