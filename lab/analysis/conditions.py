@@ -129,7 +129,7 @@ def find_runs(
         root: the directory.
         conditions: as texts: a key, one of = != > >= < <=, and a value. A key is one of the spec, a metric of
             session.json, or state, tag, seed, sha, uncommitted, frame, sessions, path, since, before. A text may hold
-            the wildcards * and ?; commas separate alternatives. Times are ages (30m, 12h, 7d, 2w) or dates (2026-11-27).
+            wildcards, * and ?; commas separate alternatives. Times are ages (30m, 12h, 7d, 2w) or dates.
         sort: a key; the best or newest first, texts by the alphabet. A minus sign in front reverses it.
         level: session, trial or experiment; None for each run directory that lies in no other.
 
