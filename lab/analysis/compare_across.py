@@ -99,7 +99,7 @@ def _group(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
         for entry, point in zip(entries, points, strict=True):
             texts = (f"{names[key]}={format_hyperparameter(point.get(key))}" for key in keys)
             groups.setdefault(" ".join(texts) or display_name(str(entry.trial.spec.get("algo.name"))), []).append(entry)
-        if not _repeated(groups) and len(groups) < len(entries):
+        if not _repeated(groups) and (len(groups) < len(entries) or len(entries) == 1):
             return groups
     raise LabError(
         f"{plural(len(entries), 'Trial')} of several environments cannot be grouped by their settings: name the setting"

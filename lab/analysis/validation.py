@@ -138,10 +138,10 @@ class Validation:
         doubts += ["the interval contains 0"] if low is not None and high is not None and low <= 0 <= high else []
         doubt = ", and ".join(doubts)
         found, now = (format_estimate(each, metric) for each in (best.ranked.estimates[0], best.estimate))
+        place = "the best" if best.ranked.rank == 1 else "the best but for the default settings"
         return [
-            f"{best.ranked.trial.name}, the best in the Experiment: {found} there ({plural(n, 'seed')}), {now} on"
-            f" {plural(m, 'fresh seed')}."
-            f" Luck, by which the first is better: {format_estimate(best.luck, metric)}"
+            f"{best.ranked.trial.name}, {place} in the Experiment: {found} there ({plural(n, 'seed')}), {now} on"
+            f" {plural(m, 'fresh seed')}. Luck, by which the first is better: {format_estimate(best.luck, metric)}"
             f"{f' (may be chance: {doubt})' if doubt else ''}."
         ]
 
@@ -152,13 +152,21 @@ class Validation:
         if winner is None or improvement is None or gain is None:
             return []
         few = len(winner.fresh.sessions) < MIN_SEEDS
-        shown = (improvement["low"] or 0.0) > 0.5 and (gain["low"] or 0.0) > 0 and not few
-        objective = self.experiment.objective
+        pairs = [
+            (estimate[end], chance) for end in ("low", "high") for estimate, chance in ((improvement, 0.5), (gain, 0))
+        ]
+        above, below = pairs[:2], pairs[2:]
+        if not few and all(end is not None and end > chance for end, chance in above):
+            verdict = "better"
+        elif not few and all(end is not None and end < chance for end, chance in below):
+            verdict = "worse"
+        else:
+            verdict = "not shown to be better"
+        statistic, metric = self.experiment.objective.statistic, self.experiment.objective.metrics[0]
         return [
-            f"{winner.ranked.trial.name}, the best on fresh seeds, is {'' if shown else 'not shown to be '}better than"
-            f" the default settings: P(a seed of it does better) = {format_chance(improvement)}, {objective.statistic}"
-            f" {objective.metrics[0]} better by {format_estimate(gain, objective.metrics[0])}"
-            f"{f'; it takes {MIN_SEEDS} seeds each' if few else ''}."
+            f"{winner.ranked.trial.name}, the best of them on fresh seeds, is {verdict} than the default settings:"
+            f" P(a seed of it does better) = {format_chance(improvement)}, {statistic} {metric} better by"
+            f" {format_estimate(gain, metric)}{f'; it takes {MIN_SEEDS} seeds each' if few else ''}."
         ]
 
     def name_of(self, fresh: Trial) -> str:

@@ -49,7 +49,7 @@ def test_luck_and_gain_by_hand() -> None:
     assert luck.startswith("trial-001, the best in the Experiment: 32.0 [30.0, 34.0] there (2 seeds), 23.0 [21.")
     assert "on 4 fresh seeds. Luck, by which the first is better: 9 [" in luck
     assert "may be chance: it takes 4 seeds each" in luck
-    assert gain.startswith("trial-002, the best on fresh seeds, is better than the default settings: P(")
+    assert gain.startswith("trial-002, the best of them on fresh seeds, is better than the default settings: P(")
     assert [row[0] for row in made.rows()] == ["trial-001", "trial-002", "default settings"]
     assert made.rows()[-1][1:3] == ["3", "10.0 [10.0, 10.0]"]
     assert made.columns()[3] == "on fresh seeds 100 to 103"
@@ -71,9 +71,7 @@ def test_the_defaults_may_be_best() -> None:
     made = validated(fresh(0, 1.0, 50, 50, 50, 50), fresh(1, 2.0, 20, 22, 24, 26))
     assert made.winner_is_default
     assert made.gain and made.gain["value"] == 23 - 50
-    assert (
-        "trial-001, the best on fresh seeds, is not shown to be better than the default settings" in made.describe()[1]
-    )
+    assert "trial-001, the best of them on fresh seeds, is worse than the default settings" in made.describe()[1]
 
 
 def test_what_is_not_done_has_no_figure() -> None:
