@@ -81,12 +81,13 @@ def analyze_experiment(directory: SweepDir) -> None:
     from lab.analysis.experiment import experiment_results, read_experiment
     from lab.analysis.plot_experiment import plot_experiment
     from lab.analysis.report import write_report
-    from lab.analysis.trial import trial_results
+    from lab.analysis.trial import read_trial, trial_results
     from lab.analysis.validation import read_validation
 
     experiment = read_experiment(directory)
     for trial in experiment.trials:
-        write_json(trial.directory.results, trial_results(trial))
+        whole = read_trial(trial.directory) if trial.extended else trial
+        write_json(trial.directory.results, trial_results(whole))
     validation = read_validation(experiment)
     across = rank_settings(experiment)
     more = {"across": across, "validation": validation}

@@ -252,6 +252,7 @@ def experiment_results(experiment: Experiment) -> dict[str, Any]:
             "trial": ranked.trial.number,
             "environment": ranked.trial.environment,
             "seeds": len(ranked.trial.sessions),
+            **({"extended": True} if ranked.trial.extended else {}),
             "hyperparameters": experiment.point(ranked.trial),
             "objective": dict(zip(metrics, ranked.estimates, strict=True)),
             "improvement": ranked.improvement,

@@ -20,7 +20,14 @@ from lab.analysis.report_figures import figure_data, profile_figure
 from lab.analysis.scale import is_number
 from lab.analysis.session import Session
 from lab.analysis.statistics import MIN_SEEDS, STATISTICS
-from lab.analysis.text import format_hyperparameter, importance_caveat, note_on_seeds, render, short_names
+from lab.analysis.text import (
+    format_hyperparameter,
+    importance_caveat,
+    note_on_extensions,
+    note_on_seeds,
+    render,
+    short_names,
+)
 from lab.analysis.trial import VARIES, Trial, common_spec, consistency, count_states, unfinished_session
 from lab.analysis.validation import Validation
 from lab.common.text import (
@@ -108,7 +115,10 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
     return {
         **names,
         "seeds": plural(max(seeds), "seed") if len(seeds) == 1 else f"{min(seeds)} to {plural(max(seeds), 'seed')}",
-        "note_on_seeds": note_on_seeds([len(ranked.trial.sessions) for ranked in experiment.ranking]),
+        "notes": [
+            note_on_seeds([len(ranked.trial.sessions) for ranked in experiment.ranking]),
+            note_on_extensions([trial.number or 0 for trial in trials if trial.extended]),
+        ],
         "swept": sweep.get("hyperparameters") or experiment.hyperparameters,
         "counts": {name: count for name, count in counts.items() if count or name == "ranked"},
         "completed": completed,

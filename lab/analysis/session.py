@@ -120,7 +120,7 @@ def before_extension(session: Session) -> Session:
     ends = tables.metrics["frame"][tables.metrics["frame"] >= plans[0]]
     if not len(ends):  # it has not come so far
         return session
-    spec = {**tables.spec, "frames": plans[0], "extended_from": []}
+    spec = {**tables.spec, "frames": plans[0]}
     tables = replace(tables.until(ends.iloc[0]), spec=spec, state="completed")
     results, frame = session_results(tables), int(ends.iloc[0])
     return replace(session, state="completed", frame=frame, frames=plans[0], tables=tables, metrics=results)

@@ -153,3 +153,11 @@ def note_on_seeds(counts: Sequence[int]) -> str:
         f"Trials have {min(counts)} to {plural(max(counts), 'seed')}, and each is ranked by all of its own. One with"
         " few seeds may rank high by luck: give the best ones as many before a conclusion (resume TRIAL seed=...)."
     )
+
+
+def note_on_extensions(trials: Sequence[int]) -> str:
+    """Return a note on a ranking in which Trials of these numbers were extended; empty if none was."""
+    if not trials:
+        return ""
+    names = ", ".join(f"trial-{number:03}" for number in sorted(trials))
+    return f"Extended to more frames, and ranked by what it had at those of the others: {names}."

@@ -80,6 +80,11 @@ class Trial:
         return common_reference(self.sessions)
 
     @property
+    def extended(self) -> bool:
+        """Whether `resume DIR frames=...` extended it."""
+        return bool(self.spec.get("extended_from"))
+
+    @property
     def environment(self) -> str:
         """The id of the environment and the arguments that it is created with."""
         arguments = {k.removeprefix("env.kwargs."): v for k, v in self.spec.items() if k.startswith("env.kwargs.")}

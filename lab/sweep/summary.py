@@ -76,7 +76,7 @@ def print_trial(console: Terminal, path: Path, results: dict[str, Any]) -> dict[
 
 def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> dict[str, str]:
     """Print the ranking of an Experiment; return the commands to type next, with their purposes."""
-    from lab.analysis.text import note_on_seeds, short_names
+    from lab.analysis.text import note_on_extensions, note_on_seeds, short_names
 
     directory, ranking = SweepDir(path), results["ranking"]
     console.print(count_sessions(results["sessions"]), style="italic")
@@ -115,8 +115,10 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
         console.print("\nTrials are ranked within each environment, as returns of different ones cannot be compared.")
     if across := results.get("across"):
         print_section(console, "Settings over all environments, by normalized scores", across)
-    if note := note_on_seeds([entry["seeds"] for entry in ranking]):
-        console.print(note)
+    extended = [entry["trial"] for entry in ranking if entry.get("extended")]
+    for note in (note_on_seeds([entry["seeds"] for entry in ranking]), note_on_extensions(extended)):
+        if note:
+            console.print(note)
     for line in list_unranked([{**entry, "name": name_trial(entry, results)} for entry in results["unranked"]]):
         console.print(line)
     print_failures(console, path, results["not_completed"])

@@ -58,7 +58,7 @@ def test_law_1_an_extended_session_is_one_that_was_planned_so(tmp_path: Path, ch
     assert go_on(new, apart, (Stack, "finish_interval", 9, killed)) == ["interrupted"] * 2
     assert go_on(new, apart) == ["completed"] * 2
     alone = [RunDir(tmp_path / "alone")]
-    assert go_on(new[:1], alone, (Evaluation, "step", 60, killed)) == ["interrupted"]
+    assert go_on(new[:1], alone, (Evaluation, "step", 8, killed)) == ["interrupted"]
     assert go_on(new[:1], alone) == ["completed"]
     assert result(alone[0]) == result(apart[0])
     assert weights(alone[0], "best") == weights(apart[0], "best")
@@ -157,10 +157,15 @@ def test_trials_of_sweeps_are_extended_and_the_ranking_stays_fair(tmp_path: Path
     before = read_json(sweep.results)["ranking"]
     assert "frames=2000 is for a Session or a Trial" in run("resume", str(sweep.path), "frames=2000", code=2)
     trial = sweep.trial(1)
-    assert "is a hyperparameter" not in run("resume", str(trial.path), "frames=2000")
+    shown = run("resume", str(trial.path), "frames=2000")
     assert [trial.session(seed).read_status()["frame"] for seed in (0, 1)] == [2048, 2048]
     assert read_json(trial.results)["metrics"]["frames"]["mean"]["value"] == 2048
-    assert read_json(sweep.results)["ranking"] == before, "all Trials at the frames of the sweep"
+    after = read_json(sweep.results)["ranking"]
+    assert [entry.pop("extended", False) for entry in after if entry["trial"] == 1] == [True]
+    assert after == before, "all Trials at the frames of the sweep"
+    note = "Extended to more frames, and ranked by what it had at those of the others: trial-001."
+    assert note in shown
+    assert note in sweep.report.read_text()
     run("resume", str(sweep.path))
     assert len(sweep.trials()) == 2, "it is the Trial of the same point"
     run("resume", str(trial.path), "seed=2")
