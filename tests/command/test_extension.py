@@ -24,7 +24,15 @@ QUICK = ("env=cartpole", "log.tensorboard=false", "log.every=300", "eval.every=9
 LINEAR = ("algo=a2c", "algo.horizon=16", "algo.optimizer.lr_schedule=linear")
 PRIORITIZED = ("algo=ddqn_per", "algo.horizon=4", "algo.learning_starts=200", "algo.memory.size=900",
                "algo.batch_size=8")  # fmt: skip
+SMALL = ("algo.horizon=16", "log.every=500", "eval.every=1000", "eval.episodes=2", "log.tensorboard=false")
 RESET = (*LINEAR, "env.restore=reset", "env.normalize_rewards=true", "env.normalize_observations=true")
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    """Run the command line, and return what it prints."""
+    done = lab(*arguments, timeout=240)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def extended(folder: Path, made: list[Spec], frames: int) -> tuple[list[Spec], list[RunDir]]:
@@ -144,15 +152,9 @@ def test_a_spec_whose_earlier_plans_do_not_grow_is_refused(trained: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_trials_of_sweeps_are_extended_and_the_ranking_stays_fair(tmp_path: Path) -> None:
-    small = ("algo.horizon=16", "log.every=500", "eval.every=1000", "eval.episodes=2", "log.tensorboard=false")
-
-    def run(*arguments: str, code: int = 0) -> str:
-        done = lab(*arguments, timeout=240)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    run("-m", "algo=a2c", "algo.lr=0.01,0.001", "frames=1000", *small, "seed=0,1", f"hydra.sweep.dir={tmp_path}/grid")
+    run("-m", "algo=a2c", "algo.lr=0.01,0.001", "frames=1000", *SMALL, "seed=0,1", f"hydra.sweep.dir={tmp_path}/grid")
     sweep = SweepDir(tmp_path / "grid")
     before = read_json(sweep.results)["ranking"]
     assert "frames=2000 is for a Session or a Trial" in run("resume", str(sweep.path), "frames=2000", code=2)
@@ -171,11 +173,17 @@ def test_trials_of_sweeps_are_extended_and_the_ranking_stays_fair(tmp_path: Path
     run("resume", str(trial.path), "seed=2")
     assert trial.session(2).read_status()["frame"] == 2048
     assert read_experiment(sweep).trials[1].sessions[2].frame == 1024
-    run("rerun", str(trial.path), f"out={tmp_path}/again", "code=here")
-    run("-m", "algo=a2c", "frames=1000", *small, "seed=0,1", f"hydra.sweep.dir={tmp_path}/trial")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_trial_on_its_own_is_extended_with_further_seeds_and_rerun(tmp_path: Path) -> None:
+    run("-m", "algo=a2c", "frames=1000", *SMALL, "seed=0,1", f"hydra.sweep.dir={tmp_path}/trial")
     run("resume", str(tmp_path / "trial"), "frames=2000", "seed=0,1,2")
     alone = TrialDir(tmp_path / "trial")
     assert [alone.session(seed).read_status()["frame"] for seed in (0, 1, 2)] == [2048] * 3
+    again = run("rerun", str(alone.path), f"out={tmp_path}/again", "code=here")
+    assert "3 of 3 Sessions are the same to the last bit" in again
 
 
 def test_another_value_that_is_made_of_frames_is_refused_in_a_sweep(trained: Path, tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def test_relative_paths_on_the_command_line_become_full_ones(tmp_path: Path, mon
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_sweep_starts_from_a_trial_and_is_rerun_when_its_parent_has_moved(tmp_path: Path) -> None:
     small = ("algo=a2c", "algo.horizon=16", "log.every=500", "eval.every=500", "eval.episodes=2",
              "log.tensorboard=false", "frames=1000", "seed=0,1")  # fmt: skip
