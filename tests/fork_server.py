@@ -6,11 +6,11 @@ Importing them takes 3 of 4 CPU seconds of a short run of the command line.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import json
 import os
 import runpy
-import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+PR_SET_PDEATHSIG, SIGKILL = 1, 9
 PACKAGES = ("torch", "torch.fx.experimental.symbolic_shapes", "seaborn", "scipy.stats", "gymnasium", "hydra",
             "hydra._internal.hydra", "optuna", "pydantic", "rich.progress", "jinja2", "yaml")  # fmt: skip
 
@@ -27,6 +28,7 @@ class ForkServer:
     """Runs the command line in forks of a process that it starts; one at a time."""
 
     def __init__(self) -> None:
+        self.ended = False
         self.connection, other = socket.socketpair()
         command = [sys.executable, __file__, str(other.fileno())]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -44,13 +46,17 @@ class ForkServer:
             request = json.dumps([arguments, str(cwd), environment]).encode()
             socket.send_fds(self.connection, [len(request).to_bytes(8)], [out.fileno(), err.fileno()])
             self.connection.sendall(request)
-            pid = self._receive(60)
             try:
+                self._receive(300)  # of which importing takes a minute on a busy machine
                 code = self._receive(timeout)
-            except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
-                self._receive(60)
-                raise subprocess.TimeoutExpired(arguments, timeout) from None
+            except BaseException as error:  # what it answers later would be taken for the answer to another request
+                self.process.kill()
+                self.process.wait()
+                self.connection.close()
+                self.ended = True
+                if isinstance(error, TimeoutError):
+                    raise subprocess.TimeoutExpired(arguments, timeout) from None
+                raise
             texts = [Path(f"/proc/self/fd/{file.fileno()}").read_text() for file in (out, err)]
         return subprocess.CompletedProcess(arguments, code, *texts)
 
@@ -72,6 +78,7 @@ def serve(connection: socket.socket) -> tuple[list[str], str, dict[str, str]]:
             content += connection.recv(1 << 16)
         pid = os.fork()
         if pid == 0:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL)  # it ends with the server
             connection.close()
             for number, file in enumerate(files, start=1):
                 os.dup2(file, number)

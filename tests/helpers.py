@@ -54,6 +54,8 @@ CONTINUOUS = ["pendulum", "mountaincar_continuous", "lunarlander_continuous", "b
 KINDS = dict.fromkeys(CONTINUOUS, BOX)
 QUIET = ("log.tensorboard=false", "log.every=500", "eval.every=1000", "eval.episodes=3", "checkpoint.every=1000")
 
+FORK_SERVERS: list[ForkServer] = []  # of this process, the last of which may be running
+
 Interruption = tuple[Any, str, int, Callable[[], None]]  # at a call, counted from 1, of a method something happens
 
 
@@ -140,17 +142,13 @@ def lab(
     """Run the command line; `fresh` where it matters that its process has imported nothing."""
     environment = {**os.environ, **(env or {})}
     if not fresh:
-        return fork_server().run([*overrides], cwd, environment, timeout)
+        if not FORK_SERVERS or FORK_SERVERS[-1].ended:
+            FORK_SERVERS.append(ForkServer())
+        return FORK_SERVERS[-1].run([*overrides], cwd, environment, timeout)
     command = [sys.executable, "-m", "lab", *overrides]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False, env=environment
     )
-
-
-@functools.cache
-def fork_server() -> ForkServer:
-    """Return the one of this process."""
-    return ForkServer()
 
 
 RUN_EACH = """
