@@ -167,7 +167,7 @@ def examples(page: str) -> str:
     return "\n".join(re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reference/python.md"])
+@pytest.mark.parametrize("page", [pytest.param("README.md", marks=pytest.mark.slow), "docs/reference/python.md"])
 def test_the_examples_of_a_page_run(
     page: str, trained: tuple[Any, str], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +319,17 @@ def test_gymnasium_loop(sessions: dict[str, RunDir]) -> None:
     env.step(agent.act(observation))
     assert env.render().shape == (400, 600, 3)  # type: ignore[union-attr]
     env.close()
+
+
+@pytest.mark.law
+def test_law_7_a_notebook_shows_texts_and_no_links(sessions: dict[str, RunDir], tmp_path: Path) -> None:
+    session = RunDir(tmp_path / "<script>")
+    shutil.copytree(sessions["cartpole"].path, session.path)
+    (tmp_path / "secret").write_bytes(b"of another user")
+    session.plot.symlink_to(tmp_path / "secret")
+    shown = lab.Session(session.path)
+    assert "<script>" not in shown._repr_html_() and "&lt;script&gt;" in shown._repr_html_()
+    assert shown._repr_png_() is None and "data:image" not in shown._repr_html_()
 
 
 class Malicious:

@@ -19,7 +19,8 @@ from lab.train.policy import batch_of
 from tests.helpers import train
 from tests.test_api import RULES, SESSIONS, load, observe
 
-SLOW = [(name, "onnx") for name in (*SESSIONS, "values") if name != "pendulum"]  # all of which take seconds
+# Of which each takes a second or more, on a machine that does nothing else.
+SLOW = [(name, "onnx") for name in (*SESSIONS, "values") if name != "pendulum"] + [("cartpole", "pt2"), ("lake", "pt2")]
 VALUES = (
     "algo=dqn", "algo.learning_starts=100", "algo.batch_size=9", "algo.memory.size=300", "algo.horizon=4", "frames=300",
     *RULES, "algo.dueling=true", "algo.distribution=categorical", "algo.atoms=7",
