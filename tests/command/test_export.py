@@ -15,6 +15,7 @@ from lab.common.terminal import Terminal
 from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, TrialDir
 from lab.run.files import read_json, write_json
+from lab.run.tags import write_tags
 from tests import synthetic
 from tests.helpers import lab, train
 
@@ -131,7 +132,12 @@ def test_of_an_experiment_the_best_trial_has_its_agent(tmp_path: Path, monkeypat
     for session in path.glob("trial-*/seed-*"):
         RunDir(session).checkpoint("best").parent.mkdir(exist_ok=True)
         RunDir(session).checkpoint("best").write_bytes(b"agent")
+    for tagged in (path, path / "trial-001", path / "trial-001" / "seed-0"):
+        write_tags(tagged, ["paper"])
     export.main(["sweep", "out=new"])
+    assert sorted(map(str, Path("new").rglob("tags.json"))) == [
+        "new/tags.json", "new/trial-001/seed-0/tags.json", "new/trial-001/tags.json",
+    ]  # fmt: skip
     best = read_experiment(SweepDir("new")).front
     agents = [name for name in names(Path("new")) if name.endswith("best.pt")]
     assert [name.split("/")[0] for name in agents] == [ranked.trial.directory.path.name for ranked in best]

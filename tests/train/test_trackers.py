@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from lab.errors import LabError
 from lab.run import trackers as known
 from lab.run.directory import RunDir
 from lab.run.files import read_json
-from lab.train import trackers
+from lab.train import tracker_worker, trackers
 from lab.train.lockstep import check_spaces
 from lab.train.stack import Stack
 from tests.helpers import QUIET, go_on, result, specs, train_specs
@@ -143,6 +144,30 @@ def test_a_tracker_outlives_its_session_by_no_more_than_its_grace(fake: Path) ->
     start = time.monotonic()
     worker.close("x", "interrupted")
     assert process.poll() is not None and time.monotonic() - start < trackers.STOP_SECONDS
+
+
+def test_runs_of_a_process_that_was_killed_are_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    class Fake:
+        def start(self, run: str, message: Any, known: Any) -> dict[str, Any]:
+            asked.append(("start", known))
+            return {"id": "1"}
+
+        def row(self, run: str, frame: int, values: Any) -> None:
+            asked.append(("row", frame))
+
+        def finish(self, run: str, state: str, results: Any) -> None:
+            asked.append(("finish", state))
+
+    monkeypatch.setitem(tracker_worker.TRACKERS, "wandb", Fake)
+    run = str(tmp_path)
+    start = {"do": "start", "run": run, "resumed": True}
+    lines = [json.dumps(start), json.dumps({"do": "row", "run": run, "frame": 5, "values": {}}), '{"do": "ro']
+    for before in ({}, {"id": "1"}):
+        asked.clear()
+        tracker_worker.follow("wandb", io.StringIO("\n".join(lines)), problems := io.StringIO())
+        assert asked == [("start", before), ("row", 5), ("finish", "interrupted")] and not problems.getvalue()
 
 
 @pytest.mark.parametrize(
