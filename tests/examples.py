@@ -5,7 +5,8 @@ In a page's fenced blocks,
 - `console` has commands, after "$ ", and what they print. A line "..." stands for any lines, "..." within a line for
   any text, a number for any number, runs of spaces for any, and a row of a ranking for any row. A run directory that
   is printed is the one that later commands mean by the same name;
-- any other block whose first line is a comment with a path, as "# my_package/__init__.py", is that file;
+- any other block that begins with a comment of a path, as "# my_package/__init__.py", is that file (Hydra's
+  "# @package" may stand before it);
 - all others are only read.
 
 Training in full would take too long for a test: a comment "<!-- short: frames=2_000 ... -->" in a page adds overrides
@@ -44,7 +45,7 @@ class Block:
     @property
     def file(self) -> str | None:
         """The path of the file that it is; None if it is none."""
-        name = re.match(r"(?:#|//) (\S+\.\w+)\n", self.text)
+        name = re.match(r"(?:# @package .*\n)?# (\S+\.\w+)\n", self.text)
         return name[1] if name and self.kind != "console" else None
 
     def commands(self) -> list[tuple[str, str]]:
