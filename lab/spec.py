@@ -46,7 +46,7 @@ class LogSpec:
     every: Count
     tensorboard: bool
     histograms: Natural
-    trackers: list[str] | dict[str, Any] | None = None
+    trackers: str | list[str] | dict[str, Any] | None = None
 
 
 @dataclass

@@ -19,12 +19,13 @@ OFF = "LAB_TRACKERS"  # environment variable: `off` for Sessions that are no new
 
 
 def read_trackers(trackers: Any) -> dict[str, dict[str, Any]]:
-    """Return the arguments of each tracker in log.trackers, which is null, a list of names or a mapping to arguments.
+    """Return the arguments of each tracker in log.trackers: null, a name, several, or a mapping to arguments.
 
     Raises:
         LabError: an unknown tracker or argument.
     """
-    named = trackers if isinstance(trackers, Mapping) else dict.fromkeys(trackers or ())
+    names = [trackers] if isinstance(trackers, str) else trackers or ()
+    named = names if isinstance(names, Mapping) else dict.fromkeys(names)
     chosen = {}
     for name, arguments in named.items():
         if name not in ARGUMENTS:

@@ -186,6 +186,11 @@ def test_mistakes_are_sentences(value: str, sentence: str) -> None:
     assert sentence in str(error.value)
 
 
+def test_trackers_are_a_name_names_or_a_mapping_to_arguments() -> None:
+    for value in ("wandb", "[wandb]", "{wandb: null}", "{wandb: {}}"):
+        assert known.read_trackers(specs("algo=a2c", f"log.trackers={value}")[0].log.trackers) == {"wandb": {}}
+
+
 def test_a_tracker_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known, "_is_installed", lambda package: False)
     made = specs("algo=a2c", "env=cartpole", "log.trackers=[mlflow]")
