@@ -18,7 +18,6 @@ from lab.analysis.objects import Experiment as Experiment
 from lab.analysis.objects import Session as Session
 from lab.analysis.objects import Trial as Trial
 from lab.common.imports import installed_only
-from lab.common.text import quote
 from lab.errors import LabError as LabError
 from lab.errors import require_one_of, visible
 
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from lab.analysis.frames import Results
     from lab.train.play import Episode
     from lab.train.policy import Policy
-
-MULTIRUN = ("-m", "--multirun")
-PRINTING = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info")  # and train nothing
 
 
 def train(
@@ -60,9 +56,9 @@ def train(
         LabError: a mistake in the overrides, found before the first frame; or no Session completed.
         KeyboardInterrupt: it was interrupted; what is done is saved.
     """
-    from lab.launch.child import run_command_line
+    from lab.launch.child import run_command_line, train_arguments
 
-    arguments = _arguments(overrides, seeds, directory)
+    arguments = train_arguments(overrides, seeds, directory)
     ended = run_command_line(arguments, show)
     if ended.interrupted and ended.status:
         raise KeyboardInterrupt
@@ -304,50 +300,6 @@ class Evaluation:
         return visible(describe_spread(self.episodes))
 
     __repr__ = __str__
-
-
-def _arguments(
-    overrides: Sequence[str], seeds: Sequence[int] | None, directory: str | os.PathLike[str] | None
-) -> list[str]:
-    """Return the command line that trains what `train` is asked for.
-
-    Raises:
-        LabError: it is not a list of texts, or trains nothing.
-    """
-    if isinstance(overrides, str) or not all(isinstance(line, str) for line in overrides):
-        raise LabError(f'overrides={overrides!r} is not allowed: overrides is a list of texts, as ["algo=ppo"].')
-    printing = next((line for line in overrides if line.partition("=")[0] in PRINTING), None)
-    if printing or "plan=true" in overrides:
-        raise LabError(f"{printing or 'plan=true'} trains nothing: give it on the command line, python -m lab.")
-    lines = [line for line in overrides if line not in MULTIRUN]
-    sweeps = len(lines) < len(overrides) or _sweeps(lines)
-    if seeds is not None:
-        given = next((line for line in lines if line.lstrip("+").partition("=")[0] == "seed"), None)
-        if given or not seeds:
-            raise LabError(f"{given or 'seeds=[]'} is not allowed: give seeds=[0, 1] alone, one or more of them.")
-        lines.append(f"seed={','.join(str(seed) for seed in seeds)}")
-        sweeps = sweeps or len(seeds) > 1
-    if directory is not None:
-        lines.append(f"hydra.{'sweep' if sweeps else 'run'}.dir={quote(str(directory))}")
-    return [*(["-m"] if sweeps else []), *lines]
-
-
-def _sweeps(lines: Sequence[str]) -> bool:
-    """Whether overrides have several values for a key, or choose a search; the command line explains mistakes."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    for line in lines:
-        if line.startswith("-"):
-            continue
-        try:
-            (override,) = OverridesParser.create().parse_overrides([line])
-        except HydraException:
-            continue
-        is_search = override.key_or_group == "search" and override.value() is not None
-        if override.is_sweep_override() or is_search or line == "hydra.mode=MULTIRUN":
-            return True
-    return False
 
 
 def _imports(path: Path, code: str) -> AbstractContextManager[None]:

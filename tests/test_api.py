@@ -19,6 +19,7 @@ import torch
 
 import lab
 from lab.command.enjoy import main as enjoy
+from lab.launch.child import train_arguments
 from lab.run.directory import RunDir
 from lab.run.files import write_sealed_yaml
 from lab.run.tensor_files import seal
@@ -103,9 +104,7 @@ def test_importing_lab_is_quick_and_leaves_heavy_packages_out() -> None:
     ],
 )
 def test_the_command_line_that_is_run(arguments: tuple[Any, ...], line: list[str]) -> None:
-    from lab.api import _arguments
-
-    assert _arguments(*arguments, *[None] * (3 - len(arguments))) == line
+    assert train_arguments(*arguments, *[None] * (3 - len(arguments))) == line
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from lab.errors import visible
+from lab.common.text import quote
+from lab.errors import LabError, visible
 from lab.launch.supervise import CALLER
 
+MULTIRUN = ("-m", "--multirun")
+PRINTING = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info")  # and train nothing
 POLL_SECONDS = 1.0  # between two looks at whether a process that prints nothing still runs
 
 
@@ -42,6 +45,50 @@ class Ended:
     def last(self, *kinds: str) -> str | None:
         """Return the last message of the first of some kinds that there was; None if there was none."""
         return next((str(self.messages[kind][-1]) for kind in kinds if kind in self.messages), None)
+
+
+def train_arguments(
+    overrides: Sequence[str], seeds: Sequence[int] | None, directory: str | os.PathLike[str] | None
+) -> list[str]:
+    """Return the arguments that train what `lab.train` is asked for.
+
+    Raises:
+        LabError: it is not a list of texts, or trains nothing.
+    """
+    if isinstance(overrides, str) or not all(isinstance(line, str) for line in overrides):
+        raise LabError(f'overrides={overrides!r} is not allowed: overrides is a list of texts, as ["algo=ppo"].')
+    printing = next((line for line in overrides if line.partition("=")[0] in PRINTING), None)
+    if printing or "plan=true" in overrides:
+        raise LabError(f"{printing or 'plan=true'} trains nothing: give it on the command line, python -m lab.")
+    lines = [line for line in overrides if line not in MULTIRUN]
+    sweeps = len(lines) < len(overrides) or _sweeps(lines)
+    if seeds is not None:
+        given = next((line for line in lines if line.lstrip("+").partition("=")[0] == "seed"), None)
+        if given or not seeds:
+            raise LabError(f"{given or 'seeds=[]'} is not allowed: give seeds=[0, 1] alone, one or more of them.")
+        lines.append(f"seed={','.join(str(seed) for seed in seeds)}")
+        sweeps = sweeps or len(seeds) > 1
+    if directory is not None:
+        lines.append(f"hydra.{'sweep' if sweeps else 'run'}.dir={quote(str(directory))}")
+    return [*(["-m"] if sweeps else []), *lines]
+
+
+def _sweeps(lines: Sequence[str]) -> bool:
+    """Whether overrides have several values for a key, or choose a search; the command line explains mistakes."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    for line in lines:
+        if line.startswith("-"):
+            continue
+        try:
+            (override,) = OverridesParser.create().parse_overrides([line])
+        except HydraException:
+            continue
+        is_search = override.key_or_group == "search" and override.value() is not None
+        if override.is_sweep_override() or is_search or line == "hydra.mode=MULTIRUN":
+            return True
+    return False
 
 
 def run_command_line(arguments: Sequence[str], show: bool = True) -> Ended:
