@@ -63,7 +63,7 @@ def test_a_wheel_works_in_an_empty_environment_and_folder(tmp_path: Path) -> Non
     assert "rank  Trial" in run("-m", "algo=a2c,ppo", "env=cartpole", "seed=0,1", *SMALL, "hydra.sweep.dir=grid")
     run("-m", "algo=a2c", "search=a2c", "search.n_trials=2", "seed=0,1", *SMALL, "hydra.sweep.dir=search")
     assert "episode   0" in run("enjoy", "one", "episodes=1")
-    assert "trial-001" in run("compare", "grid/trial-000", "grid/trial-001")
+    assert "algo=ppo" in run("compare", "grid/trial-000", "grid/trial-001")
     (folder / "search" / "report.html").unlink()
     run("report", "search")
     assert (folder / "search" / "report.html").exists()
