@@ -45,7 +45,9 @@ def test_a_wheel_works_in_an_empty_environment_and_folder(tmp_path: Path) -> Non
     here = next(path for path in sys.path if path.endswith("site-packages"))
     (packages / "dependencies.pth").write_text(here)
     pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python")]
-    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--quiet", str(wheel)], check=True)
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--no-index", "--ignore-installed", "--quiet", str(wheel)], check=True
+    )
     folder.mkdir()
 
     def run(*arguments: str, rc: int = 0) -> str:
