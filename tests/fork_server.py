@@ -15,9 +15,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 PR_SET_PDEATHSIG, SIGKILL = 1, 9
 PACKAGES = ("torch", "torch.fx.experimental.symbolic_shapes", "seaborn", "scipy.stats", "gymnasium", "hydra",
@@ -101,13 +104,19 @@ def become(arguments: list[str], cwd: str, environment: dict[str, Any]) -> None:
     sys.path[:1] = [cwd, *searched]  # in place of the folder of this file
     sys.argv[:] = ["-m", *arguments]
     sys.orig_argv[:] = [sys.executable, "-m", "lab", *arguments]
+    np.random.seed()  # noqa: NPY002 - forks would all draw the same, and hide who draws from the global generator
     try:
         runpy.run_module("lab", run_name="__main__", alter_sys=True)
     except SystemExit as end:
+        code = end.code
+        if not isinstance(code, int | None):
+            print(code, file=sys.stderr)
+            code = 1
+        threading._shutdown()
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(end.code if isinstance(end.code, int) else 0)  # without the packages being torn down
+        os._exit((code or 0) & 0xFF)  # without the packages being torn down
 
 
 if __name__ == "__main__":
