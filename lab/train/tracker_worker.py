@@ -158,6 +158,8 @@ def follow(name: str, messages: IO[str], problems: IO[str]) -> None:
             do, run = message["do"], message["run"]
         except (ValueError, KeyError):  # half a line of a process that was killed
             continue
+        if do == "end":
+            break
         if run in dropped:
             continue
         try:

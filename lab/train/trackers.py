@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TITLES = {"wandb": "Weights & Biases", "mlflow": "MLflow"}
 FINISH_SECONDS = 60.0  # that a tracker has to send what is left when the last Session of a process ends
+END = b'{"do": "end", "run": ""}\n'  # the last message to a process
 STOP_SECONDS = 15.0  # the same of a Session that was interrupted, as a cluster soon kills it
 
 
@@ -188,6 +189,7 @@ class _Worker:
             while (line := self._lines.get()) is not None:
                 self._process.stdin.write(line.encode())
                 self._process.stdin.flush()
+            self._process.stdin.write(END)  # an environment that was forked meanwhile keeps the pipe open
             self._process.stdin.close()
         except (OSError, ValueError):
             with suppress(OSError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,22 @@ def test_a_tracker_outlives_its_session_by_no_more_than_its_grace(fake: Path) ->
     start = time.monotonic()
     worker.close("x", "interrupted")
     assert process.poll() is not None and time.monotonic() - start < trackers.STOP_SECONDS
+
+
+def test_a_process_that_was_forked_meanwhile_keeps_no_tracker(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "FINISH_SECONDS", 20.0)
+    worker = trackers._Worker.get("wandb")
+    worker.open("x", {"resumed": False})
+    pid = os.fork()  # as of an environment
+    if pid == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        worker.close("x", "completed")
+        assert not [problem for problem in worker.messages("x") if "had not sent everything" in problem]
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def test_runs_of_a_process_that_was_killed_are_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
