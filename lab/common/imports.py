@@ -13,6 +13,7 @@ import os
 import pkgutil
 import site
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -42,20 +43,25 @@ PLAIN = (AssertionError, ImportError, TypeError, ValueError)  # errors whose mes
 
 _installed_only = False
 _hidden: list[str] = []  # entries of sys.path that are not searched
+_lock = threading.RLock()  # sys.path is that of all threads
 
 
 @contextmanager
 def installed_only(*folders: Path) -> Iterator[None]:
-    """Import only lab and installed packages, nothing from the working directory or from `folders`."""
+    """Import only lab and installed packages, nothing from the working directory or from `folders`.
+
+    Other threads that enter it wait meanwhile.
+    """
     global _installed_only, _hidden
-    before = sys.path[:], _hidden, _installed_only
-    hidden = [entry for entry in sys.path if not _is_installed(entry) and _is_below(entry, (Path(), *folders))]
-    sys.path[:] = [entry for entry in sys.path if entry not in hidden]
-    _installed_only, _hidden = True, [*_hidden, *hidden]
-    try:
-        yield
-    finally:
-        sys.path[:], _hidden, _installed_only = before
+    with _lock:
+        before = sys.path[:], _hidden, _installed_only
+        hidden = [entry for entry in sys.path if not _is_installed(entry) and _leads_to(entry, (Path(), *folders))]
+        sys.path[:] = [entry for entry in sys.path if entry not in hidden]
+        _installed_only, _hidden = True, [*_hidden, *hidden]
+        try:
+            yield
+        finally:
+            sys.path[:], _hidden, _installed_only = before
 
 
 def import_named(name: str) -> ModuleType:
@@ -169,3 +175,9 @@ def _is_installed(entry: str) -> bool:
 def _is_below(entry: str, folders: Iterable[Path]) -> bool:
     path = Path(entry).resolve()
     return any(path.is_relative_to(folder.resolve()) for folder in folders)
+
+
+def _leads_to(entry: str, folders: Iterable[Path]) -> bool:
+    """Whether modules in one of some folders can be imported from an entry of sys.path; every folder is a package."""
+    path = Path(entry).resolve()
+    return any(path.is_relative_to(one) or one.is_relative_to(path) for one in (each.resolve() for each in folders))

@@ -9,6 +9,7 @@ import shutil
 import site
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -230,6 +231,39 @@ def test_enjoy_imports_nothing_from_here_unless_told_to(
 def test_modules_of_python_and_programs_are_not_imported(name: str) -> None:
     with installed_only(), pytest.raises(ImportError):
         import_named(name)
+
+
+def test_law_7_a_folder_above_a_strangers_directory_is_not_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "above" / "stranger").mkdir(parents=True)
+    (tmp_path / "above" / "stranger" / "planted.py").write_text("import pathlib\npathlib.Path('ran').touch()\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.syspath_prepend(str(tmp_path / "above"))
+    with installed_only(tmp_path / "above" / "stranger"), pytest.raises(ImportError, match="add code=here"):
+        import_named("stranger.planted")
+    assert not Path("ran").exists()
+
+
+def test_threads_wait_for_each_other_where_only_installed_packages_are_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entered, left = threading.Event(), threading.Event()
+
+    def another() -> None:
+        with installed_only(tmp_path):
+            entered.set()
+            left.wait(5.0)
+
+    thread, before = threading.Thread(target=another), list(sys.path)
+    with installed_only(tmp_path):
+        thread.start()
+        assert not entered.wait(0.05)
+    left.set()
+    thread.join()
+    assert sys.path == before and entered.is_set()
 
 
 @pytest.mark.parametrize("place", [Path(sys.prefix).parent, ROOT], ids=["environment", "checkout"])
