@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy  # loads scipy.stats at first use
@@ -121,21 +121,30 @@ def difference(x: np.ndarray, y: np.ndarray, statistic: str = "iqm") -> Estimate
     return _estimate(*_compare(x, y, partial(_difference, STATISTICS[statistic])))
 
 
-def aggregate_across(samples: Sequence[np.ndarray], statistic: str = "iqm") -> Estimate:
+def aggregate_across(samples: Sequence[np.ndarray], statistic: Literal["iqm", "mean"] = "iqm") -> Estimate:
     """Return a statistic of all scores of several environments, with its interval.
 
     Args:
-        samples: the scores in each environment, [n] each.
-        statistic: one of STATISTICS.
+        samples: the scores in each environment, [n] each. Environments count the same, whatever their n.
+        statistic: the interquartile mean or the mean.
 
     Returns:
         The interval is a bootstrap that is stratified by environment: the seeds of each are resampled by themselves.
     """
+    return _stratified(partial(_pool, statistic), samples)
 
-    def pooled(resamples: Sequence[np.ndarray]) -> Any:
-        return STATISTICS[statistic](np.concatenate(resamples, axis=-1), axis=-1)
 
-    return _stratified(pooled, samples)
+def _pool(statistic: Literal["iqm", "mean"], samples: Sequence[np.ndarray]) -> Any:
+    """Return a statistic of samples [..., n] together, of which each has the same weight."""
+    values = np.concatenate(samples, axis=-1)
+    if len({sample.shape[-1] for sample in samples}) == 1:
+        return STATISTICS[statistic](values, axis=-1)
+    order = np.argsort(values, axis=-1)
+    weights = np.concatenate([np.full(sample.shape[-1], 1 / sample.shape[-1]) for sample in samples])[order]
+    cut = len(samples) / 4 if statistic == "iqm" else 0.0  # of all weights, at each end
+    end = np.cumsum(weights, axis=-1)
+    kept = np.maximum(np.minimum(end, len(samples) - cut) - np.maximum(end - weights, cut), 0.0)
+    return np.sum(kept * np.take_along_axis(values, order, -1), axis=-1) / np.sum(kept, axis=-1)
 
 
 def improvement_across(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> Estimate:
@@ -159,14 +168,15 @@ def performance_profile(
     """Return the fraction of scores above each threshold [T], and the ends of its stratified bootstrap interval [T].
 
     Args:
-        samples: the scores in each environment, [n] each.
+        samples: the scores in each environment, [n] each. Environments count the same, whatever their n.
         thresholds: scores [T].
     """
-    value = np.mean(np.concatenate(samples)[:, None] > thresholds, axis=0)
+    value = _pool("mean", [sample > thresholds[:, None] for sample in samples])
     if min(map(len, samples)) < MIN_VALUES:
         return value, value * np.nan, value * np.nan
-    scores = np.concatenate(_resample(samples), axis=-1)
-    low, high = np.transpose([np.quantile(np.mean(scores > each, axis=-1), TAILS) for each in thresholds])
+    drawn = _resample(samples)
+    fractions = (_pool("mean", [scores > each for scores in drawn]) for each in thresholds)
+    low, high = np.transpose([np.quantile(each, TAILS) for each in fractions])
     return value, low, high
 
 

@@ -131,6 +131,27 @@ def test_aggregates_over_environments_are_those_of_rliable(rliable: ModuleType) 
     assert np.all(low <= value) and np.all(value <= high) and RESAMPLES >= 2000
 
 
+def test_environments_count_the_same_whatever_their_seeds() -> None:
+    easy, hard = np.full(4, 1.0), np.zeros(4)
+    one, other = (aggregate_across(each)["value"] for each in ([easy, hard[:2]], [easy[:2], hard]))
+    assert one == other == pytest.approx(0.5)
+    uneven, thresholds = [np.array([0.0, 4.0]), np.array([1.0, 2.0, 3.0])], np.array([0.5, 2.5])
+    # Of weights of a half and a third each, the middle half is all of 1, 2 and 3.
+    assert aggregate_across(uneven)["value"] == pytest.approx(2.0)
+    assert aggregate_across(uneven, "mean")["value"] == pytest.approx(2.0)
+    assert aggregate_across([np.array([4.0, 4.0]), uneven[1]])["value"] == pytest.approx(2 / 6 + 3 / 3 + 4 / 2)
+    value, low, high = performance_profile(uneven, thresholds)
+    assert (
+        value == pytest.approx([(1 / 2 + 1) / 2, (1 / 2 + 1 / 3) / 2])
+        and np.all(low <= value)
+        and np.all(value <= high)
+    )
+    even = samples(seeds=8, environments=3)
+    again = aggregate_across([np.repeat(even[0], 2), *even[1:]])
+    assert again["value"] == pytest.approx(aggregate_across(even)["value"])
+    assert again["low"] is not None and again["high"] is not None and again["low"] < again["value"] < again["high"]
+
+
 def test_one_seed_has_no_interval() -> None:
     one = [np.array([0.2]), np.array([0.4])]
     assert aggregate_across(one) == {"value": pytest.approx(0.3), "low": None, "high": None}
