@@ -2,8 +2,8 @@
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing would be imported before __main__ leaves out the working directory, which may have one
 if TYPE_CHECKING:
     from lab.api import Agent as Agent
     from lab.api import Evaluation as Evaluation
@@ -36,7 +36,7 @@ API = (
 )  # of lab.api
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import the Python API when it is first used, so that `import lab` is quick."""
     if name == "train":  # also a package, which is called like the function
         return import_module("lab.train")
