@@ -12,8 +12,10 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.run.code.git import GitError, run_git
-from lab.run.directory import RunDir, SweepDir, find_level
+from lab.run.directory import find_level
+from lab.run.files import ASIDE
 from lab.run.guard import BELOW, OF_SESSION, OF_SWEEP, VACANT
+from lab.run.lock import Lock
 from lab.run.progress import is_active, read_progress
 from lab.run.tags import read_tags
 
@@ -21,6 +23,11 @@ OWN = re.compile(
     rf"{OF_SESSION.pattern}|{OF_SWEEP.pattern}|{VACANT.pattern}"
     r"|\.hydra|(tags|exported|rerun|validation)\.json|validation|\.gitignore"
 )  # what this program writes in run directories
+INSIDE = {
+    "checkpoint": re.compile(rf"(last|previous|best)\.pt|replay|{ASIDE.pattern}"),
+    "replay": re.compile(rf"\d+-\d+\.pt|{ASIDE.pattern}"),
+    ".hydra": re.compile(rf"\w+\.yaml|{ASIDE.pattern}"),
+}  # and in folders there
 NESTED = re.compile(rf"{BELOW.pattern}|validation")  # run directories in a run directory
 DVC_PATH = re.compile(r"^\s*(?:- )?path: (.+)$", re.MULTILINE)  # in dvc.lock and in .dvc files
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -49,7 +56,7 @@ def find_obstacle(path: Path) -> str | None:
     ):
         return "is running, or a cluster may still have a task for it"
     for each in nested:
-        if foreign := sorted(entry.name for entry in os.scandir(each) if not OWN.fullmatch(entry.name)):
+        if foreign := sorted(_foreign(each, OWN)):
             more = ", ..." if len(foreign) > MOST_NAMES else ""
             return f"holds what Lab did not write{_in(each, path)}: {', '.join(foreign[:MOST_NAMES])}{more}"
     return _tracked(path.resolve())
@@ -72,6 +79,17 @@ def _nested(path: Path) -> Iterator[Path]:
         if NESTED.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
             yield path / entry.name
             yield from _nested(path / entry.name)
+
+
+def _foreign(folder: Path, own: re.Pattern[str], place: str = "") -> Iterator[str]:
+    """Yield what this program did not write in a folder or in its own folders there, but for nested run directories."""
+    for entry in os.scandir(folder):
+        replaced = re.fullmatch(r"replaced-\d+", entry.name) or (place and NESTED.fullmatch(entry.name))
+        inside = OWN if replaced else INSIDE.get(entry.name)
+        if not own.fullmatch(entry.name):
+            yield f"{place}{entry.name}"
+        elif inside and entry.is_dir(follow_symlinks=False):
+            yield from _foreign(Path(entry.path), inside, f"{place}{entry.name}/")
 
 
 def _tags(path: Path) -> list[str]:
@@ -146,17 +164,21 @@ def remove(path: Path) -> None:
     obstacle = find_obstacle(path)
     if obstacle:
         raise LabError(f"{path} {obstacle}.")
-    folder = path.resolve().parent
-    lock = RunDir(path).lock if find_level(path) == "session" else SweepDir(path).lock
-    if not lock.acquire(patience=0.0):
-        raise LabError(f"{path} is in use by {lock.holder()}.")
+    path = path.resolve()  # DIR/checkpoint/.. has no name
+    # Sessions of a Trial alone may be resumed without a lock on it.
+    locks = [Lock(each) for each in (path, *(_nested(path) if find_level(path) == "trial" else ()))]
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")  # at once, for whoever reads it meanwhile
-        path.rename(aside)
+        for lock in locks:
+            if not lock.acquire(patience=0.0):
+                raise LabError(f"{lock.path.parent} is in use by {lock.holder()}.")
+        path.rename(aside)  # at once, for whoever reads it meanwhile
     finally:
-        lock.forget()
+        for lock in locks:
+            lock.release()
     shutil.rmtree(aside)
-    if DATE.fullmatch(folder.name):
-        for empty in (folder, folder.parent):
+    if DATE.fullmatch(path.parent.name):
+        for empty in (path.parent, path.parent.parent):
             with suppress(OSError):  # it is not empty
-                empty.rmdir()
+                if not Path.cwd().is_relative_to(empty):
+                    empty.rmdir()

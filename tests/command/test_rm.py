@@ -14,6 +14,7 @@ from lab.command import rm, tag
 from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir
 from lab.run.lock import Lock
+from lab.run.removal import remove
 from lab.run.tags import read_tags
 from tests import synthetic
 from tests.helpers import git, lab, specs
@@ -135,6 +136,44 @@ def test_nothing_outside_is_removed(outputs: Path, tmp_path: Path) -> None:
     (outputs / "search/trial-007").symlink_to(tmp_path / "outside")
     rm.main([str(outputs / "search"), "--yes"])
     assert not (outputs / "search").exists() and (tmp_path / "outside/file").exists()
+
+
+def test_files_of_others_in_folders_of_a_run_stay(outputs: Path) -> None:
+    session = outputs / "a2c_cartpole/2026-01-02/03-04-05"
+    for name in ("checkpoint/replay/0-9.pt", "checkpoint/last.pt", ".hydra/config.yaml", "replaced-1/session.log"):
+        (session / name).parent.mkdir(parents=True, exist_ok=True)
+        (session / name).touch()
+    for name in ("checkpoint/mine.pt", "checkpoint/replay/notes", ".hydra/.git", "replaced-1/checkpoint/best.txt"):
+        (session / name).parent.mkdir(exist_ok=True)
+        (session / name).touch()
+        assert f"holds what Lab did not write: {name}" in refused(str(session))
+        (session / name).unlink()
+    rm.main([str(session), "--yes"])
+    assert not session.exists()
+
+
+def test_the_working_directory_stays_and_any_path_names_a_run(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = (outputs / "a2c_cartpole/2026-01-02").absolute()
+    (folder / "03-04-05/checkpoint").mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    rm.main(["03-04-05/checkpoint/..", "--yes"])
+    assert folder.exists() and not [*folder.iterdir()] and Path.cwd() == folder
+
+
+def test_a_trial_stays_whose_sessions_start(outputs: Path) -> None:
+    trial = make_session(outputs / "alone/seed-0").parent
+    lock = Lock(trial / "seed-0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lab.run.removal.find_obstacle", lambda path: None)  # as it was before the Session started
+        assert lock.acquire()
+        with pytest.raises(LabError, match=r"alone/seed-0 is in use by process"):
+            remove(trial)
+        lock.release()
+    assert (trial / "seed-0/spec.yaml").exists() and not Lock(trial).is_held()
+    remove(trial)
+    assert not trial.exists()
 
 
 def test_tags_are_added_shown_and_removed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
