@@ -101,7 +101,7 @@ GPU = [pytest.param(name, marks=pytest.mark.gpu) for name in ("cuda", "cuda, com
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device | None]:
     """Let Sessions train on a device; None for a GPU, which counts nothing."""
     is_there = request.param != "not there"
-    monkeypatch.setattr("lab.train.stack.prepare_device", lambda *_: torch.device("cuda") if is_there else DEVICE)
+    monkeypatch.setattr("lab.train.state.prepare_device", lambda *_: torch.device("cuda") if is_there else DEVICE)
     if "compiled" in request.param:
         monkeypatch.setattr(f"{__name__}.COMPILES", True)
     with nullcontext() if is_there else Device() as entered:
@@ -189,7 +189,7 @@ def test_the_host_waits_once_a_step_and_once_a_horizon(
         assert waits(phases["learn"]) == {("read", path): n for path, n in expected.items()}, phases["learn"]
         assert waits(phases["after"]) == {("read", "lab/train/stack.py"): 1}, phases["after"]
         assert waits(phases["log"]) == {("read", "lab/train/metrics.py"): 1}, phases["log"]
-    monkeypatch.setattr("lab.train.stack.prepare_device", lambda *_: torch.device("cpu"))
+    monkeypatch.setattr("lab.train.state.prepare_device", lambda *_: torch.device("cpu"))
     assert_close(on_device, train(tmp_path / "cpu", name))
 
 

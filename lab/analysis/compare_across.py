@@ -62,7 +62,7 @@ def read_across(paths: Sequence[Path], metric: str, labels: Sequence[str] = ()) 
         settings.append(setting)
     across = make_across(settings, environments, metric, -1 if metric in LESS_IS_BETTER else 1)
     if not across.ranking:
-        raise LabError(f"Nothing can be compared over {', '.join(environments)}: {'; '.join(across.describe())}")
+        raise LabError(f"Nothing can be compared over {', '.join(environments)}. {' '.join(across.describe())}")
     return across, _notes(groups)
 
 

@@ -192,7 +192,7 @@ def test_a_return_is_the_score_of_the_whole_game(tmp_path: Path) -> None:
     [
         (
             ("env=cartpole", "env.wrappers=[AtariWrapper]"),
-            r"\[0\]=AtariWrapper .* CartPole-v1: it must be the first",
+            r"\[0\]=AtariWrapper .*CartPole-v1: it must be the first",
         ),
         (
             ("env=pong", "env.wrappers=[{name: MaxAndSkipObservation, skip: 2}, AtariWrapper]"),

@@ -222,7 +222,7 @@ def test_values_that_are_not_allowed(overrides: str, sentence: str) -> None:
 
 
 def test_observations_that_are_no_images_and_images_that_are_too_small() -> None:
-    with pytest.raises(LabError, match=r"lab.net.conv.NatureCNN needs images .* shape \(4,\): choose net=mlp"):
+    with pytest.raises(LabError, match=r"net=nature needs images .* shape \(4,\): choose net=mlp"):
         net_of("net=nature").check_observations(Box(-1, 1, (4,)))
     with pytest.raises(LabError, match="Images of 16 x 16 are too small"):
         net_of("net=nature").check_observations(images((16, 16, 1)))
