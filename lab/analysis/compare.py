@@ -57,9 +57,13 @@ class Entry:
             return self.trial
         return replace(self.trial, sessions=[_until(session, self.until) for session in self.trial.completed])
 
+    def trial_for(self, metric: str) -> Trial:
+        """Return the Sessions as they were after the frame of `until_for`."""
+        return self.trial if self.until_for(metric) is None else self.trial_until
+
     def values(self, metric: str) -> np.ndarray:
         """Return a metric of each completed Session that has it [n], as it was after the frame of `until_for`."""
-        return (self.trial if self.until_for(metric) is None else self.trial_until).values(metric)
+        return self.trial_for(metric).values(metric)
 
     def until_for(self, metric: str) -> int | None:
         """Return the frame after which a metric is compared: the end for numbers of frames until success."""

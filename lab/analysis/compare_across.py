@@ -11,7 +11,7 @@ from lab.analysis.compare import Entry, common_frame, read_entry, require_metric
 from lab.analysis.experiment import read_experiment
 from lab.analysis.text import display_name, format_hyperparameter, short_names
 from lab.analysis.trial import Trial
-from lab.common.text import canonical, plural
+from lab.common.text import canonical, format_seeds, plural
 from lab.errors import LabError
 from lab.run.directory import SweepDir, find_level
 from lab.run.schemas import LESS_IS_BETTER
@@ -50,20 +50,31 @@ def read_across(paths: Sequence[Path], metric: str, labels: Sequence[str] = ()) 
         groups = {**_group(single), **{str(path): entries for path, entries in sides if len(entries) > 1}}
     for name in environments:
         inside = [entry for entries in groups.values() for entry in entries if entry.trial.environment == name]
+        budgets = {session.frames for entry in inside for session in entry.trial.completed}
         for entry in inside:
-            entry.until = common_frame(inside)
+            entry.until, entry.same_budget = common_frame(inside), len(budgets) < 2
     settings = []
     for name, entries in groups.items():
-        setting = Setting({}, {entry.trial.environment: entry.trial_until for entry in entries}, name)
-        lacking = [one for one in environments if one not in setting.trials]
-        empty = [one for one, trial in setting.trials.items() if not len(trial.values(metric))]
-        reasons = [*(f"{one}: no Trial" for one in lacking), *(f"{one}: no Session has any {metric}" for one in empty)]
-        setting.reason = "; ".join(reasons)
+        setting = Setting({}, {entry.trial.environment: entry.trial_for(metric) for entry in entries}, name)
+        lacking = [f"{one}: no Trial" for one in environments if one not in setting.trials]
+        setting.reason = "; ".join([*lacking, *_without(setting, metric)])
         settings.append(setting)
     across = make_across(settings, environments, metric, -1 if metric in LESS_IS_BETTER else 1)
     if not across.ranking:
         raise LabError(f"Nothing can be compared over {', '.join(environments)}. {' '.join(across.describe())}")
-    return across, _notes(groups)
+    return across, _notes(groups, metric)
+
+
+def _without(setting: Setting, metric: str) -> list[str]:
+    """Return where completed Sessions of a setting lack a metric: the others would flatter it."""
+    reasons = []
+    for name, trial in setting.trials.items():
+        seeds = [session.seed for session in trial.completed if session.metric(metric) is None]
+        if len(seeds) == len(trial.completed):
+            reasons.append(f"{name}: no Session has any {metric}")
+        elif seeds:
+            reasons.append(f"{name}: {format_seeds(seeds)} {'have' if len(seeds) > 1 else 'has'} no {metric}")
+    return reasons
 
 
 def _read_side(path: Path) -> list[Entry]:
@@ -121,14 +132,17 @@ def _require_apart(groups: dict[str, list[Entry]]) -> None:
         raise LabError(f"labels: {name} is the setting of two Trials in the same environment: it may have one in each.")
 
 
-def _notes(groups: dict[str, list[Entry]]) -> list[str]:
+def _notes(groups: dict[str, list[Entry]], metric: str) -> list[str]:
     entries = [entry for group in groups.values() for entry in group]
     notes = list(dict.fromkeys(entry.note for entry in entries if entry.note))
-    for name in dict.fromkeys(entry.trial.environment for entry in entries if entry.until is not None):
-        until = next(entry.until for entry in entries if entry.trial.environment == name)
-        notes.append(
-            f"The budgets of frames differ in {name}, so all are compared there as they were at frame {until:,}."
+    cut = {entry.trial.environment: entry for entry in entries if entry.until_for(metric) is not None}
+    for name, entry in cut.items():
+        why = (
+            "Sessions were stopped on success at different frames"
+            if entry.same_budget
+            else "The budgets of frames differ"
         )
+        notes.append(f"{why} in {name}, so all are compared there as they were at frame {entry.until:,}.")
     unfinished = [entry.path for entry in entries if len(entry.trial.completed) < len(entry.trial.sessions)]
     if unfinished:
         notes.append(f"Sessions that did not complete are excluded: of {', '.join(map(str, unfinished))}.")

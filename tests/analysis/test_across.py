@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from lab.analysis import compare_across
 from lab.analysis.across import Normalization, rank_settings, trials_table
 from lab.analysis.experiment import Experiment
 from lab.analysis.plot_experiment import plot_experiment
@@ -20,6 +23,7 @@ from lab.analysis.statistics import (
     performance_profile,
 )
 from lab.analysis.trial import Trial
+from tests.analysis.test_compare import entry, environment
 from tests.analysis.test_experiment import SOLVE, experiment
 from tests.analysis.test_statistics import near_the_tails, rliable  # noqa: F401 - a fixture
 from tests.analysis.test_trial import session, trial
@@ -150,6 +154,20 @@ def test_environments_count_the_same_whatever_their_seeds() -> None:
     again = aggregate_across([np.repeat(even[0], 2), *even[1:]])
     assert again["value"] == pytest.approx(aggregate_across(even)["value"])
     assert again["low"] is not None and again["high"] is not None and again["low"] < again["value"] < again["high"]
+
+
+def test_a_metric_that_some_sessions_lack_flatters_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = "frames_to_solve"
+    values = {"a/A": (1, 1, 1, 1), "a/B": (1, None, 1, 1), "b/A": (2, 3, 4, 5), "b/B": (2, 3, 4, 5)}
+    sides = {Path(name): entry(name, each, metric, environment(name[-1])) for name, each in values.items()}
+    for number, side in enumerate(sides.values()):  # on success, at different frames
+        stopped = [replace(one, frames=90, frame=10 * number + 9, stopped="yes") for one in side.trial.sessions]
+        side.trial = replace(side.trial, sessions=stopped)
+    monkeypatch.setattr(compare_across, "_read_side", lambda path: [sides[path]])
+    across, notes = compare_across.read_across([*sides], metric, ["a", "a", "b", "b"]) or (None, None)
+    assert across and [setting.name for setting in across.ranking] == ["b"] and notes == []
+    assert "Not ranked: a: B: seed 1 has no frames_to_solve." in across.describe()
+    assert across.ranking[0].trials["A"].values(metric).tolist() == [2, 3, 4, 5], "and not as of an earlier frame"
 
 
 def test_one_seed_has_no_interval() -> None:
