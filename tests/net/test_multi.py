@@ -140,7 +140,9 @@ def test_a_sweep_chooses_it_and_goes_on_with_it(tmp_path: Path) -> None:
 
 def test_an_image_alone_is_no_observation_of_a_recurrent_network() -> None:
     net = specs("algo=ppo", "net=gru")[0].net
-    with pytest.raises(LabError, match=r"net=gru takes numbers, not images, .* of shape \(12, 10, 3\): choose net=multi"):
+    with pytest.raises(
+        LabError, match=r"net=gru takes numbers, not images, .* of shape \(12, 10, 3\): choose net=multi"
+    ):
         net.check_observations(CHANNELS_LAST)
 
 
