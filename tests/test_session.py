@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -315,6 +316,20 @@ def test_a_session_asked_to_stop_ends_pruned_and_the_others_continue(tmp_path: P
     assert directories[0].checkpoint("best").exists()
     assert int(directories[0].metrics.read_text().splitlines()[-1].split(",")[0]) == status["frame"]
     assert result(directories[1]) == result(alone), "as alone"
+
+
+def test_a_request_to_stop_a_session_that_never_saw_it_is_forgotten(tmp_path: Path) -> None:
+    made = specs("frames=300", "log.tensorboard=false", "eval.every=0")
+    directory = train_specs(tmp_path, made)[0]
+    for path in directory.path.iterdir():
+        if path.is_file() and path != directory.status:
+            path.unlink()
+    shutil.rmtree(directory.checkpoint("last").parent)
+    write_json(directory.status, {**read_json(directory.status), "state": "interrupted", "frame": 0})
+    directory.ask_to_stop("interrupted", "the sweep was stopped")
+    train_specs(tmp_path, made)
+    assert directory.read_status()["state"] == "completed"
+    assert not directory.stop.exists()
 
 
 def test_an_interrupted_session_of_another_spec_is_kept(tmp_path: Path) -> None:

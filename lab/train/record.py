@@ -138,6 +138,7 @@ class Record:
         self._status_time = 0.0
         self._speed: float | None = None  # frames per second over the last log interval
         notes = list(notes)
+        directory.stop.unlink(missing_ok=True)  # a request that an earlier process did not live to see
         if state is None:
             tables: dict[str, Any] = {}
             replaced = directory.move_results_aside() if directory.holds_results else None
@@ -187,7 +188,6 @@ class Record:
 
     def _restore(self, frame: int, state: dict[str, Any], notes: list[str]) -> dict[str, Any]:
         """Continue from what `sync` returned; return the states of the tables."""
-        self.dir.stop.unlink(missing_ok=True)
         self.best, self._episodes = state["best"], state["episodes"]
         self._rows, self.row_frame = state["rows"], state["row_frame"]
         self._window.extend(Episode(*episode) for episode in state["window"])
