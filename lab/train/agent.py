@@ -124,13 +124,13 @@ class Agent:
         state = read_parent(file)
         own = self.algorithm.weights(index)
         weights = {name: value for name, value in state["parameters"].items() if not is_random_stream(name)}
-        problem = self._find_misfit(state, {name: value for name, value in own.items() if not is_random_stream(name)})
-        if problem:
-            raise LabError(f"The weights of init_from.file={file} do not fit: {problem}")
         try:
-            for network in self.algorithm.networks:
+            problem = self._find_misfit(
+                state, {name: value for name, value in own.items() if not is_random_stream(name)}
+            )
+            for network in self.algorithm.networks if not problem else ():
                 network.restore(index, own | weights)
-            if self.moments:
+            if self.moments and not problem:
                 self.moments[index].restore(state["observations"])
                 self._update_statistics()
             collector = state.get("collector") or {}
@@ -138,6 +138,8 @@ class Agent:
         except Exception as error:  # of any type, as a checkpoint may hold anything
             text = " ".join(f"{type(error).__name__}: {error}".split())
             raise LabError(f"init_from.file={file} cannot be used ({text}).") from error
+        if problem:
+            raise LabError(f"The weights of init_from.file={file} do not fit: {problem}")
         return rewards
 
     def _find_misfit(self, state: dict[str, Any], own: dict[str, torch.Tensor]) -> str | None:

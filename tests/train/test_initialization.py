@@ -67,6 +67,13 @@ MISFITS = {
 }
 
 
+def test_a_strangers_checkpoint_that_holds_anything_is_a_sentence(parent: RunDir, tmp_path: Path) -> None:
+    file = tmp_path / "any.pt"
+    tensor_files.write(file, {**tensor_files.read(parent.checkpoint("best")), "spaces": 5})
+    with pytest.raises(LabError, match=r"init_from\.file=.*any\.pt cannot be used \(AttributeError"):
+        train(tmp_path, *PPO, f"init_from={file}")
+
+
 @pytest.mark.parametrize("problem", MISFITS)
 def test_weights_that_do_not_fit_are_refused_before_the_first_frame(
     parent: RunDir, tmp_path: Path, problem: str
