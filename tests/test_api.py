@@ -392,7 +392,7 @@ def test_a_session_saves_its_work_when_the_program_is_stopped(tmp_path: Path, nu
     session = RunDir(tmp_path / "run")
     wait_for(lambda: session.metrics.exists() and session.metrics.read_text().count("\n") > 1, process)
     process.send_signal(number)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=200)
     assert printed == ("raised\n" if number == signal.SIGINT else "")
     wait_for(lambda: session.read_status()["state"] != "running")
     assert session.read_status()["state"] == "interrupted"

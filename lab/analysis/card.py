@@ -11,7 +11,7 @@ import yaml
 from lab.analysis.session import WINDOW, Session
 from lab.analysis.statistics import MIN_SEEDS
 from lab.analysis.text import capitalize, render
-from lab.analysis.trial import Trial, describe_unfinished
+from lab.analysis.trial import VARIES, Trial, describe_unfinished
 from lab.common.text import format_interval, format_number, plural
 from lab.errors import LabError
 from lab.run.directory import rank_agent
@@ -161,8 +161,9 @@ def limits(trial: Trial) -> list[str]:
         mode = trial.spec.get("mode")
         if mode != "train":
             sentences.append(f"Trained with mode={mode}, which is meant to check the code, not to learn well.")
-        if trial.spec.get("extended_from"):
-            plans = " and ".join(f"{frames:,}" for frames in trial.common["extended_from"])
+        extended_from = trial.common.get("extended_from")
+        if extended_from and extended_from != VARIES:
+            plans = " and ".join(f"{frames:,}" for frames in extended_from)
             sentences.append(f"Planned for {plans} frames, and extended: from there on, schedules are over all frames.")
     n, early = len(trial.completed), sum(bool(session.stopped) for session in trial.completed)
     if early:

@@ -92,7 +92,8 @@ SPEC: Shape = {
         "name": str, "id": str, "kwargs": dict, "num_envs": int,
         "reference": {"id": str | None, "random_return": float | None, "solved": float | None},
     },
-    "algo": {"name": str}, "net": dict, "eval": dict, "log": dict, "checkpoint": dict,
+    "algo": {"name": str}, "net": dict, "eval": dict, "log": dict, "checkpoint": dict, "extended_from": [int],
+    "stop_at": float | None,
 }  # fmt: skip
 CHECKPOINT: Shape = {"frame": int, "optimizer_steps": int, "parameters": dict, "unfinished_interval": int | None,
                      "collector": dict, "averages": list, "replay": dict | None,

@@ -269,7 +269,7 @@ def test_law_1_the_users_own_repository_is_brought_back_too(tmp_path: Path) -> N
     (project / "src" / "mine.py").write_text(MINE.replace("=40", "=30"))
     there = clone(tmp_path / "clone")
     there["env"]["PYTHONPATH"] += f":{project / 'src'}"
-    there["cwd"] = project
+    there |= {"cwd": project, "fresh": True}  # a process that imports nothing from the repository of these tests
     done = lab(*SMALL, *MY_ENV, "hydra.run.dir=../session", **there)
     assert done.returncode == 0, done.stderr
     (project / "src" / "mine.py").write_text("raise RuntimeError('the code of now')\n")

@@ -44,7 +44,7 @@ def test_law_4_of_eight_sessions_in_two_slots_one_is_killed_and_one_hangs(tmp_pa
     fates = "+env.kwargs.fate=0,1,2,killed,4,5,hangs,7"
     overrides = ("env.vectorization_mode=async", "env.restore=pickle", fates, "hung_after=0.1")
     mark = uuid.uuid4().hex
-    done = lab(*FATED, *overrides, f"hydra.sweep.dir={tmp_path}", env={MARK: mark}, timeout=240)
+    done = lab(*FATED, *overrides, f"hydra.sweep.dir={tmp_path}", env={MARK: mark}, timeout=240, fresh=True)
     assert done.returncode == 1, done.stderr
     assert processes(mark) == [], "nothing is left running"
     states = [RunDir(trial.session(0).path).read_status() for trial in SweepDir(tmp_path).trials()]
