@@ -375,7 +375,9 @@ def test_law_7_loading_runs_nothing_of_a_directory(
 
 
 STOPPED = """
+import signal
 import lab
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run where it is ignored
 try:
     lab.train(["algo=ppo", "frames=50_000_000", "compile=false", "log.tensorboard=false"], directory="run", show=False)
 except KeyboardInterrupt:
@@ -392,7 +394,7 @@ def test_a_session_saves_its_work_when_the_program_is_stopped(tmp_path: Path, nu
     session = RunDir(tmp_path / "run")
     wait_for(lambda: session.metrics.exists() and session.metrics.read_text().count("\n") > 1, process)
     process.send_signal(number)
-    printed, _ = process.communicate(timeout=200)
+    printed, _ = process.communicate(timeout=60)
     assert printed == ("raised\n" if number == signal.SIGINT else "")
     wait_for(lambda: session.read_status()["state"] != "running")
     assert session.read_status()["state"] == "interrupted"
