@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lab.common.conf import install_command
 from lab.errors import LabError
 
 PALETTES = "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"  # one for each picture
@@ -31,9 +32,7 @@ def film(path: Path, frames_per_second: float) -> Iterator[Callable[[Any], None]
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise LabError(
-            "Films need packages that are not installed: in the clone of Lab, pip install -e '.[video]'"
-        ) from error
+        raise LabError(f"Films need packages that are not installed: {install_command('video')}") from error
     aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
     shape: tuple[int, ...] = ()
     writer: Any = None

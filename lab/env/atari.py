@@ -16,6 +16,7 @@ from ale_py import ALEInterface, ALEState, LoggerMode
 from ale_py.env import AtariEnv
 from annotated_types import Ge, Lt
 
+from lab.common.conf import install_command
 from lab.common.imports import import_named
 from lab.common.validation import Count, Natural
 from lab.env.monitor import Monitor
@@ -280,7 +281,6 @@ def import_cv2() -> Any:
     try:
         cv2: Any = import_named("cv2")
     except ModuleNotFoundError as error:
-        command = "in the clone of Lab, pip install -e '.[atari]'"
-        raise LabError(f"AtariWrapper needs OpenCV, which is not installed: {command}") from error
+        raise LabError(f"AtariWrapper needs OpenCV, which is not installed: {install_command('atari')}") from error
     cv2.setNumThreads(1)  # one screen takes longer with more
     return cv2

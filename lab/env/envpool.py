@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 
+from lab.common.conf import install_command
 from lab.common.imports import import_named
 from lab.env.spaces import is_image
 from lab.env.spec import EnvSpec
@@ -120,8 +121,7 @@ def _import(spec: EnvSpec) -> Any:
         package: Any = import_named("envpool")
     except ImportError as error:
         raise LabError(
-            "env.backend=envpool needs a package that is not installed: in the clone of Lab,"
-            " pip install -e '.[envpool]'"
+            f"env.backend=envpool needs a package that is not installed: {install_command('envpool')}"
         ) from error
     known: Sequence[str] = package.list_all_envs()
     if spec.id not in known:

@@ -12,6 +12,7 @@ import gymnasium as gym
 from gymnasium.envs import registration
 from gymnasium.envs.registration import EnvSpec
 
+from lab.common.conf import install_command
 from lab.common.imports import import_named, suggest_module
 from lab.errors import did_you_mean, warn_once
 
@@ -92,7 +93,7 @@ def advise_version(env_id: str) -> str:
 def pip_command(missing: str) -> str:
     """Return the command that installs a module, or what Gymnasium says is missing."""
     if extra := next((extra for name, extra in EXTRAS.items() if name in missing), None):
-        return f"in the clone of Lab, pip install -e '.[{extra}]'"
+        return install_command(extra)
     commands = re.findall(r"pip install [^`\n]+", missing.replace('\\"', '"'))
     return " && ".join(command.rstrip(". ") for command in commands)
 

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lab.common.conf import install_command
 from lab.errors import LabError, did_you_mean
 
 ARGUMENTS = {
@@ -54,7 +55,7 @@ def require_installed(trackers: Any) -> None:
     """Raise LabError if a tracker in log.trackers is not installed."""
     for name in {} if os.environ.get(OFF) == "off" else read_trackers(trackers):
         if not any(_is_installed(package) for package in PACKAGES[name]):
-            raise LabError(f"log.trackers names {name}, which is not installed: pip install -e '.[{name}]'.")
+            raise LabError(f"log.trackers names {name}, which is not installed: {install_command(name)}")
 
 
 def _is_installed(package: str) -> bool:

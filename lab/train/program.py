@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from lab import __version__
+from lab.common.conf import install_command
 from lab.env.guard import guard
 from lab.env.spaces import is_image
 from lab.errors import LabError, summary
@@ -54,10 +55,7 @@ def export_policy(policy: Policy, path: Path) -> None:
         raise LabError(f"{path} is there already, and nothing is ever overwritten: choose another name.")
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if path.suffix == ".onnx" and not find_spec(name)]
     if missing:
-        raise LabError(
-            f"ONNX needs packages that are not installed ({', '.join(missing)}): in the clone of Lab, pip install -e"
-            " '.[onnx]'"
-        )
+        raise LabError(f"ONNX needs packages that are not installed ({', '.join(missing)}): {install_command('onnx')}")
     module = _Program(policy)
     aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)

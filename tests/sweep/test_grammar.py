@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from lab.__main__ import run
-from lab.sweep.explain import config_path
 
 GRID, SEARCH = ("-m", "plan=true"), ("-m", "search=command_line", "search.n_trials=3", "plan=true")
 STEP_LR = "algo.optimizer.lr_schedule=torch.optim.lr_scheduler.StepLR"
@@ -278,13 +277,6 @@ def test_a_search_space_of_ones_own_may_choose_algorithms(lab: Callable[..., Don
 
 def test_help_needs_no_config(lab: Callable[..., Done]) -> None:
     assert "algo: a2c, crossq" in lab("-m", "algo=a2c,ppo", "algo.lrr=1", "--help").out
-
-
-def test_config_groups_lie_beside_the_package_or_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.common.conf.__file__", str(tmp_path / "lab" / "common" / "conf.py"))
-    assert config_path() == str(tmp_path / "conf")
-    (tmp_path / "lab" / "conf").mkdir(parents=True)
-    assert config_path() == str(tmp_path / "lab" / "conf")
 
 
 def test_points_that_are_no_grid_are_listed(lab: Callable[..., Done]) -> None:
