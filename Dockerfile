@@ -1,6 +1,6 @@
 # An image with Lab and its environments, for the CPU:
 #   docker build -t lab .
-#   docker run --rm -v "$PWD/outputs:/work/outputs" lab algo=ppo env=cartpole
+#   docker run --rm -v "$PWD/outputs:/home/lab/outputs" lab algo=ppo env=cartpole
 # For a GPU build with --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128, and run with --gpus all.
 FROM python:3.11-slim
 
@@ -22,8 +22,8 @@ COPY lab lab
 RUN pip install --no-cache-dir --constraint constraints.txt '.[video,box2d,mujoco,atari]'
 
 # Runs are written by a user of its own, into a folder that the host gives.
-RUN useradd --create-home --uid 1000 lab && mkdir -p /work/outputs && chown -R lab /work
+RUN useradd --create-home --uid 1000 lab && mkdir /home/lab/outputs && chown lab /home/lab/outputs
 USER lab
-WORKDIR /work
+WORKDIR /home/lab
 ENTRYPOINT ["lab"]
 CMD ["--help"]
