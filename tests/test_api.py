@@ -112,6 +112,8 @@ def test_the_command_line_that_is_run(arguments: tuple[Any, ...], line: list[str
     [
         ("algo=ppo", None, r'overrides is a list of texts, as \["algo=ppo"\]'),
         ([1], None, "overrides is a list of texts"),
+        ({"algo": "ppo"}, None, "overrides is a list of texts"),
+        ([], 2, "seeds=2 is not allowed: seeds is a list of numbers"),
         (["algo=ppo", "--cfg=job"], None, "--cfg=job trains nothing"),
         (["plan=true"], None, "plan=true trains nothing"),
         (["seed=1"], [0, 1], r"seed=1 is not allowed: give seeds=\[0, 1\] alone"),
@@ -147,6 +149,7 @@ def trained(place: Path) -> tuple[Any, str]:
 def test_a_trial_is_trained_in_a_process_of_its_own(trained: tuple[Any, str], place: Path) -> None:
     (trial, output), threads = trained, torch.get_num_threads()
     assert isinstance(trial, lab.Trial)
+    assert lab.Trial(str(trial.path)) == trial, "opened again, by a text"
     assert (trial.path, trial.state, trial.seeds) == (place / "trial", "completed", [0, 1])
     assert [one.seed for one in trial.sessions] == [0, 1]
     means = [one.mean_return for one in trial.sessions]

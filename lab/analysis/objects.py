@@ -45,6 +45,9 @@ class Result(os.PathLike[str]):
 
     path: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))  # which may be given as a text
+
     def __fspath__(self) -> str:
         return str(self.path)
 

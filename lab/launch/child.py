@@ -55,13 +55,15 @@ def train_arguments(
     Raises:
         LabError: it is not a list of texts, or trains nothing.
     """
-    if isinstance(overrides, str) or not all(isinstance(line, str) for line in overrides):
+    if not isinstance(overrides, (list, tuple)) or not all(isinstance(line, str) for line in overrides):
         raise LabError(f'overrides={overrides!r} is not allowed: overrides is a list of texts, as ["algo=ppo"].')
     printing = next((line for line in overrides if line.partition("=")[0] in PRINTING), None)
     if printing or "plan=true" in overrides:
         raise LabError(f"{printing or 'plan=true'} trains nothing: give it on the command line, python -m lab.")
     lines = [line for line in overrides if line not in MULTIRUN]
     sweeps = len(lines) < len(overrides) or _sweeps(lines)
+    if isinstance(seeds, (int, str)):
+        raise LabError(f"seeds={seeds!r} is not allowed: seeds is a list of numbers, as [0, 1, 2, 3].")
     if seeds is not None:
         given = next((line for line in lines if line.lstrip("+").partition("=")[0] == "seed"), None)
         if given or not seeds:
