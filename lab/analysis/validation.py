@@ -93,6 +93,19 @@ class Validation:
         """By how much the winner is better than the defaults on fresh seeds; None without a pair."""
         return self._compare(lambda x, y: difference(x, y, self.experiment.objective.statistic))
 
+    @property
+    def verdict(self) -> str | None:
+        """`better` or `worse` than the default settings, or `not shown to be better`; None without a pair."""
+        winner, improvement, gain = self.winner, self.improvement, self.gain
+        if winner is None or improvement is None or gain is None:
+            return None
+        if len(winner.fresh.sessions) >= MIN_SEEDS:
+            for verdict, end, sign in (("better", "low", 1), ("worse", "high", -1)):
+                distances = [(improvement[end], 0.5), (gain[end], 0)]
+                if all(value is not None and sign * value > sign * chance for value, chance in distances):
+                    return verdict
+        return "not shown to be better"
+
     def _compare(self, how: Any) -> Estimate | None:
         if self.winner is None or self.defaults is None or self.winner.fresh is self.defaults.trial:
             return None
@@ -152,19 +165,9 @@ class Validation:
         if winner is None or improvement is None or gain is None:
             return []
         few = len(winner.fresh.sessions) < MIN_SEEDS
-        pairs = [
-            (estimate[end], chance) for end in ("low", "high") for estimate, chance in ((improvement, 0.5), (gain, 0))
-        ]
-        above, below = pairs[:2], pairs[2:]
-        if not few and all(end is not None and end > chance for end, chance in above):
-            verdict = "better"
-        elif not few and all(end is not None and end < chance for end, chance in below):
-            verdict = "worse"
-        else:
-            verdict = "not shown to be better"
         statistic, metric = self.experiment.objective.statistic, self.experiment.objective.metrics[0]
         return [
-            f"{winner.ranked.trial.name}, the best of them on fresh seeds, is {verdict} than the default settings:"
+            f"{winner.ranked.trial.name}, the best of them on fresh seeds, is {self.verdict} than the default settings:"
             f" P(a seed of it does better) = {format_chance(improvement)}, {statistic} {metric} better by"
             f" {format_estimate(gain, metric)}{f'; it takes {MIN_SEEDS} seeds each' if few else ''}."
         ]

@@ -106,6 +106,8 @@ def _save(path: Path, overwrite: bool) -> None:
     else:
         made = save_tuned(validation, overwrite)
         print(visible(f"\nSaved {', '.join(map(str, made))}"))
+        if validation.verdict not in (None, "better"):
+            print(visible(f"Note: these settings are {validation.verdict} than the default settings."))
 
 
 def _last(overrides: list[str], key: str) -> str | None:

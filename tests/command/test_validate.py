@@ -154,6 +154,7 @@ def save(run: object, sweep: SweepDir, copy: Path, number: int) -> None:
     if "Nothing is saved: nothing does better on fresh seeds than the default settings." in shown:
         return
     assert f"Saved {copy}/conf/tuned/net/a2c_cartpole_mlp.yaml, {tuned}" in shown
+    assert "Note: these settings are not shown to be better than the default settings." in shown, "of two seeds each"
     head = tuned.read_text().splitlines()
     assert head[0] == "# @package _global_" and "fresh seeds 100 and 101" in tuned.read_text()
     composed = yaml.safe_load(run("algo=a2c", "env=cartpole", "--cfg", "job", "--resolve"))
