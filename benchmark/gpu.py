@@ -64,7 +64,7 @@ def measure(case: str, sessions: int, compiled: str, device: str, seconds: float
 
     from lab.env.vector import probe
     from lab.spec import read
-    from lab.train.stack import Stack
+    from lab.training.stack import Stack
 
     row: Row = {"case": case, "sessions": sessions, "compile": compiled}
     seeds = f"seed=[{','.join(map(str, range(sessions)))}]"
@@ -173,7 +173,7 @@ def find_device(device: str) -> str:
         import hydra  # noqa: F401  # report what is missing before anything is measured
         import torch
 
-        import lab.train.stack  # noqa: F401
+        import lab.training.stack  # noqa: F401
     except ModuleNotFoundError as error:
         fail(f"The benchmark needs {error.name}, which is not installed: pip install -e . installs all it needs.")
     if not device.startswith("cuda"):

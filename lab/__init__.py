@@ -38,8 +38,6 @@ API = (
 
 def __getattr__(name: str) -> object:
     """Import the Python API when it is first used, so that `import lab` is quick."""
-    if name == "train":  # also a package, which is called like the function
-        return import_module("lab.train")
     if name in API:
         return getattr(import_module("lab.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lab.analysis.frames import Results
-    from lab.train.play import Episode
-    from lab.train.policy import Policy
+    from lab.training.play import Episode
+    from lab.training.policy import Policy
 
 
 def train(
@@ -94,7 +94,7 @@ def load(
         LabError: there is no such agent, it cannot be read, or its environment cannot be made.
     """
     from lab.run.exported import find_best
-    from lab.train.policy import read_policy
+    from lab.training.policy import read_policy
 
     require_one_of("checkpoint", checkpoint, ("best", "last"))
     require_one_of("code", code, ("installed", "here"))
@@ -184,7 +184,7 @@ class Agent:
         Raises:
             LabError: it is no such observation, or a recurrent agent acted on a batch of another size before.
         """
-        from lab.train.policy import session_threads
+        from lab.training.policy import session_threads
 
         with session_threads(self._policy.spec):
             return self._policy.act(observation, deterministic)
@@ -206,7 +206,7 @@ class Agent:
         Raises:
             LabError: it cannot be made, or not be shown so.
         """
-        from lab.train.play import make_env
+        from lab.training.play import make_env
 
         with _imports(self.path, self._code):
             return make_env(self._policy.spec.env, render_mode)
@@ -225,8 +225,8 @@ class Agent:
         Raises:
             LabError: there are no episodes, or the environment failed.
         """
-        from lab.train.play import Player, close_env, episode_seeds, make_env
-        from lab.train.policy import session_threads
+        from lab.training.play import Player, close_env, episode_seeds, make_env
+        from lab.training.policy import session_threads
 
         for name, value in (("episodes", episodes), ("max_steps", max_steps)):
             if value is not None and value < 1:
@@ -253,8 +253,8 @@ class Agent:
         Raises:
             LabError: the format is unknown or needs packages, the file exists, or it does not act as the agent.
         """
-        from lab.train.policy import session_threads
-        from lab.train.program import export_policy
+        from lab.training.policy import session_threads
+        from lab.training.program import export_policy
 
         with _imports(self.path, self._code), session_threads(self._policy.spec):
             export_policy(self._policy, Path(path))
@@ -295,7 +295,7 @@ class Evaluation:
         return float(self.returns.mean())
 
     def __str__(self) -> str:
-        from lab.train.play import describe_spread
+        from lab.training.play import describe_spread
 
         return visible(describe_spread(self.episodes))
 

@@ -26,10 +26,10 @@ from lab.run.provenance import collect, command_line
 from lab.run.schemas import SPEC
 from lab.run.status import RECOVERED
 from lab.spec import Spec, require_same_spec
-from lab.train.lockstep import group_in_lockstep
-from lab.train.record import Record
-from lab.train.stack import Stack
-from lab.train.stack_size import fit_stack
+from lab.training.lockstep import group_in_lockstep
+from lab.training.record import Record
+from lab.training.stack import Stack
+from lab.training.stack_size import fit_stack
 
 TRYING_OUT = (
     "Trying out {}: how a checkpoint restores it (env.restore) and what random numbers it uses (env.isolate_rng)"

@@ -12,7 +12,7 @@ from lab.common.compilers import find_compiler
 from lab.net import library
 from lab.run.directory import RunDir
 from lab.run.files import read_yaml
-from lab.train.collect import Collector
+from lab.training.collect import Collector
 from tests.algo.test_traced import CASES, SMALL, USUAL
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 

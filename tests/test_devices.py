@@ -18,8 +18,8 @@ import torch
 from lab.errors import LabError
 from lab.run.directory import RunDir
 from lab.run.tensor_files import read
-from lab.train.agent import Agent
-from lab.train.stack import Stack
+from lab.training.agent import Agent
+from lab.training.stack import Stack
 from tests.device import DEVICE, Device
 from tests.helpers import ALGORITHMS, go_on, specs
 
@@ -101,7 +101,7 @@ GPU = [pytest.param(name, marks=pytest.mark.gpu) for name in ("cuda", "cuda, com
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device | None]:
     """Let Sessions train on a device; None for a GPU, which counts nothing."""
     is_there = request.param != "not there"
-    monkeypatch.setattr("lab.train.state.prepare_device", lambda *_: torch.device("cuda") if is_there else DEVICE)
+    monkeypatch.setattr("lab.training.state.prepare_device", lambda *_: torch.device("cuda") if is_there else DEVICE)
     if "compiled" in request.param:
         monkeypatch.setattr(f"{__name__}.COMPILES", True)
     with nullcontext() if is_there else Device() as entered:
@@ -180,16 +180,16 @@ def test_the_host_waits_once_a_step_and_once_a_horizon(
     monkeypatch.setattr(Agent, "__init__", made)
     on_device = train(tmp_path / "device", name)
     if device:
-        of_actions = {("read", "lab/train/collect.py"): T}
+        of_actions = {("read", "lab/training/collect.py"): T}
         if "beta" in name:
             of_actions["read", "lab/net/distribution.py"] = T  # scipy samples, on the host
         assert waits(phases["collect"]) == of_actions, phases["collect"]
         copies = [number for (kind, _), number in phases["collect"].items() if kind == "copy"]
         assert max(copies) == T + 1, phases["collect"]  # observations
         assert waits(phases["learn"]) == {("read", path): n for path, n in expected.items()}, phases["learn"]
-        assert waits(phases["after"]) == {("read", "lab/train/stack.py"): 1}, phases["after"]
-        assert waits(phases["log"]) == {("read", "lab/train/metrics.py"): 1}, phases["log"]
-    monkeypatch.setattr("lab.train.state.prepare_device", lambda *_: torch.device("cpu"))
+        assert waits(phases["after"]) == {("read", "lab/training/stack.py"): 1}, phases["after"]
+        assert waits(phases["log"]) == {("read", "lab/training/metrics.py"): 1}, phases["log"]
+    monkeypatch.setattr("lab.training.state.prepare_device", lambda *_: torch.device("cpu"))
     assert_close(on_device, train(tmp_path / "cpu", name))
 
 

@@ -14,7 +14,7 @@ from lab.env.vector import detect_restore_method, probe
 from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, TrialDir
 from lab.run.files import read_json
-from lab.train.stack import Stack
+from lab.training.stack import Stack
 from tests.helpers import lab, specs
 from tests.test_resume import check, killed, signalled
 

@@ -9,7 +9,7 @@ import pytest
 from lab.env.vector import probe
 from lab.errors import LabError
 from lab.run.directory import RunDir
-from lab.train.stack import Stack
+from lab.training.stack import Stack
 from tests.helpers import ALGORITHMS, ATARI, ENVIRONMENTS, OTHER_ATARI, go_on, result, serves, specs
 
 FRAMES = 1_000

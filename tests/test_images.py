@@ -17,10 +17,10 @@ from lab.run import tensor_files
 from lab.run.directory import RunDir
 from lab.run.files import read_json, read_yaml
 from lab.session import train as train_stack
-from lab.train.agent import Agent
-from lab.train.collect import Collector
-from lab.train.lockstep import check_spaces
-from lab.train.stack import Stack
+from lab.training.agent import Agent
+from lab.training.collect import Collector
+from lab.training.lockstep import check_spaces
+from lab.training.stack import Stack
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 
 PICTURE = (

@@ -15,9 +15,9 @@ from lab.command.enjoy import main as enjoy
 from lab.env.vector import Environments, probe
 from lab.run.directory import RunDir
 from lab.run.files import read_json, read_yaml
-from lab.train.agent import Agent
-from lab.train.collect import Collector
-from lab.train.stack import Stack
+from lab.training.agent import Agent
+from lab.training.collect import Collector
+from lab.training.stack import Stack
 from tests.helpers import QUIET, ROOT, go_on, lab, result, specs, train
 
 GUIDE = (ROOT / "docs" / "how-to" / "environments.md").read_text(encoding="utf-8")

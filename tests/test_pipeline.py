@@ -32,7 +32,7 @@ NUMBERLESS = {
     "lab/algo/__init__.py",
     "lab/common/__init__.py",
     "lab/run/__init__.py",
-    "lab/train/__init__.py",
+    "lab/training/__init__.py",
     "lab/run/code/__init__.py",
     "lab/run/code/copy.py",
     "lab/run/code/discovery.py",
@@ -43,10 +43,10 @@ NUMBERLESS = {
     "lab/run/code/snapshot.py",
     "lab/run/tensor_files.py",
     "lab/run/checkpoint.py",  # a Session that is resumed is, to the last bit, one that was not
-    "lab/train/display.py",
-    "lab/train/tags.py",
-    "lab/train/tensorboard.py",
-    "lab/train/trackers.py",
+    "lab/training/display.py",
+    "lab/training/tags.py",
+    "lab/training/tensorboard.py",
+    "lab/training/trackers.py",
     "lab/run/trackers.py",
     "lab/errors.py",
     "lab/run/files.py",
@@ -57,10 +57,10 @@ NUMBERLESS = {
     "lab/common/signals.py",
     "lab/common/validation.py",
     "lab/run/lock.py",
-    "lab/train/lockstep.py",  # results do not depend on which Sessions share their steps
+    "lab/training/lockstep.py",  # results do not depend on which Sessions share their steps
     "lab/common/text.py",
     "lab/common/parts.py",
-    "lab/train/stack_size.py",  # results do not depend on how many Sessions share their steps
+    "lab/training/stack_size.py",  # results do not depend on how many Sessions share their steps
     "lab/common/renamed.py",
     "lab/run/provenance.py",
     "lab/run/status.py",
@@ -126,7 +126,7 @@ def reached(*begin: str) -> set[str]:
         modules.add(module)
         names = set()
         tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
-        if module in ("lab/__init__.py", "lab/train/__init__.py"):  # the types of the Python API, and imports at calls
+        if module == "lab/__init__.py":  # the types of the Python API, and imports at calls
             tree.body = [node for node in tree.body if not isinstance(node, ast.If)]
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -156,7 +156,7 @@ def test_pairs_depend_on_the_code_that_decides_their_numbers_and_on_no_other_alg
     stages: dict[str, Any], algorithm: str
 ) -> None:
     code = {name: f"lab/algo/{specs(f'algo={name}')[0].algo.__module__.rpartition('.')[2]}.py" for name in ALGORITHMS}
-    needed = reached("lab/session.py", "lab/train/stack.py", code[algorithm])
+    needed = reached("lab/session.py", "lab/training/stack.py", code[algorithm])
     others = {*code.values()} - needed  # CrossQ builds on SAC
     assert training(stages, algorithm)
     for name, stage in training(stages, algorithm).items():

@@ -11,7 +11,7 @@ from lab.algo.on_policy import OnPolicy
 from lab.command.enjoy import main as enjoy
 from lab.env.stacked import StackedEnvironments
 from lab.run.directory import RunDir
-from lab.train.evaluate import Evaluation
+from lab.training.evaluate import Evaluation
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 
 RECALL = ("env=gymnasium", "env.id=tests.envs:Recall-v0", "name=recall", "net.hidden=[16]", "algo.gamma=0.9")

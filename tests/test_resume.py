@@ -28,9 +28,9 @@ from lab.run.files import read_json
 from lab.run.provenance import Provenance
 from lab.session import train
 from lab.spec import Spec
-from lab.train.evaluate import Evaluation
-from lab.train.record import Record
-from lab.train.stack import Stack
+from lab.training.evaluate import Evaluation
+from lab.training.record import Record
+from lab.training.stack import Stack
 from tests.helpers import (
     ALGORITHMS,
     BOX,

@@ -28,12 +28,12 @@ from lab.run.provenance import Provenance
 from lab.run.table import Table
 from lab.run.tensor_files import read as read_checkpoint
 from lab.session import train as train_stack
-from lab.train import record
-from lab.train.agent import Agent, find_device
-from lab.train.evaluate import Evaluation
-from lab.train.metrics import Averages
-from lab.train.stack import Stack
-from lab.train.tags import TAGS, tag
+from lab.training import record
+from lab.training.agent import Agent, find_device
+from lab.training.evaluate import Evaluation
+from lab.training.metrics import Averages
+from lab.training.stack import Stack
+from lab.training.tags import TAGS, tag
 from tests.helpers import ROOT, lab, result, specs, train, train_specs
 
 SLOW = (pytest.mark.slow, pytest.mark.law)

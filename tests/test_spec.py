@@ -13,7 +13,7 @@ from lab.algo.algorithm import stack
 from lab.errors import LabError
 from lab.run.files import write_text
 from lab.spec import COMPILED_FROM, load, read, require_same_spec
-from lab.train.agent import Agent
+from lab.training.agent import Agent
 from tests.helpers import specs
 
 

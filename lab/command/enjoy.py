@@ -21,7 +21,7 @@ from lab.run.exported import describe_missing
 from lab.run.files import make_ignored_folder
 
 if TYPE_CHECKING:
-    from lab.train.play import Episode, Player
+    from lab.training.play import Episode, Player
 
 
 @dataclass
@@ -128,8 +128,8 @@ def play(directory: RunDir, options: Options) -> None:
         LabError: the agent cannot be read, or the environment cannot be shown.
         KeyboardInterrupt: it was asked to stop; the films so far are whole.
     """
-    from lab.train.play import Player, close_env, describe_spread, make_env
-    from lab.train.policy import read_policy, session_threads
+    from lab.training.play import Player, close_env, describe_spread, make_env
+    from lab.training.policy import read_policy, session_threads
 
     policy = read_policy(directory, options.checkpoint, options.seed)
     spec = policy.spec
@@ -151,7 +151,7 @@ def play(directory: RunDir, options: Options) -> None:
 def play_all(player: Player, options: Options, stop: Callable[[], bool]) -> list[Episode]:
     """Play and print episodes until asked to stop; return those that ended."""
     from lab.command.film import film
-    from lab.train.play import episode_seeds
+    from lab.training.play import episode_seeds
 
     if options.video:
         make_ignored_folder(Path(options.video))

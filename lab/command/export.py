@@ -89,8 +89,8 @@ def main(path: Path, options: Options) -> None:
 
 def export_program(path: Path, options: Options) -> None:
     """Write the best agent in a run directory as a program."""
-    from lab.train.policy import read_policy, session_threads
-    from lab.train.program import export_policy
+    from lab.training.policy import read_policy, session_threads
+    from lab.training.program import export_policy
 
     session = find_best(path, options.checkpoint)
     with installed_only(session.path):

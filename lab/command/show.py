@@ -19,7 +19,7 @@ from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
 from lab.run.schemas import METRICS, meaning
 from lab.sweep.summary import count_sessions, print_experiment, print_trial, quote_path
 from lab.sweep.tree import STYLES
-from lab.train.display import print_next_steps
+from lab.training.display import print_next_steps
 
 if TYPE_CHECKING:
     from lab.analysis.session import Session

@@ -28,7 +28,7 @@ from lab.spec import Spec, read, read_max_file_size, read_sweep
 from lab.trial import states_of
 
 if TYPE_CHECKING:
-    from lab.train.record import Outcome, Record
+    from lab.training.record import Outcome, Record
 
 HANDOVER_SECONDS = 60.0  # for the process that had a job's Sessions before to end
 EXIT_STATUS = {"completed": 0, "pruned": 0, "failed": 1, "interrupted": 130}
@@ -124,7 +124,7 @@ def _train(config: DictConfig, output: Path, swept: bool = False) -> list[Record
     check_tuned(_overrides(), HydraConfig.get().runtime)
     if not swept:
         note_other_environment(specs[0].env.id, HydraConfig.get().runtime)
-    from lab.train.lockstep import check_spaces
+    from lab.training.lockstep import check_spaces
 
     owners = [trial for trial in trials for _ in trial.seeds]
     single = len(specs) == 1
@@ -169,7 +169,7 @@ def analyze(records: Sequence[Record | Outcome]) -> None:
 def finish(records: Sequence[Record | Outcome]) -> int:
     """Analyze Sessions that have ended, print their results and return the exit status."""
     from lab.analysis import analyze as analyze_run
-    from lab.train.display import print_results
+    from lab.training.display import print_results
 
     try:
         analyze(records)
@@ -195,7 +195,7 @@ def read_specs(config: DictConfig, overrides: Iterable[str]) -> list[Spec]:
         for spec in specs:
             spec.check_numbers()
     except LabError:
-        from lab.train.lockstep import check_spaces
+        from lab.training.lockstep import check_spaces
 
         check_spaces(specs[:1])
         raise

@@ -13,7 +13,7 @@ from lab.launch import job
 from lab.launch.supervise import UnexpectedExitError
 from lab.run.directory import RunDir
 from lab.run.files import read_json
-from lab.train.record import Outcome, append_to_log
+from lab.training.record import Outcome, append_to_log
 
 
 def handle_unexpected_exit(end: UnexpectedExitError) -> int:

@@ -39,8 +39,8 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
     Raises:
         LabError: a point makes no spec or cannot have the objective, or a Session in the directory has another spec.
     """
-    from lab.train.agent import check_initialization
-    from lab.train.lockstep import check_spaces
+    from lab.training.agent import check_initialization
+    from lab.training.lockstep import check_spaces
 
     started = {trial.number: trial for trial in plan.started()}
     trials = [*started.values()]
@@ -89,7 +89,7 @@ def require_one_ranking(plan: SweepPlan, environments: list[str]) -> None:
 
 def refuse_other_spec(trial: Trial, specs: list[Spec], spaces: dict[str, Spaces]) -> None:
     """Raise LabError if a Session of a Trial has another spec than that of its seed; `spaces` as for check_spaces."""
-    from lab.train.lockstep import check_spaces
+    from lab.training.lockstep import check_spaces
 
     for session, spec in zip(trial.sessions().values(), specs, strict=True):
         if session.spec.exists():

@@ -31,7 +31,7 @@ def compose(overrides: Sequence[str], options: Sequence[str] = (), seed: int = 0
     from lab.sweep import register
     from lab.sweep.composer import hydra_config
     from lab.sweep.explain import explain
-    from lab.train.lockstep import check_spaces
+    from lab.training.lockstep import check_spaces
 
     register()
     folders = [folder for option, folder in pairwise(options) if option == "--config-dir"]

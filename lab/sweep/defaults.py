@@ -28,7 +28,7 @@ def find_defaults(composer: Composer, plan: SweepPlan) -> dict[str, Any]:
     from optuna.samplers import RandomSampler
 
     from lab.sweep.study import Study
-    from lab.train.lockstep import check_spaces
+    from lab.training.lockstep import check_spaces
 
     fixed, space, seeds = plan.overrides.fixed, plan.overrides.space, plan.seeds
     spaces: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from lab.sweep.plan import ALIASES
-from lab.train.tags import HPARAM_METRICS, tag
+from lab.training.tags import HPARAM_METRICS, tag
 
 
 def write_hparams(folder: Path, keys: Sequence[str], spec: dict[str, Any]) -> None:

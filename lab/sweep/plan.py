@@ -92,7 +92,7 @@ class SweepPlan:
         """Return what Trials have in common whose Sessions may share a job: all but numbers of their algorithms."""
         if not self.mixes_trials:
             return trial.number
-        from lab.train.lockstep import check_spaces, shared_settings
+        from lab.training.lockstep import check_spaces, shared_settings
 
         try:
             specs = distinct_specs(self.composer, trial.overrides, trial.seeds)

@@ -16,7 +16,7 @@ from lab.common.text import canonical, format_interval, format_number, format_va
 from lab.run.directory import SweepDir, TrialDir, best_session, find_level
 from lab.run.files import read_json
 from lab.run.schemas import MEANINGS
-from lab.train.display import print_checks, print_next_steps
+from lab.training.display import print_checks, print_next_steps
 
 MAX_ROWS = 12  # Trials in the ranking
 MAX_IMPORTANCE = 6  # hyperparameters whose importance is shown

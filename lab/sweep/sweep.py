@@ -35,7 +35,7 @@ from lab.sweep.plan import SweepPlan, make_plan
 from lab.sweep.same_code import mixed_packages, require_same_code
 from lab.sweep.search import make_study
 from lab.sweep.tree import Tree
-from lab.train.display import print_next_steps
+from lab.training.display import print_next_steps
 
 ONCE = {
     "hydra.sweep.dir",

@@ -11,7 +11,7 @@ from torch import nn
 
 from lab.env.vector import probe
 from lab.memory.rollout import Rollout
-from lab.train.agent import Agent
+from lab.training.agent import Agent
 from tests.algo.steps import made_up
 from tests.helpers import specs, train
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from lab.env.vector import Spaces, probe
 from lab.memory.rollout import Rollout
-from lab.train.agent import Agent
+from lab.training.agent import Agent
 from tests.helpers import specs
 
 T, E = 7, 4

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.train.lockstep import check_spaces
+from lab.training.lockstep import check_spaces
 from tests.helpers import ALGORITHMS, BOX, CHOICE, CHOICES, serves, specs, train
 
 KINDS = {"start": CHOICE, "table": CHOICES, "bits": CHOICES, "box": BOX, "whole": BOX, "half": BOX}

@@ -12,8 +12,8 @@ from torch import nn
 from lab.env.vector import Environments, probe
 from lab.errors import LabError
 from lab.memory.replay import Batch
-from lab.train.agent import Agent
-from lab.train.collect import Collector
+from lab.training.agent import Agent
+from lab.training.collect import Collector
 from tests.helpers import specs
 
 GAMMA, LR, NORM, B = 0.9, 1e-2, 0.5, 32

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab.run.directory import RunDir
-from lab.train.stack import Stack
+from lab.training.stack import Stack
 from tests.helpers import result, specs, train
 from tests.test_resume import begin, check_same, killed, signalled
 

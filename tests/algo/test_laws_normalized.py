@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.run.directory import RunDir
-from lab.train.stack import Stack
+from lab.training.stack import Stack
 from tests.helpers import go_on, result, specs, weights
 
 MEMORY = ("algo.learning_starts=60", "algo.batch_size=16", "algo.memory.size=120", "algo.horizon=2")

@@ -10,7 +10,7 @@ import pytest
 from lab.algo.actor_critic import ActorCritic
 from lab.env.stacked import StackedEnvironments
 from lab.run.directory import RunDir
-from lab.train.evaluate import Evaluation
+from lab.training.evaluate import Evaluation
 from tests.helpers import Interruption, go_on, result, specs, train, weights
 
 SMALL = ("env.num_envs=2", "algo.learning_starts=100", "algo.gradient_steps=1", "algo.batch_size=32",

@@ -15,7 +15,7 @@ from torch import tensor
 from lab.common.streams import Streams
 from lab.env.vector import probe
 from lab.net.distribution import INVALID, ActionHead, mask_invalid
-from lab.train.agent import Agent
+from lab.training.agent import Agent
 from tests.helpers import ALGORITHMS, CHOICE, serves, specs, train
 
 RULES = ("env=gymnasium", "env.id=tests.envs:Rules-v0", "name=rules", "env.action_mask=true", "algo.gamma=0.5")

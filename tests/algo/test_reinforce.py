@@ -10,7 +10,7 @@ import torch
 from lab.env.vector import probe
 from lab.errors import LabError
 from lab.memory.rollout import Raw, Rollout, Statistics
-from lab.train.agent import Agent
+from lab.training.agent import Agent
 from tests.algo.steps import made_up
 from tests.algo.test_learning_step import ENTROPY, GAMMA, LR, NORM, VALUE, E, Reference, T, same_weights, step
 from tests.helpers import specs

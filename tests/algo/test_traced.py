@@ -20,7 +20,7 @@ from lab.env.vector import probe
 from lab.net import compiled, library
 from lab.net.compiled import Program, References
 from lab.run.tensor_files import read
-from lab.train.agent import Agent
+from lab.training.agent import Agent
 from tests.helpers import ALGORITHMS, result, specs, train
 
 NUMBERS = ("env=gymnasium", "env.id=tests.envs:Target-v0", "name=target")

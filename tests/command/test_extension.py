@@ -15,8 +15,8 @@ from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, TrialDir
 from lab.run.files import read_json, write_sealed_yaml
 from lab.spec import Spec, load
-from lab.train.evaluate import Evaluation
-from lab.train.stack import Stack
+from lab.training.evaluate import Evaluation
+from lab.training.stack import Stack
 from tests.helpers import go_on, lab, result, specs, train, weights
 
 QUICK = ("env=cartpole", "log.tensorboard=false", "log.every=300", "eval.every=900", "eval.episodes=2",

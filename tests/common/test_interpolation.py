@@ -12,7 +12,7 @@ from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir
 from lab.run.files import read_json, read_yaml
 from lab.spec import load, read
-from lab.train.stack import Stack
+from lab.training.stack import Stack
 from tests.helpers import go_on, lab, result, specs, train
 
 OWN = ("algo=a2c", "env=gymnasium", "env.id=tests.envs:Level-v0", "~tuned", "frames=1000", "algo.horizon=16")

@@ -12,7 +12,7 @@ from lab.env.action_mask import WithActionMask
 from lab.env.vector import Environments, cached_dry_run, detect_restore_method, probe
 from lab.errors import LabError
 from lab.run.directory import RunDir
-from lab.train.lockstep import check_spaces
+from lab.training.lockstep import check_spaces
 from tests.envs import Rules
 from tests.helpers import go_on, lab, specs
 

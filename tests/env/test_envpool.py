@@ -12,7 +12,7 @@ from lab.env.rng_isolation import DryRun
 from lab.env.vector import Environments, detect_restore_method, probe, try_out
 from lab.errors import LabError
 from lab.run.directory import RunDir
-from lab.train.stack import Stack
+from lab.training.stack import Stack
 from tests.helpers import QUIET, ROOT, go_on, lab, result, specs, train
 
 POOL = ("env.backend=envpool", "~tuned")

@@ -14,7 +14,7 @@ from lab.env.vector import Environments, cached_dry_run, detect_restore_method
 from lab.run.directory import RunDir
 from lab.run.files import read_json
 from lab.spec import Spec
-from lab.train.collect import Collector
+from lab.training.collect import Collector
 from tests.helpers import go_on, lab, result, specs
 
 DICE = ("env=gymnasium", "env.id=tests.rogue:Dice-v0", "name=dice")

@@ -18,7 +18,7 @@ from lab.env.make import make_single
 from lab.env.vector import Environments, detect_restore_method, probe
 from lab.errors import LabError
 from lab.spec import load
-from lab.train.stack import Stack
+from lab.training.stack import Stack
 from tests.helpers import lab, result, specs, train_specs
 from tests.test_resume import check, killed, signalled
 

@@ -22,7 +22,7 @@ from lab.memory.rollout import Raw, Rollout, Statistics
 from lab.memory.spec import ReplaySpec
 from lab.run import tensor_files
 from lab.run.directory import RunDir
-from lab.train.stack import Stack
+from lab.training.stack import Stack
 from tests.helpers import specs
 
 S, E, T = 2, 3, 4

@@ -16,7 +16,7 @@ from lab.errors import LabError
 from lab.net import library
 from lab.net.compiled import Compiler, References
 from lab.net.layers import ACTIVATIONS
-from lab.train.agent import Agent
+from lab.training.agent import Agent
 from tests.helpers import specs
 
 

@@ -21,7 +21,7 @@ from lab.net.network import Parameters, StackedNetwork
 from lab.run.directory import RunDir
 from lab.run.files import read_yaml, write_text
 from lab.spec import load
-from lab.train.lockstep import check_spaces
+from lab.training.lockstep import check_spaces
 from tests.helpers import QUIET, go_on, lab, result, specs, train
 from tests.modules import Torso
 

@@ -19,7 +19,7 @@ from lab.errors import LabError
 from lab.net.multi import Multi, choose_net
 from lab.net.net import Output
 from lab.run.files import read_yaml
-from lab.train.lockstep import check_spaces
+from lab.training.lockstep import check_spaces
 from tests.common.test_rows import Shows
 from tests.helpers import lab, specs
 

@@ -13,7 +13,7 @@ from lab.algo.algorithm import stack
 from lab.errors import LabError
 from lab.net.optimizer import NAMES, Optimizer, OptimizerSpec, TorchOptimizers
 from lab.run.directory import RunDir
-from lab.train.stack import Stack
+from lab.training.stack import Stack
 from tests.helpers import QUIET, go_on, result, specs, train
 
 LR = torch.tensor([[1e-1], [1e-2], [1e-3]])

@@ -22,7 +22,7 @@ from lab.run.checkpoint import group_by_frame, load_generations, roll_back, writ
 from lab.run.directory import RunDir
 from lab.run.files import read_json
 from lab.run.tensor_files import seal, unseal
-from lab.train.stack import Stack
+from lab.training.stack import Stack
 from tests.helpers import Interruption, go_on, result, specs, weights
 
 OVERRIDES = (

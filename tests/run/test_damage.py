@@ -21,7 +21,7 @@ from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, TrialDir
 from lab.run.files import CHECKSUM, read_json, write_sealed_yaml
 from lab.sweep.sweep import resume_command
-from lab.train.stack import Stack
+from lab.training.stack import Stack
 from tests import synthetic
 from tests.damage import MUTATIONS, TOLD, damage, flip
 from tests.helpers import go_on, result, same_provenance, specs

@@ -15,7 +15,7 @@ from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, find_level
 from lab.run.files import read_json
 from lab.run.guard import WRITING_SECONDS
-from lab.train.stack import Stack
+from lab.training.stack import Stack
 from tests import synthetic
 from tests.helpers import go_on, result, specs
 

@@ -17,8 +17,8 @@ from lab.env.vector import Environments
 from lab.env.vector_envs import Steps
 from lab.errors import explain_error
 from lab.memory.rollout import Raw, Rollout
-from lab.train.agent import Agent
-from lab.train.metrics import Episode
+from lab.training.agent import Agent
+from lab.training.metrics import Episode
 
 
 class Collector:

@@ -21,15 +21,15 @@ from lab.run.guard import move_aside
 from lab.run.provenance import Provenance
 from lab.run.status import utc_now
 from lab.run.table import Table, starts_with
-from lab.train.metrics import PROGRESS, Episode, evaluation_columns, metrics_columns
-from lab.train.trackers import Trackers
+from lab.training.metrics import PROGRESS, Episode, evaluation_columns, metrics_columns
+from lab.training.trackers import Trackers
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
     from lab.spec import Spec
-    from lab.train.agent import Agent
+    from lab.training.agent import Agent
 
 # Least time between two writes of a status, which wait for the disk: of a few Sessions, and for each of a large stack.
 STATUS_SECONDS, STACK_SECONDS = 0.5, 0.05
@@ -164,7 +164,7 @@ class Record:
         self._tables = {name: Table(path, columns[name], tables.get(name)) for name, path in directory.tables.items()}
         self._events = None
         if spec.log.tensorboard:
-            from lab.train.tensorboard import TensorBoard
+            from lab.training.tensorboard import TensorBoard
 
             self._events = TensorBoard(spec, directory, None if state is None else self.row_frame + 1)
         self._trackers = Trackers(spec, directory, provenance.facts, state is not None, self.warn)

@@ -28,7 +28,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 def test_a_session_starts_with_weights_and_normalization(parent: RunDir, tmp_path: Path) -> None:
     from lab.env.vector import probe
-    from lab.train.stack import Stack
+    from lab.training.stack import Stack
 
     made = specs(*PPO, f"init_from={parent.path}", "seed=[1,2]", "algo.optimizer.lr=1e-4")
     stack = Stack(made, [RunDir(tmp_path / str(s)) for s in (1, 2)], probe(made[0].env))

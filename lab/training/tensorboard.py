@@ -10,13 +10,13 @@ from torch.utils.tensorboard.summary import hparams
 
 from lab.common.text import flatten, format_value
 from lab.run.directory import RunDir
-from lab.train.tags import HISTOGRAMS, HPARAM_METRICS, tag
+from lab.training.tags import HISTOGRAMS, HPARAM_METRICS, tag
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lab.spec import Spec
-    from lab.train.agent import Agent
+    from lab.training.agent import Agent
 
 
 class TensorBoard:

@@ -6,8 +6,8 @@ import pytest
 
 from lab.env.vector import probe
 from lab.errors import LabError
-from lab.train.agent import Agent
-from lab.train.lockstep import check_spaces, group_in_lockstep, shared_settings
+from lab.training.agent import Agent
+from lab.training.lockstep import check_spaces, group_in_lockstep, shared_settings
 from tests.helpers import specs
 
 OWN = ("algo=a2c", "env=gymnasium", "env.id=tests.envs:Level-v0", "~tuned", "seed=[3,4,5]")

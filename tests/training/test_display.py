@@ -8,7 +8,7 @@ import pytest
 
 from lab.common.terminal import Terminal
 from lab.run.directory import best_session
-from lab.train.display import print_checks, print_next_steps
+from lab.training.display import print_checks, print_next_steps
 from tests.helpers import train
 
 

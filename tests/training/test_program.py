@@ -14,8 +14,8 @@ import lab
 from lab.command.export import main as export
 from lab.env.spaces import ActionConverter
 from lab.run.directory import RunDir
-from lab.train import program
-from lab.train.policy import batch_of
+from lab.training import program
+from lab.training.policy import batch_of
 from tests.helpers import train
 from tests.test_api import RULES, SESSIONS, load, observe
 

@@ -13,8 +13,8 @@ from lab.analysis.trial import read_trial
 from lab.command import report
 from lab.run.directory import RunDir, TrialDir
 from lab.run.status import recover_status
-from lab.train.record import Record
-from lab.train.stack import Stack
+from lab.training.record import Record
+from lab.training.stack import Stack
 from tests.helpers import go_on, result, specs, train_specs, weights
 
 QUICK = ("algo=a2c", "env=cartpole", "log.tensorboard=false", "log.every=300", "eval.every=2000", "eval.episodes=2",

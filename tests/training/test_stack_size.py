@@ -11,8 +11,8 @@ import torch
 from lab import session
 from lab.env.vector import probe
 from lab.run.directory import RunDir
-from lab.train import stack_size
-from lab.train.stack_size import fit_stack, largest_stack, measure_memory
+from lab.training import stack_size
+from lab.training.stack_size import fit_stack, largest_stack, measure_memory
 from tests.helpers import QUIET, result, specs, train_specs
 
 SMALL = ("env=cartpole", "frames=600", "seed=[0,1,2,3,4]", *QUIET)

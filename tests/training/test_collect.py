@@ -11,8 +11,8 @@ import torch
 from lab.env.vector import probe
 from lab.env.vector_envs import Steps
 from lab.run.directory import RunDir
-from lab.train.metrics import Episode
-from lab.train.stack import Stack
+from lab.training.metrics import Episode
+from lab.training.stack import Stack
 from tests.helpers import specs
 
 

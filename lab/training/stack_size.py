@@ -9,8 +9,8 @@ import torch
 
 from lab.env.vector import Environments, Spaces, detect_restore_method
 from lab.spec import Spec
-from lab.train.agent import Agent, prepare_device
-from lab.train.collect import Collector
+from lab.training.agent import Agent, prepare_device
+from lab.training.collect import Collector
 
 # Of the free memory. The rest is for what the measurement does not see: evaluation, checkpoints, workspaces that
 # libraries take later, and what the allocator loses between blocks of different sizes.

@@ -13,7 +13,7 @@ from lab.env.vector import Environments
 from lab.env.vector_envs import Steps
 from lab.errors import explain_error
 from lab.spec import EvalSpec
-from lab.train.agent import Agent
+from lab.training.agent import Agent
 
 
 class Evaluation:

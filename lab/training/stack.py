@@ -19,11 +19,11 @@ from lab.run.directory import RunDir
 from lab.run.files import write_text
 from lab.run.provenance import Provenance
 from lab.spec import Spec
-from lab.train.display import Display
-from lab.train.evaluate import Evaluation
-from lab.train.interval import Interval
-from lab.train.record import ENDLESS_STEPS, HEARTBEAT_SECONDS, Record, describe_failure
-from lab.train.state import StackState
+from lab.training.display import Display
+from lab.training.evaluate import Evaluation
+from lab.training.interval import Interval
+from lab.training.record import ENDLESS_STEPS, HEARTBEAT_SECONDS, Record, describe_failure
+from lab.training.state import StackState
 
 
 class Stack(StackState):

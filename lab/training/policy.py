@@ -18,7 +18,7 @@ from lab.env.vector import probe
 from lab.errors import LabError
 from lab.run.directory import RunDir
 from lab.run.tensor_files import read
-from lab.train.agent import Agent
+from lab.training.agent import Agent
 
 
 class Policy:

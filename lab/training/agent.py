@@ -24,7 +24,7 @@ from lab.errors import LabError
 from lab.memory.rollout import Statistics
 from lab.run.parent import read_parent, require_parent
 from lab.spec import Spec
-from lab.train.lockstep import shared_settings
+from lab.training.lockstep import shared_settings
 
 
 class Agent:

@@ -17,9 +17,9 @@ from lab.errors import LabError
 from lab.run import trackers as known
 from lab.run.directory import RunDir
 from lab.run.files import read_json
-from lab.train import tracker_worker, trackers
-from lab.train.lockstep import check_spaces
-from lab.train.stack import Stack
+from lab.training import tracker_worker, trackers
+from lab.training.lockstep import check_spaces
+from lab.training.stack import Stack
 from tests.helpers import QUIET, go_on, result, specs, train_specs
 
 FAKE = """
@@ -75,7 +75,7 @@ def said(log: Path, what: str) -> list[Any]:
 
 
 def no_process_is_left() -> bool:
-    return not [p for p in psutil.Process().children(recursive=True) if "lab.train.tracker_worker" in p.cmdline()]
+    return not [p for p in psutil.Process().children(recursive=True) if "lab.training.tracker_worker" in p.cmdline()]
 
 
 def test_a_tracker_gets_what_tensorboard_gets_and_changes_no_number(fake: Path, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_tracker_that_fails_is_one_warning(
 
 
 def test_a_tracker_outlives_its_session_by_no_more_than_its_grace(fake: Path) -> None:
-    from lab.train.trackers import _Worker
+    from lab.training.trackers import _Worker
 
     worker = _Worker.get("wandb")
     worker.open("x", {"resumed": False})

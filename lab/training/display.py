@@ -21,7 +21,7 @@ from lab.run.schemas import PROVENANCE, SESSION, SPEC
 from lab.spec import Spec
 
 if TYPE_CHECKING:
-    from lab.train.record import Outcome, Record
+    from lab.training.record import Outcome, Record
 
 PLAIN_STEP = 0.1  # fraction of a Session between two plain lines, where the output is not a terminal
 REFRESH = 0.25  # seconds between redraws of the live lines

@@ -30,8 +30,8 @@ from lab.env.guard import guard
 from lab.env.spaces import is_image
 from lab.errors import LabError, summary
 from lab.net.kernels import exporting
-from lab.train.play import close_env, make_env
-from lab.train.policy import Policy, batch_of, keys
+from lab.training.play import close_env, make_env
+from lab.training.policy import Policy, batch_of, keys
 
 SUFFIXES = (".onnx", ".pt2")
 TOLERANCE = 1e-4  # largest difference from `act`, as a fraction of an action's range, or of the action

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from lab.common.text import flatten
 from lab.run.directory import RunDir
 from lab.run.trackers import OFF, read_trackers
-from lab.train.tags import tag
+from lab.training.tags import tag
 
 if TYPE_CHECKING:
     from lab.spec import Spec
@@ -130,7 +130,7 @@ class _Worker:
         try:
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - what it prints, for when it ends early
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "lab.train.tracker_worker", name],
+                [sys.executable, "-P", "-m", "lab.training.tracker_worker", name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,

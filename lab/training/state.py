@@ -11,11 +11,11 @@ from lab.env.vector import Environments, Spaces, detect_restore_method
 from lab.run import checkpoint, tensor_files
 from lab.run.directory import RunDir
 from lab.spec import Spec
-from lab.train.agent import Agent, prepare_device
-from lab.train.collect import Collector
-from lab.train.interval import Interval
-from lab.train.metrics import Averages
-from lab.train.record import Record
+from lab.training.agent import Agent, prepare_device
+from lab.training.collect import Collector
+from lab.training.interval import Interval
+from lab.training.metrics import Averages
+from lab.training.record import Record
 
 
 class StackState:

@@ -1,6 +1,6 @@
 """The process that talks to one tracker: it reads messages from standard input and writes problems to standard output.
 
-It is a program, started by lab.train.trackers.
+It is a program, started by lab.training.trackers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lab.errors import LabError, summary
 from lab.run.directory import RunDir
 from lab.run.files import read_json, write_json
 from lab.run.trackers import tracker_path
-from lab.train.tags import tag
+from lab.training.tags import tag
 
 GRACE_SECONDS = 60.0  # to send what is left when the process that trains was killed
 PROJECT = "lab"  # of W&B, and experiment of MLflow, if none is named

@@ -18,7 +18,7 @@ from lab.env.spaces import flatten
 from lab.env.spec import EnvSpec
 from lab.env.vector import isolated_rngs
 from lab.errors import LabError, visible
-from lab.train.policy import Policy
+from lab.training.policy import Policy
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Training: one stack from first frame to last."""
