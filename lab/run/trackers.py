@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,19 @@ ARGUMENTS = {
     "mlflow": ("tracking_uri", "experiment", "name", "tags"),
 }  # by the name of a tracker
 PACKAGES = {"wandb": ("wandb",), "mlflow": ("mlflow-skinny", "mlflow")}  # one of which it needs
+MODES = ("online", "offline", "shared", "disabled")
+OLD_MODES = ("dryrun", "run")  # that WANDB_MODE may still have
+SCHEMES = ("http", "https", "file", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc")
+ALLOWED = {
+    "wandb.mode": ("|".join(MODES), f"one of {', '.join(MODES)}"),
+    "wandb.project": (r"[^/\\#?%:]{1,128}", "1 to 128 characters, none of them / \\ # ? % or :"),
+    "wandb.tags": (r".{1,64}", "words of 64 characters at most"),
+    "mlflow.experiment": (r".{1,500}", "1 to 500 characters"),
+}  # what a tracker refuses when a run starts: a pattern for the whole text, and what it allows in words
+VARIABLES = {
+    "wandb": {"mode": "WANDB_MODE"},
+    "mlflow": {"tracking_uri": "MLFLOW_TRACKING_URI"},
+}  # in place of arguments
 OFF = "LAB_TRACKERS"  # environment variable: `off` for Sessions that are no new results, as of `rerun`
 
 
@@ -51,11 +65,35 @@ def read_trackers(trackers: Any) -> dict[str, dict[str, Any]]:
     return chosen
 
 
-def require_installed(trackers: Any) -> None:
-    """Raise LabError if a tracker in log.trackers is not installed."""
-    for name in {} if os.environ.get(OFF) == "off" else read_trackers(trackers):
+def _require_allowed(shown: str, name: str, key: str, value: str) -> None:
+    """Raise LabError if a tracker would refuse an argument when its run starts; `shown` is what the user wrote."""
+    pattern, allowed = ALLOWED.get(f"{name}.{key}", (".*", ""))
+    if not re.fullmatch(pattern, value):
+        near = did_you_mean(value, MODES) if key == "mode" else ""
+        raise LabError(f"{shown}={value} is not allowed: it must be {allowed}.{near}")
+    scheme = re.match(r"([\w.-]+)(\+\w+)?:", value) if key == "tracking_uri" else None
+    if scheme:
+        schemes = (*SCHEMES, *(entry.name for entry in metadata.entry_points(group="mlflow.tracking_store")))
+        if scheme[1] not in schemes:
+            raise LabError(
+                f"{shown}={value} is not allowed: it must be a folder, or an address that begins with one of"
+                f" {', '.join(schemes)}.{did_you_mean(scheme[1], schemes)}"
+            )
+    if key == "dir" and (file := next((path for path in (Path(value), *Path(value).parents) if path.is_file()), None)):
+        raise LabError(f"{shown}={value} is not allowed: {file} is a file.")
+
+
+def require_usable(trackers: Any) -> None:
+    """Raise LabError if a tracker in log.trackers is not installed, or would refuse an argument when a run starts."""
+    for name, arguments in {} if os.environ.get(OFF) == "off" else read_trackers(trackers).items():
         if not any(_is_installed(package) for package in PACKAGES[name]):
             raise LabError(f"log.trackers names {name}, which is not installed: {install_command(name)}")
+        for key, value in arguments.items():
+            for text in value if key == "tags" else [value]:
+                _require_allowed(f"log.trackers.{name}.{key}", name, key, text)
+        for key, variable in VARIABLES[name].items():
+            if key not in arguments and (value := os.environ.get(variable)) and value not in OLD_MODES:
+                _require_allowed(variable, name, key, value)
 
 
 def _is_installed(package: str) -> bool:

@@ -10,7 +10,7 @@ from lab.common.rows import network_observations
 from lab.common.text import canonical, flatten
 from lab.env.vector import Spaces, detect_restore_method, probe
 from lab.net.multi import choose_net
-from lab.run.trackers import require_installed
+from lab.run.trackers import require_usable
 from lab.spec import Spec
 
 NUMBER = "a number"  # placeholder for a value that is a vector over the session axis, and so may differ
@@ -82,7 +82,7 @@ def check_spaces(specs: Sequence[Spec], known: dict[str, Spaces] | None = None) 
         spaces = environments[name]
         spec.env.scale_images = spaces.scale_images
         spec.resolve_compile()
-        require_installed(spec.log.trackers)
+        require_usable(spec.log.trackers)
         spec.algo.check_spaces(spaces, spec.env)
         observations = network_observations(spaces.observation)
         spec.net = choose_net(spec.net, observations)

@@ -204,6 +204,38 @@ def test_mistakes_are_sentences(value: str, sentence: str) -> None:
     assert sentence in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("{wandb: {mode: ofline}}", "log.trackers.wandb.mode=ofline is not allowed: it must be one of online"),
+        ("{wandb: {project: a/b}}", "log.trackers.wandb.project=a/b is not allowed"),
+        ("{wandb: {tags: ['']}}", "log.trackers.wandb.tags= is not allowed"),
+        ("{wandb: {dir: README.md/x}}", "log.trackers.wandb.dir=README.md/x is not allowed: README.md is a file."),
+        ("{mlflow: {experiment: ''}}", "log.trackers.mlflow.experiment= is not allowed"),
+        ("{mlflow: {tracking_uri: 'htp://x'}}", "log.trackers.mlflow.tracking_uri=htp://x is not allowed"),
+        ("[mlflow]", "MLFLOW_TRACKING_URI=htps://y is not allowed"),
+        ("[wandb]", "WANDB_MODE=of is not allowed"),
+    ],
+)
+def test_what_a_tracker_would_refuse_is_refused_before_training(
+    value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "_is_installed", lambda package: True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "htps://y")
+    monkeypatch.setenv("WANDB_MODE", "of")
+    (made,) = specs("algo=a2c", "env=cartpole", f"log.trackers={value}")
+    with pytest.raises(LabError) as error:
+        check_spaces([made])
+    assert sentence in str(error.value)
+
+
+def test_what_a_tracker_takes_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known, "_is_installed", lambda package: True)
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    for uri in ("runs", "file:///tmp/x", "sqlite:///m.db", "postgresql+psycopg2://u@h/d", "databricks://profile"):
+        known.require_usable({"wandb": {"tags": ["a b"]}, "mlflow": {"tracking_uri": uri}})
+
+
 def test_trackers_are_a_name_names_or_a_mapping_to_arguments() -> None:
     for value in ("wandb", "[wandb]", "{wandb: null}", "{wandb: {}}"):
         assert known.read_trackers(specs("algo=a2c", f"log.trackers={value}")[0].log.trackers) == {"wandb": {}}
