@@ -67,6 +67,14 @@ class InitFrom:
     weights: str
 
 
+@dataclass
+class Tuning:
+    """How the settings were found; it decides no number."""
+
+    source: str = "defaults"
+    seeds: list[Natural] = field(default_factory=list)
+
+
 COMPILED_FROM = 20_000  # learning steps: they save some 15 seconds, and compiling takes 20 to 30, once on a machine
 
 
@@ -90,6 +98,7 @@ class Spec:
     stop_at: float | None = None
     init_from: InitFrom | None = None
     extended_from: list[Count] = field(default_factory=list)
+    tuning: Tuning = field(default_factory=Tuning)
 
     def check(self) -> None:
         """Raise LabError for a value, or a pair of values, that no Session could train with."""

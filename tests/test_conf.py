@@ -155,7 +155,7 @@ def test_the_spec_can_be_shown() -> None:
     assert done.returncode == 0
     shown = yaml.safe_load(done.stdout)
     keys = ["seed", "frames", "name", "mode", "device", "threads", "compile", "algo", "env", "net", "eval"]
-    keys += ["log", "checkpoint", "stop_at", "init_from", "extended_from"]
+    keys += ["log", "checkpoint", "stop_at", "init_from", "extended_from", "tuning"]
     assert set(shown) == {*keys, "provenance", *SWEEP_KEYS} - {"search"}
     assert shown["algo"]["gamma"] == 0.95
     assert shown["name"] == "ppo_pendulum"

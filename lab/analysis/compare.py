@@ -201,9 +201,9 @@ def describe_points(trials: Sequence[Trial]) -> list[str]:
 
 
 def differing_keys(trials: Sequence[Trial]) -> list[str]:
-    """Return the keys of the spec, except seed and name, in which some sides differ."""
+    """Return the keys of the spec in which some sides differ, except seed, name and how the settings were found."""
     specs = [trial.spec for trial in trials]
-    keys = dict.fromkeys(key for spec in specs for key in spec if key != "name")
+    keys = dict.fromkeys(key for spec in specs for key in spec if key != "name" and not key.startswith("tuning."))
     return [key for key in keys if len({canonical(spec.get(key)) for spec in specs}) > 1]
 
 

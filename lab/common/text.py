@@ -15,6 +15,8 @@ WHOLE_METRICS = (
     "episodes",
 )  # written without decimals
 
+MAX_SEEDS = 4  # that follow each other and are named one by one
+
 
 def canonical(value: Any) -> str:
     """Return a text that only equal values give (1, 1.0, True and '1' differ); the order of keys does not matter."""
@@ -97,9 +99,17 @@ def plural(count: int, noun: str) -> str:
 
 
 def format_seeds(seeds: Sequence[int]) -> str:
-    """Return `seed 1` or `seeds 1, 2 and 3`."""
-    *others, last = map(str, seeds)
-    return f"seeds {', '.join(others)} and {last}" if others else f"seed {last}"
+    """Return `seed 1`, `seeds 1, 2 and 3` or, of many that follow each other, `seeds 1 to 9`."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    texts = [[f"{run[0]} to {run[-1]}"] if len(run) > MAX_SEEDS else list(map(str, run)) for run in runs]
+    *others, last = [text for run in texts for text in run]
+    noun = "seed" if len(seeds) == 1 else "seeds"
+    return f"{noun} {', '.join(others)} and {last}" if others else f"{noun} {last}"
 
 
 def quote(text: str) -> str:

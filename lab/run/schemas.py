@@ -93,7 +93,7 @@ SPEC: Shape = {
         "reference": {"id": str | None, "random_return": float | None, "solved": float | None},
     },
     "algo": {"name": str}, "net": dict, "eval": dict, "log": dict, "checkpoint": dict, "extended_from": [int],
-    "stop_at": float | None,
+    "stop_at": float | None, "tuning": {"source": str, "seeds": [int]},
 }  # fmt: skip
 CHECKPOINT: Shape = {"frame": int, "optimizer_steps": int, "parameters": dict, "unfinished_interval": int | None,
                      "collector": dict, "averages": list, "replay": dict | None,

@@ -92,6 +92,7 @@ def save_tuned(validation: Validation, overwrite: bool = False) -> list[Path]:
         raise LabError(
             f"save=true is not possible: {other[0]} is not that of env={chosen['env']}, to which the file would apply."
         )
+    changed |= _tuning(validation)
     files = _texts(path, changed, chosen["net"], bool(nets), _comments([Path(config_path()), *folders], chosen))
     head = "".join(f"# {line}\n" for line in _origin(validation, pair))
     files[path] = f"# @package _global_\n{head}{files[path]}"
@@ -121,6 +122,14 @@ def _changes(base: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]
     before, after = flatten(_settings(base)), flatten(_settings(spec))
     changed = [key for key in after if canonical(after[key]) != canonical(before.get(key))]
     return {SHORT.get(key, key): after[key] for key in changed}
+
+
+def _tuning(validation: Validation) -> dict[str, Any]:
+    """Return what tables of results say of the settings: the search, and all seeds that had a say in the choice."""
+    assert validation.winner is not None
+    searched = [session.seed for session in validation.winner.ranked.trial.sessions]
+    source = f"search of {plural(len(validation.experiment.trials), 'point')}"
+    return {"tuning.source": source, "tuning.seeds": sorted({*searched, *validation.seeds})}
 
 
 def _texts(

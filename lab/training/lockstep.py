@@ -14,7 +14,7 @@ from lab.run.trackers import require_usable
 from lab.spec import Spec
 
 NUMBER = "a number"  # placeholder for a value that is a vector over the session axis, and so may differ
-OWN_KEYS = ("seed", "name", "stop_at", "init_from")  # keys of a spec that differ between Sessions of a stack
+OWN_KEYS = ("seed", "name", "stop_at", "init_from", "tuning")  # keys of a spec that differ between Sessions of a stack
 OWN_ENV_KEYS = (
     "id",
     "name",
