@@ -10,10 +10,13 @@ from typing import Any
 
 from lab.analysis.card import describe_trial
 from lab.analysis.published import Publication
+from lab.analysis.published_across import COLUMNS, EXPLANATION, group_results
 from lab.analysis.published_tables import SYMBOLS, list_notes, list_shortfalls, table
 from lab.analysis.session import WINDOW
 from lab.analysis.text import render
 from lab.common.text import plural
+
+AGGREGATES = "aggregates"  # the picture of results over several environments
 
 
 def picture_name(name: str) -> str:
@@ -48,9 +51,11 @@ def _context(publication: Publication) -> dict[str, Any]:
     environments = [(env, publication.on(env)[0].trial.environment) for env in publication.environments]
     lists = {"Shortfalls": list_shortfalls(publication), "Notes": list_notes(publication)}
     about, explanation = _about(publication), _explanation(publication)
+    aggregates = [row for group in group_results(publication) for row in group.rows]
     return {
         "publication": publication, "columns": columns, "rows": list(zip(publication.ordered(), rows, strict=True)),
         "environments": environments, "lists": lists, "about": about, "explanation": explanation,
+        "aggregates": aggregates, "aggregate_columns": COLUMNS, "aggregate_explanation": EXPLANATION,
     }  # fmt: skip
 
 
@@ -65,16 +70,22 @@ def _about(publication: Publication) -> str:
     if publication.benchmark:
         verdicts = [result.verdict for result in publication.results if result.verdict]
         counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in SYMBOLS)
-        text += f" Compared with {publication.benchmark.name} on {plural(len(verdicts), 'result')}: {counts}."
+        names = " and ".join(publication.benchmark.sources)
+        text += f" Compared with {names} on {plural(len(verdicts), 'result')}: {counts}."
     return text
 
 
 def _explanation(publication: Publication) -> str:
-    text = f"Return: mean return of the last {WINDOW} episodes over n seeds, with its 95 % bootstrap interval."
+    text = (
+        f"Return: mean return of the last {WINDOW} episodes over n seeds, with its 95 % bootstrap interval; IQM: their"
+        " interquartile mean. Time: of a Session, in the stack that it was trained in, and frames/s accordingly."
+        " Settings: where hyperparameters come from, and the seeds that they were chosen by."
+    )
     if publication.benchmark:
-        name, source = publication.benchmark.name, publication.benchmark.source
+        named = publication.benchmark.sources.items()
+        sources = "; ".join(f"{name}: {source or 'its result'}" for name, source in named)
         text += (
-            f" {name}: {source or 'its result'}. Better means that the whole interval is above that, worse that it is"
-            " below, even that it contains it. Intervals over few seeds are too narrow."
+            f" {sources}. Better means that the whole interval is above that, worse that it is below, even that it"
+            " contains it. Intervals over few seeds are too narrow."
         )
     return text

@@ -24,16 +24,20 @@ Styles = dict[str, dict[str, Any]]  # of the curves, by key
 def plot_environment(publication: Publication, env: str) -> bytes:
     """Draw the curves of all algorithms on an environment, and beside them their final returns; return a PNG."""
     results = publication.on(env)
-    peer = publication.benchmark.name if publication.benchmark else ""
+    peer = " and ".join(dict.fromkeys(result.peer.name for result in results if result.peer))
     figure = Figure(figsize=(13, max(4.6, 1.9 + 0.34 * len(results))), layout="constrained")
     curves, finals = figure.subplots(1, 2, width_ratios=(1.75, 1))
     lines = [f"mean return of the last {WINDOW} episodes: mean over seeds, with its 95 % bootstrap interval"]
-    other_frames: dict[int, list[str]] = {}
+    other_frames: dict[tuple[str, int], list[str]] = {}
     for result in results:
         if result.peer and result.peer.frames != result.frames:
-            other_frames.setdefault(result.peer.frames, []).append(result.label)
-    trained = [f"{peer} trained {', '.join(algos)} for {frames:,} frames" for frames, algos in other_frames.items()]
+            other_frames.setdefault((result.peer.name, result.peer.frames), []).append(result.label)
+    trained = [
+        f"{name} trained {', '.join(algos)} for {frames:,} frames" for (name, frames), algos in other_frames.items()
+    ]
     lines += ["; ".join(sorted(trained))] if trained else []
+    evaluated = dict.fromkeys(result.peer.name for result in results if result.peer and result.peer.metric != "return")
+    lines += [f"results of {' and '.join(evaluated)} are by evaluation"] if evaluated else []
     missing = [result.label for result in results if not result.has_sessions]
     lines += [f"no curve is kept of {', '.join(missing)}"] if missing else []
     plotting.heading(figure, results[0].trial.environment, lines)

@@ -17,13 +17,14 @@ from lab.analysis.session import Session
 from lab.analysis.statistics import Estimate
 from lab.analysis.text import display_name, format_hyperparameter, short_names
 from lab.analysis.trial import VARIES, Trial, read_trial
-from lab.common.text import canonical
+from lab.common.text import canonical, format_seeds
 from lab.errors import LabError
 from lab.run.directory import SweepDir, TrialDir, find_level
 from lab.run.files import read_json, require_shape
 from lab.run.schemas import SPEC, TRIAL
 
 MARK = "†"  # of a Trial of which only the metrics are there
+CHOSEN = "‡"  # of settings that were chosen by seeds of the Trial
 MAX_KEYS = 3  # hyperparameters that name a variant
 NO_ESTIMATE: Estimate = {"value": None, "low": None, "high": None}
 
@@ -31,9 +32,10 @@ NO_ESTIMATE: Estimate = {"value": None, "low": None, "high": None}
 class Result:
     """A published Trial compared with a peer's result.
 
-    `mean` is the mean return with its interval, `difference` that minus the peer's. `verdict` is better or worse if the
-    whole interval is above or below the peer's result, otherwise even; None without an interval or a peer's result.
-    `shortfall` is how far the mean is below the peer's, as a fraction of the peer's gain over random actions.
+    `mean` is the mean return with its interval, `compared` the mean of what the peer measures, `difference` that minus
+    the peer's. `verdict` is better or worse if the whole interval is above or below the peer's result, otherwise even;
+    None without an interval or a peer's result. `shortfall` is how far the mean is below the peer's, as a fraction of
+    the peer's gain over random actions.
 
     Attributes:
         variant: what distinguishes it from other Trials of the same algorithm and environment; empty if it is alone.
@@ -48,11 +50,13 @@ class Result:
         self.peer = peers.get((self.env, self.algo)) if same else None
         self.metrics = {name: summary for name, summary in trial.summaries.items() if summary["n"]}
         self.mean: Estimate = self.metrics["return"]["mean"] if "return" in self.metrics else NO_ESTIMATE
+        measured = self.metrics.get(self.peer.metric if self.peer else "return")
+        self.compared: Estimate = measured["mean"] if measured else NO_ESTIMATE
         self.n = int(self.metrics["return"]["n"]) if "return" in self.metrics else 0
         self.difference: float | None = None
         self.verdict: str | None = None
         self.shortfall: float | None = None
-        value, low, high = (self.mean[end] for end in ("value", "low", "high"))
+        value, low, high = (self.compared[end] for end in ("value", "low", "high"))
         if self.peer and value is not None:
             self.difference = value - self.peer.value
             if low is not None and high is not None:
@@ -66,6 +70,31 @@ class Result:
         """Whether the Sessions are there, not only their metrics."""
         completed = self.trial.completed
         return not completed or any(session.tables is not None for session in completed)
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean time that a Session trained, in the stack that it was in; None if it is not known."""
+        tables = [session.tables for session in self.trial.completed if session.tables is not None]
+        times = [float(each.timing["seconds"].sum()) for each in tables if len(each.timing)]
+        return sum(times) / len(times) if times else None
+
+    @property
+    def tuned_on(self) -> list[int]:
+        """Seeds by which its settings were chosen."""
+        seeds = self.trial.spec.get("tuning.seeds", [])
+        return seeds if isinstance(seeds, list) else []
+
+    @property
+    def chosen(self) -> list[int]:
+        """Those among the seeds of its Sessions: they are no evidence for the settings."""
+        return sorted({*self.tuned_on} & {session.seed for session in self.trial.sessions})
+
+    @property
+    def settings(self) -> str:
+        """How its settings were found, marked if its own seeds had a say."""
+        source = self.trial.spec.get("tuning.source")
+        seeds = f" on {format_seeds(self.tuned_on)}" if self.tuned_on else ""
+        return f"{source}{seeds}{f' {CHOSEN}' if self.chosen else ''}" if source else "-"
 
     @property
     def key(self) -> str:
@@ -95,17 +124,17 @@ class Publication:
     path: Path  # of the directory that holds the Trials
     results: list[Result]
     experiments: dict[str, Experiment]  # by name
-    benchmark: Benchmark | None  # what a peer publishes, which the results are compared with
+    benchmark: Benchmark | None  # what peers publish, which the results are compared with
     ignored: list[str]  # what else the directory holds, and why it is no result
 
     @property
     def peers(self) -> Peers:
-        """The peer's results, by environment and algorithm."""
+        """The peers' results, by environment and algorithm."""
         return self.benchmark.peers if self.benchmark else {}
 
     @property
     def environments(self) -> list[str]:
-        """Environments with a Trial, in the order of the peer's results, others after them by name."""
+        """Environments with a Trial, in the order of the peers' results, others after them by name."""
         return _in_order((env for env, _ in self.peers), {result.env for result in self.results})
 
     @property

@@ -31,7 +31,10 @@ class Options:
         " and each Experiment into",
     )
     against: str = option(
-        "", "a CSV of a peer's results to compare with, with the columns algo, env, frames and return", "against=FILE"
+        "",
+        "CSVs of peers' results to compare with, with the columns algo, env, frames, return and, where it is not"
+        " the return in training, metric=eval_return",
+        "against=FILE,...",
     )
 
 
@@ -44,11 +47,11 @@ def main(path: Path, options: Options) -> None:
     Raises:
         LabError: there is no Trial, or a file cannot be read.
     """
-    from lab.analysis.benchmark import read_benchmark
+    from lab.analysis.benchmark import read_benchmarks
     from lab.analysis.published import read_publication
     from lab.analysis.published_tables import list_notes, list_shortfalls
 
-    benchmark = read_benchmark(Path(options.against)) if options.against else None
+    benchmark = read_benchmarks([Path(file.strip()) for file in options.against.split(",") if file.strip()])
     publication = read_publication(path, benchmark)
     paths = write_publication(publication, Path(options.out))
     console = Terminal(soft_wrap=True, width=UNCUT)
@@ -68,13 +71,16 @@ def write_publication(publication: Publication, out: Path) -> list[Path]:
     Raises:
         LabError: a file exists that no earlier publication of the same directory wrote.
     """
-    from lab.analysis.pages import picture_name, write_markdown, write_page
+    from lab.analysis.pages import AGGREGATES, picture_name, write_markdown, write_page
     from lab.analysis.plot_experiment import plot_experiment
     from lab.analysis.plot_published import plot_environment
+    from lab.analysis.published_across import group_results, plot_groups
     from lab.analysis.published_tables import results_csv, results_json
 
     pictures = {env: plot_environment(publication, env) for env in publication.environments}
     pictures |= {name: plot_experiment(experiment) for name, experiment in publication.experiments.items()}
+    if groups := group_results(publication):
+        pictures = {AGGREGATES: plot_groups(groups), **pictures}
     files = {
         "results.csv": results_csv(publication).encode(errors="backslashreplace"),
         "results.md": write_markdown(publication).encode(errors="backslashreplace"),
@@ -115,7 +121,7 @@ def publication_table(publication: Publication) -> Table:
     columns, rows = published_table(publication)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        left = column in ("environment", "algorithm", "verdict")
+        left = column in ("environment", "algorithm", "settings", "verdict")
         table.add_column(Text(column), justify="left" if left else "right", no_wrap=True)
     for row in rows:
         style = STYLES.get(row[-1].split()[-1], "")

@@ -35,13 +35,13 @@ def _composed(env: str) -> dict[str, Any]:
     return specs("algo=a2c", f"env={env}")[0].to_dict()
 
 
-def constant(directory: RunDir, value: float) -> None:
-    """Let every episode of a made-up Session have the same return, and every row of its log."""
+def constant(directory: RunDir, value: float, evaluated: float | None = None) -> None:
+    """Let all episodes and rows of the log of a made-up Session have the same return, and evaluations too."""
     for path in (directory.episodes, directory.metrics):
         table = pd.read_csv(path).astype({"return": float})
         table["return"] = value
         if "eval_return" in table:
-            table.loc[table["eval_return"].notna(), "eval_return"] = value
+            table.loc[table["eval_return"].notna(), "eval_return"] = value if evaluated is None else evaluated
         table.to_csv(path, index=False)
 
 

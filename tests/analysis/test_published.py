@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from lab.analysis import analyze, plotting
-from lab.analysis.benchmark import Benchmark, Peer, read_benchmark
-from lab.analysis.pages import picture_name, write_markdown, write_page
+from lab.analysis.benchmark import Benchmark, Peer, read_benchmark, read_benchmarks
+from lab.analysis.pages import AGGREGATES, picture_name, write_markdown, write_page
 from lab.analysis.plot_published import plot_environment
 from lab.analysis.plotting import PALETTE, band
 from lab.analysis.published import Publication, Result, read_publication
+from lab.analysis.published_across import group_results, plot_groups
 from lab.analysis.published_tables import list_notes, list_shortfalls, results_csv, results_json, table
 from lab.analysis.text import DISPLAY_NAMES, display_name
 from lab.common.text import format_number
@@ -27,7 +28,7 @@ from lab.errors import LabError
 from lab.run.directory import TrialDir, find_level
 from lab.run.files import write_json
 from tests import synthetic
-from tests.analysis.test_card import alone, spec_of
+from tests.analysis.test_card import alone, constant, spec_of
 from tests.analysis.test_trial import session, trial
 from tests.browser import Browser, needs_chromium
 from tests.helpers import ALGORITHMS, ENVIRONMENTS, ROOT
@@ -45,14 +46,15 @@ def result(
     made = trial(*(session(seed, spec=whole, **{"return": value}) for seed, value in enumerate(returns)))
     if not returns:
         made = trial(session(0, "failed", spec=whole))
-    peers = {} if peer is None else {(env["name"], whole["algo"]["name"]): Peer(200_000, peer)}
+    peers = {} if peer is None else {(env["name"], whole["algo"]["name"]): Peer(200_000, peer, name="Peer")}
     return Result(made, peers)
 
 
 def benchmark(**returns: float) -> Benchmark:
     """Make up a peer's results, by `algo_on_env`, of 200,000 frames each."""
     pairs = {tuple(reversed(name.split("_on_"))): value for name, value in returns.items()}
-    return Benchmark("Peer", "their page", {(env, algo): Peer(200_000, value) for (env, algo), value in pairs.items()})
+    peers = {(env, algo): Peer(200_000, value, name="Peer") for (env, algo), value in pairs.items()}
+    return Benchmark("Peer", {"Peer": "their page"}, peers)
 
 
 def publication(*results: Result, against: Benchmark | None = None) -> Publication:
@@ -77,16 +79,17 @@ def published(folder: Path) -> Publication:
 
 @pytest.fixture(scope="module")
 def pictures(published: Publication) -> dict[str, bytes]:
-    return {env: plot_environment(published, env) for env in published.environments}
+    drawn = {env: plot_environment(published, env) for env in published.environments}
+    return {AGGREGATES: plot_groups(group_results(published)), **drawn}
 
 
 def test_the_results_of_slm_lab_are_those_of_its_table() -> None:
     actual = read_benchmark(ROOT / "benchmark" / "slm_lab.csv")
     assert actual.name == "SLM Lab v5.3"
-    assert "docs/BENCHMARKS.md" in actual.source
+    assert "docs/BENCHMARKS.md" in actual.sources["SLM Lab v5.3"]
     assert len(actual.peers) == 28
-    assert actual.peers["cartpole", "ppo"] == Peer(200_000, 498.9)
-    assert actual.peers["lunarlander_continuous", "a2c"] == Peer(300_000, -76.8)
+    assert actual.peers["cartpole", "ppo"] == Peer(200_000, 498.9, "return", "SLM Lab v5.3")
+    assert actual.peers["lunarlander_continuous", "a2c"] == Peer(300_000, -76.8, "return", "SLM Lab v5.3")
     algorithms = ["reinforce", "sarsa", "dqn", "ddqn_per", "a2c", "ppo", "sac", "crossq"]
     environments = ["cartpole", "acrobot", "pendulum", "lunarlander", "lunarlander_continuous"]
     assert list(dict.fromkeys(algo for _, algo in actual.peers)) == algorithms
@@ -218,7 +221,8 @@ def test_the_same_files_give_the_same_bytes_wherever_they_are(
 
     first = made(published, pictures)
     moved = read_publication(shutil.copytree(folder, tmp_path / "somewhere else" / "published"), published.benchmark)
-    assert made(moved, {env: plot_environment(moved, env) for env in moved.environments}) == first
+    drawn = {env: plot_environment(moved, env) for env in moved.environments}
+    assert made(moved, {AGGREGATES: plot_groups(group_results(moved)), **drawn}) == first
     for text in first[:4]:
         for hidden in (b"2026-01-01", b"/somewhere", str(folder.parent).encode(), str(tmp_path).encode()):
             assert hidden not in text
@@ -229,14 +233,14 @@ def test_the_markdown_has_a_row_for_each_trial(published: Publication) -> None:
     assert lines[2].startswith("3 Trials of 2 algorithms on 2 environments; 9 of 10 Sessions completed.")
     assert lines[2].endswith("Compared with Peer on 2 results: 1 better, 0 even, 1 worse.")
     rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
-    assert rows[0] == ["environment", "frames", "algorithm", "n", "return", "95 % interval", "frames to solve", "Peer",
-                       "difference", "verdict"]  # fmt: skip
+    assert rows[0] == ["environment", "frames", "algorithm", "n", "return", "95 % interval", "IQM", "frames to solve",
+                       "time", "frames/s", "settings", "Peer", "difference", "verdict"]  # fmt: skip
     assert rows[2][:6] == ["CartPole-v1", "200,000", "PPO", "3 of 4", "490.0", "[480.0, 500.0]"]
-    assert rows[2][7:] == ["501.0", "-11.0", "▼ worse"]
+    assert rows[2][11:] == ["501.0", "-11.0", "▼ worse"]
     assert rows[3][:5] == ["CartPole-v1", "100,000", "A2C", "4", "400.0"]
-    assert rows[3][7:] == ["320.0", "80.0", "▲ better"]
+    assert rows[3][11:] == ["320.0", "80.0", "▲ better"]
     assert rows[4][:6] == ["Acrobot-v1", "200,000", "A2C", "2", "-85.0", "[-90.0, -80.0]"]
-    assert rows[4][7:] == ["-", "-", "-"]
+    assert rows[4][11:] == ["-", "-", "-"]
     assert "![Learning curves on CartPole-v1](cartpole.png)" in lines
 
 
@@ -294,6 +298,7 @@ def test_of_a_trial_without_sessions_metrics_are_shown_and_marked(tmp_path: Path
     old.point.unlink()
     actual = read_publication(tmp_path / "published", benchmark(ppo_on_cartpole=300.0))
     expected = [[*row[:2], row[2].replace("PPO", "PPO †"), *row[3:]] for row in table(before)[1]]
+    expected[0][8:10] = ["-", "-"]  # how long it took stands in its Sessions
     assert table(actual)[1] == expected
     assert results_json(actual) == results_json(before)
     assert any(note.startswith("† Trained by older code") for note in list_notes(actual))
@@ -309,11 +314,11 @@ def test_of_a_trial_without_sessions_metrics_are_shown_and_marked(tmp_path: Path
 
 
 def test_the_page_holds_everything_and_asks_nothing_of_a_network(published: Publication) -> None:
-    page = write_page(published, dict.fromkeys(published.environments, b"picture"))
+    page = write_page(published, dict.fromkeys((AGGREGATES, *published.environments), b"picture"))
     assert not re.findall(r"\w+://", page)
     assert "<script" not in page
     assert "default-src 'none'" in page
-    assert page.count("data:image/png;base64,cGljdHVyZQ==") == 2
+    assert page.count("data:image/png;base64,cGljdHVyZQ==") == 3
     assert "python -m lab enjoy published/first/seed-3 video=films" in page
     assert "python -m lab rerun published/second" in page
     assert page.count("0123456789abcdef0123456789abcdef01234567") == 3
@@ -343,7 +348,7 @@ def test_a_browser_shows_the_page(published: Publication, pictures: dict[str, by
     (tmp_path / "report.html").write_text(write_page(published, pictures), encoding="utf-8")
     browser = Browser(tmp_path / "profile")
     browser.open(tmp_path / "report.html")
-    assert browser.run("[...document.images].map(image => image.naturalWidth > 1000)") == [True, True]
+    assert browser.run("[...document.images].map(image => image.naturalWidth > 1000)") == [True, True, True]
     assert "1 better, 0 even, 1 worse" in browser.run("document.querySelector('.lead').innerText")
     assert browser.run("[...document.querySelectorAll('.grid .worse')].map(cell => cell.innerText)") == ["▼ worse"]
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
@@ -406,8 +411,69 @@ def test_a_peers_file(tmp_path: Path) -> None:
         read_benchmark(tmp_path)
     path.write_text("return,algo,env,frames,more\n 1.5, ppo ,cartpole,100,x\n")
     actual = read_benchmark(path)
-    assert (actual.name, actual.source) == ("peer", ""), "without a comment, the name of the file"
-    assert actual.peers == {("cartpole", "ppo"): Peer(100, 1.5)}
+    assert (actual.name, actual.sources) == ("peer", {"peer": ""}), "without a comment, the name of the file"
+    assert actual.peers == {("cartpole", "ppo"): Peer(100, 1.5, "return", "peer")}
+    assert read_benchmarks([]) is None
+
+
+def test_of_several_peers_the_first_that_has_a_result_counts(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    first.write_text("# One: a page\nalgo,env,frames,return\nppo,cartpole,200000,300.0\n")
+    second.write_text(
+        "# Two: a table\nalgo,env,frames,return,metric\nppo,cartpole,200000,1.0,\n"
+        "a2c,cartpole,200000,450.0,eval_return\n"
+    )
+    benchmark = read_benchmarks([first, second])
+    assert benchmark is not None and benchmark.sources == {"One": "a page", "Two": "a table"}
+    ppo = {**spec_of()["algo"], "name": "ppo"}
+    alone(tmp_path / "all" / "ppo_cartpole", [480.0, 490.0], algo=ppo)
+    made = alone(tmp_path / "all" / "a2c_cartpole", [480.0, 490.0])
+    for seed, value in enumerate((400.0, 420.0)):
+        constant(made.session(seed), 485.0, evaluated=value)
+    columns, rows = table(publication := read_publication(tmp_path / "all", benchmark))
+    assert columns[11] == "published"
+    assert rows[0][11:] == ["300.0 (One)", "185.0", "▲ better"]
+    assert rows[1][4] == "485.0"
+    assert rows[1][11:] == [
+        "450.0 (Two, by evaluation; here 410.0 [400.0, 420.0])",
+        "-40.0",
+        "▼ worse",
+    ]
+    assert list_shortfalls(publication)[0].startswith("A2C on CartPole-v1 is 40.0 by evaluation below Two's 450.0")
+    assert "Compared with One and Two on 2 results" in write_markdown(publication)
+
+
+def test_settings_that_were_chosen_by_the_seeds_of_the_table_are_marked(tmp_path: Path) -> None:
+    alone(tmp_path / "own", [480.0, 490.0], tuning={"source": "by hand", "seeds": [1, 2]})
+    ppo = {**spec_of()["algo"], "name": "ppo"}
+    alone(tmp_path / "fresh", [480.0, 490.0], algo=ppo, tuning={"source": "search", "seeds": [1000, 1001]})
+    actual = read_publication(tmp_path)
+    assert {result.algo: result.settings for result in actual.results} == {
+        "a2c": "by hand on seeds 1 and 2 ‡", "ppo": "search on seeds 1000 and 1001"
+    }  # fmt: skip
+    (note,) = [note for note in list_notes(actual) if note.startswith("‡")]
+    assert note.endswith(": A2C on CartPole-v1.")
+    rows = list(csv.DictReader(io.StringIO(results_csv(actual))))
+    assert {(row["settings"], row["tuned_on"]) for row in rows} == {("by hand", "1 2"), ("search", "1000 1001")}
+
+
+def test_algorithms_are_compared_over_the_environments_that_they_share(tmp_path: Path) -> None:
+    base = spec_of()
+    for algo, cartpole, acrobot in (("a2c", [475.0, 475.0], [-100.0, -100.0]), ("ppo", [248.62, 248.62], None)):
+        spec = {"algo": {**base["algo"], "name": algo}}
+        alone(tmp_path / f"{algo}_cartpole", cartpole, **spec)
+        if acrobot:
+            alone(tmp_path / f"{algo}_acrobot", acrobot, **spec, env=spec_of("acrobot")["env"])
+    dqn = {**base["algo"], "name": "dqn"}
+    alone(tmp_path / "dqn_acrobot", [-100.0, -100.0], algo=dqn, env=spec_of("acrobot")["env"])
+    alone(tmp_path / "dqn_cartpole", [22.24, 475.0], algo=dqn)
+    against = benchmark(a2c_on_cartpole=248.62, a2c_on_acrobot=-100.0, dqn_on_cartpole=100.0)
+    (group,) = group_results(read_publication(tmp_path, against))
+    assert list(group.across.normalizations) == ["CartPole-v1", "Acrobot-v1"]
+    assert [row[:3] for row in group.rows] == [["2 environments", "A2C", "2"], ["2 environments", "DQN", "2"]]
+    assert group.rows[0][3:] == ["1 [1, 1]", "0.75", "0.75 [0.75, 0.75]"], "half of solved, and a tie"
+    assert group.rows[1][4:] == ["-", "-"], "the peer has no result on Acrobot"
+    assert "one" not in write_markdown(read_publication(tmp_path / "a2c_cartpole")), "nothing over several"
 
 
 @pytest.mark.parametrize(
