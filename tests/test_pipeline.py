@@ -8,8 +8,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from benchmark.throughput import format_readme
 from lab.analysis.published_tables import SYMBOLS
 from lab.analysis.text import display_name
 from lab.run.directory import RunDir, find_level
+from lab.run.files import read_json
 from lab.spec import SWEEP_KEYS, Spec, load, read
 from tests.helpers import ALGORITHMS, CONF, ROOT, clone, git, lab, specs
 
@@ -71,8 +74,8 @@ NUMBERLESS = {
     "lab/run/parent.py",  # the spec holds the digest of the weights that a Session starts from
     "lab/run/exported.py",
 }
-PUBLISHED = ("a2c", "crossq", "ddqn_per", "dqn", "ppo", "reinforce", "sac", "sarsa")
-TRAINING = ("train", "quick", "search")  # stages of pairs of algorithm and environment
+PUBLISHED = ("a2c", "crossq", "ddqn_per", "dqn", "ppo", "pqn", "rainbow", "reinforce", "sac", "sarsa", "td3")
+TRAINING = ("train", "train_mujoco", "train_atari", "quick", "search")  # stages of pairs of algorithm and environment
 
 # Edits of dvc.yaml that leave two pairs and half of their frames, so that tests of how it is run are soon over.
 SMALLER = {
@@ -81,13 +84,14 @@ SMALLER = {
     "      dqn-cartpole: {algo: dqn, env: cartpole, code: dqn, base: dqn}\n      sac-pendulum": "      sac-pendulum",
     "      sac-pendulum: {algo: sac, env: pendulum, code: sac, base: sac}\n    do:\n      <<": "    do:\n      <<",
     "      - ${out}/pendulum.png: {cache: false}\n": "",
+    "      - ${out}/aggregates.png: {cache: false}\n": "",
     "frames=4000": "frames=2000",
 }
 EXPORTED = ("card.md", "trial.json", "trial.png", "point.json", "sweep.json")  # of a Trial
 EXPORTED_SESSION = ("spec.yaml", "provenance.json", "status.json", "session.json", "exported.json", "episodes.csv",
                     "metrics.csv", "timing.csv")  # fmt: skip
-FILES = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "benchmark/slm_lab.csv", "constraints.txt",
-         "dvc.yaml", "params.yaml")  # fmt: skip
+FILES = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "benchmark/slm_lab.csv", "benchmark/rl_zoo.csv",
+         "benchmark/stage.py", "constraints.txt", "dvc.yaml", "params.yaml")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -166,9 +170,6 @@ def test_pairs_depend_on_the_code_that_decides_their_numbers_and_on_no_other_alg
         assert not watched & (others | NUMBERLESS), name
 
 
-OF_NETWORKS = [str(path.relative_to(ROOT)) for path in (CONF / "tuned" / "net").glob("*.yaml")]
-
-
 def inherited(file: str) -> list[str]:
     """Return the names of the config files beside one that it inherits."""
     defaults = yaml.safe_load((ROOT / file).read_text(encoding="utf-8")).get("defaults", [])
@@ -176,20 +177,25 @@ def inherited(file: str) -> list[str]:
 
 
 def test_pairs_depend_on_every_config_file_that_they_compose(stages: dict[str, Any]) -> None:
-    needed, watched, networks = {}, {}, set[str]()
+    networks = {str(path.relative_to(ROOT)) for path in (CONF / "tuned" / "net").glob("*.yaml")}
     for name, stage in training(stages).items():
         algo, env = pair(name)
         searched = [f"search={algo}"] if name.startswith("search") else []
         with initialize_config_dir(str(CONF)):
             config = compose("config", [f"algo={algo}", f"env={env}", *searched], return_hydra_config=True)
         choices = {group: option for group, option in config.hydra.runtime.choices.items() if option}
-        composed = {f"conf/{group}/{option}.yaml" for group, option in choices.items() if "hydra/" not in group}
-        composed = {file.replace("@net", "") for file in composed}
-        composed |= {str(Path(file).parent / f"{name}.yaml") for file in composed for name in inherited(file)}
-        needed[name] = {"conf/config.yaml", *(composed - set(OF_NETWORKS))}
-        networks |= composed & set(OF_NETWORKS)
-        watched[name] = paths([dep for dep in stage.deps if hasattr(dep, "params")])
-    assert watched == {name: files | networks for name, files in needed.items()}  # the networks of any of them
+        needed = {f"conf/{group}/{option}.yaml" for group, option in choices.items() if "hydra/" not in group}
+        needed = {"conf/config.yaml", *(file.replace("@net", "") for file in needed)}
+        left = list(needed)
+        while left:
+            file = left.pop()
+            left += [
+                more for base in inherited(file) if (more := str(Path(file).parent / f"{base}.yaml")) not in needed
+            ]
+            needed |= {*left}
+        watched = paths([dep for dep in stage.deps if hasattr(dep, "params")])
+        assert needed <= watched, name
+        assert watched - needed <= networks, f"{name}: a network of another pair of this group may be watched"
 
 
 def test_pairs_depend_on_every_key_that_decides_a_session(stages: dict[str, Any]) -> None:
@@ -247,15 +253,24 @@ def test_the_readme_quotes_what_is_published() -> None:
     assert all((ROOT / picture).exists() for picture in re.findall(r"!\[.*?\]\((.+?)\)", text))
 
 
-def dvc(folder: Path, *arguments: str) -> str:
-    """Run DVC in a clone, where the command line is that of the clone, and return what it prints."""
+def start_dvc(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start DVC in a clone, where the command line is that of the clone, as the leader of a group of processes."""
     here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": here, "DVC_SITE_CACHE_DIR": str(folder.parent / "site"), "DVC_NO_ANALYTICS": "1"}
     env.pop("PYTHONPATH", None)
     command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return subprocess.Popen(
+        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    """Run DVC in a clone, and return what it prints."""
+    process = start_dvc(folder, *arguments)
+    printed, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, printed
+    return printed
 
 
 def reproduce(folder: Path) -> set[str]:
@@ -361,6 +376,27 @@ def test_a_comment_in_an_algorithm_trains_what_uses_it_to_the_same_metrics(check
     )
     commit(checkout)
     assert json.loads(dvc(checkout, "metrics", "diff", "HEAD~1", "--json")) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_interrupted_stage_goes_on_unless_what_it_depends_on_has_changed(checkout: Path) -> None:
+    edit(checkout / "dvc.yaml", "frames=2000", "frames=40000")
+    session = RunDir(checkout / "trained/quick/ppo_cartpole/seed-0")
+    process = start_dvc(checkout, "repro", "quick@ppo-cartpole")
+    give_up = time.monotonic() + 300
+    while not session.checkpoint("last").exists() or session.read_status()["frame"] < 4000:
+        assert process.poll() is None and time.monotonic() < give_up, process.communicate()[0]
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=300)
+    assert "quick@ppo-cartpole begins" in printed
+    assert session.read_status()["state"] == "interrupted", printed
+    printed = dvc(checkout, "repro", "quick@ppo-cartpole")
+    assert "quick@ppo-cartpole goes on from the checkpoints in trained/quick/ppo_cartpole" in printed
+    assert session.read_status()["state"] == "completed"
+    assert read_json(session.provenance)["resumed"], "not trained from the start"
+    assert "begins" in dvc(checkout, "repro", "--force", "quick@ppo-cartpole"), "what is complete is trained anew"
 
 
 @pytest.mark.slow
