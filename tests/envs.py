@@ -234,9 +234,9 @@ class Fated(Base):
 
 
 class Slow(Base):
-    """Sleeps in a SLURM task, so that there is time to do something to the task."""
+    """Sleeps in a task of SLURM or Ray, so that there is time to do something to the task."""
 
-    seconds = 0.001 if "SLURM_JOB_ID" in os.environ else 0.0
+    seconds = 0.001 if {"SLURM_JOB_ID", "RAY_JOB_ID"} & os.environ.keys() else 0.0
 
     def reward(self, action: Any) -> float:
         time.sleep(self.seconds)

@@ -1,1 +1,1 @@
-"""Where jobs run: processes of this machine, and SLURM."""
+"""Where jobs run: processes of this machine, SLURM, and Ray."""

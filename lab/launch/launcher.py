@@ -66,9 +66,9 @@ class JobLauncher(Launcher):
         """Return the bytes of memory that each of the jobs that run at the same time can use."""
         return free_memory() / self.slots
 
-    def pickle_job(self, job: Job, number: int) -> bytes:
-        """Return all that `run_pickled_job` needs to run a job in another process."""
-        hydra = (self.hydra_context, self.task_function, self.config, Singleton.get_state())
+    def pickle_job(self, job: Job, number: int, context: HydraContext | None = None) -> bytes:
+        """Return all that `run_pickled_job` needs to run a job in another process, with a Hydra context of its own."""
+        hydra = (context or self.hydra_context, self.task_function, self.config, Singleton.get_state())
         return cloudpickle.dumps((*hydra, job.overrides, number, command_line()))
 
     @property

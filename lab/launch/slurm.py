@@ -16,7 +16,6 @@ What the Sessions did is read from their run directories; a task returns only Hy
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 import shlex
@@ -31,24 +30,21 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
-from hydra._internal.config_repository import ConfigRepository
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
-from hydra.types import HydraContext
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
 from omegaconf import OmegaConf
 
 from lab.errors import LabError, require, visible
+from lab.launch.copied import copy_code, with_config_groups_of
 from lab.launch.launcher import JobLauncher
 from lab.launch.slurm_tasks import Task, TaskMonitor, describe_error, run_slurm, tasks_in_queue
 from lab.run.code.copy import CodeCopy
-from lab.run.code.snapshot import CodeSnapshot
 from lab.run.directory import RunDir
 from lab.run.files import read_json, write_atomically, write_sealed_json
 from lab.run.provenance import command_line
 from lab.run.schemas import JOB
-from lab.spec import read_max_file_size
 from lab.trial import Job
 
 if TYPE_CHECKING:
@@ -104,8 +100,7 @@ class SlurmLauncher(JobLauncher):
         if "%" in str(root.absolute()):
             raise LabError(f"hydra.sweep.dir={root} cannot be used with SLURM, which replaces % in paths.")
         if self._code is None:
-            max_size = read_max_file_size(self.config)
-            self._code = CodeSnapshot.take(root, max_size=max_size).freeze(root / ".code")
+            self._code = copy_code(self.config, root)
         worker = Worker(self._write_shared(self._code))
         submitted: list[Job] = []
         for start in range(0, len(jobs), self.array_size):
@@ -219,14 +214,3 @@ def wait_to_be_killed(number: int, frame: FrameType | None) -> None:
     """Handle SIGTERM: SLURM requeues a preempted task that it had to kill, but not one that ended by itself."""
     time.sleep(KILL_SECONDS)
     sys.exit(128 + number)
-
-
-def with_config_groups_of(code: CodeCopy, context: HydraContext) -> HydraContext:
-    """Return a Hydra context that reads config groups from a copy of the code."""
-    loader: Any = copy.deepcopy(context.config_loader)
-    for element in loader.config_search_path.get_path():
-        before, scheme, path = str(element.path).rpartition("file://")
-        if before == "" and element.path is not None:  # a folder, with or without file://; pkg:// paths stay
-            element.path = f"{scheme}{code.translate(path)}"
-    loader.repository = ConfigRepository(config_search_path=loader.config_search_path)
-    return HydraContext(config_loader=loader, callbacks=context.callbacks)

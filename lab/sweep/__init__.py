@@ -8,8 +8,9 @@ def register() -> None:
     from hydra.core.plugins import Plugins
 
     from lab.launch.local import LocalLauncher
+    from lab.launch.ray import RayLauncher
     from lab.launch.slurm import SlurmLauncher
     from lab.sweep.sweeper import LabSweeper
 
-    for plugin in (LabSweeper, LocalLauncher, SlurmLauncher):
+    for plugin in (LabSweeper, LocalLauncher, RayLauncher, SlurmLauncher):
         Plugins.instance().register(plugin)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from lab.sweep import register
 from tests.helpers import CONF
 
-OURS = {"hydra/launcher": ["local", "slurm"], "hydra/sweeper": ["lab"], "hydra/sweeper/pruner": ["none"]}
+OURS = {"hydra/launcher": ["local", "ray", "slurm"], "hydra/sweeper": ["lab"], "hydra/sweeper/pruner": ["none"]}
 
 
 def make_known() -> None:
