@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,8 @@ from lab.launch.local import THREADS
 from lab.trial import Job
 
 GB = 2**30
+CONNECT_SECONDS = 10.0  # for a Ray to accept a connection
+AMOUNTS = "a number above 0, whole if it is above 1"
 
 
 class RayLauncher(JobLauncher):
@@ -155,9 +158,6 @@ class RayLauncher(JobLauncher):
         return failed(job.overrides, f"its process {describe_exit(code)}; {output}")
 
 
-AMOUNTS = "a number above 0, whole if it is above 1"
-
-
 def _is_amount(value: float) -> bool:
     return isinstance(value, (int, float)) and value > 0 and (value <= 1 or value == int(value))
 
@@ -176,13 +176,21 @@ def connect(address: str | None) -> Any:
         return ray
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        _require_listener(address or os.environ.get("RAY_ADDRESS", ""))
         ray.init(address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"hydra.launcher.address={address}" if address else "RAY_ADDRESS, or the address of a Ray started here,"
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise LabError(f"{where} cannot be connected to: {reason}.") from error
+        where = f"hydra.launcher.address={'null' if address is None else address}"
+        raise LabError(f"{where} leads to no Ray: {' '.join(str(error).split()).rstrip('.')}.") from error
     ray.cloudpickle.register_pickle_by_value(sys.modules[ray_job.__name__])  # workers need not import lab
     return ray
+
+
+def _require_listener(address: str) -> None:
+    """Raise OSError if nothing listens at HOST:PORT, for which Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        with socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), CONNECT_SECONDS):
+            pass
 
 
 def count_jobs(demand: Mapping[str, float], node: Mapping[str, float]) -> int:

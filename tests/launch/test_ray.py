@@ -66,6 +66,12 @@ def test_law_6_what_no_node_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch)
     )
 
 
+def test_law_6_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
+    with pytest.raises(LabError, match=r"hydra.launcher.address=127.0.0.1:1 leads to no Ray: .*Connection refused"):
+        ray.connect("127.0.0.1:1")
+
+
 def test_a_node_holds_as_many_jobs_as_the_scarcest_resource_allows() -> None:
     assert count_jobs({"CPU": 2, "GPU": 0, "memory": 0}, {"CPU": 7.0}) == 3
     assert count_jobs({"CPU": 1, "GPU": 0.1, "memory": 0}, {"CPU": 64.0, "GPU": 1.0}) == 10
