@@ -53,6 +53,7 @@ def interrupted(folder: Path, *overrides: str, calls: tuple[int, ...]) -> list[R
     return directories
 
 
+@pytest.mark.slow
 @pytest.mark.law
 @pytest.mark.timeout(600)
 def test_a_compiled_agent_by_the_command_line(tmp_path: Path, cache: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from benchmark.random_returns import random_returns
-from lab.spec import SWEEP_KEYS
+from lab.sweep_spec import SWEEP_KEYS
 from tests.helpers import ALGORITHMS, ATARI, CONF, ENVIRONMENTS, MUJOCO, OTHER_ATARI, lab, serves, specs, train
 
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))

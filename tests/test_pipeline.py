@@ -26,7 +26,8 @@ from lab.analysis.published_tables import SYMBOLS
 from lab.analysis.text import display_name
 from lab.run.directory import RunDir, find_level
 from lab.run.files import read_json
-from lab.spec import SWEEP_KEYS, Spec, load, read
+from lab.spec import Spec, load, read
+from lab.sweep_spec import SWEEP_KEYS
 from tests.helpers import ALGORITHMS, CONF, ROOT, clone, git, lab, specs
 
 # What training reaches by imports, and no stage depends on: it decides no number, or law 1 holds whatever it does.
@@ -73,6 +74,7 @@ NUMBERLESS = {
     "lab/run/trust.py",
     "lab/run/parent.py",  # the spec holds the digest of the weights that a Session starts from
     "lab/run/exported.py",
+    "lab/sweep_spec.py",  # decides which Sessions there are, and none of them
 }
 PUBLISHED = ("a2c", "crossq", "ddqn_per", "dqn", "ppo", "pqn", "rainbow", "reinforce", "sac", "sarsa", "td3")
 TRAINING = ("train", "train_mujoco", "train_atari", "quick", "search")  # stages of pairs of algorithm and environment

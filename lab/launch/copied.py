@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from lab.run.code.copy import CodeCopy
 from lab.run.code.snapshot import CodeSnapshot
-from lab.spec import read_max_file_size
+from lab.sweep_spec import read_max_file_size
 
 
 def copy_code(config: DictConfig, root: Path) -> CodeCopy:

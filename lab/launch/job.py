@@ -24,7 +24,8 @@ from lab.run.files import read_yaml
 from lab.run.guard import refuse_foreign
 from lab.run.lock import LOCK_SECONDS
 from lab.run.schemas import ENDED
-from lab.spec import Spec, read, read_max_file_size, read_sweep
+from lab.spec import Spec, read
+from lab.sweep_spec import read_max_file_size, read_sweep
 from lab.trial import states_of
 
 if TYPE_CHECKING:

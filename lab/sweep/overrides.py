@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 
 from lab.common.text import canonical, flatten, format_value, quote
 from lab.errors import LabError
-from lab.spec import SWEEP_KEYS, SearchSpec
+from lab.sweep_spec import SWEEP_KEYS, SearchSpec
 from lab.trial import Point
 
 if TYPE_CHECKING:

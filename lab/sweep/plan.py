@@ -12,8 +12,9 @@ from lab.errors import LabError
 from lab.launch.gpus import visible_gpus
 from lab.run.directory import SweepDir, TrialDir
 from lab.run.files import plain
-from lab.spec import Spec, SweepSpec
+from lab.spec import Spec
 from lab.sweep.overrides import SweepOverrides, searched_point
+from lab.sweep_spec import SweepSpec
 from lab.trial import Point, Trial
 
 if TYPE_CHECKING:

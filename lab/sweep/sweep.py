@@ -26,7 +26,7 @@ from lab.run.files import read_yaml, write_sealed_json, write_sealed_yaml
 from lab.run.guard import holds_session, refuse_foreign
 from lab.run.provenance import command_line, config_dirs
 from lab.run.trust import user_name, warn_of_foreign_code
-from lab.spec import Spec, SweepSpec, read_max_file_size
+from lab.spec import Spec
 from lab.sweep.checks import check_plan
 from lab.sweep.composer import Composer
 from lab.sweep.defaults import find_defaults
@@ -35,6 +35,7 @@ from lab.sweep.plan import SweepPlan, make_plan
 from lab.sweep.same_code import mixed_packages, require_same_code
 from lab.sweep.search import make_study
 from lab.sweep.tree import Tree
+from lab.sweep_spec import SweepSpec, read_max_file_size
 from lab.training.display import print_next_steps
 
 ONCE = {

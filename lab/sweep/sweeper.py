@@ -17,11 +17,11 @@ from lab.launch.launcher import AnyLauncher, JobLauncher
 from lab.launch.naming import is_default_directory, name_directory
 from lab.launch.supervise import notify_supervisor
 from lab.run.directory import SweepDir, acquire_directory
-from lab.spec import read_sweep
 from lab.sweep.arguments import remove_first_values
 from lab.sweep.composer import Composer
 from lab.sweep.naming import name_sweep
 from lab.sweep.overrides import parse
+from lab.sweep_spec import read_sweep
 
 
 class LabSweeper(Sweeper):

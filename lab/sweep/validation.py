@@ -14,10 +14,11 @@ from lab.common.text import format_seeds, plural, quote
 from lab.errors import LabError, did_you_mean
 from lab.run.code.packages import changed_since
 from lab.run.schemas import ENDED
-from lab.spec import SWEEP_KEYS, require_same_spec
+from lab.spec import require_same_spec
 from lab.sweep.compose import compose
 from lab.sweep.overrides import parse, parse_seeds
 from lab.sweep.sweep import ONCE, read_command
+from lab.sweep_spec import SWEEP_KEYS
 
 FIRST_SEED, NUM_SEEDS = 100, 10  # that are trained by default, as far as the search did not use them
 OWN = ("points", "search", "objective", "rungs", "only_trial")  # keys that decide what is validated

@@ -13,11 +13,11 @@ from hydra import initialize_config_dir
 
 from lab.errors import LabError
 from lab.run.directory import SweepDir
-from lab.spec import SearchSpec
 from lab.sweep.composer import Composer
 from lab.sweep.defaults import find_defaults
 from lab.sweep.overrides import parse
 from lab.sweep.plan import SweepPlan
+from lab.sweep_spec import SearchSpec
 from tests.helpers import ALGORITHMS, CONF, serves
 from tests.sweep.test_composer import make_composer
 

@@ -28,7 +28,7 @@ def test_ctrl_c_ends_a_sweep_with_everything_written(tmp_path: Path) -> None:
     def rows() -> list[int]:
         return [s.metrics.read_text().count("\n") for s in find_sessions(tmp_path) if s.metrics.exists()]
 
-    long = (*SMALL[:2], *SMALL[3:], "frames=40000", "algo.lr=1e-2,1e-3", "checkpoint.every=1000")
+    long = (*SMALL[:2], *SMALL[3:], "frames=16000", "algo.lr=1e-2,1e-3", "checkpoint.every=1000")
     process = start(*long, f"hydra.sweep.dir={tmp_path}")
     wait_for(lambda: sum(n > 3 for n in rows()) == 2, process)
     process.send_signal(signal.SIGINT)

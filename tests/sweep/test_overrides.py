@@ -12,8 +12,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from lab.common.text import canonical
 from lab.errors import LabError
-from lab.spec import SearchSpec
 from lab.sweep.overrides import SweepOverrides, choices, parse, parse_value, quote_exactly, searched_point
+from lab.sweep_spec import SearchSpec
 from tests.helpers import ALGORITHMS, CONF, serves, specs
 
 SEARCH = SearchSpec(

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 
 from lab.common.text import canonical, dump_yaml
 from lab.run.directory import SweepDir
-from lab.spec import ObjectiveSpec, SearchSpec
 from lab.sweep.composer import Composer
 from lab.sweep.overrides import make_point, parse, quote_exactly
 from lab.sweep.plan import SweepPlan, limit_stack, make_plan, number_points, pack, resolve_point, select
 from lab.sweep.preview import describe_jobs
+from lab.sweep_spec import ObjectiveSpec, SearchSpec
 from lab.trial import Point, Trial, pack_jobs
 from tests.helpers import CONF
 from tests.sweep.test_composer import make_composer

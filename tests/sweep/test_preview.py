@@ -8,9 +8,9 @@ import pytest
 
 from lab.run.directory import SweepDir
 from lab.run.files import write_sealed_json
-from lab.spec import SearchSpec
 from lab.sweep.overrides import parse
 from lab.sweep.preview import describe_distribution, min_frames
+from lab.sweep_spec import SearchSpec
 from tests.helpers import ROOT, lab, specs, train
 
 
