@@ -175,8 +175,10 @@ def connect(address: str | None) -> Any:
     if ray.is_initialized():
         return ray
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address and address != "auto":
+        os.environ["RAY_ADDRESS"] = address  # which else counts more
     try:
-        _require_listener(address or os.environ.get("RAY_ADDRESS", ""))
+        _require_listener(os.environ.get("RAY_ADDRESS", ""))
         ray.init(address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"hydra.launcher.address={'null' if address is None else address}"

@@ -41,6 +41,7 @@ def run_in_process(payload: bytes, environment: Mapping[str, str], cwd: str, log
     Raises:
         KeyboardInterrupt: Ray canceled the task; the process is killed.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ray's cancellation; a script starts Ray with it ignored
     reader, sender = os.pipe()
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab", buffering=0) as output:  # noqa: PTH123 - as above

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hydra.test_utils.launcher_common_tests import LauncherTestSuite
 
+from lab.launch.ray import connect
 from tests.launch.contract import LauncherContract
 from tests.launch.registered import make_known
 
@@ -15,16 +16,21 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def known_to_hydra(cluster: Any) -> Iterator[None]:
-    """Make our plugins known to the applications of the suite, and connect this process to Ray."""
+def connection(cluster: Any) -> Iterator[None]:
+    """Connect this process to Ray, as its first launcher would."""
     import ray
 
-    from lab.launch.ray import connect
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", cluster.address)
+        connect(cluster.address)
+        yield
+        ray.shutdown()
 
+
+@pytest.fixture(autouse=True)
+def known_to_hydra() -> None:
+    """Make our plugins known to the applications of the suite."""
     make_known()
-    connect(cluster.address)
-    yield
-    ray.shutdown()
 
 
 class TestRayUnderOurSweeps(LauncherContract):
