@@ -89,6 +89,11 @@ class RayLauncher(JobLauncher):
             LabError: there is none, or none of its nodes can hold a job.
         """
         super().setup(**context)
+        device = str(self.config.get("device"))
+        if device.startswith("cuda") and not self.num_gpus:
+            raise LabError(
+                f"device={device} needs hydra.launcher.num_gpus above 0: a job sees the GPUs it asks Ray for."
+            )
         self._ray = connect(self.address)
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         held = [(node, number) for node in nodes if (number := count_jobs(self.demand, node))]

@@ -59,11 +59,16 @@ def test_law_6_what_no_node_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ray, "connect", lambda address: SimpleNamespace(nodes=lambda: nodes))
     asked = launcher(num_gpus=8, mem_gb=0.5)
     with pytest.raises(LabError) as error:
-        asked.setup(hydra_context=None, task_function=None, config=None)
+        asked.setup(hydra_context=None, task_function=None, config=OmegaConf.create())
     assert str(error.value) == (
         "No node of Ray can hold a job: it asks for hydra.launcher.num_cpus=1 (at most 4 on a node),"
         " hydra.launcher.num_gpus=8 (at most 0 on a node), hydra.launcher.mem_gb=0.5 (at most 1 on a node)."
     )
+
+
+def test_law_6_a_gpu_that_is_not_asked_for_is_refused() -> None:
+    with pytest.raises(LabError, match=r"device=cuda needs hydra.launcher.num_gpus above 0"):
+        launcher().setup(hydra_context=None, task_function=None, config=OmegaConf.create({"device": "cuda"}))
 
 
 def test_law_6_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
