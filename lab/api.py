@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,7 +20,7 @@ from lab.analysis.objects import Session as Session
 from lab.analysis.objects import Trial as Trial
 from lab.common.imports import installed_only
 from lab.errors import LabError as LabError
-from lab.errors import require_one_of, visible
+from lab.errors import require_one_of, visible, warn_once
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -65,6 +66,8 @@ def train(
     error, written = ended.last("error"), ended.last("sweep", "output")
     if error or written is None or not Path(written).is_dir():
         what = f"python -m lab {shlex.join(arguments)}"
+        if error and directory is not None:  # which was not given as a key
+            error = re.sub(r"hydra\.(run|sweep)\.dir", "directory", error)
         raise LabError(error or f"`{what}` ended with exit status {ended.status}: what it printed says why.")
     run = open_run(_relative(Path(written)))
     states = [session.state for session in run.sessions]
@@ -123,6 +126,8 @@ def find(
 ) -> list[Session | Trial | Experiment]:
     """Return the runs below a directory of which all conditions hold, as `python -m lab ls` lists them.
 
+    If there is none and a value resembles one that a run has, a note says so.
+
     Args:
         conditions: as texts, for example "algo=ppo", "env.id=CartPole-v1", "return>450", "since=7d", "tag=paper".
         root: where to look.
@@ -132,9 +137,12 @@ def find(
     Raises:
         LabError: there is no such directory, or a condition has a key or a value that is not allowed.
     """
-    from lab.analysis.conditions import find_runs
+    from lab.analysis.conditions import explain_none, find_runs
 
-    return [LEVELS[run.level](run.path) for run in find_runs(Path(root), *conditions, sort=sort, level=level)]
+    runs = find_runs(Path(root), *conditions, sort=sort, level=level)
+    if not runs and "Did you mean" in (why := explain_none(Path(root), conditions, level)):
+        warn_once(why)
+    return [LEVELS[run.level](run.path) for run in runs]
 
 
 class Agent:
@@ -222,6 +230,9 @@ class Agent:
             deterministic: whether to take the likeliest actions, or to draw them.
             max_steps: steps after which an episode that goes on is cut; None for eval.max_steps of the spec.
 
+        Returns:
+            An Evaluation: `mean_return`, arrays of `returns` and `lengths`, and the `episodes` themselves.
+
         Raises:
             LabError: there are no episodes, or the environment failed.
         """
@@ -270,7 +281,8 @@ class Evaluation:
     """Episodes that an agent played.
 
     Attributes:
-        episodes: return, length and env.metrics of each.
+        episodes: each has its return as `total`, its steps as `length`, whether it `ended` by itself, and the values of
+            env.metrics by name as `metrics`.
     """
 
     episodes: list[Episode]

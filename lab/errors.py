@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
+from lab.common.output import wrap
 from lab.common.text import format_value
 
 # May control a terminal or disguise a text: control characters except tab and newline, Unicode's changes of the writing
@@ -92,7 +93,7 @@ def print_error(error: BaseException, place: object = "a file") -> int:
     elif isinstance(error, OSError):
         sentence = f"Error: {error.filename or place} cannot be written: {error.strerror or error}."
     if not error_listeners:
-        print(visible(sentence), file=sys.stderr)
+        print(visible(wrap(sentence, sys.stderr)), file=sys.stderr)
     for listener in error_listeners:
         listener(sentence.strip().removeprefix("Error: "))
     return next(code for kind, code in status.items() if isinstance(error, kind))
@@ -123,4 +124,4 @@ def warn_once(sentence: str) -> None:
     """Print a problem that stops nothing, once in this process."""
     if sentence not in _warned:
         _warned.add(sentence)
-        print(visible(f"Note: {sentence}"), file=sys.stderr)
+        print(visible(wrap(f"Note: {sentence}", sys.stderr)), file=sys.stderr)

@@ -91,7 +91,7 @@ class Place:
 
     def _run(self, command: str) -> subprocess.CompletedProcess[str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        env = {"PYTHONPATH": str(ROOT), "PATH": path, "COLUMNS": "120"}
+        env = {"PYTHONPATH": str(ROOT), "PATH": path, "COLUMNS": "1000"}
         if command.startswith("python -m lab ") and not re.search(r"[|<>;$]|&&", command):
             return lab(*shlex.split(command)[3:], timeout=600, cwd=self.folder, env=env)
         shell, env = ["bash", "-c", command], {**os.environ, **env}

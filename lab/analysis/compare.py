@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,11 +17,12 @@ from lab.analysis.session import WINDOW, Session, read_session, read_spec, sessi
 from lab.analysis.statistics import MIN_SEEDS, MIN_VALUES, Estimate, difference, probability_of_improvement
 from lab.analysis.text import format_hyperparameter, short_names, shorten
 from lab.analysis.trial import Trial, describe_unfinished, read_trial
-from lab.common.text import canonical, plural
+from lab.common.text import canonical, format_value, plural
 from lab.errors import LabError, require_one_of
 from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
 from lab.run.schemas import LESS_IS_BETTER, METRICS, meaning
 
+IDENTITY = re.compile(r"(name|init_from\.weights)$|tuning\.")  # keys that decide no numbers
 MAX_REASONS = 3  # in an error
 MAX_KEYS = 4  # hyperparameters in a label of the picture
 MAX_LABEL = 90  # characters
@@ -67,7 +69,12 @@ class Entry:
 
     def until_for(self, metric: str) -> int | None:
         """Return the frame after which a metric is compared: the end for numbers of frames until success."""
-        return None if self.same_budget and metric in LESS_IS_BETTER else self.until
+        return None if metric == "frames" or (self.same_budget and metric in LESS_IS_BETTER) else self.until
+
+    @property
+    def goal(self) -> object:
+        """The return at which its Sessions stop; None if they train for all frames."""
+        return self.trial.spec.get("stop_at")
 
 
 def _until(session: Session, frame: int) -> Session:
@@ -201,9 +208,9 @@ def describe_points(trials: Sequence[Trial]) -> list[str]:
 
 
 def differing_keys(trials: Sequence[Trial]) -> list[str]:
-    """Return the keys of the spec in which some sides differ, except seed, name and how the settings were found."""
+    """Return the keys in which some sides differ, except seed, name, digests and how settings were found."""
     specs = [trial.spec for trial in trials]
-    keys = dict.fromkeys(key for spec in specs for key in spec if key != "name" and not key.startswith("tuning."))
+    keys = dict.fromkeys(key for spec in specs for key in spec if not IDENTITY.match(key))
     return [key for key in keys if len({canonical(spec.get(key)) for spec in specs}) > 1]
 
 
@@ -227,6 +234,10 @@ def _obstacle(comparison: Comparison, n: int, m: int) -> str:
     one, other = comparison.entry.trial.environment, comparison.other.trial.environment
     if one != other:
         return f"{one} and {other} are different environments"
+    goals = [side.goal for side, _ in sides]
+    if comparison.metric == "frames" and (None in goals or goals[0] != goals[1]):
+        each = " and ".join(f"{side.name} has stop_at={format_value(side.goal)}" for side, _ in sides)
+        return f"frames are those until the return has reached stop_at, and {each}; metric=frames_to_solve may do"
     if max(n, m) < MIN_VALUES:
         return "one seed each says nothing about another seed"
     for side, count in sides:
@@ -246,6 +257,9 @@ def _doubts(comparison: Comparison, n: int, m: int) -> list[str]:
         doubts.append("the two point to different sides")
     for side, count in ((comparison.entry, n), (comparison.other, m)):
         completed = len(side.trial.completed)
+        unstopped = sum(not session.stopped for session in side.trial.completed)
+        if comparison.metric == "frames" and unstopped and not side.same_budget:
+            doubts.append(f"{unstopped} of {plural(completed, 'Session')} of {side.name} never reached stop_at")
         if count < completed:
             some = f"{count} of {plural(completed, 'Session')} of {side.name} {'has' if count == 1 else 'have'}"
             doubts.append(f"only {some} {comparison.metric}, which flatters it")
@@ -265,18 +279,20 @@ def require_metric(entries: Sequence[Entry], metric: str) -> None:
     require_one_of("metric", metric, known)
 
 
-def list_notes(entries: Sequence[Entry]) -> list[str]:
+def list_notes(entries: Sequence[Entry], metric: str = "return") -> list[str]:
     """Return sentences on what stands for an Experiment, is excluded, or differs in frames."""
     notes = [entry.note for entry in entries if entry.note]
     for entry in entries:
         unfinished = "; ".join(describe_unfinished(entry.trial.sessions))
         if unfinished:
             notes.append(f"In {entry.name}, {unfinished}: Sessions that did not complete are excluded.")
-    until = entries[0].until
+    until = entries[0].until_for(metric)
     if until is not None and entries[0].same_budget:
+        goals = {entry.goal for entry in entries}
+        hint = " metric=frames compares how many they took." if len(goals) == 1 and None not in goals else ""
         notes.append(
             f"Sessions were stopped on success at different frames, so all are compared as they were at frame {until:,}"
-            ", where the first of them ended. metric=frames compares how many they took."
+            f", where the first of them ended.{hint}"
         )
     elif until is not None:
         frames = [f"{entry.name}: {entry.trial.completed[0].frames:,}" for entry in entries if entry.trial.completed]

@@ -21,8 +21,8 @@ def read_across(paths: Sequence[Path], metric: str, labels: Sequence[str] = ()) 
     """Read Trials in several environments as settings, with notes; None if all are in one environment.
 
     An Experiment over several environments stands for its best setting. Other Trials belong to one setting if they have
-    the same label, the same point of a sweep, the same algorithm or the same spec but for the environment: by the first
-    of these in which no two Trials of a setting are in the same environment.
+    the same label, or but for the environment the same point of a sweep, algorithm, name or spec: by the first of these
+    in which no two Trials of a setting are in the same environment.
 
     Args:
         paths: run directories.
@@ -99,6 +99,7 @@ def _group(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     ways: list[Callable[[Trial], dict[str, Any]]] = [
         lambda trial: _without_environment(trial.hyperparameters),
         lambda trial: {"algo": display_name(str(trial.spec.get("algo.name")))},
+        lambda trial: {"name": str(trial.spec.get("name")).removesuffix(f"_{trial.spec.get('env.name')}")},
         lambda trial: _without_environment({**trial.spec, "name": None}),
     ]
     for way in ways:
@@ -112,9 +113,15 @@ def _group(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
             groups.setdefault(" ".join(texts) or display_name(str(entry.trial.spec.get("algo.name"))), []).append(entry)
         if not _repeated(groups) and (len(groups) < len(entries) or len(entries) == 1):
             return groups
+    if len({entry.trial.environment for entry in entries}) == len(entries):
+        where = ", ".join(f"{entry.path}: {entry.trial.environment}" for entry in entries)
+        raise LabError(
+            f"No two of these are in the same environment ({where}), so nothing can be compared: add Trials of the same"
+            " settings in the same environments."
+        )
     raise LabError(
         f"{plural(len(entries), 'Trial')} of several environments cannot be grouped by their settings: name the setting"
-        " of each directory, as labels=A,A,B,B."
+        f" of each directory, one label each, as labels={','.join(f'A{n // 2 + 1}' for n in range(len(entries)))}."
     )
 
 

@@ -43,6 +43,7 @@ FIELDS: dict[str, Callable[[Run], Sequence[Any]]] = {
     "tag": lambda run: run.tags,
     "seed": lambda run: run.seeds,
     "sha": lambda run: [run.sha] if run.sha else [],
+    "is_rerun": lambda run: [run.rerun_of is not None],
     "uncommitted": lambda run: [] if run.uncommitted is None else [run.uncommitted],
     "frame": lambda run: [run.frame],
     "sessions": lambda run: [run.planned],
@@ -128,8 +129,8 @@ def find_runs(
     Args:
         root: the directory.
         conditions: as texts: a key, one of = != > >= < <=, and a value. A key is one of the spec, a metric of
-            session.json, or state, tag, seed, sha, uncommitted, frame, sessions, path, since, before. A text may hold
-            wildcards, * and ?; commas separate alternatives. Times are ages (30m, 12h, 7d, 2w) or dates.
+            session.json, or state, tag, seed, sha, uncommitted, is_rerun, frame, sessions, path, since, before. A text
+            may hold wildcards, * and ?; commas separate alternatives. Times are ages (30m, 12h, 7d, 2w) or dates.
         sort: a key; the best or newest first, texts by the alphabet. A minus sign in front reverses it.
         level: session, trial or experiment; None for each run directory that lies in no other.
 
@@ -185,7 +186,11 @@ def _require_key(key: str, runs: Sequence[Run], root: Path) -> None:
         return
     endings = sorted(name for name in known if name.endswith(f".{key}"))
     near = f" Did you mean {endings[0]!r}?" if endings else did_you_mean(key, {*known, *SHORT, *OPTIONS})
-    raise LabError(f"{key} is no key of the runs below {root}, and no metric of theirs.{near}")
+    own = sorted({*FIELDS, *DATES, *(name for run in runs for name in run.figures)})
+    raise LabError(
+        f"{key} is no key of the runs below {root}, and no metric of theirs.{near} Keys are {', '.join(own)}, and those"
+        " of the spec, as algo.gamma."
+    )
 
 
 def _parse_time(key: str, value: str) -> datetime:

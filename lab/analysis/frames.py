@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,7 +78,7 @@ class Results:
         """A row for each Session: its state, its frames, and its metrics as in session.json."""
         return pd.DataFrame(
             [
-                {"trial": trial, "seed": one.seed, "state": one.state, "frames": one.frame, **one.metrics}
+                {"trial": trial, "seed": one.seed, "state": one.state, "frames": one.frame, **_numbers(one.metrics)}
                 for trial, one in self._sessions()
             ]
         )
@@ -96,6 +97,11 @@ class Results:
         for trial in self._trials:
             row: dict[str, Any] = {"trial": trial.number or 0, "environment": trial.environment, "state": trial.state}
             row |= {"completed": len(trial.completed), "planned": len(trial.sessions)}
-            row |= {f"{metric}_mean": summary["mean"]["value"] for metric, summary in trial.summaries.items()}
+            row |= _numbers({f"{metric}_mean": each["mean"]["value"] for metric, each in trial.summaries.items()})
             rows.append(row)
         return pd.DataFrame(rows)
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Return values with NaN for None, so that a column of them is one of numbers."""
+    return {name: float("nan") if value is None else value for name, value in values.items()}

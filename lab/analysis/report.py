@@ -141,17 +141,19 @@ def _failures(experiment: Experiment) -> list[tuple[str, int, list[int | None]]]
 def _columns(experiment: Experiment) -> list[Column]:
     objective, trials = experiment.objective, experiment.trials
     aggregate = AGGREGATES.get(objective.aggregate, objective.aggregate)
+    several = len(experiment.by_environment) > 1  # and a column says which
     columns = [Column("rank", number=True), Column("trial", "Trial")]
-    if len(experiment.by_environment) > 1:
+    if several:
         columns.insert(1, Column("environment", title="Trials are ranked within each environment"))
     columns.append(Column("state", extra=all(trial.state == "completed" for trial in trials)))
     columns.append(Column("sessions", "Sessions", "completed, of those planned", descending=True))
     for metric in objective.metrics:
         columns.append(Column(metric, f"{metric}, {aggregate}", meaning(metric), number=True, descending=True))
-    for key, name in short_names(experiment.hyperparameters).items():
+    keys = [key for key in experiment.hyperparameters if not (several and key in ("env", "env.id"))]
+    for key, name in short_names(keys).items():
         numbers = all(trial.value(key) is None or is_number(trial.value(key)) for trial in trials)
         columns.append(Column(key, name, key, number=numbers))
-    room = MAX_COLUMNS - len(experiment.hyperparameters)
+    room = MAX_COLUMNS - len(keys)
     own = [name for trial in trials for name in trial.summaries if name not in METRICS]
     for name in dict.fromkeys([*own, *MAIN_METRICS, "consistency", *METRICS]):
         if name not in objective.metrics and any(_mean(trial, name) is not None for trial in trials):

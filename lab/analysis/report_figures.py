@@ -28,7 +28,7 @@ from lab.run.schemas import add_evaluation
 MAX_POINTS = 80  # of a curve
 COLUMNS = ("return", "eval_return", "entropy")  # of metrics.csv with curves, besides the losses
 GRAY, FAILED = "#7f8b96", "#d55e00"
-FEW_POINTS, MAX_TICKS = 5, 8  # points of a curve up to which each is marked; ranks on an axis
+FEW_POINTS = 5  # points of a curve up to which each is marked
 POWERS = {"exponentformat": "power", "minexponent": 5}  # ticks as 10^-4
 THOUSANDS = {"exponentformat": "SI", "minexponent": 3}  # those of frames as 100k
 PANELS_ACROSS = 4  # curves of a Trial side by side
@@ -166,19 +166,14 @@ class _Figures:
         return layout
 
     def _panels(self, experiment: Experiment, index: int) -> list[Json]:
-        """Return the panels of an objective: against its rank or the other objectives, importance, hyperparameters."""
+        """Return the panels of an objective: against the other objectives, importance, against hyperparameters."""
         metrics, ranking = experiment.objective.metrics, experiment.ranking
-        if len(metrics) == 1:
-            panels = [
-                self._panel(experiment, index, "rank", Scale(np.array([ranked.rank for ranked in ranking], float)))
-            ]
-        else:
-            columns = [(name, [ranked.values[i] for ranked in ranking]) for i, name in enumerate(metrics)]
-            panels = [
-                self._panel(experiment, index, name, Scale(np.array(column)))
-                for i, (name, column) in enumerate(columns)
-                if i != index
-            ]
+        columns = [(name, [ranked.values[i] for ranked in ranking]) for i, name in enumerate(metrics)]
+        panels = [
+            self._panel(experiment, index, name, Scale(np.array(column)))
+            for i, (name, column) in enumerate(columns)
+            if i != index
+        ]
         if not ranking:
             return []
         keys = sorted(experiment.hyperparameters, key=lambda key: -experiment.importance.get(key, 0.0))
@@ -218,8 +213,6 @@ class _Figures:
                 mode="markers", marker={"symbol": "x-thin-open"}, hovertext=reasons, hoverinfo="text",
             )  # fmt: skip
         axis: Json = {"title": {"text": escape(self.names.get(key, key))}}
-        if key == "rank":
-            axis |= {"tick0": 1, "dtick": -(-n // MAX_TICKS)}
         if scale.labels:
             axis |= {"tickvals": list(scale.named), "ticktext": _texts(scale.named.values())}
         figure.update_layout(xaxis=axis, yaxis={"title": {"text": metric}}, showlegend=False, height=240)

@@ -18,8 +18,8 @@ SEED = re.compile(r"^seed: (\d+)\n", re.MULTILINE)
 SETTING = re.compile(r"\+{0,2}([a-z_][\w.@/]*)=(.*)", re.DOTALL)
 # Overrides that do not change what is learned, or that have columns of their own, are no settings.
 NO_SETTING = re.compile(
-    r"algo|env|env\.id|seed|name|search|plan|retry|stack|parallel|detach|rungs|only_trial|mix_code|max_failure_rate"
-    r"|hung_after|(hydra|objective|search|log|provenance|checkpoint|tuning)[./].*"
+    r"algo|env|env\.(id|name|reference\..*)|seed|name|search|plan|retry|stack|parallel|detach|rungs|only_trial|mix_code"
+    r"|max_failure_rate|hung_after|(hydra|objective|search|log|provenance|checkpoint|tuning)[./].*"
 )
 
 

@@ -18,7 +18,7 @@ from lab.common.text import canonical
 from lab.errors import LabError, warn_once
 from lab.run.directory import RunDir, SweepDir, TrialDir
 from lab.run.files import read_json
-from lab.run.schemas import SESSION, STATES, TRIAL
+from lab.run.schemas import RERUN, SESSION, STATES, TRIAL
 from lab.run.status import combined_state
 from lab.run.tags import read_tags
 
@@ -48,6 +48,7 @@ class Run:
         tags: its tags.
         overrides: what the command line set, as typed, by key of the spec.
         problems: what could not be read, as sentences.
+        rerun_of: the directory whose Sessions `rerun` ran again here; None if it did not make this one.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class Run:
     tags: list[str] = field(default_factory=list)
     overrides: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    rerun_of: str | None = None
 
     def values(self, key: str) -> list[Any]:
         """Return the different values of a key of the spec over its Trials; empty if it has none."""
@@ -186,6 +188,9 @@ def read_run(path: Path, level: str) -> Run:
             run.start = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     with _Noting(run):
         run.tags = read_tags(path)
+    if (path / RERUN).exists():
+        with _Noting(run):
+            run.rerun_of = str(read_json(path / RERUN).get("of", "another run"))
     return run
 
 

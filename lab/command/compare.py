@@ -67,7 +67,7 @@ def main(paths: list[Path], options: Options) -> None:
     console.print()
     for comparison in comparisons:
         console.print(describe_comparison(comparison))
-    write_picture(console, list_notes(entries), picture, content)
+    write_picture(console, list_notes(entries, options.metric), picture, content)
 
 
 def print_across(across: Across, notes: Sequence[str], picture: Path) -> None:

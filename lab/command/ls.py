@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from lab.analysis.conditions import explain_none, find_runs
 from lab.analysis.runs import Run
 from lab.analysis.settings import find_differences
 from lab.command.options import command, option
+from lab.common.output import columns
 from lab.common.terminal import UNCUT, Terminal
 from lab.common.text import format_interval, format_number
 from lab.errors import require_one_of, visible
@@ -27,18 +29,20 @@ LEVELS = ("run", "session", "trial", "experiment")
 DATED = re.compile(r"\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d")  # in a path that says when a run was started
 SHOWN_SHA = 7  # digits of a commit
 GAP, INDENT = "  ", "    "
-MOVED_FIRST = ("settings", "tags", "95 % interval", "commit", "date", "frames")  # columns that a narrow terminal moves
+WRAP: Any = {"break_long_words": False, "break_on_hyphens": False, "replace_whitespace": False}
+MOVED_FIRST = ("settings", "tags", "95 % interval", "commit", "date", "frames", "algo", "env")  # where it is narrow
 FIELDS = (
     "path", "level", "state", "algo", "env", "sessions", "completed", "seeds", "frame", "start", "sha", "uncommitted",
-    "tags",
+    "tags", "rerun_of",
 )  # columns of --csv before those of metrics and settings  # fmt: skip
 
 CONDITIONS = """what must hold of what is listed, as algo=ppo env.id=CartPole-v1 'return>450' state=completed tag=paper
 since=7d before=2026-11-01; with = != > >= < <=, and * and ? in texts. Keys are those of the spec and of session.json,
-and state, tag, seed, sha, uncommitted, frame, sessions, path"""
+and state, tag, seed, sha, uncommitted, is_rerun, frame, sessions, path"""
 NOTES = """A Trial has the means of its seeds, an Experiment those of its best Trial. The settings in the last column
-are those that the command line set, and those in which the spec differs from that of another listed run of the same
-algorithm and environment. A commit with * had uncommitted changes."""
+are those that the command line set, and those in which the spec differs from what a listed run of the same algorithm
+and environment had without setting them. A commit with * had uncommitted changes. `rerun of DIR` marks what `rerun`
+made; is_rerun=false leaves it out."""
 
 
 @dataclass
@@ -70,22 +74,20 @@ def main(path: Path, options: Options, conditions: list[str]) -> None:
         print(visible(write_csv(runs)), end="")
         return
     console = Terminal(soft_wrap=True)
-    if not console.is_terminal:
-        console.width = UNCUT
     if not runs:
         console.print(explain_none(path, conditions, level))
         return
-    for line in list_runs(runs, path, console.width):
-        console.print(line)
+    for line in list_runs(runs, columns(console.file) or UNCUT):
+        console.print(line, no_wrap=True)
     for run in runs:
         for problem in run.problems:
             console.print(f"Note: {problem}", style="yellow")
 
 
-def list_runs(runs: Sequence[Run], root: Path, width: int) -> list[Text]:
-    """Return a table of runs as lines, of which a second one for a run has what is too wide for the first."""
+def list_runs(runs: Sequence[Run], width: int) -> list[Text]:
+    """Return a table of runs as lines, of which further ones for a run have what is too wide for the first."""
     rows = [
-        describe_run(run, root) | {"settings": " ".join(f"{key}={value}" for key, value in settings.items())}
+        describe_run(run) | {"settings": " ".join([*_rerun_of(run), *map("=".join, settings.items())])}
         for run, settings in zip(runs, find_differences(runs), strict=True)
     ]
     if all(DATED.search(row["run"]) for row in rows):
@@ -103,9 +105,13 @@ def list_runs(runs: Sequence[Run], root: Path, width: int) -> list[Text]:
     for row in rows:
         lines.append(_line({key: row[key] for key in first}, widths))
         details = GAP.join(f"{row[key]} frames" if key == "frames" else row[key] for key in moved if row[key])
-        if details:
-            lines.append(Text(INDENT + details, style="dim"))
+        for line in textwrap.wrap(details, max(width - len(INDENT), 20), **WRAP):
+            lines.append(Text(INDENT + line, style="dim"))
     return lines
+
+
+def _rerun_of(run: Run) -> list[str]:
+    return [f"rerun of {run.rerun_of}"] if run.rerun_of else []
 
 
 def _line(cells: dict[str, str], widths: dict[str, int], style: str = "") -> Text:
@@ -119,16 +125,15 @@ def _line(cells: dict[str, str], widths: dict[str, int], style: str = "") -> Tex
     return line
 
 
-def describe_run(run: Run, root: Path) -> dict[str, str]:
+def describe_run(run: Run) -> dict[str, str]:
     """Return the columns of a run in the table as texts, without its settings."""
-    inside = run.path != root and run.path.is_relative_to(root)
-    name = str(run.path.relative_to(root) if inside else run.path)
+    envs = run.envs
     mean, interval = run.figures.get("return"), run.intervals.get("return")
     done = run.sessions["completed"]
     return {
-        "run": name,
+        "run": str(run.path),
         "algo": ",".join(run.algos),
-        "env": ",".join(run.envs),
+        "env": f"{envs[0]} +{len(envs) - 1}" if len(envs) > 1 else "".join(envs),
         "state": run.state,
         "sessions": "" if run.level == "session" else f"{done}/{run.planned}",
         "frames": f"{run.frame:,}" if run.frame else "",
@@ -168,6 +173,7 @@ def write_csv(runs: Sequence[Run]) -> str:
             "sha": run.sha or "",
             "uncommitted": "" if run.uncommitted is None else str(run.uncommitted).lower(),
             "tags": " ".join(run.tags),
+            "rerun_of": run.rerun_of or "",
             **{name: run.figures.get(name) for name in metrics},
             **own,
         }

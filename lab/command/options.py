@@ -83,6 +83,8 @@ def command(
             if not paths:
                 raise LabError(f"{name}: the run directory is missing: python -m lab {name} DIR {' '.join(arguments)}")
             extra = [] if several else list(map(str, paths[1:]))
+            if extra and Path(extra[0]).exists():
+                raise LabError(f"{name} takes one directory, and {paths[0]} and {extra[0]} are two: give it once each.")
             chosen = options(**_read(options, [*extra, *pairs], name))
             function(paths if several else paths[0], chosen, *([texts] if conditions else []))
 

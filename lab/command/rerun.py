@@ -23,10 +23,10 @@ from lab.common.text import plural
 from lab.common.validation import Count, NonNegative
 from lab.errors import LabError, visible
 from lab.run import provenance
-from lab.run.directory import RunDir, SweepDir, TrialDir, find_level, find_sessions, rerun_path
+from lab.run.directory import RunDir, SweepDir, TrialDir, find_level, find_sessions
 from lab.run.files import read_json, write_json
 from lab.run.parent import find_parent, require_parent
-from lab.run.schemas import PROVENANCE
+from lab.run.schemas import PROVENANCE, RERUN
 from lab.run.trust import warn_of_foreign_code
 from lab.spec import require_name
 from lab.sweep.summary import quote_path
@@ -93,12 +93,16 @@ def main(path: Path, options: Options) -> None:
         parent = find_parent(options.init_from)["file"] if options.init_from else None
         jobs = plan(path, out, completed, codes, slots, folder, parent)
         acquire(out)
-        run(console, jobs, out, slots)
+        try:
+            run(console, jobs, out, slots)
+        except KeyboardInterrupt:
+            write_json(out / RERUN, {"of": str(path)})  # for `ls`
+            raise
     copy_plan(path, out)
     verdicts = compare(path, out, completed, jobs)
     content = {"of": str(path), "identical": all(verdict.is_identical for verdict in verdicts)}
     content |= {"tolerance": options.tolerance, "differs": differences}
-    write_json(rerun_path(out), {**content, "sessions": [verdict.to_dict() for verdict in verdicts]})
+    write_json(out / RERUN, {**content, "sessions": [verdict.to_dict() for verdict in verdicts]})
     print_verdicts(console, path, out, verdicts, options.tolerance)
     if len(verdicts) < len(sessions):
         left_out = len(sessions) - len(verdicts)
@@ -276,7 +280,7 @@ def run(console: Terminal, jobs: Sequence[SpecJob], out: Path, slots: int) -> No
                     futures[future].status = future.result()
                 if ended and len(jobs) > 1:
                     done = len(jobs) - len(pending)
-                    console.print(f"{done} of {len(jobs)} jobs {'has' if done == 1 else 'have'} ended")
+                    console.print(f"Ended: {done} of {len(jobs)} jobs")
         finally:
             pool.stop(signal.SIGINT, wait=True)
         if pending:
@@ -339,6 +343,6 @@ def print_verdicts(console: Terminal, path: Path, out: Path, verdicts: Sequence[
     if tolerance:
         verb = "has a return" if within == 1 else "have returns"
         console.print(f"{within} of {sessions} {verb} within {tolerance:g} of before.")
-    console.print(f"Everything is in {out}, and this comparison in {rerun_path(out).name}")
+    console.print(f"Everything is in {out}, and this comparison in {RERUN}")
     if within < len(verdicts) and find_level(path) != "session":
         console.print(f"\nNext:\n  python -m lab compare {quote_path(path)} {quote_path(out)}  # what may be concluded")

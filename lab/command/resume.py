@@ -76,10 +76,15 @@ def main(path: Path, overrides: list[str]) -> None:
 def continue_sweep(directory: SweepDir, overrides: list[str], started: Path | None = None) -> None:
     """Give the command line of a sweep again, with overrides; `started` as in `resume_command`."""
     from lab.command import train
+    from lab.sweep.checks import OTHER_DIRECTORY
     from lab.sweep.sweep import resume_command
 
     sys.argv = [sys.argv[0], *resume_command(directory, overrides, started)]
-    train.main()
+    try:
+        train.main()
+    except LabError as error:
+        advice = "`resume` keeps the settings that it was started with: train others in a new directory."
+        raise LabError(str(error).replace(OTHER_DIRECTORY, advice)) from error
 
 
 def resume_sessions(directories: list[RunDir]) -> None:

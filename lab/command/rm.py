@@ -11,6 +11,7 @@ from lab.analysis.conditions import explain_none, find_runs
 from lab.analysis.runs import Run, read_run, read_runs
 from lab.command.ls import CONDITIONS, list_runs
 from lab.command.options import command, option
+from lab.common.output import columns
 from lab.common.terminal import UNCUT, Terminal
 from lab.common.text import format_bytes, plural
 from lab.errors import LabError
@@ -19,7 +20,7 @@ from lab.run.removal import find_needed, find_obstacle, measure, remove
 
 NOTES = """It lists what is removed and how large that is, and asks. What stays is named with the reason: a run that has
 a tag, runs, is tracked by git or DVC, is part of a larger one, holds files of others, or whose weights another run
-started from (init_from). Links are not followed."""
+started from (init_from), unless that is what `rerun` made. Links are not followed."""
 
 
 @dataclass
@@ -43,8 +44,6 @@ def main(paths: list[Path], options: Options, conditions: list[str]) -> None:
         LabError: a directory is no run directory or must stay, a condition is not allowed, or nobody can be asked.
     """
     console = Terminal(soft_wrap=True)
-    if not console.is_terminal:
-        console.width = UNCUT
     if conditions:
         runs = [run for path in paths for run in find_runs(path, *conditions)]
     else:
@@ -54,8 +53,8 @@ def main(paths: list[Path], options: Options, conditions: list[str]) -> None:
     if obstacles and not conditions:
         raise LabError(" ".join(f"{path} {why}, so nothing is removed." for path, why in obstacles.items()))
     removed = [run for run in runs if run.path not in obstacles]
-    for line in list_runs(removed, _common(paths), console.width) if removed else ():
-        console.print(line)
+    for line in list_runs(removed, columns(console.file) or UNCUT) if removed else ():
+        console.print(line, no_wrap=True)
     for path, why in obstacles.items():
         console.print(f"Kept: {path} {why}.", style="yellow")
     if not removed:
@@ -77,23 +76,12 @@ def find_obstacles(runs: Sequence[Run], roots: Sequence[Path]) -> dict[Path, str
     obstacles = {run.path: why for run in runs if (why := find_obstacle(run.path))}
     others = {run.path.resolve(): run for root in roots if root.is_dir() for run in read_runs(root)}
     going = {run.path.resolve() for run in runs if run.path not in obstacles}
-    specs = [(run.path, spec) for path, run in others.items() if path not in going for spec in run.specs]
+    needing = [run for path, run in others.items() if path not in going and not run.rerun_of]
+    specs = [(run.path, spec) for run in needing for spec in run.specs]
     for run in runs:
-        if run.path not in obstacles and (needing := find_needed(run.path, specs)):
-            obstacles[run.path] = f"holds the weights that {needing} started from (init_from)"
+        if run.path not in obstacles and (child := find_needed(run.path, specs)):
+            obstacles[run.path] = f"holds the weights that {child} started from (init_from)"
     return obstacles
-
-
-def _common(paths: Sequence[Path]) -> Path:
-    """Return the directory that the listed paths are relative to."""
-    return paths[0] if len(paths) == 1 and not _is_run(paths[0]) else Path()
-
-
-def _is_run(path: Path) -> bool:
-    try:
-        return bool(find_level(path))
-    except LabError:
-        return False
 
 
 def _confirmed(console: Terminal, what: str) -> bool:

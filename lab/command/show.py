@@ -19,7 +19,7 @@ from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
 from lab.run.schemas import METRICS, meaning
 from lab.sweep.summary import count_sessions, print_experiment, print_trial, quote_path
 from lab.sweep.tree import STYLES
-from lab.training.display import print_next_steps
+from lab.training.display import describe_decisive, describe_stopped, print_next_steps
 
 if TYPE_CHECKING:
     from lab.analysis.session import Session
@@ -52,7 +52,11 @@ def main(path: Path, options: NoOptions) -> None:
     if line := draw_curve(*curve):
         console.print(f"\nreturn  {line}")
     console.print()
-    print_facts(console, [*describe_settings(run), *describe_origins(sessions)])
+    names = [(_name(session, run), session.directory.find_status() or {}) for session in sessions]
+    origins = [fact for fact in describe_origins(sessions) if not (run.rerun_of and "command" in fact)]
+    print_facts(console, [*describe_settings(run), *describe_plan(run, sessions), *origins])
+    for line in describe_stopped(names):
+        console.print(line)
     for problem in run.problems:
         console.print(f"Note: {problem}", style="yellow")
     for warning in dict.fromkeys(text for session in sessions for text in read_warnings(session)):
@@ -125,7 +129,21 @@ def describe_settings(run: Run) -> list[tuple[str, str]]:
     """Return what was set of the spec."""
     (settings,) = find_differences([run])
     text = " ".join(f"{key}={value}" for key, value in settings.items())
-    return [("seeds", format_seeds(run.seeds).partition(" ")[2])] * bool(run.seeds) + [("settings", text or "defaults")]
+    default = f"those of {run.rerun_of}" if run.rerun_of else "defaults"
+    return [("seeds", format_seeds(run.seeds).partition(" ")[2])] * bool(run.seeds) + [("settings", text or default)]
+
+
+def describe_plan(run: Run, sessions: Sequence[Session]) -> list[tuple[str, str]]:
+    """Return what else decides a run: what it repeats, where it starts, when it ends."""
+    rows = [("rerun of", run.rerun_of)] if run.rerun_of else []
+    if len(run.specs) == 1 and sessions and (tables := sessions[0].tables):
+        rows += [(key, text) for key, _, text in (line.partition("=") for line in describe_decisive(tables.spec))]
+    return rows
+
+
+def _name(session: Session, run: Run) -> str:
+    folder = session.directory.path.parent.name if run.level == "experiment" else ""
+    return f"{folder} seed {session.seed}".strip()
 
 
 def describe_origins(sessions: Sequence[Session]) -> list[tuple[str, str]]:
@@ -164,4 +182,4 @@ def print_facts(console: Terminal, facts: Sequence[tuple[str, str]]) -> None:
     """Print named facts below each other."""
     width = max(len(name) for name, _ in facts)
     for name, text in facts:
-        console.print(Text.assemble((name.ljust(width), "dim"), f"  {text}"))
+        console.print(Text.assemble((name.ljust(width), "dim"), f"  {text}"), hang=width + 2)

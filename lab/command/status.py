@@ -82,8 +82,12 @@ def find_best(sweep: Document, trials: list[TrialProgress]) -> str | None:
         return None
     index = (max if objective["directions"][0] == "maximize" else min)(ranked, key=lambda index: ranked[index])
     best = f"{title(trials[index])}: {aggregate} {metric} {format_number(ranked[index], metric)}"
-    unknown = [t.directory.path.name for i, t in enumerate(trials) if t.state == "completed" and i not in ranked]
-    return f"{best} ({', '.join(unknown)}: trial.json lacks it, and `report` makes it again)" if unknown else best
+    others = [trial for i, trial in enumerate(trials) if trial.state == "completed" and i not in ranked]
+    unread = [trial.directory.path.name for trial in others if trial.results is None]
+    without = [trial.directory.path.name for trial in others if trial.results is not None]
+    notes = [f"{', '.join(unread)}: trial.json is missing, and `report` makes it again"] if unread else []
+    notes += [f"{', '.join(without)}: a Session has no {metric}"] if without else []
+    return f"{best} ({'; '.join(notes)})" if notes else best
 
 
 def read_value(trial: TrialProgress, metric: str, aggregate: str) -> float | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
+import textwrap
+from typing import Any
 
 
 class Lasting(io.TextIOWrapper):
@@ -44,6 +47,23 @@ def keep_going() -> None:
             )
             setattr(sys, name, lasting)
             setattr(sys, f"__{name}__", lasting)
+
+
+def columns(stream: Any) -> int | None:
+    """Return how wide a stream is shown: COLUMNS, or the width of its terminal; None if nothing says so."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def wrap(text: str, stream: Any) -> str:
+    """Break the lines of a text between words at the width of a stream, if that is known."""
+    width = columns(stream)
+    if width is None:
+        return text
+    fill = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
+    return "\n".join(fill.fill(line) for line in text.split("\n"))
 
 
 def is_lost() -> bool:

@@ -39,6 +39,18 @@ EPISODE_STEPS = 500
 MAX_SEED = 2**31  # exclusive bound on the seeds of environments
 
 
+def find_time_limit(spec: EnvSpec) -> int | None:
+    """Return the steps after which an episode is cut; None without a limit."""
+    env: Any = make_single(spec)
+    close(f"env.id={spec.id}", env.close)
+    limits: list[int | None] = []
+    while isinstance(env, gym.Wrapper):
+        limits += [env._max_episode_steps] if isinstance(env, TimeLimit) else []
+        env = env.env
+    limits.append(getattr(env, "max_episode_steps", None))  # that games of ALE have
+    return min(filter(None, limits), default=None)
+
+
 class Environments:
     """The environments of one Session, E in number, stepped together.
 
@@ -67,14 +79,7 @@ class Environments:
     @cached_property
     def time_limit(self) -> int | None:
         """Steps after which an episode is cut; None without a limit."""
-        env: Any = make_single(self._spec)
-        close(self._name, env.close)
-        limits: list[int | None] = []
-        while isinstance(env, gym.Wrapper):
-            limits += [env._max_episode_steps] if isinstance(env, TimeLimit) else []
-            env = env.env
-        limits.append(getattr(env, "max_episode_steps", None))  # that games of ALE have
-        return min(filter(None, limits), default=None)
+        return find_time_limit(self._spec)
 
     def _make(self) -> None:
         # Constructors' draws from global generators are seeded like the next reset, without advancing the stream.

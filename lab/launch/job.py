@@ -24,6 +24,7 @@ from lab.run.files import read_yaml
 from lab.run.guard import refuse_foreign
 from lab.run.lock import LOCK_SECONDS
 from lab.run.schemas import ENDED
+from lab.run.trackers import is_rerun
 from lab.spec import Spec, read
 from lab.sweep_spec import read_max_file_size, read_sweep
 from lab.trial import states_of
@@ -178,7 +179,8 @@ def finish(records: Sequence[Record | Outcome]) -> int:
             analyze_run(records[0].dir.path.parent)
     except KeyboardInterrupt:
         print("\nInterrupted while drawing; make metrics and pictures with: python -m lab report DIR", file=sys.stderr)
-    print_results(records)
+    if not is_rerun():  # which compares them
+        print_results(records)
     return max(EXIT_STATUS[record.state] for record in records)
 
 

@@ -67,6 +67,11 @@ def connect_to_caller() -> None:
         _end_with(pid, signal.SIGTERM)
 
 
+def has_caller() -> bool:
+    """Return whether a Python process started the command line, by `lab.train`."""
+    return _caller is not None
+
+
 def exit_at_once(status: int) -> None:
     """End this process without waiting for threads or exit handlers."""
     notify_supervisor("status", status)

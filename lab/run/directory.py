@@ -265,11 +265,6 @@ def _acquire(path: Path) -> bool:
         os.close(folder)
 
 
-def rerun_path(path: Path) -> Path:
-    """Return the file in a directory made by `rerun` that compares its results with the original ones."""
-    return path / "rerun.json"
-
-
 def find_level(path: Path) -> str:
     """Return what a directory holds: a `session`, a `trial` or an `experiment`.
 
@@ -289,6 +284,9 @@ def find_level(path: Path) -> str:
     if TrialDir(path).results.exists():
         advice = f" {TrialDir(path).card} says how to train them." if TrialDir(path).card.exists() else ""
         raise LabError(f"{path} holds the metrics of a Trial, but none of its Sessions.{advice}")
+    around = next((folder for folder in path.parents if RunDir(folder).spec.exists()), None)
+    if around and path.is_file():
+        raise LabError(f"{path} is not a run directory, but a file of one: name {around}.")
     if not path.is_dir():
         raise LabError(f"{path} is not a run directory: there is no such directory.")
     below = " or ".join(map(str, itertools.islice(newest_runs(path), 2)))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from lab.run.files import Shape
 
 STATES = ("running", "completed", "failed", "pruned", "interrupted")
+RERUN = "rerun.json"  # in a directory that `rerun` made: of which one, and how the results compare
 ENDED = ("completed", "failed", "pruned")  # a Session leaves these states only on request
 METRICS = {
     "return": "mean return of the last 100 episodes of training",

@@ -83,9 +83,14 @@ def _require_allowed(shown: str, name: str, key: str, value: str) -> None:
         raise LabError(f"{shown}={value} is not allowed: {file} is a file.")
 
 
+def is_rerun() -> bool:
+    """Return whether Sessions of this process are no new results, but those of `rerun`."""
+    return os.environ.get(OFF) == "off"
+
+
 def require_usable(trackers: Any) -> None:
     """Raise LabError if a tracker in log.trackers is not installed, or would refuse an argument when a run starts."""
-    for name, arguments in {} if os.environ.get(OFF) == "off" else read_trackers(trackers).items():
+    for name, arguments in {} if is_rerun() else read_trackers(trackers).items():
         if not any(_is_installed(package) for package in PACKAGES[name]):
             raise LabError(f"log.trackers names {name}, which is not installed: {install_command(name)}")
         for key, value in arguments.items():

@@ -27,6 +27,7 @@ REFERENCE = {
     "solved": ("frames_to_solve",),
 }  # metrics by the key of env.reference that they need  # fmt: skip
 MEANING = {"random_return": "the mean return of random actions", "solved": "the return that counts as solved"}
+OTHER_DIRECTORY = "Choose another hydra.sweep.dir."
 MIN_ROWS = {"stability": 2}  # rows of metrics.csv that a metric needs, if more than one
 
 
@@ -100,7 +101,7 @@ def refuse_other_spec(trial: Trial, specs: list[Spec], spaces: dict[str, Spaces]
                     raise
                 continue  # analysis counts it as failed, and nothing is written there
             check_spaces([spec], spaces)  # decides what is `auto`
-            require_same_spec(recorded, spec, session.path, "Choose another hydra.sweep.dir.")
+            require_same_spec(recorded, spec, session.path, OTHER_DIRECTORY)
 
 
 def require_possible(objective: Objective, spec: Spec, rungs: int | None = None) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 
 from lab.common.text import plural
 from lab.errors import describe_exit, visible
@@ -14,6 +16,7 @@ from lab.launch.local import interrupts_ignored
 from lab.run.directory import SweepDir, TrialDir
 
 MIN_TRIALS = 8  # for each process
+PROGRESS_SECONDS = 10.0  # between two lines on how many are drawn
 
 
 def draw_trials(directory: SweepDir, again: bool = False) -> None:
@@ -30,7 +33,9 @@ def draw_trials(directory: SweepDir, again: bool = False) -> None:
     if not trials:
         return
     again_by = f"python -m lab report {shlex.quote(str(directory.path))}"
-    print(visible(f"\nDrawing {plural(len(trials), 'Trial')}. Ctrl-C leaves that to: {again_by}"), flush=True)
+    leave = "" if again else f" Ctrl-C leaves that to: {again_by}"
+    print(visible(f"\nDrawing {plural(len(trials), 'Trial')}.{leave}"), flush=True)
+    start = time.time_ns()
     workers = min(len(os.sched_getaffinity(0)), -(-len(trials) // MIN_TRIALS))
     if workers == 1:
         _draw(trials)
@@ -42,6 +47,10 @@ def draw_trials(directory: SweepDir, again: bool = False) -> None:
         with interrupts_ignored():
             for process in processes:
                 process.start()
+        while running := [process.sentinel for process in processes if process.is_alive()]:
+            if not wait(running, PROGRESS_SECONDS):
+                drawn = sum(trial.plot.exists() and trial.plot.stat().st_mtime_ns >= start for trial in trials)
+                print(visible(f"{drawn} of {plural(len(trials), 'Trial')} drawn"), flush=True)
         for process in processes:
             process.join()
             if process.exitcode:

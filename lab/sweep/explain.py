@@ -85,6 +85,8 @@ def explain_syntax(override: str, message: str) -> str:
 def explain_refusal(message: str, cause: str, overrides: Sequence[str]) -> str:
     """Return a sentence that says why Hydra could not compose the config."""
     first = message.partition("\n")[0]
+    if folder := re.search(r"(?:Additional|Primary) config directory '(.+)' not found", message):
+        return f"There is no directory {folder[1]}: --config-dir must name one with config groups, as conf/ has them."
     missing = re.search(r"Missing mandatory value: (\S+)", message)
     if missing:
         return f"{missing[1]} is missing: it must be set, as in {missing[1]}=VALUE."

@@ -22,6 +22,7 @@ from lab.run.directory import RunDir, find_sessions, newest_runs
 from lab.run.files import read_json
 from lab.run.schemas import ENDED, PROVENANCE
 from lab.spec import Spec
+from lab.sweep.checks import EVALUATION, last_frame
 from lab.sweep.overrides import parse_value
 from lab.sweep.plan import SweepPlan, select
 from lab.trial import Trial
@@ -29,6 +30,7 @@ from lab.trial import Trial
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+MAX_STEPS = 10_000  # of each environment, up to which time limits matter
 MAX_TRIALS = 40  # that are listed
 MAX_SESSIONS = 20  # earlier ones that an estimate is made from
 MAX_READ = 200  # that are looked at for it
@@ -63,6 +65,23 @@ def preview(plan: SweepPlan, spec: Spec, outputs: Path = Path("outputs")) -> Non
     console.print(f"\n{plural(sum(states.values()), 'Session')}: {_list_counts(states)}.")
     console.print(describe_jobs(plan))
     console.print(estimate_time(plan, spec, outputs))
+    if short := describe_short(plan, spec):
+        console.print(f"Note: {short}", style="yellow")
+
+
+def describe_short(plan: SweepPlan, spec: Spec) -> str:
+    """Return a sentence if no episode can reach its time limit, so that there may be nothing to rank by."""
+    from lab.env.vector import find_time_limit
+
+    metrics = [metric for metric in plan.objective.metrics if not metric.startswith(EVALUATION)]
+    steps = last_frame(spec) // spec.env.num_envs
+    limit = find_time_limit(spec.env) if metrics and steps < MAX_STEPS else None
+    if limit is None or steps >= limit:
+        return ""
+    return (
+        f"Each environment takes {steps:,} steps, and an episode of {spec.env.id} up to {limit:,}: a Session in which"
+        f" none ends has no {' and no '.join(metrics)}, and its Trial cannot be ranked."
+    )
 
 
 def describe_search(plan: SweepPlan) -> str:

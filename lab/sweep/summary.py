@@ -16,7 +16,7 @@ from lab.common.text import canonical, format_interval, format_number, format_va
 from lab.run.directory import SweepDir, TrialDir, best_session, find_level
 from lab.run.files import read_json
 from lab.run.schemas import MEANINGS
-from lab.training.display import print_checks, print_next_steps
+from lab.training.display import describe_stopped, print_checks, print_next_steps
 
 MAX_ROWS = 12  # Trials in the ranking
 MAX_IMPORTANCE = 6  # hyperparameters whose importance is shown
@@ -38,7 +38,16 @@ def print_summary(path: Path, unfinished: str | None = None) -> None:
     results = read_json(TrialDir(path).results if standalone else SweepDir(path).results)
     commands = (print_trial if standalone else print_experiment)(console, path, results)
     trials = [TrialDir(path)] if standalone else SweepDir(path).trials()
-    statuses = [trial.session(seed).find_status() or {} for trial in trials for seed in trial.seeds()]
+    named = [
+        (f"{'' if standalone else f'{trial.path.name} '}seed {seed}", trial.session(seed).find_status() or {})
+        for trial in trials
+        for seed in trial.seeds()
+    ]
+    statuses = [status for _, status in named]
+    if stopped := describe_stopped(named):
+        console.print()
+    for line in stopped:
+        console.print(line)
     for warning in dict.fromkeys(text for status in statuses for text in status.get("warnings", [])):
         console.print(f"\nWarning: {warning}", style="yellow")
     if unfinished:
@@ -102,15 +111,18 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
         print_improvement(console, entries, results["defaults"])
         print_importance(console, results["importance"].get(name) or {}, len(entries))
         best = directory.trial(entries[0]["trial"])
+        tied = len(tied_for_best(entries))
         point = entries[0]["hyperparameters"]
         shown = short_names(keys)
         if any(shown[key] != key or format_value(point[key]) != format_value(point[key], digits=4) for key in keys):
             settings = " ".join(shlex.quote(f"{key}={format_value(value)}") for key, value in point.items())
-            console.print(f"\nSettings of {best.path.name}: {settings}")
-        commands |= enjoy_best(best, f" of the best Trial{where}")
+            console.print(f"\nSettings of {best.path.name}: {settings}", no_wrap=True)
+        commands |= enjoy_best(best, f"{' of the first of the tied Trials' if tied else ' of the best Trial'}{where}")
         if len(entries) > 1:
             pair = f"{quote_path(best.path)} {quote_path(directory.trial(entries[1]['trial']).path)}"
-            commands[f"python -m lab compare {pair}"] = f"the two best{where}, side by side"
+            commands[f"python -m lab compare {pair}"] = (
+                f"{'two of the tied' if tied > 2 else 'the two best'}{where}, side by side"
+            )
     if several:
         console.print("\nTrials are ranked within each environment, as returns of different ones cannot be compared.")
     if across := results.get("across"):
@@ -119,8 +131,10 @@ def print_experiment(console: Terminal, path: Path, results: dict[str, Any]) -> 
     for note in (note_on_seeds([entry["seeds"] for entry in ranking]), note_on_extensions(extended)):
         if note:
             console.print(note)
-    for line in list_unranked([{**entry, "name": name_trial(entry, results)} for entry in results["unranked"]]):
-        console.print(line)
+    unranked = [{**entry, "name": name_trial(entry, results)} for entry in results["unranked"]]
+    if ranking or {entry["state"] for entry in unranked} != {"completed"}:  # else it has been explained
+        for line in list_unranked(unranked):
+            console.print(line)
     print_failures(console, path, results["not_completed"])
     commands[directory.report.resolve().as_uri()] = "open in a browser: curves, table, specs, failures"
     if ranking and not (
@@ -172,6 +186,9 @@ def name_trial(entry: dict[str, Any], results: dict[str, Any]) -> str:
 def print_improvement(console: Terminal, ranking: list[dict[str, Any]], defaults: dict[str, Any] | None) -> None:
     """Print the probability that the best Trial of a ranking does better than the next, and than the defaults."""
     best, number = ranking[0], defaults["trial"] if defaults else None
+    if tied := tied_for_best(ranking):
+        more = f" and {len(tied) - MAX_ROWS} more" if len(tied) > MAX_ROWS else ""
+        console.print(f"\nTied for the best: {', '.join(tied[:MAX_ROWS])}{more}")
     others = [(entry, best["improvement"]) for entry in ranking[1:2]]
     others += [(entry, defaults["improvement"]) for entry in ranking[2:] if defaults and entry["trial"] == number]
     for entry, improvement in others:
@@ -186,6 +203,12 @@ def print_improvement(console: Terminal, ranking: list[dict[str, Any]], defaults
                 console.print("These seeds do not show that the search found anything better than the defaults.")
     if number in [entry["trial"] for entry in ranking if entry["rank"] == 1]:
         console.print("\nNo Trial is better than the defaults.")
+
+
+def tied_for_best(ranking: list[dict[str, Any]]) -> list[str]:
+    """Return the names of the Trials that share the first rank by a single objective; none if one is the best."""
+    first = [entry["name"] for entry in ranking if entry["rank"] == ranking[0]["rank"]]
+    return first if len(first) > 1 and len(ranking[0]["objective"]) == 1 else []
 
 
 def print_importance(console: Terminal, importance: dict[str, float], trials: int) -> None:
@@ -242,7 +265,10 @@ def list_unranked(unranked: list[dict[str, Any]]) -> list[str]:
         if state != "completed":
             lines.append(f"Not ranked, {state}: {names}{more}")
         else:
-            lines += [f"Not ranked: {entry['name']}: {entry['reason']}" for entry in entries]
+            reasons: dict[str, list[str]] = {}
+            for entry in entries:
+                reasons.setdefault(entry["reason"], []).append(entry["name"])
+            lines += [f"Not ranked: {', '.join(each[:MAX_ROWS])}: {reason}" for reason, each in reasons.items()]
     return lines
 
 

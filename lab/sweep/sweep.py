@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from lab.common.output import wrap
 from lab.common.terminal import Terminal
 from lab.common.text import flatten, format_value, quote
 from lab.errors import LabError, visible
@@ -36,7 +37,7 @@ from lab.sweep.same_code import mixed_packages, require_same_code
 from lab.sweep.search import make_study
 from lab.sweep.tree import Tree
 from lab.sweep_spec import SweepSpec, read_max_file_size
-from lab.training.display import print_next_steps
+from lab.training.display import describe_decisive, print_next_steps
 
 ONCE = {
     "hydra.sweep.dir",
@@ -103,6 +104,10 @@ def execute(plan: SweepPlan, spec: Spec) -> None:
         detach(plan)
         return
     launcher.warm_up()
+    swept = {key.lstrip("+") for key in plan.overrides.swept}
+    for line in describe_decisive(spec.to_dict()):
+        if line.partition("=")[0] not in swept:
+            print(visible(wrap(line, sys.stdout)))
     tree = Tree(spec.name, plan.total, len(plan.seeds), spec.frames, plan.objective, plan.environments == 1)
     experiment = Experiment(plan, study, launcher, tree, Watchdog(settings.hung_after))
     try:

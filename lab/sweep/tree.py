@@ -14,6 +14,7 @@ from rich.tree import Tree as Branches
 
 from lab.common.terminal import Terminal
 from lab.common.text import format_duration, format_number, format_seeds, format_value, plural
+from lab.launch.supervise import has_caller
 from lab.run.progress import SessionProgress, TrialProgress, count_states, read_trial_progress
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ STYLES = {
 }  # fmt: skip
 BAR_WIDTH = 12  # characters of a progress bar
 PRINT_SECONDS = 30.0  # between two lines on progress, where the output is no terminal
+CALLER_SECONDS = 5.0  # the same where someone waits in Python
 REDRAW_SECONDS = 0.5  # between two drawings of the live tree
 
 
@@ -52,9 +54,12 @@ class Tree:
 
     def start(self, trial: Trial) -> None:
         """Show that a Trial starts or continues."""
-        seeds = format_seeds(trial.remaining())
-        each = " each" if len(trial.remaining()) > 1 else ""
-        self.say(f"{title(self._add(trial))}: {seeds} of {plural(self.frames, 'frame')}{each}")
+        remaining = trial.remaining()
+        each = " each" if len(remaining) > 1 else ""
+        progress = self._add(trial)
+        done = [session.status["frame"] for session in progress.sessions if session.seed in remaining]
+        resumed = f", from frame {min(done):,} on" if done and min(done) else ""
+        self.say(f"{title(progress)}: {format_seeds(remaining)} of {plural(self.frames, 'frame')}{each}{resumed}")
 
     def end(self, trial: Trial, outcome: Outcome) -> None:
         """Show the outcome of a Trial."""
@@ -62,6 +67,8 @@ class Tree:
         progress.refresh()
         is_first = self.best is None
         is_best = self._update_best(progress, outcome) and not is_first
+        if self.total == 1 and outcome.values is not None:  # the results follow at once
+            return
         if outcome.values is not None:
             text = f"{self.format_values(outcome.values)}{', the best so far' if is_best else ''}"
         else:
@@ -102,7 +109,7 @@ class Tree:
         if self._live and now - self._drawn >= REDRAW_SECONDS:
             self._drawn = now
             self._live.update(self.render(), refresh=True)
-        elif not self._live and now - self._printed >= PRINT_SECONDS:
+        elif not self._live and now - self._printed >= (CALLER_SECONDS if has_caller() else PRINT_SECONDS):
             self._printed = now
             self.console.print(self.header().plain)
 
@@ -128,13 +135,16 @@ class Tree:
         trials = sorted(self.trials.items(), key=lambda item: (item[1].ended, -item[0] if item[1].ended else item[0]))
         height = max(self.console.height - 6, 5)
         root = Branches(self.header(), guide_style="dim")
+        if self.total == 1 and trials:
+            add_sessions(root, trials[0][1])
+            return root
         for shown, (_, trial) in enumerate(trials):
             height -= 1 if trial.ended else 1 + len(trial.sessions)
             if height < 0:
                 root.add(Text(f"and {plural(len(trials) - shown, 'more Trial')}", style="dim"))
                 break
             add_trial(root, trial, sessions=not trial.ended, wrap=False)
-        if not self.best or self.total == 1:
+        if not self.best:
             return root
         best = f"best so far: {title(self.best[0])}: {self.format_values(self.best[1])}"
         return Group(root, Text(best, style="green", overflow="ellipsis"))
@@ -176,7 +186,13 @@ def add_trial(root: Branches, trial: TrialProgress, sessions: bool = True, wrap:
     line = _line(_name(trial), trial.state, "  ".join(filter(None, (summary, _settings(trial)))))
     line.no_wrap, line.overflow = not wrap, None if wrap else "ellipsis"
     branch = root.add(line)
-    for session in trial.sessions if sessions else ():
+    if sessions:
+        add_sessions(branch, trial)
+
+
+def add_sessions(branch: Branches, trial: TrialProgress) -> None:
+    """Add a line for each Session of a Trial to a drawing."""
+    for session in trial.sessions:
         name = f"seed {session.seed}" if session.seed is not None else "Session"
         branch.add(_line(name, session.state, _describe(session)))
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 
 from lab.common.imports import has_imported_local_code
 from lab.common.terminal import UNCUT, Terminal
-from lab.common.text import format_duration, format_number, plural
+from lab.common.text import format_duration, format_number, format_value, plural
 from lab.errors import LabError
 from lab.run.directory import RunDir, best_session
 from lab.run.files import read_json, read_yaml
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 PLAIN_STEP = 0.1  # fraction of a Session between two plain lines, where the output is not a terminal
 REFRESH = 0.25  # seconds between redraws of the live lines
+MAX_STOPPED = 4  # Sessions that `stop_at` ended that are listed
 WIDE = 110  # columns of a terminal that shows a progress bar too
 
 
@@ -42,6 +44,8 @@ class Display:
                 columns.append(BarColumn(bar_width=20))
             columns.append(TextColumn("{task.percentage:>3.0f}% {task.fields[progress]}", markup=False))
             self._live = Progress(*columns, console=self.console, auto_refresh=False)
+        for line in dict.fromkeys(line for spec in specs for line in describe_decisive(spec.to_dict())):
+            self.console.print(line, soft_wrap=True)
         self._tasks = []
         self._start = self._drawn = perf_counter()
         self._printed = [frame / spec.frames for spec in specs]
@@ -88,6 +92,33 @@ class Display:
             self._live.stop()
 
 
+def describe_decisive(spec: Mapping[str, Any]) -> list[str]:
+    """Return lines on what else than frames, algorithm and environment decides a Session, if it is not the default."""
+    lines = []
+    if spec.get("stop_at") is not None:
+        goal = f"{spec['stop_at']:g}"
+        lines.append(f"stop_at={goal}: training ends once the mean return of the last 100 episodes has reached it")
+    if parent := spec.get("init_from"):
+        file = Path(parent["file"])
+        shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+        lines.append(f"init_from={shown}: training starts with these weights")
+    if plans := spec.get("extended_from"):
+        before = " and ".join(f"{frames:,}" for frames in plans)
+        lines.append(f"extended_from={format_value(plans)}: it was planned for {before} frames, and goes on from there")
+    return lines
+
+
+def describe_stopped(sessions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return lines on Sessions that `stop_at` ended before all frames, from their names and the content of status."""
+    stopped = [(name, status) for name, status in sessions if status.get("stopped")]
+    lines = [
+        f"{name} stopped at frame {status['frame']:,} of {status['frames']:,}: {status['stopped']}"
+        for name, status in stopped[:MAX_STOPPED]
+    ]
+    more = len(stopped) - len(lines)
+    return [*lines, f"and {plural(more, 'more Session')} stopped so"] if more else lines
+
+
 def print_results(records: Sequence[Record | Outcome]) -> None:
     """Print how each Session ended, its metrics, its directory, and what to type next."""
     console = Terminal(soft_wrap=True, width=UNCUT)
@@ -108,10 +139,10 @@ def print_results(records: Sequence[Record | Outcome]) -> None:
         )
     console.print()
     console.print(table)
+    names = [(f"{record.spec.name} seed {record.spec.seed}", record.dir.find_status() or {}) for record in records]
+    for line in describe_stopped(names):
+        console.print(f"\n{line}")
     for record in records:
-        if record.stopped:
-            name = f"{record.spec.name} seed {record.spec.seed}"
-            console.print(f"\n{name} stopped at frame {record.frame:,} of {record.spec.frames:,}: {record.stopped}")
         if record.state == "failed":
             console.print(f"\nFailed: {(record.error or '').strip().splitlines()[-1]}", style="red")
             console.print(f"More is in {record.dir.log}")
@@ -176,5 +207,5 @@ def print_next_steps(console: Terminal, commands: Mapping[str, str]) -> None:
         return
     console.print("Next:")
     for command, purpose in commands.items():
-        console.print(f"  # {purpose}", style="dim")
-        console.print(f"  {command}")
+        console.print(f"  # {purpose}", style="dim", hang=4)
+        console.print(f"  {command}", no_wrap=True)

@@ -108,7 +108,7 @@ def test_sides_of_different_budgets_are_compared_at_the_last_frame_of_the_shorte
     short, long = read_entries(paths)
     assert (short.until, long.until) == (10_000, 10_000)
     assert short.values("return").tolist() == short.trial.values("return").tolist()
-    assert long.values("frames").tolist() == [10_000.0] * 4
+    assert long.trial_until.values("frames").tolist() == [10_000.0] * 4
     assert (long.values("return") < long.trial.values("return") - 50).all()
     assert (
         compare(long, short, "return").improvement["value"]
@@ -121,6 +121,16 @@ def test_sides_of_different_budgets_are_compared_at_the_last_frame_of_the_shorte
     )
     again = read_entries([paths[0], made.trial(0).session(0).path])
     assert [each.until for each in again] == [10_000, 10_000]
+
+
+def test_frames_are_compared_where_all_sides_have_the_same_goal() -> None:
+    one, other = (entry(name, LOW, "frames", {"stop_at": 100.0}) for name in ("one", "other"))
+    assert not compare(other, one, "frames").obstacle
+    without = entry("without", LOW, "frames", {"stop_at": None})
+    obstacle = compare(without, one, "frames").obstacle
+    assert "without has stop_at=null and one has stop_at=100.0; metric=frames_to_solve may do" in obstacle
+    one.until = without.until = 2
+    assert "metric=frames" not in list_notes([one, without])[0] and not list_notes([one, without], "frames")
 
 
 def test_sides_of_one_budget_are_compared_at_their_end(sweep: SweepDir) -> None:

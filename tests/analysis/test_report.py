@@ -19,13 +19,15 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from lab.analysis import plot_hyperparameters, report
-from lab.analysis.experiment import read_experiment
+from lab.analysis.experiment import experiment_results, read_experiment
 from lab.analysis.plotting import rank_color
 from lab.analysis.report import write_report
 from lab.analysis.report_figures import MAX_POINTS, figure_data
+from lab.common.terminal import Terminal
 from lab.run.directory import SweepDir
 from lab.run.files import read_json, write_sealed_json
 from lab.run.schemas import MEANINGS, METRICS
+from lab.sweep.summary import print_experiment
 from tests.browser import Browser, needs_chromium
 from tests.helpers import ROOT
 from tests.synthetic import TRACEBACK, experiment
@@ -112,6 +114,18 @@ def test_the_table_has_the_hyperparameters_that_differ_and_the_ranking_in_order(
         assert f'data-value="{point["algo.lr"]}"' in part(page, number)
 
 
+def test_ties_are_said_to_be_ties(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = experiment(tmp_path, trials=2, seeds=2, rows=3)
+    for seed in (0, 1):
+        one, other = (made.trial(number).session(seed) for number in (0, 1))
+        shutil.copy(one.metrics, other.metrics)
+        shutil.copy(one.episodes, other.episodes)
+    page = write_page(tmp_path)
+    assert "2 Trials are tied for the best" in page and "The runner-up is" not in page
+    print_experiment(Terminal(soft_wrap=True), tmp_path, experiment_results(read_experiment(made)))
+    assert "Tied for the best: trial-000, trial-001" in capsys.readouterr().out
+
+
 def test_names_of_hyperparameters_are_shortened_to_what_is_unique(wide: Path) -> None:
     page = (wide / "report.html").read_text(encoding="utf-8")
     heads = dict(
@@ -144,7 +158,7 @@ def test_importance_of_few_trials_has_a_caveat(wide: Path, tmp_path: Path) -> No
     caveat = "rough: 8 Trials, fewer than 20"
     few = experiment(tmp_path / "few", 8, 2, rows=4).path
     assert f"Importance</abbr> is by PED-ANOVA; {caveat}." in write_page(few)
-    assert caveat in read_figures(few)["panels"][0][1]["layout"]["title"]["text"]
+    assert caveat in read_figures(few)["panels"][0][0]["layout"]["title"]["text"]
     assert "rough: " not in (wide / "report.html").read_text(encoding="utf-8")
 
 
@@ -363,7 +377,7 @@ def filtered(browser: Browser, text: str) -> tuple[list[int], str]:
 def test_a_browser_shows_every_trial_and_no_error(opened: Browser) -> None:
     assert len(opened.run(ROWS)) == 6
     assert opened.run("document.querySelectorAll('#curves .scatterlayer path.js-line').length") > 3
-    assert opened.run("document.querySelectorAll('.panels .plotly').length") == 4
+    assert opened.run("document.querySelectorAll('.panels .plotly').length") == 3
     assert opened.errors == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -67,15 +68,16 @@ def test_the_command_lists_what_was_run(outputs: Path) -> None:
     header, *lines = done.stdout.splitlines()
     assert header.split("  ")[0] == "run" and "95 % interval" in header and header.endswith("settings")
     assert {line.split()[0] for line in lines} == {
-        "a2c_cartpole/2026-01-02/03-04-00", "ppo_cartpole/2026-01-02/03-04-01", "search", "trial",
+        "outputs/a2c_cartpole/2026-01-02/03-04-00", "outputs/ppo_cartpole/2026-01-02/03-04-01", "outputs/search",
+        "outputs/trial",
     }  # fmt: skip
-    ppo = next(line for line in lines if line.startswith("ppo"))
+    ppo = next(line for line in lines if line.startswith("outputs/ppo"))
     assert ppo.split()[1:4] == ["ppo", "CartPole-v1", "completed"] and ppo.endswith(
         "0123456  algo.lr=0.0003 device=cpu"
     )
-    trial = next(line for line in lines if line.startswith("trial"))
+    trial = next(line for line in lines if line.startswith("outputs/trial"))
     assert "failed" in trial and "2/3" in trial
-    search = next(line for line in lines if line.startswith("search"))
+    search = next(line for line in lines if line.startswith("outputs/search"))
     assert "6/6" in search and "algo.lr=" in search
 
 
@@ -111,6 +113,7 @@ def test_conditions_choose(outputs: Path, conditions: list[str], expected: list[
         ("lr=1", "Did you mean 'algo.optimizer.lr'?"),
         ("retrun>1", "Did you mean 'return'?"),
         ("srot=return", "Did you mean 'sort'?"),
+        ("sort=foo", "Keys are algo, "),
         ("state=complete", "Did you mean 'completed'?"),
         ("level=sessions", "Did you mean 'session'?"),
         ("state=failed,complete", "Did you mean 'completed'?"),
@@ -144,7 +147,8 @@ def test_settings_are_those_that_were_set_and_those_that_differ(outputs: Path) -
     runs = read_runs(outputs)
     settings = dict(zip(names(runs, outputs), find_differences(runs), strict=True))
     assert settings["ppo_cartpole/2026-01-02/03-04-01"] == {"algo.lr": "0.0003", "device": "cpu"}
-    assert settings["a2c_cartpole/2026-01-02/03-04-00"]["algo.gamma"] == "0.99", "others have another"
+    assert settings["a2c_cartpole/2026-01-02/03-04-00"].keys() == {"algo.lr", "device"}, "gamma is the default"
+    assert "algo.gamma" in settings["search"]
     assert settings["search"]["algo.lr"].count(",") == 2
 
 
@@ -158,7 +162,7 @@ def test_what_is_damaged_is_listed_as_such(outputs: Path, capsys: pytest.Capture
     ls.main([str(outputs)])
     printed = capsys.readouterr().out
     assert len(printed.splitlines()) == 1 + 4 + 5, printed
-    assert "damaged" in next(line for line in printed.splitlines() if line.startswith("search"))
+    assert "damaged" in next(line for line in printed.splitlines() if line.startswith(str(outputs / "search")))
     for file in (
         "search/trial-000/seed-0/status.json",
         "trial/trial.json",
@@ -183,11 +187,37 @@ def test_links_are_not_followed(outputs: Path) -> None:
     assert len(read_runs(outputs)) == 4
 
 
-def test_a_narrow_terminal_gets_a_second_line(outputs: Path) -> None:
-    lines = [line.plain for line in ls.list_runs(read_runs(outputs), outputs, 80)]
-    assert max(len(line) for line in lines if not line.startswith(" ")) <= 80
-    second = [line for line in lines if line.startswith(" ")]
-    assert len(second) == 4 and any("0123456  algo.lr=0.0003" in line for line in second)
+def test_a_narrow_output_gets_further_lines(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(outputs.parent)
+    monkeypatch.setenv("COLUMNS", "80")
+    spec = outputs / "ppo_cartpole/2026-01-02/03-04-01/spec.yaml"
+    spec.write_text(re.sub(r"(?m)^# checksum.*\n", "", spec.read_text()).replace("CartPole-v1", "A/" + "Long" * 9, 1))
+    ls.main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80, "what is piped, too"
+    further = [line for line in lines if line.startswith(" ")]
+    assert len(further) >= 4 and any("0123456  algo.lr=0.0003" in line for line in further)
+
+
+def test_what_rerun_made_is_marked(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(outputs / "trial" / "rerun.json", {"of": "published/a2c"})
+    ls.main([str(outputs)])
+    assert "rerun of published/a2c" in next(line for line in capsys.readouterr().out.splitlines() if "/trial" in line)
+    assert len(find_runs(outputs, "is_rerun=false")) == 3 and len(find_runs(outputs, "is_rerun=true")) == 1
+
+
+def test_settings_leave_out_what_is_the_default(outputs: Path) -> None:
+    for name, rate in (("a", 0.001), ("b", 0.002)):
+        spec = specs("algo=a2c", "env=acrobot", f"algo.lr={rate}")[0].to_dict()
+        directory = RunDir(outputs / name)
+        synthetic.session(directory, spec, "completed", 100.0, 5, np.random.default_rng(0))
+        facts = {"command": f"python -m lab algo=a2c env=acrobot{' algo.lr=0.002' if name == 'b' else ''}"}
+        write_sealed_json(directory.provenance, read_json(directory.provenance) | facts)
+    runs = read_runs(outputs)
+    settings = dict(zip(names(runs, outputs), find_differences(runs), strict=True))
+    assert settings["a"] == {} and settings["b"] == {"algo.lr": "0.002"}
 
 
 def test_a_table_for_programs(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,13 @@ def with_overrides(path: Path, overrides: list[str]) -> None:
 calls: list[Any] = []
 
 
+def test_one_directory_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(LabError, match="takes one directory, and a and b are two"):
+        one(["a", "b"])
+
+
 def test_arguments_are_directories_and_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lr=1").mkdir()

@@ -13,6 +13,7 @@ import pytest
 from lab.command import rm, tag
 from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir
+from lab.run.files import write_json
 from lab.run.lock import Lock
 from lab.run.removal import remove
 from lab.run.tags import read_tags
@@ -117,7 +118,8 @@ def test_what_others_started_from_stays(outputs: Path, capsys: pytest.CaptureFix
     with (child / "spec.yaml").open("a") as spec:
         spec.write(f"init_from: {outputs / 'search/trial-000/seed-1'}\n")
     assert f"holds the weights that {child} started from" in refused(str(outputs / "search"))
-    rm.main([str(outputs / "search"), str(child), "--yes"])
+    write_json(child / "rerun.json", {"of": "another"})
+    rm.main([str(outputs / "search"), "--yes"])
     assert not (outputs / "search").exists()
 
 

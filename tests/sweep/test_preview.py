@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from lab.analysis.objective import Objective
 from lab.run.directory import SweepDir
 from lab.run.files import write_sealed_json
 from lab.sweep.overrides import parse
-from lab.sweep.preview import describe_distribution, min_frames
+from lab.sweep.preview import describe_distribution, describe_short, min_frames
 from lab.sweep_spec import SearchSpec
 from tests.helpers import ROOT, lab, specs, train
 
@@ -74,3 +78,12 @@ def test_the_sessions_of_a_pruned_trial_count_as_pruned(tmp_path: Path) -> None:
 )
 def test_a_distribution_is_described(override: str, text: str) -> None:
     assert describe_distribution(parse([override], SearchSpec({})).space["a"]) == text
+
+
+def test_a_plan_says_where_no_episode_may_end() -> None:
+    (spec,) = specs("algo=a2c", "env=mountaincar", "frames=800", "env.num_envs=8")
+    plan: Any = SimpleNamespace(objective=Objective(("return",), ("maximize",), "mean"))
+    assert "takes 100 steps, and an episode of MountainCar-v0 up to 200" in describe_short(plan, spec)
+    assert not describe_short(plan, replace(spec, frames=8 * 300))
+    plan.objective = Objective(("eval_return",), ("maximize",), "mean")
+    assert not describe_short(plan, spec)

@@ -192,7 +192,7 @@ def test_recorded_values_of_all_kinds_are_those_that_were_trained(tmp_path: Path
 def test_it_is_explained_why_no_trial_can_be_ranked(tmp_path: Path) -> None:
     done = sweep(tmp_path, "algo.lr=1e-2,1e-3", "objective.metric=frames_to_solve")
     assert "No Trial can be ranked: none in which all Sessions completed has frames_to_solve of each." in done.stdout
-    assert "Not ranked: trial-000: seed 0 has no frames_to_solve" in done.stdout
+    assert "Not ranked: " not in done.stdout, "it says so once"
 
 
 @pytest.mark.slow

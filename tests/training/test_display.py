@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from lab.common.terminal import Terminal
+from lab.errors import LabError, print_error
 from lab.run.directory import best_session
-from lab.training.display import print_checks, print_next_steps
-from tests.helpers import train
+from lab.training.display import describe_decisive, describe_stopped, print_checks, print_next_steps
+from tests.helpers import specs, train
 
 
 def test_the_best_agent_and_what_was_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,8 +28,45 @@ def test_the_best_agent_and_what_was_checked(tmp_path: Path, capsys: pytest.Capt
     assert best_session(sessions[:1]) is None
 
 
+def test_what_decides_a_session_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = specs("algo=a2c", "env=cartpole", "stop_at=40", "frames=900", "extended_from=[300]")[0].to_dict()
+    spec["init_from"] = {"file": str(tmp_path / "t4/seed-1/checkpoint/best.pt"), "weights": "1"}
+    assert describe_decisive(spec) == [
+        "stop_at=40: training ends once the mean return of the last 100 episodes has reached it",
+        "init_from=t4/seed-1/checkpoint/best.pt: training starts with these weights",
+        "extended_from=[300]: it was planned for 300 frames, and goes on from there",
+    ]
+    assert describe_decisive(specs("algo=a2c", "env=cartpole")[0].to_dict()) == []
+    status = {"frame": 512, "frames": 900, "stopped": "return 41 >= stop_at=40"}
+    lines = describe_stopped([("seed 0", status), ("seed 1", {"frame": 900, "frames": 900, "stopped": None})])
+    assert lines == ["seed 0 stopped at frame 512 of 900: return 41 >= stop_at=40"]
+    assert describe_stopped([("seed 0", status)] * 7)[-1] == "and 3 more Sessions stopped so"
+
+
 def test_next_steps_are_commands_below_their_purposes(capsys: pytest.CaptureFixture[str]) -> None:
     path = "outputs/a2c_cartpole/2026-01-01/12-00-00/trial-000/seed-0"
     print_next_steps(Terminal(soft_wrap=True), {f"python -m lab enjoy {path}": "play it", "tensorboard": "curves"})
     lines = ["Next:", "  # play it", f"  python -m lab enjoy {path}", "  # curves", "  tensorboard"]
     assert capsys.readouterr().out.splitlines() == lines, "a command can be copied as a line, and none is padded"
+
+
+def test_sentences_are_broken_between_words_and_commands_are_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    console = Terminal(soft_wrap=True)
+    print_next_steps(
+        console, {"python -m lab enjoy outputs/a2c_cartpole/2026-01-01/12-00-00": "play the best of all, and now"}
+    )
+    console.print("settings  algo.lr=0.001 algo.gamma=0.99", hang=10)
+    assert capsys.readouterr().out.splitlines() == [
+        "Next:",
+        "  # play the best of all, and",
+        "    now",
+        "  python -m lab enjoy outputs/a2c_cartpole/2026-01-01/12-00-00",
+        "settings  algo.lr=0.001",
+        "          algo.gamma=0.99",
+    ]
+    print_error(LabError("one sentence that is longer than the terminal"))
+    assert max(map(len, capsys.readouterr().err.splitlines())) <= 30
