@@ -113,7 +113,7 @@ def run() -> int:
             import_module("lab.command.train").main()
     except SystemExit as end:
         if isinstance(end.code, str):
-            print(visible(end.code), file=sys.stderr)
+            print(visible(end.code, sys.stderr), file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (LabError, OSError, KeyboardInterrupt) as error:
         return print_error(KeyboardInterrupt() if was_asked_to_stop() else error)

@@ -47,12 +47,14 @@ def did_you_mean(word: str, allowed: Iterable[str], cutoff: float = 0.5) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def visible(text: object) -> str:
+def visible(text: object, stream: Any = None) -> str:
     r"""Escape control characters, for example as \x1b, so that a text is safe to print.
 
-    Everything that is printed goes through this: names, values and errors may come from a stranger's files.
+    Everything that is printed goes through this: names, values and errors may come from a stranger's files. With a
+    stream, lines are broken between words at its width, if that is known.
     """
-    return UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
+    text = UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
+    return wrap(text, stream) if stream else text
 
 
 def require(holds: bool, key: str, value: Any, allowed: str) -> None:
@@ -93,7 +95,7 @@ def print_error(error: BaseException, place: object = "a file") -> int:
     elif isinstance(error, OSError):
         sentence = f"Error: {error.filename or place} cannot be written: {error.strerror or error}."
     if not error_listeners:
-        print(visible(wrap(sentence, sys.stderr)), file=sys.stderr)
+        print(visible(sentence, sys.stderr), file=sys.stderr)
     for listener in error_listeners:
         listener(sentence.strip().removeprefix("Error: "))
     return next(code for kind, code in status.items() if isinstance(error, kind))
@@ -124,4 +126,4 @@ def warn_once(sentence: str) -> None:
     """Print a problem that stops nothing, once in this process."""
     if sentence not in _warned:
         _warned.add(sentence)
-        print(visible(wrap(f"Note: {sentence}", sys.stderr)), file=sys.stderr)
+        print(visible(f"Note: {sentence}", sys.stderr), file=sys.stderr)

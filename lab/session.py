@@ -177,7 +177,7 @@ def print_code_warnings(code: CodeSnapshot, resumed: Sequence[RunDir]) -> None:
         if changed:
             warnings.append(f"{directory.path} resumes with other code than it started with: {', '.join(changed)}.")
     for warning in warnings:
-        print(visible(f"Warning: {warning}"), file=sys.stderr)
+        print(visible(f"Warning: {warning}", sys.stderr), file=sys.stderr)
 
 
 def repair_notes(status: dict[str, Any] | None, problems: list[str], frame: int | None) -> list[str]:

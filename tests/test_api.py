@@ -193,10 +193,13 @@ def test_the_results_are_tables(trained: tuple[Any, str]) -> None:
     assert results.sessions["state"].tolist() == ["completed"] * 2
     assert results.trials["return_mean"].tolist() == pytest.approx([trained[0].mean_return])
     assert results.timing["seconds"].sum() > 0
+    assert results.sessions["frames_to_solve"].dtype == float, "also where no Session has it"
     session = lab.results(trained[0].sessions[1])
     assert session.curves.equals(results.curves[results.curves["seed"] == 1].reset_index(drop=True))
     with pytest.raises(lab.LabError, match="is not a run directory"):
         lab.results("nowhere")
+    with pytest.raises(lab.LabError, match=r"last\.pt is not a run directory, but a file of one: name .*/seed-1\."):
+        lab.load(session.path / "checkpoint" / "last.pt")
 
 
 def test_the_results_of_an_experiment_are_ranked(tmp_path: Path) -> None:

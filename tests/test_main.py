@@ -191,6 +191,7 @@ def test_a_directory_that_cannot_be_written() -> None:
         (["tuned=foo"], "tuned=foo does not exist"),
         (["algo=null"], "algo=null is not allowed"),
         (["lr=1"], "Did you mean 'algo.lr'"),
+        (["--config-dir", "cofn", "algo=a2c"], "/cofn: --config-dir must name one with config groups"),
         (["seed=0,1"], "seed=[0,1]"),
         (["env=FrozenLake-v1"], "env=gymnasium env.id=FrozenLake-v1"),
         (["env=gymnasium", "env.id=phys2d/CartPole-v1"], "pip install jax"),

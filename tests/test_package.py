@@ -53,7 +53,7 @@ def test_a_wheel_works_in_an_empty_environment_and_folder(tmp_path: Path) -> Non
     def run(*arguments: str, rc: int = 0) -> str:
         done = subprocess.run(
             [str(environment / "bin" / "lab"), *arguments],
-            cwd=folder, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "COLUMNS": "120"},
+            cwd=folder, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "COLUMNS": "1000"},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == rc, done.stdout + done.stderr

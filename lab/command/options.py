@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -10,11 +11,12 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from lab.common import output
 from lab.common.text import format_value
 from lab.common.validation import validate
 from lab.errors import LabError, did_you_mean, visible
 
-WIDTH = 120  # columns of a usage text
+WIDTH = 120  # columns of a usage text, at most
 
 
 @dataclass
@@ -136,6 +138,7 @@ def _parse(value: str) -> Any:
 def _usage(
     name: str, directory: str, options: type[Any], notes: str, several: bool, overrides: str, default: str
 ) -> str:
+    columns = min(WIDTH, output.columns(sys.stdout) or WIDTH)
     rows = {"DIR": directory}
     for each in fields(options):
         rows[each.metadata["shown"] or f"{each.name}={format_value(each.default)}"] = each.metadata["description"]
@@ -146,6 +149,6 @@ def _usage(
     place = "[DIR]" if default else "DIR ..." if several else "DIR"
     lines = [" ".join(["Usage: python -m lab", name, place, *flags, *pairs]), ""]
     for key, text in rows.items():
-        lines += textwrap.wrap(text, WIDTH, initial_indent=f"  {key}".ljust(width), subsequent_indent=" " * width)
-    paragraphs = [textwrap.fill(" ".join(text.split()), WIDTH) for text in notes.split("\n\n") if text]
+        lines += textwrap.wrap(text, columns, initial_indent=f"  {key}".ljust(width), subsequent_indent=" " * width)
+    paragraphs = [textwrap.fill(" ".join(text.split()), columns) for text in notes.split("\n\n") if text]
     return "\n".join(lines) + "".join(f"\n\n{text}" for text in paragraphs)

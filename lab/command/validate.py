@@ -66,7 +66,7 @@ def main(path: Path, overrides: list[str], options: Options) -> None:
     if how or not validation.is_complete(experiment, points, seeds):
         validation.require_same_settings(experiment, trials)
         for note in validation.list_notes(experiment, trials):
-            print(visible(f"Note: {note}"), file=sys.stderr)
+            print(visible(f"Note: {note}", sys.stderr), file=sys.stderr)
         status = _train(arguments)
     else:
         from lab.analysis import analyze

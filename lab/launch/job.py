@@ -100,7 +100,9 @@ def resume(specs: list[Spec], directories: list[RunDir]) -> int:
 def _print_in_a_sentence(problem: threading.ExceptHookArgs) -> None:
     """Print what stopped a thread: a full disk stops TensorBoard's writer before it stops the Session."""
     if isinstance(problem.exc_value, OSError):
-        print(visible(f"TensorBoard events cannot be written: {problem.exc_value.strerror}."), file=sys.stderr)
+        print(
+            visible(f"TensorBoard events cannot be written: {problem.exc_value.strerror}.", sys.stderr), file=sys.stderr
+        )
     else:
         threading.__excepthook__(problem)
 
@@ -165,7 +167,7 @@ def analyze(records: Sequence[Record | Outcome]) -> None:
         try:
             analyze_session(record.dir)
         except (OSError, LabError) as error:
-            print(visible(f"The metrics of {record.dir.path} could not be made: {error}"), file=sys.stderr)
+            print(visible(f"The metrics of {record.dir.path} could not be made: {error}", sys.stderr), file=sys.stderr)
 
 
 def finish(records: Sequence[Record | Outcome]) -> int:

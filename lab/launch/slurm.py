@@ -149,7 +149,7 @@ class SlurmLauncher(JobLauncher):
             if ids:
                 run_slurm("scancel", "--quiet", *options, *ids)
         except LabError as error:
-            print(visible(f"Tasks could not be canceled: {error}"), file=sys.stderr)
+            print(visible(f"Tasks could not be canceled: {error}", sys.stderr), file=sys.stderr)
 
     def _record(self, job: Job, number: int) -> None:
         """Write what `adopt` reads. Jobs from Hydra's own sweepers have no Sessions and are not adopted."""

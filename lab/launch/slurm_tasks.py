@@ -104,7 +104,10 @@ class TaskMonitor:
             try:
                 self._poll(futures)
             except Exception as error:  # the file system or the cluster may recover
-                print(visible(f"The tasks could not be checked: {type(error).__name__}: {error}"), file=sys.stderr)
+                print(
+                    visible(f"The tasks could not be checked: {type(error).__name__}: {error}", sys.stderr),
+                    file=sys.stderr,
+                )
 
     def _poll(self, futures: dict[Task, Future[JobReturn]]) -> None:
         try:

@@ -142,7 +142,7 @@ def _print_in_a_line(problem: Any) -> None:
     if not issubclass(problem.exc_type, KeyboardInterrupt):
         where = getattr(problem.object, "__qualname__", None) or type(problem.object).__name__
         text = f"Ignored: {where} raised {problem.exc_type.__name__}: {problem.exc_value}"
-        print(visible(text.rstrip(": ")), file=sys.stderr)
+        print(visible(text.rstrip(": "), sys.stderr), file=sys.stderr)
 
 
 class _Supervisor:

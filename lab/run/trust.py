@@ -41,7 +41,11 @@ def warn_of_foreign_code(path: Path, action: str) -> None:
         _warned.add(path.resolve())
         names = ", ".join(makers[:MOST_MAKERS]) + (" and others" if len(makers) > MOST_MAKERS else "")
         code = "pickled environments, and what its command, its spec and its provenance name"
-        print(visible(f"{path} was made by {names}: {action} runs code from it ({code})."), file=sys.stderr, flush=True)
+        print(
+            visible(f"{path} was made by {names}: {action} runs code from it ({code}).", sys.stderr),
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _foreign_makers(path: Path) -> Iterator[str]:

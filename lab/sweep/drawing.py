@@ -55,7 +55,7 @@ def draw_trials(directory: SweepDir, again: bool = False) -> None:
             process.join()
             if process.exitcode:
                 problem = f"A process that draws Trials {describe_exit(process.exitcode)}."
-                print(visible(f"{problem} To draw them: {again_by}"), file=sys.stderr)
+                print(visible(f"{problem} To draw them: {again_by}", sys.stderr), file=sys.stderr)
     finally:
         for process in processes:
             if process.pid is not None:
@@ -76,4 +76,4 @@ def _draw(trials: Sequence[TrialDir]) -> None:
         try:
             draw_trial(trial)
         except Exception as error:  # of files that a user may have changed; the other Trials are drawn all the same
-            print(visible(f"{trial.plot} could not be drawn: {error}"), file=sys.stderr)
+            print(visible(f"{trial.plot} could not be drawn: {error}", sys.stderr), file=sys.stderr)

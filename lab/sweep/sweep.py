@@ -12,7 +12,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from lab.common.output import wrap
 from lab.common.terminal import Terminal
 from lab.common.text import flatten, format_value, quote
 from lab.errors import LabError, visible
@@ -72,9 +71,9 @@ def run(composer: Composer, settings: SweepSpec, overrides: SweepOverrides) -> N
         except LabError as reason:
             start = "The search starts without the defaults" if plan.points is None else "The grid lacks the defaults"
             if not plan.num_started:
-                print(visible(f"Note: {start}: {reason}"), file=sys.stderr)
+                print(visible(f"Note: {start}: {reason}", sys.stderr), file=sys.stderr)
     if plan.note:
-        print(visible(plan.note))
+        print(visible(plan.note, sys.stdout))
     if settings.plan:
         from lab.sweep.preview import preview
 
@@ -107,7 +106,7 @@ def execute(plan: SweepPlan, spec: Spec) -> None:
     swept = {key.lstrip("+") for key in plan.overrides.swept}
     for line in describe_decisive(spec.to_dict()):
         if line.partition("=")[0] not in swept:
-            print(visible(wrap(line, sys.stdout)))
+            print(visible(line, sys.stdout))
     tree = Tree(spec.name, plan.total, len(plan.seeds), spec.frames, plan.objective, plan.environments == 1)
     experiment = Experiment(plan, study, launcher, tree, Watchdog(settings.hung_after))
     try:
@@ -125,7 +124,7 @@ def execute(plan: SweepPlan, spec: Spec) -> None:
     except KeyboardInterrupt:  # a second one, before all jobs had ended
         launcher.kill()
         again = f"python -m lab resume {shlex.quote(str(directory.path))}"
-        print(visible(f"\nStopped at once. To continue: {again}"), file=sys.stderr)
+        print(visible(f"\nStopped at once. To continue: {again}", sys.stderr), file=sys.stderr)
         exit_at_once(130)  # else threads that wait for jobs, or train, would keep this process alive
     if settings.detach:
         print_detached(directory)
@@ -147,7 +146,7 @@ def check_code(plan: SweepPlan) -> None:
     started = plan.started()
     warnings = require_same_code(started, len(started) < plan.total, plan.settings.mix_code, code, in_jobs)
     for warning in (*code.warnings(), *warnings):
-        print(visible(f"Warning: {warning}"), file=sys.stderr)
+        print(visible(f"Warning: {warning}", sys.stderr), file=sys.stderr)
 
 
 def describe(plan: SweepPlan, spec: Spec) -> dict[str, Any]:
@@ -247,12 +246,12 @@ def finish(experiment: Experiment) -> int:
             draw_trials(plan.directory)
     except KeyboardInterrupt:
         again = f"python -m lab {'resume' if remaining else 'report'} {shlex.quote(str(path))}"
-        print(visible(f"\nStopped while analyzing. To continue: {again}"), file=sys.stderr)
+        print(visible(f"\nStopped while analyzing. To continue: {again}", sys.stderr), file=sys.stderr)
         return 130
     for trial in started:
         if names := mixed_packages(trial.sessions().values()):
             warning = f"Warning: {trial.directory.path} has Sessions of different code of {', '.join(names)}."
-            print(visible(warning), file=sys.stderr)
+            print(visible(warning, sys.stderr), file=sys.stderr)
     if experiment.stopped == INTERRUPTED:
         return 130
     return int(bool(remaining or any("failed" in trial.states().values() for trial in started)))

@@ -120,7 +120,7 @@ def close_env(env: gym.Env[Any, Any], spec: EnvSpec, here: bool = False) -> None
     else:
         close(f"env.id={spec.id}", env.close)
     for text in pop_notices():
-        print(visible(f"Warning: {text}"), file=sys.stderr)
+        print(visible(f"Warning: {text}", sys.stderr), file=sys.stderr)
 
 
 def describe_spread(episodes: Sequence[Episode]) -> str:
