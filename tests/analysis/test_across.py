@@ -12,6 +12,7 @@ import pytest
 
 from lab.analysis import compare_across
 from lab.analysis.across import Normalization, rank_settings, trials_table
+from lab.analysis.compare import Entry
 from lab.analysis.experiment import Experiment
 from lab.analysis.plot_experiment import plot_experiment
 from lab.analysis.report import write_report
@@ -23,6 +24,7 @@ from lab.analysis.statistics import (
     performance_profile,
 )
 from lab.analysis.trial import Trial
+from lab.errors import LabError
 from tests.analysis.test_compare import entry, environment
 from tests.analysis.test_experiment import SOLVE, experiment
 from tests.analysis.test_statistics import near_the_tails, rliable  # noqa: F401 - a fixture
@@ -175,3 +177,22 @@ def test_one_seed_has_no_interval() -> None:
     assert aggregate_across(one) == {"value": pytest.approx(0.3), "low": None, "high": None}
     value, low, high = performance_profile(one, np.array([0.3]))
     assert value.tolist() == [0.5] and np.isnan([low[0], high[0]]).all()
+
+
+def test_settings_are_grouped_by_the_names_of_their_specs_or_it_is_said_what_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sides: dict[Path, Entry] = {}
+    monkeypatch.setattr(compare_across, "_read_side", lambda path: [sides[path]])
+    for setting, env, gamma in (("old", "A", 0.9), ("old", "B", 0.8), ("new", "A", 0.7), ("new", "B", 0.6)):
+        spec = {
+            "name": f"{setting}_{env}",
+            "algo": {"name": "a2c", "gamma": gamma},
+            "env": {**environment(env)["env"], "name": env},
+        }
+        sides[Path(f"{setting}/{env}")] = entry(setting, (1.0, 2.0, 3.0, 4.0), "frames_to_solve", spec)
+    across, _ = compare_across.read_across([*sides], "frames_to_solve") or (None, None)
+    assert across and {setting.name for setting in across.ranking} == {"name=old", "name=new"}
+    sides[Path("new/B")].trial.spec["algo.name"] = "ppo"
+    with pytest.raises(LabError, match=r"No two of these are in the same environment \(old: A, new: B\)"):
+        compare_across.read_across([Path("old/A"), Path("new/B")], "frames_to_solve")
