@@ -41,6 +41,12 @@ def test_status_shows_a_tree_with_the_best_so_far(experiment: Path, capsys: pyte
     assert re.search(r"trial-000  completed  2 of 2 Sessions  return \d+\.\d  algo\.lr=", "\n".join(lines))
     best = read_json(experiment / "experiment.json")["best"]
     assert lines[-1].startswith(f"best so far: trial-{best['trial']:03}")
+    other = SweepDir(experiment).trial(1 - best["trial"])
+    results = read_json(other.results)
+    results["metrics"].pop("return")
+    write_json(other.results, results)
+    status.main([str(experiment)])
+    assert f"({other.path.name}: a Session has no return)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_watch_waits_for_a_detached_sweep_that_is_about_to_start(experiment: Path) -> None:
