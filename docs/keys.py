@@ -96,7 +96,8 @@ def files(group: str) -> list[Path]:
 
 def top_level() -> str:
     """Return the tables of conf/config.yaml."""
-    from lab.spec import Spec, SweepSpec
+    from lab.spec import Spec
+    from lab.sweep_spec import SweepSpec
 
     keys = read_keys(CONF / "config.yaml")
     of_sweeps = set(get_type_hints(SweepSpec))

@@ -61,9 +61,10 @@ def train(
 
     arguments = train_arguments(overrides, seeds, directory)
     ended = run_command_line(arguments, show)
-    if ended.interrupted and ended.status:
-        raise KeyboardInterrupt
     error, written = ended.last("error"), ended.last("sweep", "output")
+    if ended.interrupted and ended.status:
+        there = _relative(Path(written)) if written and Path(written).is_dir() else None
+        raise KeyboardInterrupt(*([f"`python -m lab resume {shlex.quote(str(there))}` continues"] if there else []))
     if error or written is None or not Path(written).is_dir():
         what = f"python -m lab {shlex.join(arguments)}"
         if error and directory is not None:  # which was not given as a key

@@ -70,6 +70,7 @@ NUMBERLESS = {
     "lab/run/status.py",
     "lab/run/directory.py",
     "lab/run/schemas.py",
+    "lab/common/output.py",
     "lab/common/terminal.py",
     "lab/run/trust.py",
     "lab/run/parent.py",  # the spec holds the digest of the weights that a Session starts from
