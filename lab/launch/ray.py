@@ -61,6 +61,8 @@ class RayLauncher(JobLauncher):
         require(slots is None or slots >= 1, "hydra.launcher.slots", slots, "null, or 1 or more")
         require(max_retries >= 0, "hydra.launcher.max_retries", max_retries, "0 or more")
         require(mem_gb is None or mem_gb > 0, "hydra.launcher.mem_gb", mem_gb, "null, or above 0")
+        client = bool(address and address.startswith("ray://"))
+        require(not client, "hydra.launcher.address", address, "null, auto or HOST:PORT: Ray's client is not supported")
         amounts = {"num_cpus": num_cpus, **{f"resources.{name}": amount for name, amount in resources.items()}}
         for key, amount in amounts.items():
             require(_is_amount(amount), f"hydra.launcher.{key}", amount, AMOUNTS)

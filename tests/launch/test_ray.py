@@ -46,6 +46,7 @@ def test_law_6_without_ray_a_sentence_says_how_to_install_it(tmp_path: Path) -> 
         ({"mem_gb": 0}, "hydra.launcher.mem_gb=0 is not allowed"),
         ({"num_cpus": 0}, "hydra.launcher.num_cpus=0 is not allowed"),
         ({"num_gpus": 1.5}, "hydra.launcher.num_gpus must be 0, or a number above 0, whole if it is above 1"),
+        ({"address": "ray://head:10001"}, r"hydra.launcher.address=ray://head:10001 is not allowed"),
         ({"resources": {"a100": "one"}}, "hydra.launcher.resources.a100=one is not allowed"),
     ],
 )
