@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -15,7 +16,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lab.common.text import quote
 from lab.errors import LabError
@@ -133,6 +134,14 @@ class AnyLauncher(JobLauncher):
 
     def stop(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of hydra.launcher, which Hydra gives to a launcher, as plain data."""
+    return {
+        key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in options.items()
+    }
 
 
 def run_pickled_job(payload: bytes) -> JobReturn:

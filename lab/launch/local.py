@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -18,10 +19,12 @@ from typing import Any
 import cloudpickle
 from hydra.core.utils import JobReturn
 
+from lab.build import build
 from lab.common.signals import Requests
-from lab.errors import describe_exit, require
+from lab.common.validation import Count
+from lab.errors import describe_exit
 from lab.launch.gpus import GpuPool, visible_gpus
-from lab.launch.launcher import JobLauncher, failed, run_pickled_job
+from lab.launch.launcher import JobLauncher, failed, plain_options, run_pickled_job
 from lab.launch.processes import ProcessPool, kill_group
 from lab.trial import Job
 
@@ -30,14 +33,21 @@ LEASED = ("auto", "cuda")  # values of `device` for which a job is given a GPU; 
 PATIENCE = 30.0  # seconds for a process to end after it was asked to, or has sent its result
 
 
+@dataclass
+class LocalOptions:
+    """The keys of conf/hydra/launcher/local.yaml."""
+
+    slots: Count | None = None
+    per_gpu: Count = 1
+    gpu_memory: Count | None = None
+
+
 class LocalLauncher(JobLauncher):
     """Runs each job in a process of its own, so that what kills a job kills only that job."""
 
-    def __init__(self, slots: int | None = None, per_gpu: int = 1, gpu_memory: int | None = None) -> None:
-        require(slots is None or slots >= 1, "hydra.launcher.slots", slots, "null, or 1 or more")
-        require(per_gpu >= 1, "hydra.launcher.per_gpu", per_gpu, "1 or more")
-        require(gpu_memory is None or gpu_memory >= 1, "hydra.launcher.gpu_memory", gpu_memory, "null, or 1 or more")
-        self.slots, self.per_gpu, self.gpu_memory = slots or 0, per_gpu, gpu_memory
+    def __init__(self, **options: Any) -> None:
+        known = build(LocalOptions, plain_options(options), "hydra.launcher.")
+        self.slots, self.per_gpu, self.gpu_memory = known.slots or 0, known.per_gpu, known.gpu_memory
 
     def setup(self, **context: Any) -> None:
         super().setup(**context)

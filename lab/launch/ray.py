@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,55 +28,70 @@ import cloudpickle
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 
+from lab.build import build
 from lab.common.conf import install_command
-from lab.errors import LabError, describe_exit, require
+from lab.common.text import plural
+from lab.common.validation import Count, Natural, NonNegative, Positive, validate
+from lab.errors import LabError, describe_exit, require, summary, visible
 from lab.launch import ray_job
 from lab.launch.copied import copy_code, with_config_groups_of
 from lab.launch.gpus import VISIBLE
-from lab.launch.launcher import JobLauncher, failed
+from lab.launch.launcher import JobLauncher, failed, plain_options
 from lab.launch.local import THREADS
 from lab.trial import Job
 
 GB = 2**30
 CONNECT_SECONDS = 10.0  # for a Ray to accept a connection
+OWN_KEYS = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "mem_gb"}  # by Ray's name of a resource
 AMOUNTS = "a number above 0, whole if it is above 1"
 
 
+@dataclass
+class RayOptions:
+    """The keys of conf/hydra/launcher/ray.yaml."""
+
+    address: str | None
+    slots: Count | None
+    num_cpus: Positive
+    num_gpus: NonNegative
+    mem_gb: Positive | None
+    resources: dict[str, Any]
+    max_retries: Natural
+    env_vars: dict[str, Any]
+
+
 class RayLauncher(JobLauncher):
-    """Runs jobs as tasks of Ray, with the code as it is when they are submitted.
+    """Runs jobs as tasks of Ray, with the code as it is when they are submitted."""
 
-    Its arguments are the keys of conf/hydra/launcher/ray.yaml.
-    """
-
-    def __init__(
-        self,
-        address: str | None,
-        slots: int | None,
-        num_cpus: float,
-        num_gpus: float,
-        mem_gb: float | None,
-        resources: Mapping[str, float],
-        max_retries: int,
-        env_vars: Mapping[str, str],
-    ) -> None:
-        require(slots is None or slots >= 1, "hydra.launcher.slots", slots, "null, or 1 or more")
-        require(max_retries >= 0, "hydra.launcher.max_retries", max_retries, "0 or more")
-        require(mem_gb is None or mem_gb > 0, "hydra.launcher.mem_gb", mem_gb, "null, or above 0")
-        client = bool(address and address.startswith("ray://"))
-        require(not client, "hydra.launcher.address", address, "null, auto or HOST:PORT: Ray's client is not supported")
-        amounts = {"num_cpus": num_cpus, **{f"resources.{name}": amount for name, amount in resources.items()}}
+    def __init__(self, **options: Any) -> None:
+        known = build(RayOptions, plain_options(options), "hydra.launcher.")
+        client = bool(known.address and known.address.startswith("ray://"))
+        allowed = "null, auto or HOST:PORT: Ray's client is not supported"
+        require(not client, "hydra.launcher.address", known.address, allowed)
+        num_gpus = known.num_gpus
+        require(num_gpus == 0 or _is_amount(num_gpus), "hydra.launcher.num_gpus", num_gpus, f"0, or {AMOUNTS}")
+        amounts = {"num_cpus": known.num_cpus}
+        for name, amount in known.resources.items():
+            key = f"hydra.launcher.resources.{name}"
+            if name in OWN_KEYS:
+                raise LabError(f"{key} cannot be set: hydra.launcher.{OWN_KEYS[name]} says how much of it a job needs.")
+            require(name != "object_store_memory", key, amount, "left out: a job stores nothing in Ray")
+            amounts[f"resources.{name}"] = validate(float, amount, key)
         for key, amount in amounts.items():
             require(_is_amount(amount), f"hydra.launcher.{key}", amount, AMOUNTS)
-        require(num_gpus == 0 or _is_amount(num_gpus), "hydra.launcher.num_gpus", num_gpus, f"0, or {AMOUNTS}")
-        self.address, self.slots, self.mem_gb = address, slots or 0, mem_gb
-        self.num_gpus, self.env_vars = num_gpus, {name: str(value) for name, value in env_vars.items()}
-        self.demand = {"CPU": num_cpus, "GPU": num_gpus, "memory": int((mem_gb or 0) * GB), **resources}
+        self.address, self.slots, self.mem_gb, self.num_gpus = known.address, known.slots or 0, known.mem_gb, num_gpus
+        self.env_vars = {
+            name: str(validate(str | bool, value, f"hydra.launcher.env_vars.{name}"))
+            for name, value in known.env_vars.items()
+        }
+        memory = int((known.mem_gb or 0) * GB)
+        self.demand = {"CPU": known.num_cpus, "GPU": num_gpus, "memory": memory, **known.resources}
         self.options: dict[str, Any] = {
-            "num_cpus": num_cpus,
+            "num_cpus": known.num_cpus,
             "num_gpus": num_gpus,
-            "memory": self.demand["memory"] or None,
-            "resources": dict(resources),
-            "max_retries": max_retries,
+            "memory": memory or None,
+            "resources": known.resources,
+            "max_retries": known.max_retries,
             "scheduling_strategy": "SPREAD",
         }
         self._tasks: dict[Job, tuple[int, Any]] = {}  # number and reference of those that wait or run
@@ -91,22 +107,31 @@ class RayLauncher(JobLauncher):
             LabError: there is none, or none of its nodes can hold a job.
         """
         super().setup(**context)
-        device = str(self.config.get("device"))
-        if device.startswith("cuda") and not self.num_gpus:
-            raise LabError(
-                f"device={device} needs hydra.launcher.num_gpus above 0: a job sees the GPUs it asks Ray for."
-            )
+        self._require_device(str(self.config.get("device")))
         self._ray = connect(self.address)
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         held = [(node, number) for node in nodes if (number := count_jobs(self.demand, node))]
         if not held:
             raise LabError(f"No node of Ray can hold a job: {_describe_shortage(self.demand, nodes)}.")
         self.slots = self.slots or sum(number for _, number in held)
+        where, slots = self._ray.get_runtime_context().gcs_address, plural(self.slots, "job")
+        print(visible(f"Ray at {where}: {plural(len(nodes), 'node')}, {slots} at the same time"))
         self._free = min(node.get("memory", math.inf) / number for node, number in held)
         self._task = self._ray.remote(ray_job.run_in_process).options(**self.options)
         self._threads = ThreadPoolExecutor(self.slots, "ray")
 
+    def _require_device(self, device: str) -> None:
+        """Raise LabError if a job cannot see a device."""
+        named = "auto, cpu or cuda: a job sees only the GPUs that Ray gives it, whatever their numbers are"
+        require(not device.startswith("cuda:"), "device", device, named)
+        if device == "cuda" and not self.num_gpus:
+            raise LabError(
+                f"device={device} needs hydra.launcher.num_gpus above 0: a job sees the GPUs it asks Ray for."
+            )
+
     def start(self, jobs: Sequence[Job], first: int) -> list[Future[JobReturn]]:
+        for device in dict.fromkeys(text for job in jobs for text in job.overrides if text.startswith("device=")):
+            self._require_device(device.removeprefix("device="))
         if self._context is None:
             code = copy_code(self.config, self.directory.path)
             threads = str(int(self.config.get("threads", 1) or 1))
@@ -153,11 +178,12 @@ class RayLauncher(JobLauncher):
             if job not in self._killed:
                 raise CancelledError from error
             return failed(job.overrides, f"its process was killed; {output}")
-        except RayTaskError as error:
-            return failed(job.overrides, f"its process could not be started: {error.cause}")
         except RayError as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if not isinstance(cause, RayError):
+                return failed(job.overrides, f"its process could not be started: {cause}")
             times = "" if self.options["max_retries"] == 0 else f" {self.options['max_retries'] + 1} times"
-            return failed(job.overrides, f"Ray lost its worker{times}: {str(error).strip().splitlines()[0]}; {output}")
+            return failed(job.overrides, f"Ray lost its worker{times}: {summary(cause)}; {output}")
         finally:
             del self._tasks[job]
         if answer:
@@ -209,12 +235,11 @@ def count_jobs(demand: Mapping[str, float], node: Mapping[str, float]) -> int:
 
 def _describe_shortage(demand: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> str:
     """Return what a job asks for, and the most of it that a node has."""
-    keys = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "mem_gb"}
     parts = []
     for name, amount in demand.items():
         unit = GB if name == "memory" else 1
         most = max((node.get(name, 0) for node in nodes), default=0)
         if amount:
-            key = keys.get(name, f"resources.{name}")
+            key = OWN_KEYS.get(name, f"resources.{name}")
             parts.append(f"hydra.launcher.{key}={amount / unit:g} (at most {most / unit:.4g} on a node)")
     return "it asks for " + ", ".join(parts)

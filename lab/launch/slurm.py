@@ -34,11 +34,11 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
-from omegaconf import OmegaConf
 
+from lab.common.validation import Count, Natural, Positive, validate
 from lab.errors import LabError, require, visible
 from lab.launch.copied import copy_code, with_config_groups_of
-from lab.launch.launcher import JobLauncher
+from lab.launch.launcher import JobLauncher, plain_options
 from lab.launch.slurm_tasks import Task, TaskMonitor, describe_error, run_slurm, tasks_in_queue
 from lab.run.code.copy import CodeCopy
 from lab.run.directory import RunDir
@@ -50,6 +50,19 @@ from lab.trial import Job
 if TYPE_CHECKING:
     import submitit
 
+WORDS = ("partition", "account", "qos", "constraint", "exclude", "mem_per_cpu", "mem_per_gpu", "gres", "comment")
+KINDS: dict[str, Any] = {
+    **dict.fromkeys(("timeout_min", "array_size", "array_parallelism", "nodes", "tasks_per_node"), Count),
+    **dict.fromkeys(("max_num_timeout", "signal_delay_s"), Natural),
+    **dict.fromkeys(("cpus_per_task", "cpus_per_gpu", "gpus_per_node", "gpus_per_task"), Natural | None),
+    **dict.fromkeys(("submitit_folder", "name"), str),
+    **dict.fromkeys((*WORDS, "python"), str | None),
+    **dict.fromkeys(("setup", "srun_args"), list[str] | None),
+    **dict.fromkeys(("use_srun", "stderr_to_stdout"), bool),
+    "additional_parameters": dict[str, Any] | None,
+    "mem_gb": Positive | None,
+    "poll": Positive,
+}  # of the keys in conf/hydra/launcher/slurm.yaml; SLURM itself checks other options of submitit
 MIN_SECONDS = 15  # shortest time between the start of a task and the warning of its time limit
 KILL_SECONDS = 600.0  # longest time that a preempted or canceled task waits for SLURM to kill it
 # Runs Python with SIGUSR2 blocked, which exec preserves: the signal may arrive before submitit has set its handler, and
@@ -72,25 +85,22 @@ class SlurmLauncher(JobLauncher):
     outlives_controller = True
 
     def __init__(self, array_size: int, poll: float, **params: Any) -> None:
+        given = plain_options({"array_size": array_size, "poll": poll, **params})
+        params = {key: validate(KINDS.get(key, Any), value, f"hydra.launcher.{key}") for key, value in given.items()}
+        array_size, poll = params.pop("array_size"), params.pop("poll")
         for key in ("nodes", "tasks_per_node"):
             require(params.get(key, 1) == 1, f"hydra.launcher.{key}", params.get(key), "1: a job is one process")
-        minimum, timeout = int(params["signal_delay_s"]) + MIN_SECONDS, params["timeout_min"]
+        minimum, timeout = params["signal_delay_s"] + MIN_SECONDS, params["timeout_min"]
         allowed = f"{minimum / 60:.2g} minutes or more, for signal_delay_s={params['signal_delay_s']}"
         require(60 * timeout >= minimum, "hydra.launcher.timeout_min", timeout, allowed)
-        require(array_size >= 1, "hydra.launcher.array_size", array_size, "1 or more")
-        require(poll > 0, "hydra.launcher.poll", poll, "above 0 seconds")
         self.array_size, self.monitor = array_size, TaskMonitor(poll)
-        self.params: dict[str, Any] = {
-            key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-            for key, value in params.items()
-            if value is not None
-        }
+        self.params: dict[str, Any] = {key: value for key, value in params.items() if value is not None}
         for key in self.params.keys() - SlurmQueueConf.__dataclass_fields__.keys():
             import submitit
 
             if key not in submitit.SlurmExecutor._valid_parameters():
                 raise TypeError(f"SlurmLauncher.__init__() got an unexpected keyword argument '{key}'")
-        self.slots = int(self.params["array_parallelism"])
+        self.slots = self.params["array_parallelism"]
         self._tasks: dict[Job, Task] = {}
         self._code: CodeCopy | None = None
 

@@ -10,10 +10,13 @@ import uuid
 from collections import Counter
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
 from lab.common.text import quote
+from lab.errors import LabError
+from lab.launch.local import LocalLauncher
 from lab.run.directory import RunDir, SweepDir
 from lab.run.files import read_json
 from tests.helpers import lab
@@ -53,6 +56,20 @@ def test_law_4_of_eight_sessions_in_two_slots_one_is_killed_and_one_hangs(tmp_pa
     assert "killed by SIGKILL" in states[3]["error"]
     assert "No step for 0.1 minutes" in states[6]["error"]
     assert "trial-006 seed 0: No step for 0.1 minutes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"slots": "abc"}, "hydra.launcher.slots=abc is not allowed: hydra.launcher.slots must be a whole number"),
+        ({"per_gpu": 1.5}, "hydra.launcher.per_gpu=1.5 is not allowed"),
+        ({"gpu_memory": 0}, "hydra.launcher.gpu_memory=0 is not allowed"),
+        ({"slot": 2}, r"hydra.launcher has no key 'slot'\. Did you mean 'slots'\?"),
+    ],
+)
+def test_law_6_options_that_cannot_work_are_refused(changed: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(LabError, match=sentence):
+        LocalLauncher(**changed)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from lab.errors import LabError
 from lab.launch import ray, ray_job
 from lab.launch.ray import RayLauncher, count_jobs
+from lab.trial import Job
 from tests.helpers import CONF, ROOT, lab, wait_for
 
 OPTIONS = OmegaConf.merge({"threads": 1}, OmegaConf.load(CONF / "hydra" / "launcher" / "ray.yaml"))
@@ -48,6 +49,14 @@ def test_law_6_without_ray_a_sentence_says_how_to_install_it(tmp_path: Path) -> 
         ({"num_gpus": 1.5}, "hydra.launcher.num_gpus must be 0, or a number above 0, whole if it is above 1"),
         ({"address": "ray://head:10001"}, r"hydra.launcher.address=ray://head:10001 is not allowed"),
         ({"resources": {"a100": "one"}}, "hydra.launcher.resources.a100=one is not allowed"),
+        ({"resources": {"CPU": 1}}, "hydra.launcher.resources.CPU cannot be set: hydra.launcher.num_cpus says"),
+        ({"resources": None}, "hydra.launcher.resources=null is not allowed"),
+        ({"env_vars": None}, "hydra.launcher.env_vars=null is not allowed"),
+        ({"env_vars": {"A": None}}, "hydra.launcher.env_vars.A=null is not allowed"),
+        ({"slots": "abc"}, "hydra.launcher.slots=abc is not allowed"),
+        ({"slots": 1.5}, "hydra.launcher.slots=1.5 is not allowed"),
+        ({"mem_gb": "abc"}, "hydra.launcher.mem_gb=abc is not allowed"),
+        ({"max_retries": 1.5}, "hydra.launcher.max_retries=1.5 is not allowed"),
     ],
 )
 def test_law_6_options_that_cannot_work_are_refused(changed: dict[str, Any], sentence: str) -> None:
@@ -70,6 +79,54 @@ def test_law_6_what_no_node_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_law_6_a_gpu_that_is_not_asked_for_is_refused() -> None:
     with pytest.raises(LabError, match=r"device=cuda needs hydra.launcher.num_gpus above 0"):
         launcher().setup(hydra_context=None, task_function=None, config=OmegaConf.create({"device": "cuda"}))
+
+
+@pytest.mark.parametrize("swept", [True, False])
+def test_law_6_a_gpu_by_its_number_is_refused_as_a_job_sees_others(swept: bool) -> None:
+    asked = launcher(num_gpus=1)
+    with pytest.raises(LabError, match=r"device=cuda:1 is not allowed: device must be auto, cpu or cuda: a job sees"):
+        if swept:
+            asked.start([Job(["device=cuda:1"], {})], 0)
+        else:
+            asked.setup(hydra_context=None, task_function=None, config=OmegaConf.create({"device": "cuda:1"}))
+
+
+def test_which_ray_it_is_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    joined = SimpleNamespace(
+        nodes=lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}],
+        get_runtime_context=lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"),
+        remote=lambda function: SimpleNamespace(options=lambda **options: None),
+    )
+    monkeypatch.setattr(ray, "connect", lambda address: joined)
+    launcher().setup(hydra_context=None, task_function=None, config=OmegaConf.create())
+    assert capsys.readouterr().out == "Ray at 10.0.0.1:6379: 1 node, 4 jobs at the same time\n"
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"), [("RayError", "Ray lost its worker 4 times"), ("OSError", "could not be started")]
+)
+def test_what_ray_wraps_in_an_error_of_the_task_may_be_the_loss_of_its_worker(
+    cause: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class RayError(Exception):
+        pass
+
+    class RayTaskError(RayError):
+        def __init__(self) -> None:
+            self.cause = {"RayError": RayError, "OSError": OSError}[cause]("the node is gone")
+
+    def get(task: object) -> None:
+        raise RayTaskError
+
+    errors = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError, TaskCancelledError=KeyError)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", errors)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(exceptions=errors))
+    monkeypatch.setattr(RayLauncher, "pickle_job", lambda *_: b"")
+    asked = launcher()
+    asked.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    asked._ray, asked._task = SimpleNamespace(get=get), SimpleNamespace(remote=lambda *_: None)
+    error = str(asked._run(Job([], {}), 0)._return_value)
+    assert said in error and "the node is gone" in error
 
 
 def test_law_6_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

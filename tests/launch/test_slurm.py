@@ -7,15 +7,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
 
 from lab.errors import LabError
 from lab.launch import slurm, slurm_tasks
-from lab.launch.slurm import SlurmLauncher
+from lab.launch.slurm import KINDS, SlurmLauncher
 from lab.launch.slurm_tasks import Task, TaskMonitor
 from lab.trial import Job
+from tests.helpers import CONF
 
 PARAMS = {"array_size": 10, "poll": 0.01, "array_parallelism": 4, "signal_delay_s": 30, "timeout_min": 5}
 
@@ -95,12 +98,22 @@ def test_tasks_that_cannot_be_canceled_stop_nothing_else(
     [
         ({"nodes": 2}, "hydra.launcher.nodes=2 is not allowed"),
         ({"array_size": 0}, "hydra.launcher.array_size=0 is not allowed"),
+        ({"array_size": "abc"}, "hydra.launcher.array_size=abc is not allowed"),
+        ({"cpus_per_task": "abc"}, "hydra.launcher.cpus_per_task=abc is not allowed"),
+        ({"mem_gb": "2G"}, "hydra.launcher.mem_gb=2G is not allowed"),
+        ({"signal_delay_s": None}, "hydra.launcher.signal_delay_s=null is not allowed"),
+        ({"setup": "module load cuda"}, "hydra.launcher.setup must be a list, in which each is a word"),
         ({"timeout_min": 1, "signal_delay_s": 120}, "hydra.launcher.timeout_min must be 2.2 minutes or more"),
     ],
 )
-def test_law_6_options_that_cannot_work_are_refused(changed: dict[str, int], sentence: str) -> None:
+def test_law_6_options_that_cannot_work_are_refused(changed: dict[str, Any], sentence: str) -> None:
     with pytest.raises(LabError, match=sentence):
         SlurmLauncher(**{**PARAMS, **changed})
+
+
+def test_law_6_the_options_of_the_config_are_all_checked() -> None:
+    keys = OmegaConf.load(CONF / "hydra" / "launcher" / "slurm.yaml").keys() - {"_target_"}
+    assert keys == KINDS.keys()
 
 
 def test_a_signal_that_comes_before_anybody_handles_it_is_held_back() -> None:
