@@ -1,7 +1,8 @@
 """Prepare the directory of a stage that trains: `python -m benchmark.stage train@ppo-cartpole`.
 
-A Trial that was interrupted goes on from its checkpoints, if nothing that the stage depends on has changed since it
-began. What other code or settings have left is removed, and so is a Trial that has completed: it is trained anew.
+A Trial that was interrupted goes on from its checkpoints, if neither the command nor anything that the stage depends on
+has changed since it began. One that has completed is kept if DVC has not recorded that yet. What other code or settings
+have left is removed, and so is what DVC has recorded: it is asked to train that anew.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from lab.common.text import format_duration
 from lab.errors import LabError
 from lab.run.directory import TrialDir
 from lab.run.files import read_json, write_json
+from lab.run.progress import is_active, read_progress
 
 
 def prepare(name: str) -> str:
     """Remove what the stage cannot go on from, and return a sentence on what it does now.
 
     Raises:
-        LabError: there is no such stage, or its output is no directory below trained/.
+        LabError: there is no such stage, its output is no directory below trained/, or a Trial is running there.
     """
     with Repo() as repo:
         stages = [stage for stage in repo.index.stages if getattr(stage, "name", None) == name]
@@ -34,18 +36,25 @@ def prepare(name: str) -> str:
         (stage,) = stages
         out = Path(stage.outs[0].fs_path)
         record = Path(repo.tmp_dir) / "begun" / f"{name}.json"
+        recorded = {str(dep): dep.hash_info.value for dep in stage.deps}  # in dvc.lock
         depends = {str(dep): dep.get_hash().value for dep in stage.deps}
-        trained = Path(repo.root_dir) / "trained"
-    if trained not in out.parents:
-        raise LabError(f"{out} is the output of {name}, and not below {trained}: it is not touched.")
-    if out.exists() and _read(record) == depends and _state(out) != "completed":
-        return f"{name} goes on from the checkpoints in {out.relative_to(trained.parent)}"
+        root = Path(repo.root_dir)
+    if root / "trained" not in out.parents:
+        raise LabError(f"{out} is the output of {name}, and not below {root / 'trained'}: it is not touched.")
+    state, shown = _state(out), out.relative_to(root)
+    if out.exists() and _read(record) == {"command": stage.cmd, "depends": depends}:
+        if state != "completed":
+            return f"{name} goes on from the checkpoints in {shown}"
+        if recorded != depends:
+            return f"{name} has trained {shown} already"
+    if _runs(out):
+        raise LabError(f"{shown} is running: wait for it, or end it, and run {name} again.")
     if out.is_symlink():
         out.unlink()
     elif out.exists():
         shutil.rmtree(out)
-    write_json(record, depends)
-    seconds = last_time(trained.parent / "published" / out.name)
+    write_json(record, {"command": stage.cmd, "depends": depends})
+    seconds = last_time(root / "published" / out.name)
     return f"{name} begins" + (f"; it took {format_duration(seconds)} when it was last trained" if seconds else "")
 
 
@@ -62,6 +71,13 @@ def _read(record: Path) -> dict[str, Any] | None:
         return None
 
 
+def _runs(out: Path) -> bool:
+    try:
+        return is_active(out, read_progress(out))
+    except LabError:  # it is not there
+        return False
+
+
 def _state(out: Path) -> str:
     try:
         return read_trial(TrialDir(out)).state
@@ -70,7 +86,9 @@ def _state(out: Path) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("Usage: python -m benchmark.stage STAGE, as train@ppo-cartpole")
     try:
-        print(prepare(*sys.argv[1:]), flush=True)
+        print(prepare(sys.argv[1]), flush=True)
     except LabError as error:
         sys.exit(str(error))

@@ -186,10 +186,13 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def require_same_spec(recorded: dict[str, Any], spec: Spec, directory: Path, advice: str) -> None:
-    """Raise LabError if the spec recorded in a directory is another one; `advice` says what to do."""
+    """Raise LabError if the spec recorded in a directory is another one; `advice` says what to do.
+
+    How the settings were found may differ: it decides no number.
+    """
     with suppress(LabError):  # an older one lacks keys that have had a default since
         recorded = build(Spec, plain(recorded), "").to_dict()
-    changes = differences(recorded, spec.to_dict())
+    changes = differences(*({**values, "tuning": None} for values in (recorded, spec.to_dict())))
     if changes:
         raise LabError(f"{directory} holds a Session of another spec: {'; '.join(changes)}. {advice}")
 

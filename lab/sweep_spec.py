@@ -1,4 +1,4 @@
-"""What a composed config says of a sweep, beside the specs of its Sessions; what does not fit is a LabError.
+"""What a composed config says beside the specs of Sessions: of a sweep, and of code to keep; errors are LabErrors.
 
 conf/config.yaml explains each key.
 """

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import settings
 
 import lab  # noqa: F401 - before the first matrix product, for what it asks of the library that makes them
 
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, at which messages would be broken into lines
 torch.set_num_threads(1)
 settings.register_profile("lab", deadline=None)  # tests run beside others, on machines of any speed
 settings.load_profile("lab")

@@ -113,7 +113,7 @@ INHERITED = {
 def test_tuned_files_are_picked_up_by_themselves(name: str) -> None:
     algo, env = next(pair for pair in PAIRS if "_".join(pair) == name)
     tuned = tuned_settings(name)
-    if lr := tuned["algo"].pop("lr", None):
+    if lr := tuned.setdefault("algo", {}).pop("lr", None):
         tuned["algo"].setdefault("optimizer", {})["lr"] = lr
     spec = specs(f"algo={algo}", f"env={env}")[0].to_dict()
     plain = specs(f"algo={algo}", f"env={env}", "~tuned")[0].to_dict()

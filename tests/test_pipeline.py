@@ -86,8 +86,6 @@ SMALLER = {
     "      ppo-pendulum: {algo: ppo, env: pendulum, code: ppo, base: ppo}\n      dqn-cartpole": "      dqn-cartpole",
     "      dqn-cartpole: {algo: dqn, env: cartpole, code: dqn, base: dqn}\n      sac-pendulum": "      sac-pendulum",
     "      sac-pendulum: {algo: sac, env: pendulum, code: sac, base: sac}\n    do:\n      <<": "    do:\n      <<",
-    "      - ${out}/pendulum.png: {cache: false}\n": "",
-    "      - ${out}/aggregates.png: {cache: false}\n": "",
     "frames=4000": "frames=2000",
 }
 EXPORTED = ("card.md", "trial.json", "trial.png", "point.json", "sweep.json")  # of a Trial
@@ -322,7 +320,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(line for line in lines if line.endswith("/checkpoint/best.pt")),
         *(
             f"results/quick/{file}"
-            for file in ("results.json", "results.md", "results.csv", "report.html", "cartpole.png")
+            for file in ("results.json", "results.md", "results.csv", "report.html", "pictures/cartpole.png")
         ),
     }
     commit(folder)
@@ -399,7 +397,13 @@ def test_an_interrupted_stage_goes_on_unless_what_it_depends_on_has_changed(chec
     assert "quick@ppo-cartpole goes on from the checkpoints in trained/quick/ppo_cartpole" in printed
     assert session.read_status()["state"] == "completed"
     assert read_json(session.provenance)["resumed"], "not trained from the start"
-    assert "begins" in dvc(checkout, "repro", "--force", "quick@ppo-cartpole"), "what is complete is trained anew"
+    assert "begins" in dvc(checkout, "repro", "--force", "quick@ppo-cartpole"), "what DVC has recorded is trained anew"
+    lock = checkout / "dvc.lock"
+    content = yaml.safe_load(lock.read_text())
+    del content["stages"]["quick@ppo-cartpole"]
+    lock.write_text(yaml.safe_dump(content))
+    printed = dvc(checkout, "repro", "quick@ppo-cartpole")
+    assert "has trained trained/quick/ppo_cartpole already" in printed, "what DVC has not recorded is kept"
 
 
 @pytest.mark.slow

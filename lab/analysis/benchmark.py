@@ -39,7 +39,7 @@ class Benchmark:
     """Results that peers publish, in the order of the files.
 
     Attributes:
-        name: of the peer; `published` for several.
+        name: of the peer; `peer` for several.
         sources: by peer, what its results are and where they come from.
     """
 
@@ -61,7 +61,7 @@ def read_benchmarks(paths: Sequence[Path]) -> Benchmark | None:
     peers: Peers = {}
     for benchmark in reversed(each):
         sources, peers = {**benchmark.sources, **sources}, {**peers, **benchmark.peers}
-    return Benchmark("published", sources, {key: peers[key] for one in each for key in one.peers})
+    return Benchmark("peer", sources, {key: peers[key] for one in each for key in one.peers})
 
 
 def read_benchmark(path: Path) -> Benchmark:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab.analysis.card import describe_trial
 from lab.analysis.published import Publication
-from lab.analysis.published_across import COLUMNS, EXPLANATION, group_results
+from lab.analysis.published_across import COLUMNS, EXPLANATION, Group, list_excluded
 from lab.analysis.published_tables import SYMBOLS, list_notes, list_shortfalls, table
 from lab.analysis.session import WINDOW
 from lab.analysis.text import render
@@ -20,20 +20,22 @@ AGGREGATES = "aggregates"  # the picture of results over several environments
 
 
 def picture_name(name: str) -> str:
-    """Return the file name of the picture of an environment, or of an Experiment."""
-    return re.sub(r"[^\w.-]", "-", name) + ".png"
+    """Return the path of the picture of an environment, or of an Experiment, from the page."""
+    name = re.sub(r"[^\w.-]", "-", name)
+    return f"pictures/{name}.png"
 
 
-def write_markdown(publication: Publication) -> str:
+def write_markdown(publication: Publication, groups: Sequence[Group]) -> str:
     """Return the text of results.md; the same files give the same text, wherever they are."""
-    return render("results.md.j2", **_context(publication), picture_name=picture_name)
+    return render("results.md.j2", **_context(publication, groups), picture_name=picture_name)
 
 
-def write_page(publication: Publication, pictures: Mapping[str, bytes]) -> str:
+def write_page(publication: Publication, groups: Sequence[Group], pictures: Mapping[str, bytes]) -> str:
     """Return the text of report.html, which holds no script and loads nothing.
 
     Args:
         publication: what is published.
+        groups: the algorithms in it that are compared over several environments.
         pictures: a PNG for each environment and each Experiment.
     """
     cards = {}
@@ -43,15 +45,17 @@ def write_page(publication: Publication, pictures: Mapping[str, bytes]) -> str:
         name = f"{parent.name}/{directory.name}" if directory != parent else parent.name
         cards[result] = describe_trial(result.trial, shlex.quote(name))
     encoded = {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
-    return render("published.html.j2", **_context(publication), cards=cards, pictures=encoded)
+    return render("published.html.j2", **_context(publication, groups), cards=cards, pictures=encoded)
 
 
-def _context(publication: Publication) -> dict[str, Any]:
+def _context(publication: Publication, groups: Sequence[Group]) -> dict[str, Any]:
     columns, rows = table(publication)
     environments = [(env, publication.on(env)[0].trial.environment) for env in publication.environments]
     lists = {"Shortfalls": list_shortfalls(publication), "Notes": list_notes(publication)}
+    if groups:
+        lists["Notes"] += list_excluded(publication)
     about, explanation = _about(publication), _explanation(publication)
-    aggregates = [row for group in group_results(publication) for row in group.rows]
+    aggregates = [row for group in groups for row in group.rows]
     return {
         "publication": publication, "columns": columns, "rows": list(zip(publication.ordered(), rows, strict=True)),
         "environments": environments, "lists": lists, "about": about, "explanation": explanation,

@@ -11,8 +11,11 @@ from pathlib import Path
 import yaml
 
 from lab.analysis.benchmark import Benchmark, Peers
+from lab.analysis.card import read_provenance
 from lab.analysis.compare import differing_keys
 from lab.analysis.experiment import Experiment, read_experiment
+from lab.analysis.run_spec import read_overrides
+from lab.analysis.runs import SHORT
 from lab.analysis.session import Session
 from lab.analysis.statistics import Estimate
 from lab.analysis.text import display_name, format_hyperparameter, short_names
@@ -24,7 +27,9 @@ from lab.run.files import read_json, require_shape
 from lab.run.schemas import SPEC, TRIAL
 
 MARK = "†"  # of a Trial of which only the metrics are there
-CHOSEN = "‡"  # of settings that were chosen by seeds of the Trial
+UNRECORDED = "not recorded"  # how settings were found, before specs said so
+OVERLAP = "‡"  # of settings that were chosen by seeds of the Trial
+SETTING = re.compile(r"(algo|env|net)\.|frames$|net$")  # keys of what is tuned
 MAX_KEYS = 3  # hyperparameters that name a variant
 NO_ESTIMATE: Estimate = {"value": None, "low": None, "high": None}
 
@@ -32,12 +37,13 @@ NO_ESTIMATE: Estimate = {"value": None, "low": None, "high": None}
 class Result:
     """A published Trial compared with a peer's result.
 
-    `mean` is the mean return with its interval, `compared` the mean of what the peer measures, `difference` that minus
-    the peer's. `verdict` is better or worse if the whole interval is above or below the peer's result, otherwise even;
-    None without an interval or a peer's result. `shortfall` is how far the mean is below the peer's, as a fraction of
-    the peer's gain over random actions.
+    `mean` is the mean return with its interval, `peer_metric` the mean of what the peer measures, `difference` that
+    minus the peer's. `verdict` is better or worse if the whole interval is above or below the peer's result, otherwise
+    even; None without an interval or a peer's result. `shortfall` is how far the mean is below the peer's, as a
+    fraction of the peer's gain over random actions.
 
     Attributes:
+        stopped: frames at which Sessions ended because their return had reached `stop_at`; there is no verdict then.
         variant: what distinguishes it from other Trials of the same algorithm and environment; empty if it is alone.
     """
 
@@ -50,16 +56,17 @@ class Result:
         self.peer = peers.get((self.env, self.algo)) if same else None
         self.metrics = {name: summary for name, summary in trial.summaries.items() if summary["n"]}
         self.mean: Estimate = self.metrics["return"]["mean"] if "return" in self.metrics else NO_ESTIMATE
-        measured = self.metrics.get(self.peer.metric if self.peer else "return")
-        self.compared: Estimate = measured["mean"] if measured else NO_ESTIMATE
+        summary = self.metrics.get(self.peer.metric if self.peer else "return")
+        self.peer_metric: Estimate = summary["mean"] if summary else NO_ESTIMATE
         self.n = int(self.metrics["return"]["n"]) if "return" in self.metrics else 0
         self.difference: float | None = None
         self.verdict: str | None = None
         self.shortfall: float | None = None
-        value, low, high = (self.compared[end] for end in ("value", "low", "high"))
+        self.stopped = sorted(session.frame for session in trial.completed if session.stopped)
+        value, low, high = (self.peer_metric[end] for end in ("value", "low", "high"))
         if self.peer and value is not None:
             self.difference = value - self.peer.value
-            if low is not None and high is not None:
+            if low is not None and high is not None and not self.stopped:
                 self.verdict = "better" if low > self.peer.value else "worse" if high < self.peer.value else "even"
             random_return = trial.reference.get("random_return")
             if random_return is not None and self.peer.value > random_return:
@@ -85,16 +92,28 @@ class Result:
         return seeds if isinstance(seeds, list) else []
 
     @property
-    def chosen(self) -> list[int]:
+    def overlap(self) -> list[int]:
         """Those among the seeds of its Sessions: they are no evidence for the settings."""
         return sorted({*self.tuned_on} & {session.seed for session in self.trial.sessions})
+
+    @property
+    def changed(self) -> list[str]:
+        """Keys of the settings that were set when it was trained, so that their source does not vouch for them."""
+        set_ = {*self.trial.hyperparameters}
+        for session in self.trial.completed[:1]:
+            command = str(read_provenance(session).get("command", ""))
+            set_ |= {SHORT.get(key, key) for key in read_overrides(session.directory, command)}
+        return sorted(key for key in set_ if SETTING.match(key))
 
     @property
     def settings(self) -> str:
         """How its settings were found, marked if its own seeds had a say."""
         source = self.trial.spec.get("tuning.source")
+        if not source:
+            return UNRECORDED
         seeds = f" on {format_seeds(self.tuned_on)}" if self.tuned_on else ""
-        return f"{source}{seeds}{f' {CHOSEN}' if self.chosen else ''}" if source else "-"
+        changed = f", but for {', '.join(self.changed)}" if self.changed else ""
+        return f"{source}{seeds}{f' {OVERLAP}' if self.overlap else ''}{changed}"
 
     @property
     def key(self) -> str:
@@ -190,7 +209,16 @@ def read_publication(path: Path, benchmark: Benchmark | None = None) -> Publicat
     _add_results(publication, trials)
     if not publication.results:
         ignored = f" ({'; '.join(publication.ignored)})" if publication.ignored else ""
-        raise LabError(f"{path} holds no Trial: put one into a sub-directory such as {path / 'ppo_cartpole'}{ignored}.")
+        if publication.experiments:
+            name = next(iter(publication.experiments))
+            raise LabError(
+                f"{path} holds no Trial, only Experiments: `python -m lab publish {shlex.quote(str(path / name))}`"
+                f" publishes the Trials of one{ignored}."
+            )
+        raise LabError(
+            f"{path} holds no Trial: `python -m lab export DIR out={shlex.quote(str(path / 'ppo_cartpole'))}` puts one"
+            f" into a sub-directory{ignored}."
+        )
     for env in {*publication.environments} & {*publication.experiments}:
         raise LabError(
             f"{path / env} is an Experiment with the name, so also the picture, of an environment: rename it."

@@ -1,7 +1,8 @@
 """Published results over several environments: algorithms ranked by normalized scores, beside those of peers.
 
-Algorithms are compared on the environments that they share: there is a group for each set of environments on which some
-algorithm was trained, and in it are all that have a result on each of them.
+Algorithms are compared on what they share: there is a group for each set of environments, with their frames, on which
+some algorithm was trained, and in it are all that have a result on each of them. Left out are environments without
+reference returns, for which there is no scale, and Trials of which only the metrics are there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ EXPLANATION = (
     " above the peer's mean in an environment, where a tie counts as one half; peers publish no seeds, so their own"
     " spread is not in it."
 )
+Place = tuple[str, int]  # an environment and the frames of training
 
 
 @dataclass
@@ -67,25 +69,46 @@ class Group:
 
 def group_results(publication: Publication) -> list[Group]:
     """Return a group for each set of two or more environments, the largest first; of an algorithm the best variant."""
-    best: dict[str, dict[str, Result]] = {}
+    best: dict[str, dict[Place, Result]] = {}
     for result in publication.ordered():
-        if result.mean["value"] is None or not result.has_sessions:
-            continue
-        before = best.setdefault(result.algo, {}).get(result.env)
-        if before is None or (before.mean["value"] or 0.0) < result.mean["value"]:
-            best[result.algo][result.env] = result
+        if not _excluded(result):
+            place = result.trial.environment, result.frames
+            before = best.setdefault(result.algo, {}).get(place)
+            if before is None or (before.mean["value"] or 0.0) < (result.mean["value"] or 0.0):
+                best[result.algo][place] = result
+    order = list(dict.fromkeys(place for results in best.values() for place in results))
     groups = []
-    for names in sorted({frozenset(each) for each in best.values()}, key=lambda names: (-len(names), sorted(names))):
-        environments = [env for env in publication.environments if env in names]
-        members = [[each[env] for env in environments] for each in best.values() if names <= each.keys()]
-        if len(environments) > 1:
-            settings = [
-                Setting({}, {result.trial.environment: result.trial for result in member}, member[0].name)
-                for member in members
-            ]
-            across = make_across(settings, list(settings[0].trials), "return", 1)
-            groups.append(Group(across, {member[0].name: member for member in members}))
+    for shared in sorted({frozenset(each) for each in best.values()}, key=lambda each: (-len(each), sorted(each))):
+        places = [place for place in order if place in shared]
+        members = [[each[place] for place in places] for each in best.values() if shared <= each.keys()]
+        if len({environment for environment, _ in places}) < max(len(places), 2):
+            continue  # one environment alone, or one at several lengths
+        settings = [
+            Setting({}, {result.trial.environment: result.trial for result in member}, member[0].name)
+            for member in members
+        ]
+        across = make_across(settings, list(settings[0].trials), "return", 1)
+        groups.append(Group(across, {member[0].name: member for member in members}))
     return groups
+
+
+def _excluded(result: Result) -> str:
+    """Return why a result is in no group; empty if it may be in one."""
+    if not result.has_sessions:
+        return "no Session is kept"
+    reference = result.trial.reference
+    if None in (reference.get("random_return"), reference.get("solved")):
+        return "no reference returns are known for its environment"
+    return "" if result.mean["value"] is not None else "no Session has completed"
+
+
+def list_excluded(publication: Publication) -> list[str]:
+    """Return sentences on the results that are in no group, and why."""
+    reasons: dict[str, list[str]] = {}
+    for result in publication.ordered():
+        if reason := _excluded(result):
+            reasons.setdefault(reason, []).append(result.title)
+    return [f"Not compared over environments, as {reason}: {', '.join(names)}." for reason, names in reasons.items()]
 
 
 @plotting.style()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from lab.analysis.published import CHOSEN, MARK, NO_ESTIMATE, Publication, Result
+from lab.analysis.published import MARK, NO_ESTIMATE, OVERLAP, UNRECORDED, Publication, Result
 from lab.analysis.statistics import Estimate
 from lab.analysis.text import display_name
 from lab.analysis.trial import describe_unfinished
@@ -101,7 +101,7 @@ def _describe_peer(result: Result, publication: Publication) -> str:
         return "-"
     about = [peer.name] if publication.benchmark and peer.name != publication.benchmark.name else []
     if peer.metric == "eval_return":
-        here = f"{format_number(result.compared['value'])} {format_interval(result.compared)}"
+        here = f"{format_number(result.peer_metric['value'])} {format_interval(result.peer_metric)}"
         about.append(f"by evaluation; here {here}")
     return f"{format_number(peer.value)} ({', '.join(about)})" if about else format_number(peer.value)
 
@@ -117,7 +117,7 @@ def list_shortfalls(publication: Publication) -> list[str]:
         text += f" {format_number(result.peer.value)}"
         if result.shortfall is not None:
             text += f", {100 * result.shortfall:.1f} % of its gain over random actions"
-        sentences.append(f"{text}; the 95 % interval is {format_interval(result.compared)}.")
+        sentences.append(f"{text}; the 95 % interval is {format_interval(result.peer_metric)}.")
     return sentences
 
 
@@ -129,16 +129,28 @@ def list_notes(publication: Publication) -> list[str]:
             f"{MARK} Trained by older code, at the commit that its model card (card.md) names. Only metrics are kept,"
             " not the Sessions, so there is no curve and no agent."
         )
-    if chosen := [result.title for result in results if result.chosen]:
+    if overlapping := [result.title for result in results if result.overlap]:
         notes.append(
-            f"{CHOSEN} Settings that were chosen by seeds among those of the table, which flatters them:"
-            f" {', '.join(chosen)}."
+            f"{OVERLAP} Settings that were chosen by seeds among those of the table, which flatters them:"
+            f" {', '.join(overlapping)}."
+        )
+    if unknown := [result.title for result in results if result.settings == UNRECORDED]:
+        notes.append(
+            "How these settings were found, and whether by seeds of the table, was not recorded when they were trained:"
+            f" {', '.join(unknown)}."
         )
     for result in results:
         unfinished = "; ".join(describe_unfinished(result.trial.sessions))
         if unfinished:
             notes.append(f"In {result.title}, {unfinished}: Sessions that did not complete are excluded.")
-        if benchmark and result.peer and result.peer.frames != result.frames:
+        if result.stopped:
+            first, last = (f"{frames:,}" for frames in (result.stopped[0], result.stopped[-1]))
+            frames = first if first == last else f"{first} to {last}"
+            notes.append(
+                f"{result.title} was stopped on success after {frames} frames, so its return says little, and there is"
+                " no verdict: `compare metric=frames` compares how long it took."
+            )
+        elif benchmark and result.peer and result.peer.frames != result.frames:
             notes.append(
                 f"{result.title} was trained for {result.frames:,} frames and {result.peer.name}'s for"
                 f" {result.peer.frames:,}: that alone can make a difference."

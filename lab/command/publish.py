@@ -27,8 +27,8 @@ class Options:
 
     out: str = option(
         "results",
-        "the directory to write results.json, results.csv, results.md, report.html and a picture for each environment"
-        " and each Experiment into",
+        "the directory to write results.json, results.csv, results.md, report.html and pictures of each environment and"
+        " each Experiment into",
     )
     against: str = option(
         "",
@@ -77,19 +77,21 @@ def write_publication(publication: Publication, out: Path) -> list[Path]:
     from lab.analysis.published_across import group_results, plot_groups
     from lab.analysis.published_tables import results_csv, results_json
 
+    groups = group_results(publication)
     pictures = {env: plot_environment(publication, env) for env in publication.environments}
     pictures |= {name: plot_experiment(experiment) for name, experiment in publication.experiments.items()}
-    if groups := group_results(publication):
+    if groups:
         pictures = {AGGREGATES: plot_groups(groups), **pictures}
     files = {
         "results.csv": results_csv(publication).encode(errors="backslashreplace"),
-        "results.md": write_markdown(publication).encode(errors="backslashreplace"),
-        "report.html": write_page(publication, pictures).encode(errors="backslashreplace"),
+        "results.md": write_markdown(publication, groups).encode(errors="backslashreplace"),
+        "report.html": write_page(publication, groups, pictures).encode(errors="backslashreplace"),
         **{picture_name(name): picture for name, picture in pictures.items()},
     }
     results, of = out / "results.json", os.path.relpath(publication.path.resolve(), out.resolve())
     _refuse_foreign(results, [out / name for name in files], of)
     write_json(results, {**results_json(publication), OF: of})
+    (out / picture_name("")).parent.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_atomically(out / name, content)
     return [results, *(out / name for name in files)]

@@ -83,9 +83,10 @@ def find_best(sweep: Document, trials: list[TrialProgress]) -> str | None:
     index = (max if objective["directions"][0] == "maximize" else min)(ranked, key=lambda index: ranked[index])
     best = f"{title(trials[index])}: {aggregate} {metric} {format_number(ranked[index], metric)}"
     others = [trial for i, trial in enumerate(trials) if trial.state == "completed" and i not in ranked]
-    unread = [trial.directory.path.name for trial in others if trial.results is None]
-    without = [trial.directory.path.name for trial in others if trial.results is not None]
-    notes = [f"{', '.join(unread)}: trial.json is missing, and `report` makes it again"] if unread else []
+    known = [bool((trial.results or {}).get("metrics")) for trial in others]
+    unread = [trial.directory.path.name for trial, read in zip(others, known, strict=True) if not read]
+    without = [trial.directory.path.name for trial, read in zip(others, known, strict=True) if read]
+    notes = [f"{', '.join(unread)}: trial.json lacks its metrics, and `report` makes it again"] if unread else []
     notes += [f"{', '.join(without)}: a Session has no {metric}"] if without else []
     return f"{best} ({'; '.join(notes)})" if notes else best
 

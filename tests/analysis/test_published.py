@@ -20,13 +20,13 @@ from lab.analysis.pages import AGGREGATES, picture_name, write_markdown, write_p
 from lab.analysis.plot_published import plot_environment
 from lab.analysis.plotting import PALETTE, band
 from lab.analysis.published import Publication, Result, read_publication
-from lab.analysis.published_across import group_results, plot_groups
+from lab.analysis.published_across import group_results, list_excluded, plot_groups
 from lab.analysis.published_tables import list_notes, list_shortfalls, results_csv, results_json, table
 from lab.analysis.text import DISPLAY_NAMES, display_name
 from lab.common.text import format_number
 from lab.errors import LabError
 from lab.run.directory import TrialDir, find_level
-from lab.run.files import write_json
+from lab.run.files import write_json, write_sealed_json
 from tests import synthetic
 from tests.analysis.test_card import alone, constant, spec_of
 from tests.analysis.test_trial import session, trial
@@ -59,6 +59,14 @@ def benchmark(**returns: float) -> Benchmark:
 
 def publication(*results: Result, against: Benchmark | None = None) -> Publication:
     return Publication(Path("published"), list(results), {}, against, [])
+
+
+def markdown(publication: Publication) -> str:
+    return write_markdown(publication, group_results(publication))
+
+
+def page_of(publication: Publication, pictures: dict[str, bytes]) -> str:
+    return write_page(publication, group_results(publication), pictures)
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +208,8 @@ def test_experiments_are_shown_and_sessions_are_left_alone_and_named(tmp_path: P
     assert sentence.startswith("2 of 2 Trials ranked, over algo.lr; ")
     assert f"the best by mean return: {format_number(best.values[0])} [" in sentence
     assert f"algo.lr={best.trial.hyperparameters['algo.lr']:.3g}" in sentence
-    assert "![The Experiment search_a2c](search_a2c.png)" in write_markdown(actual)
-    assert html.escape(sentence) in write_page(actual, {"cartpole": b"", "search_a2c": b""})
+    assert "![The Experiment search_a2c](pictures/search_a2c.png)" in markdown(actual)
+    assert html.escape(sentence) in page_of(actual, {"cartpole": b"", "search_a2c": b""})
     (tmp_path / "search_a2c").rename(tmp_path / "cartpole")
     with pytest.raises(LabError, match=r"with the name, so also the picture, of an environment"):
         read_publication(tmp_path)
@@ -214,8 +222,8 @@ def test_the_same_files_give_the_same_bytes_wherever_they_are(
         texts = (
             json.dumps(results_json(actual)),
             results_csv(actual),
-            write_markdown(actual),
-            write_page(actual, pictures),
+            markdown(actual),
+            page_of(actual, pictures),
         )
         return [*(text.encode() for text in texts), *pictures.values()]
 
@@ -229,7 +237,7 @@ def test_the_same_files_give_the_same_bytes_wherever_they_are(
 
 
 def test_the_markdown_has_a_row_for_each_trial(published: Publication) -> None:
-    lines = write_markdown(published).splitlines()
+    lines = markdown(published).splitlines()
     assert lines[2].startswith("3 Trials of 2 algorithms on 2 environments; 9 of 10 Sessions completed.")
     assert lines[2].endswith("Compared with Peer on 2 results: 1 better, 0 even, 1 worse.")
     rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
@@ -241,7 +249,7 @@ def test_the_markdown_has_a_row_for_each_trial(published: Publication) -> None:
     assert rows[3][11:] == ["320.0", "80.0", "▲ better"]
     assert rows[4][:6] == ["Acrobot-v1", "200,000", "A2C", "2", "-85.0", "[-90.0, -80.0]"]
     assert rows[4][11:] == ["-", "-", "-"]
-    assert "![Learning curves on CartPole-v1](cartpole.png)" in lines
+    assert "![Learning curves on CartPole-v1](pictures/cartpole.png)" in lines
 
 
 def test_algorithms_and_environments_are_in_the_order_of_the_peer() -> None:
@@ -269,7 +277,7 @@ def test_variants_are_named_by_what_differs_or_by_their_directories(tmp_path: Pa
     assert list(results_json(actual)["cartpole"]) == ["a2c lr=0.01", "a2c lr=1e-4", "ppo"]
     assert [row["variant"] for row in csv.DictReader(io.StringIO(results_csv(actual)))] == ["lr=0.01", "lr=1e-4", ""]
     assert plot_environment(actual, "cartpole").startswith(b"\x89PNG")
-    assert "<b>A2C lr=1e-4</b>" in write_page(actual, {"cartpole": b""})
+    assert "<b>A2C lr=1e-4</b>" in page_of(actual, {"cartpole": b""})
     shutil.copytree(tmp_path / "slow", tmp_path / "slow again")
     names = [row[2] for row in table(read_publication(tmp_path))[1]]
     assert names == ["A2C fast", "A2C slow", "A2C slow again", "PPO"]
@@ -279,7 +287,7 @@ def test_a_trial_or_an_experiment_is_published_itself(tmp_path: Path) -> None:
     one = alone(tmp_path / "a2c_cartpole", [500.0, 490.0])
     actual = read_publication(one.path)
     assert [each.title for each in actual.results] == ["A2C on CartPole-v1"]
-    assert "python -m lab rerun a2c_cartpole</pre>" in write_page(actual, {"cartpole": b""})
+    assert "python -m lab rerun a2c_cartpole</pre>" in page_of(actual, {"cartpole": b""})
     sweep = synthetic.experiment(tmp_path / "sweep", trials=3, seeds=2, rows=4)
     actual = read_publication(sweep.path)
     assert list(actual.experiments) == ["sweep"]
@@ -302,7 +310,7 @@ def test_of_a_trial_without_sessions_metrics_are_shown_and_marked(tmp_path: Path
     assert table(actual)[1] == expected
     assert results_json(actual) == results_json(before)
     assert any(note.startswith("† Trained by older code") for note in list_notes(actual))
-    page = write_page(actual, {"cartpole": b""})
+    page = page_of(actual, {"cartpole": b""})
     assert page.count("<h3>Use</h3>") == 1 and f"rerun published/{kept.path.name}" in page
     assert plot_environment(actual, "cartpole") != plot_environment(before, "cartpole")
     assert plot_environment(Publication(actual.path, actual.on("cartpole")[:1], {}, None, []), "cartpole")
@@ -314,7 +322,7 @@ def test_of_a_trial_without_sessions_metrics_are_shown_and_marked(tmp_path: Path
 
 
 def test_the_page_holds_everything_and_asks_nothing_of_a_network(published: Publication) -> None:
-    page = write_page(published, dict.fromkeys((AGGREGATES, *published.environments), b"picture"))
+    page = page_of(published, dict.fromkeys((AGGREGATES, *published.environments), b"picture"))
     assert not re.findall(r"\w+://", page)
     assert "<script" not in page
     assert "default-src 'none'" in page
@@ -335,17 +343,17 @@ def test_text_cannot_break_out_of_the_pages(tmp_path: Path) -> None:
         algo={**base["algo"], "name": EVIL},
     )
     actual = read_publication(tmp_path / "x")
-    page = write_page(actual, {EVIL: b""})
+    page = page_of(actual, {EVIL: b""})
     assert "<script" not in page and page.count("&lt;script&gt;") > 3
     assert "python -m lab rerun &#39;x/a b&#39;" in page
-    markdown = write_markdown(actual)
-    assert "<script" not in markdown and r"\|\*bold\*\|" in markdown
-    assert picture_name(EVIL) == "-script-alert-1---script---bold-----body---.png"
+    text = markdown(actual)
+    assert "<script" not in text and r"\|\*bold\*\|" in text
+    assert picture_name(EVIL) == "pictures/-script-alert-1---script---bold-----body---.png"
 
 
 @needs_chromium
 def test_a_browser_shows_the_page(published: Publication, pictures: dict[str, bytes], tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text(write_page(published, pictures), encoding="utf-8")
+    (tmp_path / "report.html").write_text(page_of(published, pictures), encoding="utf-8")
     browser = Browser(tmp_path / "profile")
     browser.open(tmp_path / "report.html")
     assert browser.run("[...document.images].map(image => image.naturalWidth > 1000)") == [True, True, True]
@@ -388,7 +396,7 @@ def test_odd_results_are_drawn_too(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_published_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="nothing cannot be published: there is no such directory"):
         read_publication(tmp_path / "nothing")
-    with pytest.raises(LabError, match=r"holds no Trial: .*such as .*/ppo_cartpole\."):
+    with pytest.raises(LabError, match=r"holds no Trial: `python -m lab export DIR out=.*/ppo_cartpole` puts one into"):
         read_publication(tmp_path)
     one = alone(tmp_path / "one", [1.0])
     base = spec_of()
@@ -431,7 +439,7 @@ def test_of_several_peers_the_first_that_has_a_result_counts(tmp_path: Path) -> 
     for seed, value in enumerate((400.0, 420.0)):
         constant(made.session(seed), 485.0, evaluated=value)
     columns, rows = table(publication := read_publication(tmp_path / "all", benchmark))
-    assert columns[11] == "published"
+    assert columns[11] == "peer"
     assert rows[0][11:] == ["300.0 (One)", "185.0", "▲ better"]
     assert rows[1][4] == "485.0"
     assert rows[1][11:] == [
@@ -440,7 +448,7 @@ def test_of_several_peers_the_first_that_has_a_result_counts(tmp_path: Path) -> 
         "▼ worse",
     ]
     assert list_shortfalls(publication)[0].startswith("A2C on CartPole-v1 is 40.0 by evaluation below Two's 450.0")
-    assert "Compared with One and Two on 2 results" in write_markdown(publication)
+    assert "Compared with One and Two on 2 results" in markdown(publication)
 
 
 def test_settings_that_were_chosen_by_the_seeds_of_the_table_are_marked(tmp_path: Path) -> None:
@@ -455,6 +463,45 @@ def test_settings_that_were_chosen_by_the_seeds_of_the_table_are_marked(tmp_path
     assert note.endswith(": A2C on CartPole-v1.")
     rows = list(csv.DictReader(io.StringIO(results_csv(actual))))
     assert {(row["settings"], row["tuned_on"]) for row in rows} == {("by hand", "1 2"), ("search", "1000 1001")}
+
+
+def test_a_trial_that_was_stopped_on_success_has_no_verdict(tmp_path: Path) -> None:
+    made = alone(tmp_path / "a2c_cartpole", [65.0, 66.0])
+    for seed, frame in enumerate((8192, 10240)):
+        status = made.session(seed).status
+        content = {**json.loads(status.read_text()), "frame": frame, "stopped": "its return has reached 60"}
+        write_sealed_json(status, {key: value for key, value in content.items() if key != "checksum"})
+    actual = read_publication(tmp_path, benchmark(a2c_on_cartpole=500.0))
+    assert table(actual)[1][0][-1] == "-"
+    (note,) = [note for note in list_notes(actual) if "stopped on success" in note]
+    assert note.startswith("A2C on CartPole-v1 was stopped on success after 8,192 to 10,240 frames")
+
+
+def test_settings_that_the_command_line_changed_are_named(tmp_path: Path) -> None:
+    made = alone(tmp_path / "a2c_cartpole", [480.0, 490.0], tuning={"source": "RL Zoo", "seeds": []})
+    for seed in made.seeds():
+        hydra = made.session(seed).hydra
+        hydra.mkdir()
+        (hydra / "overrides.yaml").write_text("- algo=a2c\n- algo.lr=0.1\n- frames=1000\n- log.every=5\n")
+    (actual,) = read_publication(tmp_path).results
+    assert actual.settings == "RL Zoo, but for algo.optimizer.lr, frames"
+
+
+def test_what_has_no_common_scale_is_not_compared_over_environments(tmp_path: Path) -> None:
+    unknown = {**spec_of()["env"], "name": "mine", "id": "Mine-v0"}
+    shorter = {**spec_of("acrobot")["env"]}
+    for name, env, frames in (("one", spec_of()["env"], 1000), ("two", unknown, 1000), ("three", shorter, 1000)):
+        alone(tmp_path / f"a2c_{name}", [1.0, 2.0], env=env, frames=frames)
+    ppo = {**spec_of()["algo"], "name": "ppo"}
+    for name, env, frames in (("one", spec_of()["env"], 1000), ("three", shorter, 2000)):
+        alone(tmp_path / f"ppo_{name}", [1.0, 2.0], env=env, frames=frames, algo=ppo)
+    actual = read_publication(tmp_path)
+    groups = group_results(actual)
+    assert [list(group.results) for group in groups] == [["A2C"], ["PPO"]], "of other frames on Acrobot"
+    assert [len(group.across.normalizations) for group in groups] == [2, 2]
+    assert list_excluded(actual) == [
+        "Not compared over environments, as no reference returns are known for its environment: A2C on Mine-v0."
+    ]
 
 
 def test_algorithms_are_compared_over_the_environments_that_they_share(tmp_path: Path) -> None:
@@ -473,7 +520,7 @@ def test_algorithms_are_compared_over_the_environments_that_they_share(tmp_path:
     assert [row[:3] for row in group.rows] == [["2 environments", "A2C", "2"], ["2 environments", "DQN", "2"]]
     assert group.rows[0][3:] == ["1 [1, 1]", "0.75", "0.75 [0.75, 0.75]"], "half of solved, and a tie"
     assert group.rows[1][4:] == ["-", "-"], "the peer has no result on Acrobot"
-    assert "one" not in write_markdown(read_publication(tmp_path / "a2c_cartpole")), "nothing over several"
+    assert "one" not in markdown(read_publication(tmp_path / "a2c_cartpole")), "nothing over several"
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ def test_it_prints_the_table_and_where_everything_is(
         line.startswith("A2C on CartPole-v1 is 38.3 below Peer 1.0's 495.0, 8.1 % of its gain") for line in lines
     )
     assert "Note: In A2C on CartPole-v1, seed 2 failed: Sessions that did not complete are excluded." in lines
-    names = ["results.json", "results.csv", "results.md", "report.html", "cartpole.png"]
+    names = ["results.json", "results.csv", "results.md", "report.html", "pictures/cartpole.png"]
     assert lines[-1] == "Made " + ", ".join(str(out / name) for name in names)
-    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == sorted(names)
     assert json.loads((out / "results.json").read_text())["cartpole"]["a2c"]["verdict"] == "worse"
 
 
@@ -62,9 +62,9 @@ def test_it_writes_the_same_bytes_again_and_nothing_into_the_trials(
     before = sorted(folder.rglob("*"))
     first = run(capsys, folder)
     assert "Peer" not in first[1] and "worse" not in first[2]
-    written = {path.name: path.read_bytes() for path in Path("results").iterdir()}
+    written = {path.name: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
     assert run(capsys, folder) == first
-    assert {path.name: path.read_bytes() for path in Path("results").iterdir()} == written
+    assert {path.name: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()} == written
     assert sorted(folder.rglob("*")) == before
 
 
@@ -96,11 +96,11 @@ def test_results_of_another_directory_are_not_written_over(
         shutil.copytree(folder, name)
     run(capsys, "published")
     run(capsys, tmp_path / "published")
-    written = {path.name: path.read_bytes() for path in Path("results").iterdir()}
+    written = {path.name: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
     for out in ([], [f"out={tmp_path}/results"]):
         with pytest.raises(LabError, match=r"results holds the results of .*published; nothing is .* another out=DIR"):
             run(capsys, "other", *out)
-    assert {path.name: path.read_bytes() for path in Path("results").iterdir()} == written
+    assert {path.name: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()} == written
     assert run(capsys, "other", "out=results/other")[-1].startswith("Made results/other/results.json")
     moved = Path("elsewhere")
     moved.mkdir()
