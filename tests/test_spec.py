@@ -12,7 +12,7 @@ from lab.algo.a2c import A2C
 from lab.algo.algorithm import stack
 from lab.errors import LabError
 from lab.run.files import write_text
-from lab.spec import COMPILED_FROM, load, read, require_same_spec
+from lab.spec import COMPILED_FROM, Tuning, load, read, require_same_spec
 from lab.training.agent import Agent
 from tests.helpers import specs
 
@@ -200,3 +200,11 @@ def test_a_spec_of_before_a_key_was_there_is_the_same(tmp_path: Path) -> None:
     require_same_spec(recorded, changed, tmp_path, "")
     with pytest.raises(LabError, match=r"env.metrics is \[\] there and \[a\] here"):
         require_same_spec(recorded, replace(changed, env=replace(changed.env, metrics=["a"])), tmp_path, "")
+
+
+def test_the_note_on_how_settings_were_found_may_change(tmp_path: Path) -> None:
+    (spec,) = specs("algo=a2c", "env=cartpole")
+    older = {key: value for key, value in spec.to_dict().items() if key != "tuning"}
+    require_same_spec(older, replace(spec, tuning=Tuning("a search", [1000])), tmp_path, "")
+    with pytest.raises(LabError, match="seed is 0 there and 1 here"):
+        require_same_spec(older, replace(spec, seed=1), tmp_path, "")
