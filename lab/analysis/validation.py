@@ -225,7 +225,9 @@ class Validation:
 
 
 def name_seeds(seeds: list[int]) -> str:
-    """Return `fresh seeds 100 to 109`, or each of them where they are few."""
+    """Return `fresh seeds 100 to 109`, or each of them where they do not follow each other."""
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"fresh seeds {seeds[0]} to {seeds[-1]}"
     return f"fresh {format_seeds(seeds)}" if seeds else "fresh seeds"
 
 

@@ -52,7 +52,7 @@ def test_luck_and_gain_by_hand() -> None:
     assert gain.startswith("trial-002, the best of them on fresh seeds, is better than the default settings: P(")
     assert [row[0] for row in made.rows()] == ["trial-001", "trial-002", "default settings"]
     assert made.rows()[-1][1:3] == ["3", "10.0 [10.0, 10.0]"]
-    assert made.columns()[3] == "on fresh seeds 100, 101, 102 and 103"
+    assert made.columns()[3] == "on fresh seeds 100 to 103"
 
 
 def test_of_a_metric_of_which_less_is_better_luck_is_what_it_was_lower_by() -> None:
