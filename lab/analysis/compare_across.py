@@ -126,7 +126,12 @@ def _group(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
 
 
 def _without_environment(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if not CHOOSES_ENVIRONMENT.fullmatch(key)}
+    """Return settings without what chooses the environment, and without how they were found there."""
+    return {
+        key: value
+        for key, value in values.items()
+        if not CHOOSES_ENVIRONMENT.fullmatch(key) and key.partition(".")[0] != "tuning"
+    }
 
 
 def _repeated(groups: dict[str, list[Entry]]) -> list[str]:

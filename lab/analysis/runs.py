@@ -18,7 +18,7 @@ from lab.common.text import canonical
 from lab.errors import LabError, warn_once
 from lab.run.directory import RunDir, SweepDir, TrialDir
 from lab.run.files import read_json
-from lab.run.schemas import RERUN, SESSION, STATES, TRIAL
+from lab.run.schemas import RERUN, RERUN_BEGUN, SESSION, STATES, TRIAL
 from lab.run.status import combined_state
 from lab.run.tags import read_tags
 
@@ -188,9 +188,10 @@ def read_run(path: Path, level: str) -> Run:
             run.start = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     with _Noting(run):
         run.tags = read_tags(path)
-    if (path / RERUN).exists():
+    if mark := next((path / name for name in (RERUN, RERUN_BEGUN) if (path / name).exists()), None):
         with _Noting(run):
-            run.rerun_of = str(read_json(path / RERUN).get("of", "another run"))
+            of = Path(str(read_json(mark).get("of", "another run")))
+            run.rerun_of = str(of.relative_to(Path.cwd()) if of.is_relative_to(Path.cwd()) else of)
     return run
 
 

@@ -26,7 +26,7 @@ from lab.run import provenance
 from lab.run.directory import RunDir, SweepDir, TrialDir, find_level, find_sessions
 from lab.run.files import read_json, write_json
 from lab.run.parent import find_parent, require_parent
-from lab.run.schemas import PROVENANCE, RERUN
+from lab.run.schemas import PROVENANCE, RERUN, RERUN_BEGUN
 from lab.run.trust import warn_of_foreign_code
 from lab.spec import require_name
 from lab.sweep.summary import quote_path
@@ -92,15 +92,12 @@ def main(path: Path, options: Options) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-rerun-")))
         parent = find_parent(options.init_from)["file"] if options.init_from else None
         jobs = plan(path, out, completed, codes, slots, folder, parent)
-        acquire(out)
-        try:
-            run(console, jobs, out, slots)
-        except KeyboardInterrupt:
-            write_json(out / RERUN, {"of": str(path)})  # for `ls`
-            raise
+        of = {"of": str(path.absolute())}
+        acquire(out, of)
+        run(console, jobs, out, slots)
     copy_plan(path, out)
     verdicts = compare(path, out, completed, jobs)
-    content = {"of": str(path), "identical": all(verdict.is_identical for verdict in verdicts)}
+    content = {**of, "identical": all(verdict.is_identical for verdict in verdicts)}
     content |= {"tolerance": options.tolerance, "differs": differences}
     write_json(out / RERUN, {**content, "sessions": [verdict.to_dict() for verdict in verdicts]})
     print_verdicts(console, path, out, verdicts, options.tolerance)
@@ -127,13 +124,14 @@ def require_apart(out: Path, path: Path) -> None:
         raise LabError(f"out={out} lies in {path}, which is only read: choose another directory.")
 
 
-def acquire(out: Path) -> None:
-    """Create the new directory, or raise LabError if another command was faster."""
+def acquire(out: Path, of: dict[str, str]) -> None:
+    """Create the new directory, and note in it what is run again; raise LabError if another command was faster."""
     out.mkdir(parents=True, exist_ok=True)
     try:
         SweepDir(out).jobs.mkdir()
     except FileExistsError as error:
         raise LabError(f"out={out} is in use: another command runs Sessions there.") from error
+    write_json(out / RERUN_BEGUN, of)
 
 
 def restore_code(stack: ExitStack, completed: Sequence[RunDir], here: bool) -> dict[RunDir, tuple[CodeCopy, Path]]:

@@ -130,7 +130,8 @@ def describe_settings(run: Run) -> list[tuple[str, str]]:
     (settings,) = find_differences([run])
     text = " ".join(f"{key}={value}" for key, value in settings.items())
     default = f"those of {run.rerun_of}" if run.rerun_of else "defaults"
-    return [("seeds", format_seeds(run.seeds).partition(" ")[2])] * bool(run.seeds) + [("settings", text or default)]
+    seeds = [("seeds", format_seeds(run.seeds).partition(" ")[2])] if run.seeds else []
+    return [*seeds, ("settings", text or default)]
 
 
 def describe_plan(run: Run, sessions: Sequence[Session]) -> list[tuple[str, str]]:

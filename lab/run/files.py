@@ -26,6 +26,10 @@ NOUNS = {
 Shape = Any
 
 
+class OrNull(dict[str, Shape]):
+    """The shape of a group of keys that may be null."""
+
+
 class Document(dict[str, Any]):
     """What a file holds, by key; asking for a missing key is a LabError that names the file."""
 
@@ -185,6 +189,8 @@ def parse_yaml(text: str, path: Path, shape: Shape = dict) -> Document:
 def require_shape(value: Any, shape: Shape, path: Path, key: str = "") -> None:
     """Raise LabError, with the file and the key, unless a value that a file holds has a shape."""
     kinds = getattr(shape, "__args__", (shape,))
+    if isinstance(shape, OrNull) and value is None:
+        return
     if isinstance(shape, dict):
         require_shape(value, dict, path, key)
         for name, item in value.items():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lab.run.files import Shape
+from lab.run.files import OrNull, Shape
 
 STATES = ("running", "completed", "failed", "pruned", "interrupted")
 RERUN = "rerun.json"  # in a directory that `rerun` made: of which one, and how the results compare
+RERUN_BEGUN = ".jobs/rerun"  # the same from the start on, without a comparison: a Session wants an empty directory
 ENDED = ("completed", "failed", "pruned")  # a Session leaves these states only on request
 METRICS = {
     "return": "mean return of the last 100 episodes of training",
@@ -94,7 +95,8 @@ SPEC: Shape = {
         "reference": {"id": str | None, "random_return": float | None, "solved": float | None},
     },
     "algo": {"name": str}, "net": dict, "eval": dict, "log": dict, "checkpoint": dict, "extended_from": [int],
-    "stop_at": float | None, "tuning": {"source": str, "seeds": [int]},
+    "stop_at": float | None, "init_from": OrNull({"file": str, "weights": str}),
+    "tuning": {"source": str, "seeds": [int]},
 }  # fmt: skip
 CHECKPOINT: Shape = {"frame": int, "optimizer_steps": int, "parameters": dict, "unfinished_interval": int | None,
                      "collector": dict, "averages": list, "replay": dict | None,

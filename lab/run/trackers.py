@@ -30,7 +30,8 @@ VARIABLES = {
     "wandb": {"mode": "WANDB_MODE"},
     "mlflow": {"tracking_uri": "MLFLOW_TRACKING_URI"},
 }  # in place of arguments
-OFF = "LAB_TRACKERS"  # environment variable: `off` for Sessions that are no new results, as of `rerun`
+OFF = {"LAB_TRACKERS": "off"}  # environment of a process that tells no tracker anything
+AGAIN = {"LAB_RERUN": "1"}  # environment of a process whose Sessions are those of `rerun`
 
 
 def read_trackers(trackers: Any) -> dict[str, dict[str, Any]]:
@@ -85,12 +86,17 @@ def _require_allowed(shown: str, name: str, key: str, value: str) -> None:
 
 def is_rerun() -> bool:
     """Return whether Sessions of this process are no new results, but those of `rerun`."""
-    return os.environ.get(OFF) == "off"
+    return AGAIN.items() <= os.environ.items()
+
+
+def are_off() -> bool:
+    """Return whether no tracker is told what the Sessions of this process do."""
+    return OFF.items() <= os.environ.items()
 
 
 def require_usable(trackers: Any) -> None:
     """Raise LabError if a tracker in log.trackers is not installed, or would refuse an argument when a run starts."""
-    for name, arguments in {} if is_rerun() else read_trackers(trackers).items():
+    for name, arguments in {} if are_off() else read_trackers(trackers).items():
         if not any(_is_installed(package) for package in PACKAGES[name]):
             raise LabError(f"log.trackers names {name}, which is not installed: {install_command(name)}")
         for key, value in arguments.items():

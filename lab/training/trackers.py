@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.common.text import flatten
 from lab.run.directory import RunDir
-from lab.run.trackers import is_rerun, read_trackers
+from lab.run.trackers import are_off, read_trackers
 from lab.training.tags import tag
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Trackers:
             resumed: whether it goes on from a checkpoint.
             warn: gets what goes wrong, as sentences.
         """
-        chosen = {} if is_rerun() else read_trackers(spec.log.trackers)
+        chosen = {} if are_off() else read_trackers(spec.log.trackers)
         self._workers = [_Worker.get(name) for name in chosen]
         self._env_metrics, self._warn = spec.env.metrics, warn
         self._run = str(directory.path.absolute())

@@ -188,11 +188,16 @@ def test_settings_are_grouped_by_the_names_of_their_specs_or_it_is_said_what_lac
         spec = {
             "name": f"{setting}_{env}",
             "algo": {"name": "a2c", "gamma": gamma},
+            "tuning": {"source": f"search in {env}", "seeds": [1]},
             "env": {**environment(env)["env"], "name": env},
         }
         sides[Path(f"{setting}/{env}")] = entry(setting, (1.0, 2.0, 3.0, 4.0), "frames_to_solve", spec)
     across, _ = compare_across.read_across([*sides], "frames_to_solve") or (None, None)
     assert across and {setting.name for setting in across.ranking} == {"name=old", "name=new"}
+    for path, side in sides.items():  # the same name: only a key tells settings apart
+        side.trial.spec.update({"name": "a2c", "algo.gamma": {"old": 0.9, "new": 0.8}[path.parts[0]]})
+    across, _ = compare_across.read_across([*sides], "frames_to_solve") or (None, None)
+    assert across and {setting.name for setting in across.ranking} == {"gamma=0.9", "gamma=0.8"}
     sides[Path("new/B")].trial.spec["algo.name"] = "ppo"
     with pytest.raises(LabError, match=r"No two of these are in the same environment \(old: A, new: B\)"):
         compare_across.read_across([Path("old/A"), Path("new/B")], "frames_to_solve")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lab.analysis.runs import read_runs
 from lab.command import rerun
 from lab.errors import LabError
 from lab.run.code import snapshot
@@ -113,6 +114,20 @@ def test_what_differs_is_said_with_the_frame_and_by_how_much(
     assert verdict["return"]["difference"] == pytest.approx((float(length) - 1000.0) / (len(rows) - 1))
     assert comparison["differs"]["numpy"][0] == "1.0.0"
     assert comparison["differs"]["gone"] == ["1.0", None]
+
+
+def test_what_is_killed_is_known_as_a_rerun(trained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*arguments: object) -> None:
+        shutil.copytree(trained.path, tmp_path / "again", dirs_exist_ok=True)
+        raise SystemExit
+
+    monkeypatch.setattr(rerun, "run", killed)
+    monkeypatch.chdir(trained.path.parent)
+    with pytest.raises(SystemExit):
+        rerun.main([trained.path.name, f"out={tmp_path}/again", "code=here"])
+    assert [run.rerun_of for run in read_runs(tmp_path / "again")] == [trained.path.name]
+    monkeypatch.chdir("/")
+    assert [run.rerun_of for run in read_runs(tmp_path / "again")] == [str(trained.path).lstrip("/")]
 
 
 def test_a_spec_that_its_code_refuses_is_told_in_a_sentence(

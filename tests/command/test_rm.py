@@ -116,7 +116,7 @@ def test_what_runs_stays(outputs: Path) -> None:
 def test_what_others_started_from_stays(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     child = outputs / "a2c_cartpole/2026-01-03/03-04-05"
     with (child / "spec.yaml").open("a") as spec:
-        spec.write(f"init_from: {outputs / 'search/trial-000/seed-1'}\n")
+        spec.write(f"init_from: {{file: {outputs / 'search/trial-000/seed-1/best.pt'}, weights: abc}}\n")
     assert f"holds the weights that {child} started from" in refused(str(outputs / "search"))
     write_json(child / "rerun.json", {"of": "another"})
     rm.main([str(outputs / "search"), "--yes"])

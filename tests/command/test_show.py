@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from lab.command import show
 from lab.errors import LabError
+from lab.run.files import write_sealed_yaml
 from lab.run.tags import write_tags
 from tests import synthetic
 from tests.helpers import lab
@@ -58,6 +61,18 @@ def test_what_is_missing_or_damaged_is_no_obstacle(
     show.main([str(session)])
     printed = capsys.readouterr().out
     assert "Session, " in printed and "provenance.json cannot be read" in printed
+
+
+def test_a_spec_of_another_shape_is_said_to_be_damaged(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = shutil.copytree(made / "trial-000/seed-0", tmp_path / "session")
+    spec = yaml.safe_load((session / "spec.yaml").read_text())
+    for parent in ("foo", {"file": 5}):
+        write_sealed_yaml(session / "spec.yaml", yaml.safe_dump({**spec, "init_from": parent}))
+        show.main([str(session)])
+        printed = capsys.readouterr().out
+        assert "spec.yaml is damaged: init_from" in printed and "seeds" not in printed
 
 
 def test_a_curve_is_drawn_between_its_ends() -> None:

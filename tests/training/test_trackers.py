@@ -246,7 +246,7 @@ def test_a_tracker_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     made = specs("algo=a2c", "env=cartpole", "log.trackers=[mlflow]")
     with pytest.raises(LabError, match=r"pip install -e '\.\[mlflow\]'"):
         check_spaces(made)
-    monkeypatch.setenv(known.OFF, "off")  # as `rerun` sets it
+    monkeypatch.setenv("LAB_TRACKERS", "off")  # as `rerun` sets it
     check_spaces(made)
 
 
