@@ -73,8 +73,10 @@ def table(publication: Publication) -> tuple[list[str], list[list[str]]]:
     """Return the columns and rows of the table of all results, as texts."""
     columns = ["environment", "frames", "algorithm", "n", "return", "95 % interval", "IQM", "frames to solve"]
     columns += ["time", "frames/s", "settings"]
+    peers = {result.peer.name for result in publication.results if result.peer}
     if publication.benchmark:
-        columns += [publication.benchmark.name, "difference", "verdict"]
+        columns += [*peers] if len(peers) == 1 else [publication.benchmark.name]
+        columns += ["difference", "verdict"]
     rows = []
     for result in publication.ordered():
         trial, solved, seconds = result.trial, result.metrics.get("frames_to_solve"), result.seconds
@@ -88,18 +90,18 @@ def table(publication: Publication) -> tuple[list[str], list[list[str]]]:
         row.append(result.settings)
         if publication.benchmark:
             verdict = result.verdict
-            row += [_describe_peer(result, publication), format_number(result.difference)]
+            row += [_describe_peer(result, len(peers) > 1), format_number(result.difference)]
             row.append(f"{SYMBOLS[verdict]} {verdict}" if verdict else "-")
         rows.append(row)
     return columns, rows
 
 
-def _describe_peer(result: Result, publication: Publication) -> str:
+def _describe_peer(result: Result, named: bool) -> str:
     """Return a peer's result, with what it is where that is not clear from the column."""
     peer = result.peer
     if peer is None:
         return "-"
-    about = [peer.name] if publication.benchmark and peer.name != publication.benchmark.name else []
+    about = [peer.name] if named else []
     if peer.metric == "eval_return":
         here = f"{format_number(result.peer_metric['value'])} {format_interval(result.peer_metric)}"
         about.append(f"by evaluation; here {here}")
