@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
+import re
 import sys
 import textwrap
+from contextlib import suppress
 from typing import Any
+
+JOINT = "\0"  # in no text that is printed, where control characters are escaped
+COPIED = re.compile(
+    r"`[^`]+`"  # code
+    r"|(?<![\w\\])('|\")(?:(?!\1).)+\1(?!\w)"  # a quoted path or value, but no apostrophe
+    r"|=(?:\{[^{}]*\}|\[[^\[\]]*\])"  # the value of a key
+    r"|\b(?:python -m lab|pip install)\b[^`]*$",  # a command that ends a sentence
+)
 
 
 class Lasting(io.TextIOWrapper):
@@ -51,19 +60,29 @@ def keep_going() -> None:
 
 def columns(stream: Any) -> int | None:
     """Return how wide a stream is shown: COLUMNS, or the width of its terminal; None if nothing says so."""
-    given = os.environ.get("COLUMNS", "")
-    if given.isdigit() and int(given):
-        return int(given)
-    return shutil.get_terminal_size().columns if stream.isatty() else None
+    with suppress(ValueError):
+        if (given := int(os.environ.get("COLUMNS", ""))) > 0:
+            return given
+    with suppress(OSError, ValueError):  # no terminal, no file at all, or a closed one
+        return os.get_terminal_size(stream.fileno()).columns or None
+    return None
+
+
+def join_copied(text: str) -> str:
+    """Return a text of the same length that has no space where a line must not be broken, but JOINT."""
+    return COPIED.sub(lambda match: match[0].replace(" ", JOINT), text)
 
 
 def wrap(text: str, stream: Any) -> str:
-    """Break the lines of a text between words at the width of a stream, if that is known."""
+    """Break the lines of a text between words at the width of a stream, if that is known.
+
+    What is copied from a sentence stays on one line: what stands in backquotes or quotes, and a command at the end.
+    """
     width = columns(stream)
     if width is None:
         return text
     fill = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
-    return "\n".join(fill.fill(line) for line in text.split("\n"))
+    return "\n".join(fill.fill(join_copied(line)).replace(JOINT, " ") for line in text.split("\n"))
 
 
 def is_lost() -> bool:

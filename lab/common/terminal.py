@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from lab.common.output import columns
+from lab.common.output import columns, join_copied
 from lab.errors import visible
 
 ANNOUNCED_AFTER = 1.0  # seconds
@@ -67,7 +67,7 @@ class Terminal(Console):
 def _break_points(text: str, width: int, rest: int) -> list[int]:
     """Return where a line is broken: before words that would go beyond the width, which is another after the first."""
     points, start = [], 0
-    for word in re.finditer(r"\s*\S+", text):
+    for word in re.finditer(r"\s*\S+", join_copied(text)):
         if cell_len(text[start : word.end()]) > width and word.start() > start:
             start = word.end() - len(word[0].lstrip())
             points.append(start)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import pty
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
+import pytest
+
+from lab.common.output import columns, wrap
+from lab.common.terminal import UNCUT, Terminal
 from lab.run.directory import RunDir
 from tests.helpers import ROOT
 
@@ -32,6 +39,46 @@ def read_nothing(first: str, *command: str) -> tuple[int, str]:
         process.stdout.close()
         errors = process.stderr.read()
         return process.wait(60), errors
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "`python -m lab resume outputs/a b c`",
+        "'outputs/a directory with spaces'",
+        "algo={name: ppo, lr: 1e-3, gamma: 0.9}",
+        "env.id='A name'",
+    ],
+)
+def test_what_is_copied_stays_on_one_line(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    lines = wrap(f"Error: the user's file is damaged, so that {kept} does not find the runs' figures.", None).split(
+        "\n"
+    )
+    assert any(kept in line for line in lines)
+    assert all(len(line) <= 30 or line == kept for line in lines) and len(lines) > 3
+
+
+def test_a_command_at_the_end_stays_on_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    command = "python -m lab report 'outputs/one two' out=three"
+    text = f"Interrupted while it was drawing; draw it again with: {command}"
+    assert wrap(text, None).split("\n")[-1] == command
+    Terminal(soft_wrap=True, width=UNCUT).print(text)
+    assert capsys.readouterr().out.split("\n")[-2] == command
+
+
+@pytest.mark.parametrize(("given", "width"), [("44", 44), ("³", 70), ("0", 70), ("-5", 70), ("", 70)])
+def test_the_width_is_that_of_the_stream_itself(given: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", given)
+    end, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 70))
+    with open(terminal, "w") as stream, open(end):  # noqa: PTH123
+        assert columns(stream) == width
+    monkeypatch.delenv("COLUMNS")
+    assert columns(io.StringIO()) is None and columns(stream) is None, "no terminal, and a closed one"
 
 
 def test_output_to_a_closed_pipe_is_dropped() -> None:
