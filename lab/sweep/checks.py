@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
 
 from lab.analysis.objective import Objective
 from lab.analysis.session import read_spec
-from lab.common.text import canonical, format_value
+from lab.common.text import canonical, flatten, format_value
 from lab.errors import LabError
+from lab.run.files import parse_yaml, read_yaml
 from lab.run.schemas import ENDED
 from lab.spec import Spec, require_same_spec
 from lab.sweep.composer import Composer
@@ -38,11 +42,13 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
         The spec of one of the points.
 
     Raises:
-        LabError: a point makes no spec or cannot have the objective, or a Session in the directory has another spec.
+        LabError: a point makes no spec or cannot have the objective, a Session in the directory has another spec, or
+            the search there another sampler or pruner.
     """
     from lab.training.agent import check_initialization
     from lab.training.lockstep import check_spaces
 
+    refuse_other_search(composer, plan)
     started = {trial.number: trial for trial in plan.started()}
     trials = [*started.values()]
     if plan.points is not None:
@@ -69,6 +75,42 @@ def check_plan(composer: Composer, plan: SweepPlan) -> Spec:
         check_spaces(distinct_specs(composer, trial.overrides, trial.seeds), spaces)
         refuse_other_spec(trial, composer.specs(trial.overrides, trial.seeds), spaces)
     return replace(spec, name=str(composer.config.name))
+
+
+def refuse_other_search(composer: Composer, plan: SweepPlan) -> None:
+    """Raise LabError if the points or the pruning of the sweep in the directory were decided by other settings.
+
+    A directory that does not say by which is continued.
+    """
+    directory, search = composer.directory, plan.settings.search is not None
+    try:
+        earlier = read_yaml(directory.multirun)
+        if plan.settings.only_trial is not None or search != (earlier.get("search") is not None):
+            return  # nothing is decided, or the search spaces differ
+        before = dict(_decisive(earlier, search))
+    except (LabError, OSError, KeyError, TypeError, AttributeError):
+        return
+    now = dict(_decisive(parse_yaml(OmegaConf.to_yaml(composer.config), directory.multirun), search))
+    for key in dict.fromkeys([*before, *now]):
+        there, here = before.get(key), now.get(key)
+        if there != here and (there is not None or "." in key):  # else it is a record that lacks the key
+            raise LabError(
+                f"{directory.path} holds a {'search' if search else 'sweep'} with {key}={format_value(there)}, and"
+                f" {key}={format_value(here)} was asked for. {OTHER_DIRECTORY}"
+            )
+
+
+def _decisive(config: dict[str, Any], search: bool) -> Iterator[tuple[str, Any]]:
+    """Yield what decides the points of a search, and what is pruned, from the config of a sweep."""
+    sweeper, choices = config["hydra"]["sweeper"], config["hydra"]["runtime"]["choices"]
+    parts = ("sampler", "pruner") if search else ("pruner",)
+    yield from ((part, choices.get(f"hydra/sweeper/{part}")) for part in parts)
+    for part in parts:
+        yield from flatten(sweeper[part], f"hydra.sweeper.{part}.").items()
+    if search:
+        yield "search.custom", config["search"].get("custom")
+    if not str(sweeper["pruner"]["_target_"]).endswith("NopPruner"):
+        yield "rungs", config.get("rungs")
 
 
 def require_one_ranking(plan: SweepPlan, environments: list[str]) -> None:

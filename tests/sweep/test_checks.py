@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 
 from lab.analysis.objective import Objective
 from lab.analysis.session import read_session
 from lab.errors import LabError
+from lab.run.directory import SweepDir
 from lab.run.schemas import METRICS
-from lab.sweep.checks import first_rows, last_frame, require_possible
-from tests.helpers import specs, train
+from lab.sweep.checks import first_rows, last_frame, refuse_other_search, require_possible
+from tests.helpers import CONF, specs, train
 
 A2C = ("algo=a2c", "env=cartpole", "~tuned", "algo.horizon=16", "frames=2000", "log.every=500", "eval.every=500")
 REFERENCE = "needs the mean return of random actions"
@@ -79,3 +84,42 @@ def test_an_evaluation_at_the_end_is_enough_without_a_pruner(tmp_path: Path) -> 
     assert results.tables is not None
     assert results.tables.metrics["frame"].tolist()[:2] == first_rows(spec)
     assert results.frame == last_frame(spec)
+
+
+def config_of(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF)):
+        lines = [f"hydra/sweeper/{one}" if one.startswith(("sampler=", "pruner=")) else one for one in overrides]
+        return compose("config", lines, return_hydra_config=True)
+
+
+SEARCH, CUSTOM = "search=command_line", "search.custom=mine.suggest"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "sentence"),
+    [
+        (
+            f"{SEARCH} sampler=random",
+            SEARCH,
+            "holds a search with sampler=random, and sampler=tpe was asked for. Choose",
+        ),
+        (SEARCH, f"{SEARCH} hydra.sweeper.sampler.seed=3", "sampler.seed=null, and hydra.sweeper.sampler.seed=3 was"),
+        ("", "pruner=median", "holds a sweep with pruner=none, and pruner=median was asked for"),
+        ("pruner=median", "pruner=median rungs=5", "with rungs=10, and rungs=5 was"),
+        (f"{SEARCH} {CUSTOM}", SEARCH, f"with {CUSTOM}, and search.custom=null was"),
+        (f"{SEARCH} search.n_trials=4", f"{SEARCH} search.n_trials=9 rungs=5", ""),
+        ("sampler=random", "", ""),  # a grid has no sampler
+        ("", f"{SEARCH} sampler=random", ""),  # its space is another one, which is refused elsewhere
+    ],
+)
+def test_what_decides_points_and_pruning_stays(tmp_path: Path, before: str, now: str, sentence: str) -> None:
+    directory, config = SweepDir(tmp_path), config_of(*now.split())
+    directory.multirun.write_text(OmegaConf.to_yaml(config_of(*before.split())))
+    composer: Any = SimpleNamespace(config=config, directory=directory)
+    plan: Any = SimpleNamespace(settings=SimpleNamespace(search=config.get("search"), only_trial=None))
+    try:
+        refuse_other_search(composer, plan)
+    except LabError as error:
+        assert sentence and sentence in str(error)
+    else:
+        assert not sentence

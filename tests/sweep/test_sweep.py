@@ -11,6 +11,8 @@ from typing import Any
 
 import optuna
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from lab.command.compare import main as compare
 from lab.common.text import canonical, quote
@@ -18,7 +20,7 @@ from lab.errors import LabError
 from lab.run.directory import RunDir, SweepDir, find_sessions
 from lab.run.files import read_json, read_yaml, write_json
 from lab.sweep.overrides import parse_value
-from tests.helpers import ROOT, git, lab, occupy, result, train
+from tests.helpers import CONF, ROOT, git, lab, occupy, result, train
 
 FEW = ("log.every=500", "eval.every=1000", "eval.episodes=2", "log.tensorboard=false", "algo.horizon=16")
 SMALL = ("algo=a2c", "env=cartpole", "frames=1000", *FEW)
@@ -273,6 +275,21 @@ def test_another_spec_is_refused_in_a_directory_that_was_used(tmp_path: Path) ->
         ([*SEARCH], "started with another search space"),
     ):
         assert sentence in sweep(tmp_path, *overrides, code=2).stderr
+
+
+def test_another_sampler_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    folder = SweepDir(tmp_path)
+    write_json(folder.sweep, {"kind": "experiment"})
+    with initialize_config_dir(str(CONF)):
+        config = compose("config", [*SMALL, SEARCH[0]], return_hydra_config=True)
+    folder.multirun.write_text(OmegaConf.to_yaml(config))
+    recorded = folder.multirun.read_text()
+    refused = sweep(tmp_path, "sampler=random", small=(*SMALL, *SEARCH), code=2).stderr
+    sentence = "holds a search with sampler=tpe, and sampler=random was asked for. Choose another hydra.sweep.dir."
+    assert sentence in " ".join(refused.split())
+    assert folder.multirun.read_text() == recorded and len([*tmp_path.iterdir()]) == 2
+    folder.multirun.unlink()
+    sweep(tmp_path, "sampler=random", "plan=true", small=(*SMALL, *SEARCH))  # nothing says that it had another
 
 
 def test_what_fails_fails_alone_and_is_listed(tmp_path: Path) -> None:
