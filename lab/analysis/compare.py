@@ -14,7 +14,14 @@ from matplotlib.figure import Figure
 from lab.analysis.experiment import Experiment, read_experiment
 from lab.analysis.plotting import band, heading, legend, line_style, literal, note, over_frames, save, style
 from lab.analysis.session import WINDOW, Session, read_session, read_spec, session_results
-from lab.analysis.statistics import MIN_SEEDS, MIN_VALUES, Estimate, difference, probability_of_improvement
+from lab.analysis.statistics import (
+    MIN_SEEDS,
+    MIN_VALUES,
+    Estimate,
+    difference,
+    probability_of_improvement,
+    subtract_from,
+)
 from lab.analysis.text import format_hyperparameter, short_names, shorten
 from lab.analysis.trial import Trial, describe_unfinished, read_trial
 from lab.common.text import canonical, format_value, plural
@@ -97,13 +104,8 @@ class Comparison:
 
     def reversed(self) -> Comparison:
         """Return the comparison of the other with the one."""
-        improvement, by = _subtract_from(1, self.improvement), _subtract_from(0, self.difference)
+        improvement, by = subtract_from(1, self.improvement), subtract_from(0, self.difference)
         return replace(self, entry=self.other, other=self.entry, improvement=improvement, difference=by)
-
-
-def _subtract_from(total: float, estimate: Estimate) -> Estimate:
-    ends = {"value": estimate["value"], "low": estimate["high"], "high": estimate["low"]}
-    return {end: None if value is None else total - value for end, value in ends.items()}
 
 
 def read_entries(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Entry]:
@@ -296,12 +298,21 @@ def list_notes(entries: Sequence[Entry], metric: str = "return") -> list[str]:
         )
     elif until is not None:
         frames = [f"{entry.name}: {entry.trial.completed[0].frames:,}" for entry in entries if entry.trial.completed]
+        differ, stopped = f"The budgets of frames differ ({', '.join(frames)})", describe_stopped_first(entries)
+        cut = f"{stopped}, so all are compared as they were there. {differ} too." if stopped else ""
         notes.append(
-            f"The budgets of frames differ ({', '.join(frames)}), so all are compared as they were at frame {until:,}."
-            " A schedule over the whole training, as of the learning rate or of exploration, was less far there"
-            " in a longer one."
+            f"{cut or f'{differ}, so all are compared as they were at frame {until:,}.'} A schedule over the whole"
+            " training, as of the learning rate or of exploration, was less far there in a longer one."
         )
     return notes
+
+
+def describe_stopped_first(entries: Sequence[Entry]) -> str:
+    """Return which side `stop_at` ended at the frame where all are compared; empty if none."""
+    for entry in entries:
+        if any(session.stopped and session.frame == entry.until for session in entry.trial.completed):
+            return f"{entry.name} stopped at frame {entry.until:,} (stop_at={format_value(entry.goal)})"
+    return ""
 
 
 @style()

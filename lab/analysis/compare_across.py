@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.analysis.across import CHOOSES_ENVIRONMENT, Across, Setting, make_across, rank_settings
-from lab.analysis.compare import Entry, common_frame, read_entry, require_metric
+from lab.analysis.compare import Entry, common_frame, describe_stopped_first, read_entry, require_metric
 from lab.analysis.experiment import read_experiment
 from lab.analysis.text import display_name, format_hyperparameter, short_names
 from lab.analysis.trial import Trial
@@ -149,11 +149,10 @@ def _notes(groups: dict[str, list[Entry]], metric: str) -> list[str]:
     notes = list(dict.fromkeys(entry.note for entry in entries if entry.note))
     cut = {entry.trial.environment: entry for entry in entries if entry.until_for(metric) is not None}
     for name, entry in cut.items():
-        why = (
-            "Sessions were stopped on success at different frames"
-            if entry.same_budget
-            else "The budgets of frames differ"
-        )
+        why = "Sessions were stopped on success at different frames"
+        if not entry.same_budget:
+            here = [one for one in entries if one.trial.environment == name]
+            why = describe_stopped_first(here) or "The budgets of frames differ"
         notes.append(f"{why} in {name}, so all are compared there as they were at frame {entry.until:,}.")
     unfinished = [entry.path for entry in entries if len(entry.trial.completed) < len(entry.trial.sessions)]
     if unfinished:

@@ -223,3 +223,9 @@ def _compare(x: np.ndarray, y: np.ndarray, statistic: Callable[..., Any]) -> tup
 def _estimate(value: float, low: float, high: float) -> Estimate:
     ends = {"value": value, "low": low, "high": high}
     return {name: float(number) if np.isfinite(number) else None for name, number in ends.items()}
+
+
+def subtract_from(total: float, estimate: Estimate) -> Estimate:
+    """Return an estimate of a total minus what an estimate is of: its ends change places."""
+    ends = {"value": estimate["value"], "low": estimate["high"], "high": estimate["low"]}
+    return {end: None if value is None else total - value for end, value in ends.items()}

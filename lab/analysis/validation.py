@@ -12,7 +12,7 @@ from typing import Any
 
 from lab.analysis.experiment import Experiment, Ranked, read_experiment
 from lab.analysis.session import Session
-from lab.analysis.statistics import MIN_SEEDS, Estimate, difference, probability_of_improvement
+from lab.analysis.statistics import MIN_SEEDS, Estimate, difference, probability_of_improvement, subtract_from
 from lab.analysis.trial import Trial, describe_unfinished
 from lab.common.text import canonical, format_chance, format_estimate, format_seeds, plural
 from lab.errors import LabError
@@ -149,13 +149,15 @@ class Validation:
         low, high = best.luck["low"], best.luck["high"]
         doubts = [f"it takes {MIN_SEEDS} seeds each"] if min(n, m) < MIN_SEEDS else []
         doubts += ["the interval contains 0"] if low is not None and high is not None and low <= 0 <= high else []
-        doubt = ", and ".join(doubts)
+        remarks = ["it did better on fresh seeds"] if (best.luck["value"] or 0) < 0 else []
+        remarks += [f"may be chance: {', and '.join(doubts)}"] if doubts else []
+        remark = "; ".join(remarks)
         found, now = (format_estimate(each, metric) for each in (best.ranked.estimates[0], best.estimate))
         place = "the best" if best.ranked.rank == 1 else "the best but for the default settings"
         return [
             f"{best.ranked.trial.name}, {place} in the Experiment: {found} there ({plural(n, 'seed')}), {now} on"
-            f" {plural(m, 'fresh seed')}. Luck, by which the first is better: {format_estimate(best.luck, metric)}"
-            f"{f' (may be chance: {doubt})' if doubt else ''}."
+            f" {plural(m, 'fresh seed')}, luck: {format_estimate(best.luck, metric)}"
+            f"{f' ({remark})' if remark else ''}."
         ]
 
     def _describe_improvement(self) -> list[str]:
@@ -166,10 +168,12 @@ class Validation:
             return []
         few = len(winner.fresh.sessions) < MIN_SEEDS
         statistic, metric = self.experiment.objective.statistic, self.experiment.objective.metrics[0]
+        worse = (gain["value"] or 0) < 0
+        by = format_estimate(subtract_from(0, gain) if worse else gain, metric)
         return [
             f"{winner.ranked.trial.name}, the best of them on fresh seeds, is {self.verdict} than the default settings:"
-            f" P(a seed of it does better) = {format_chance(improvement)}, {statistic} {metric} better by"
-            f" {format_estimate(gain, metric)}{f'; it takes {MIN_SEEDS} seeds each' if few else ''}."
+            f" P(a seed of it does better) = {format_chance(improvement)}, {statistic} {metric}"
+            f" {'worse' if worse else 'better'} by {by}{f'; it takes {MIN_SEEDS} seeds each' if few else ''}."
         ]
 
     def name_of(self, fresh: Trial) -> str:

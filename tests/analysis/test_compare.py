@@ -123,6 +123,18 @@ def test_sides_of_different_budgets_are_compared_at_the_last_frame_of_the_shorte
     assert [each.until for each in again] == [10_000, 10_000]
 
 
+def test_a_side_that_stopped_before_all_frames_of_a_smaller_budget_is_named() -> None:
+    one, other = entry("one", LOW), entry("other", LOW, "return", {"stop_at": 60.0})
+    one.same_budget = other.same_budget = False
+    one.until = other.until = other.trial.sessions[0].frame
+    assert list_notes([one, other])[0].startswith("The budgets of frames differ (one: ")
+    other.trial.sessions[0].stopped = "its return had reached stop_at"
+    (note,) = list_notes([one, other])
+    assert note.startswith(
+        f"other stopped at frame {one.until:,} (stop_at=60.0), so all are compared as they were there."
+    )
+
+
 def test_frames_are_compared_where_all_sides_have_the_same_goal() -> None:
     one, other = (entry(name, LOW, "frames", {"stop_at": 100.0}) for name in ("one", "other"))
     assert not compare(other, one, "frames").obstacle

@@ -47,12 +47,20 @@ def test_luck_and_gain_by_hand() -> None:
     assert made.seeds == [100, 101, 102, 103]
     luck, gain = made.describe()
     assert luck.startswith("trial-001, the best in the Experiment: 32.0 [30.0, 34.0] there (2 seeds), 23.0 [21.")
-    assert "on 4 fresh seeds. Luck, by which the first is better: 9 [" in luck
-    assert "may be chance: it takes 4 seeds each" in luck
+    assert "on 4 fresh seeds, luck: 9 [" in luck
+    assert "(may be chance: it takes 4 seeds each" in luck
     assert gain.startswith("trial-002, the best of them on fresh seeds, is better than the default settings: P(")
     assert [row[0] for row in made.rows()] == ["trial-001", "trial-002", "default settings"]
     assert made.rows()[-1][1:3] == ["3", "10.0 [10.0, 10.0]"]
     assert made.columns()[3] == "on fresh seeds 100 to 103"
+
+
+def test_what_did_worse_is_said_without_a_minus() -> None:
+    made = validated(fresh(0, 1.0, 39, 41, 40, 40), fresh(1, 2.0, 34, 36, 35, 39))
+    luck, gain = made.describe()
+    assert "luck: -4 [" in luck and "(it did better on fresh seeds; may be chance: " in luck
+    assert "mean return worse by 4 [" in gain and "-" not in gain.partition("worse by")[2]
+    assert made.gain and made.gain["value"] == -4
 
 
 def test_of_a_metric_of_which_less_is_better_luck_is_what_it_was_lower_by() -> None:
