@@ -261,7 +261,7 @@ def start_dvc(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     env.pop("PYTHONPATH", None)
     command = [sys.executable, "-m", "dvc", *arguments]
     return subprocess.Popen(
-        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
 
@@ -269,8 +269,8 @@ def start_dvc(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 def dvc(folder: Path, *arguments: str) -> str:
     """Run DVC in a clone, and return what it prints."""
     process = start_dvc(folder, *arguments)
-    printed, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, printed
+    printed, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, printed + errors
     return printed
 
 
