@@ -19,8 +19,9 @@ from lab.run.directory import find_level
 from lab.run.removal import find_needed, find_obstacle, measure, remove
 
 NOTES = """It lists what is removed and how large that is, and asks. What stays is named with the reason: a run that has
-a tag, runs, is tracked by git or DVC, is part of a larger one, holds files of others, or whose weights another run
-started from (init_from), unless that is what `rerun` made. Links are not followed."""
+a tag, runs, is tracked by git or DVC, is part of a larger one, holds files of others or an offline run of Weights &
+Biases that was not sent, or whose weights another run started from (init_from), unless that is what `rerun` made.
+Links are not followed."""
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from lab.run.guard import BELOW, OF_SESSION, OF_SWEEP, VACANT
 from lab.run.lock import Lock
 from lab.run.progress import is_active, read_progress
 from lab.run.tags import read_tags
+from lab.run.trackers import unsent_runs
 
 OWN = re.compile(
     rf"{OF_SESSION.pattern}|{OF_SWEEP.pattern}|{VACANT.pattern}"
@@ -56,6 +58,9 @@ def find_obstacle(path: Path) -> str | None:
     ):
         return "is running, or a cluster may still have a task for it"
     for each in nested:
+        if unsent := unsent_runs(each):
+            send = f"wandb sync {shlex.quote(str(unsent[0]))}"
+            return f"holds a run of Weights & Biases that was not sent: `{send}` sends it, or remove that folder first"
         if foreign := sorted(_foreign(each, OWN)):
             more = ", ..." if len(foreign) > MOST_NAMES else ""
             return f"holds what Lab did not write{_in(each, path)}: {', '.join(foreign[:MOST_NAMES])}{more}"

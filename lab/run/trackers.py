@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lab.common.conf import install_command
 from lab.errors import LabError, did_you_mean
+from lab.run.directory import RunDir
+from lab.run.files import read_json
 
 ARGUMENTS = {
     "wandb": ("project", "entity", "mode", "name", "group", "job_type", "tags", "notes", "dir"),
@@ -32,6 +35,7 @@ VARIABLES = {
 }  # in place of arguments
 OFF = {"LAB_TRACKERS": "off"}  # environment of a process that tells no tracker anything
 AGAIN = {"LAB_RERUN": "1"}  # environment of a process whose Sessions are those of `rerun`
+MOST_LINES = 4  # at the end, and folders in a command
 
 
 def read_trackers(trackers: Any) -> dict[str, dict[str, Any]]:
@@ -117,3 +121,36 @@ def _is_installed(package: str) -> bool:
 def tracker_path(path: Path, name: str) -> Path:
     """Return the file in the run directory of a Session that says under which id a tracker knows it."""
     return path / f"{name}.json"
+
+
+def unsent_runs(folder: Path, identity: str = "") -> list[Path]:
+    """Return the offline runs of Weights & Biases in a folder that `wandb sync` has not sent; all, or of one id."""
+    runs = sorted((folder / "wandb").glob(f"offline-run-*{identity}"))
+    return [run for run in runs if not any(run.glob("*.wandb.synced"))]
+
+
+def describe_tracked(sessions: Iterable[RunDir]) -> tuple[list[str], dict[str, str]]:
+    """Return where trackers have Sessions, as lines, and the command that sends what lies here, with its purpose."""
+    lines, unsent = [], []
+    for path in (session.path for session in sessions):
+        wandb, mlflow = _read(tracker_path(path, "wandb")), _read(tracker_path(path, "mlflow"))
+        if wandb.get("url"):
+            lines.append(f"Weights & Biases has {path} at {wandb['url']}")
+        elif wandb.get("id"):
+            unsent += unsent_runs(Path(wandb.get("dir") or path), str(wandb["id"]))
+        if mlflow.get("tracking_uri"):
+            lines.append(f"MLflow's tracking URI is {re.sub('://[^/@]*@', '://', str(mlflow['tracking_uri']))}")
+    lines = list(dict.fromkeys(lines))
+    lines = [*lines[:MOST_LINES], "..."] if len(lines) > MOST_LINES else lines
+    if not unsent:
+        return lines, {}
+    many = f"find {shlex.quote(os.path.commonpath(unsent))} -name 'offline-run-*' -exec wandb sync {{}} +"
+    command = many if len(unsent) > MOST_LINES else f"wandb sync {shlex.join(map(str, unsent))}"
+    return lines, {command: "send to Weights & Biases what it has of this offline"}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except (LabError, OSError):
+        return {}

@@ -16,7 +16,7 @@ from lab.common.text import canonical, format_interval, format_number, format_va
 from lab.run.directory import SweepDir, TrialDir, best_session, find_level
 from lab.run.files import read_json
 from lab.run.schemas import MEANINGS
-from lab.training.display import describe_stopped, print_checks, print_next_steps
+from lab.training.display import describe_stopped, print_checks, print_next_steps, print_tracked
 
 MAX_ROWS = 12  # Trials in the ranking
 MAX_IMPORTANCE = 6  # hyperparameters whose importance is shown
@@ -55,6 +55,7 @@ def print_summary(path: Path, unfinished: str | None = None) -> None:
         commands = {f"python -m lab resume {quote_path(path)}": "continue it", **commands}
     if checked := print_checks(console, [trial.session(seed) for trial in trials for seed in trial.seeds()]):
         commands = {**checked, **commands}
+    commands |= print_tracked(console, [trial.session(seed) for trial in trials for seed in trial.seeds()])
     if any(session["state"] == "failed" for session in results["not_completed"]):
         commands[f"python -m lab resume {quote_path(path)} retry=true"] = "run what failed again"
     console.print(f"\nEverything is in {path}\n")

@@ -19,6 +19,7 @@ from lab.errors import LabError
 from lab.run.directory import RunDir, best_session
 from lab.run.files import read_json, read_yaml
 from lab.run.schemas import PROVENANCE, SESSION, SPEC
+from lab.run.trackers import describe_tracked
 from lab.spec import Spec
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def print_results(records: Sequence[Record | Outcome]) -> None:
     commands = print_checks(console, [record.dir for record in records])
     first = records[0].dir.path
     root = first if len(records) == 1 else first.parent
+    commands |= print_tracked(console, [record.dir for record in records])
     console.print(f"\nEverything is in {root}\n")
     if any(record.state == "interrupted" or record.lost for record in records):
         commands[f"python -m lab resume {shlex.quote(str(root))}"] = "resume what was interrupted"
@@ -161,6 +163,14 @@ def print_results(records: Sequence[Record | Outcome]) -> None:
     if records[0].spec.log.tensorboard:
         commands[f"tensorboard --logdir {shlex.quote(str(root))}"] = "curves, histograms, hyperparameters"
     print_next_steps(console, commands)
+
+
+def print_tracked(console: Terminal, sessions: Sequence[RunDir]) -> dict[str, str]:
+    """Print where trackers have Sessions, and return the command that sends what lies here."""
+    lines, commands = describe_tracked(sessions)
+    for line in lines:
+        console.print(f"\n{line}")
+    return commands
 
 
 def print_checks(console: Terminal, sessions: Sequence[RunDir]) -> dict[str, str]:

@@ -49,7 +49,7 @@ class Wandb:
             **arguments, id=identity, resume="allow", reinit="create_new", settings=settings
         )
         self._runs[run].config.update({**message["config"], "git_sha": message["sha"]}, allow_val_change=True)
-        return {"id": identity, "url": self._runs[run].url}
+        return {"id": identity, "url": self._runs[run].url, "dir": str(Path(arguments["dir"]).absolute())}
 
     def row(self, run: str, frame: int, values: Mapping[str, float]) -> None:
         """Send a row; of rows that were sent before a Session was resumed, which are the same, it keeps the first."""

@@ -193,3 +193,15 @@ def test_tags_are_added_shown_and_removed(outputs: Path, capsys: pytest.CaptureF
         tag.main([str(outputs), "paper"])
     tag.main([str(search), "remove=best,paper"])
     assert read_tags(search) == [] and not SweepDir(search).path.joinpath("tags.json").exists()
+
+
+def test_an_offline_run_that_was_not_sent_stays(outputs: Path) -> None:
+    run = outputs / "a2c_cartpole/2026-01-02/03-04-05"
+    offline = run / "wandb" / "offline-run-20260102_030405-abc"
+    offline.mkdir(parents=True)
+    with pytest.raises(LabError, match=f"was not sent: `wandb sync {offline}` sends it, or remove that folder first"):
+        remove(run)
+    assert offline.exists()
+    (offline / "run-abc.wandb.synced").touch()
+    remove(run)
+    assert not run.exists()

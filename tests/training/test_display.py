@@ -8,7 +8,9 @@ import pytest
 
 from lab.common.terminal import Terminal
 from lab.errors import LabError, print_error
-from lab.run.directory import best_session
+from lab.run.directory import RunDir, best_session
+from lab.run.files import write_json
+from lab.run.trackers import describe_tracked, tracker_path
 from lab.training.display import describe_decisive, describe_stopped, print_checks, print_next_steps
 from tests.helpers import specs, train
 
@@ -70,3 +72,21 @@ def test_sentences_are_broken_between_words_and_commands_are_not(
     ]
     print_error(LabError("one sentence that is longer than the terminal"))
     assert max(map(len, capsys.readouterr().err.splitlines())) <= 30
+
+
+def test_the_end_names_where_trackers_have_a_session(tmp_path: Path) -> None:
+    one, other = RunDir(tmp_path / "seed-0"), RunDir(tmp_path / "seed-1")
+    offline = tmp_path / "seed-0" / "wandb" / "offline-run-1-abc"
+    offline.mkdir(parents=True)
+    write_json(tracker_path(one.path, "wandb"), {"id": "abc", "url": None, "dir": str(one.path)})
+    write_json(tracker_path(one.path, "mlflow"), {"id": "d", "tracking_uri": "postgresql://me:secret@host/db"})
+    other.path.mkdir()
+    write_json(tracker_path(other.path, "wandb"), {"id": "def", "url": "https://wandb.ai/x"})
+    lines, commands = describe_tracked([one, other])
+    assert lines == [
+        "MLflow's tracking URI is postgresql://host/db",
+        f"Weights & Biases has {other.path} at https://wandb.ai/x",
+    ]
+    assert list(commands) == [f"wandb sync {offline}"]
+    (offline / "run-abc.wandb.synced").touch()
+    assert describe_tracked([one]) == (lines[:1], {})
