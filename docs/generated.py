@@ -23,8 +23,9 @@ def root_page(name: str, end: str = "") -> str:
 
 
 def root_section(name: str, heading: str) -> str:
-    """Return what stands below a heading of a page of the repository's root."""
-    return root_page(name).split(f"\n## {heading}\n")[1].partition("\n## ")[0].replace("](../", "](../../")
+    """Return what stands below a heading of a page of the repository's root, for a page in a folder of docs/."""
+    text = root_page(name).split(f"\n## {heading}\n")[1].partition("\n## ")[0]
+    return re.sub(r"\]\((?!\w+:|#)", "](../", text)
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
