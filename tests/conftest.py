@@ -7,7 +7,10 @@ from hypothesis import settings
 
 import lab  # noqa: F401 - before the first matrix product, for what it asks of the library that makes them
 
-os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, at which messages would be broken into lines
+# Readline, which pytest imports, sets COLUMNS for child processes, in whose messages lines would be broken then. It is
+# not in os.environ of this process, so that only a value that is set first can be deleted.
+os.environ["COLUMNS"] = ""
+del os.environ["COLUMNS"]
 torch.set_num_threads(1)
 settings.register_profile("lab", deadline=None)  # tests run beside others, on machines of any speed
 settings.load_profile("lab")
