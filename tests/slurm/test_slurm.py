@@ -239,7 +239,7 @@ def test_detached_tasks_run_the_code_of_their_submission(tmp_path: Path) -> None
     assert "The sweep goes on in" in done.stdout
     assert not find_sessions(folder)
     assert len(queued("--states=PENDING")) == 2, "it does not wait for them"
-    broken = tmp_path / "clone" / "lab" / "train" / "stack.py"
+    broken = tmp_path / "clone" / "lab" / "training" / "stack.py"
     code = broken.read_text()
     broken.write_text("raise RuntimeError('edited after submission')\n")
     shown = lab("status", str(folder), **there)
