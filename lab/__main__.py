@@ -24,7 +24,7 @@ from importlib import import_module
 from lab.common.imports import installed_only
 from lab.common.output import keep_going
 from lab.common.signals import was_asked_to_stop
-from lab.errors import LabError, did_you_mean, print_error, visible
+from lab.errors import LabError, did_you_mean, print_error, print_to_stderr
 from lab.launch.supervise import UnexpectedExitError, connect_to_caller, supervise
 
 sys.path[:0] = WORKING_DIRECTORY
@@ -113,7 +113,7 @@ def run() -> int:
             import_module("lab.command.train").main()
     except SystemExit as end:
         if isinstance(end.code, str):
-            print(visible(end.code, sys.stderr), file=sys.stderr)
+            print_to_stderr(end.code)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (LabError, OSError, KeyboardInterrupt) as error:
         return print_error(KeyboardInterrupt() if was_asked_to_stop() else error)

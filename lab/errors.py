@@ -57,6 +57,11 @@ def visible(text: object, stream: Any = None) -> str:
     return wrap(text, stream) if stream else text
 
 
+def print_to_stderr(text: object) -> None:
+    """Print a text on standard error, in lines that fit the terminal."""
+    print(visible(text, sys.stderr), file=sys.stderr)
+
+
 def require(holds: bool, key: str, value: Any, allowed: str) -> None:
     """Raise LabError unless the value of a config key is an allowed one.
 
@@ -95,7 +100,7 @@ def print_error(error: BaseException, place: object = "a file") -> int:
     elif isinstance(error, OSError):
         sentence = f"Error: {error.filename or place} cannot be written: {error.strerror or error}."
     if not error_listeners:
-        print(visible(sentence, sys.stderr), file=sys.stderr)
+        print_to_stderr(sentence)
     for listener in error_listeners:
         listener(sentence.strip().removeprefix("Error: "))
     return next(code for kind, code in status.items() if isinstance(error, kind))
@@ -126,4 +131,4 @@ def warn_once(sentence: str) -> None:
     """Print a problem that stops nothing, once in this process."""
     if sentence not in _warned:
         _warned.add(sentence)
-        print(visible(f"Note: {sentence}", sys.stderr), file=sys.stderr)
+        print_to_stderr(f"Note: {sentence}")

@@ -5,7 +5,6 @@ Several Sessions can be trained in lockstep, as a stack. Each leaves the same ru
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from lab.common.parts import split_evenly
 from lab.common.signals import stop_signals, was_asked_to_stop
 from lab.common.terminal import announced
 from lab.env.vector import Spaces, try_out
-from lab.errors import LabError, visible
+from lab.errors import LabError, print_to_stderr
 from lab.run.checkpoint import group_by_frame, load_generations
 from lab.run.code.packages import changed_since
 from lab.run.code.snapshot import CodeSnapshot
@@ -177,7 +176,7 @@ def print_code_warnings(code: CodeSnapshot, resumed: Sequence[RunDir]) -> None:
         if changed:
             warnings.append(f"{directory.path} resumes with other code than it started with: {', '.join(changed)}.")
     for warning in warnings:
-        print(visible(f"Warning: {warning}", sys.stderr), file=sys.stderr)
+        print_to_stderr(f"Warning: {warning}")
 
 
 def repair_notes(status: dict[str, Any] | None, problems: list[str], frame: int | None) -> list[str]:

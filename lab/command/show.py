@@ -19,7 +19,7 @@ from lab.run.directory import RunDir, SweepDir, TrialDir, find_level
 from lab.run.schemas import METRICS, meaning
 from lab.sweep.summary import count_sessions, print_experiment, print_trial, quote_path
 from lab.sweep.tree import STYLES
-from lab.training.display import describe_decisive, describe_stopped, print_next_steps
+from lab.training.display import describe_special_settings, describe_stopped, print_next_steps
 
 if TYPE_CHECKING:
     from lab.analysis.session import Session
@@ -138,7 +138,9 @@ def describe_plan(run: Run, sessions: Sequence[Session]) -> list[tuple[str, str]
     """Return what else decides a run: what it repeats, where it starts, when it ends."""
     rows = [("rerun of", run.rerun_of)] if run.rerun_of else []
     if len(run.specs) == 1 and sessions and (tables := sessions[0].tables):
-        rows += [(key, text) for key, _, text in (line.partition("=") for line in describe_decisive(tables.spec))]
+        rows += [
+            (key, text) for key, _, text in (line.partition("=") for line in describe_special_settings(tables.spec))
+        ]
     return rows
 
 

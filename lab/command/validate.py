@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab.command.options import command, option
 from lab.common.validation import Count
-from lab.errors import LabError, visible
+from lab.errors import LabError, print_to_stderr, visible
 from lab.run.directory import SweepDir, find_level
 from lab.run.trust import warn_of_foreign_code
 
@@ -66,7 +66,7 @@ def main(path: Path, overrides: list[str], options: Options) -> None:
     if how or not validation.is_complete(experiment, points, seeds):
         validation.require_same_settings(experiment, trials)
         for note in validation.list_notes(experiment, trials):
-            print(visible(f"Note: {note}", sys.stderr), file=sys.stderr)
+            print_to_stderr(f"Note: {note}")
         status = _train(arguments)
     else:
         from lab.analysis import analyze

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from lab.common.signals import was_asked_to_stop
-from lab.errors import LabError, did_you_mean, print_error, visible, warn_once
+from lab.errors import LabError, did_you_mean, print_error, print_to_stderr, warn_once
 from lab.launch.job_trials import split_trials
 from lab.launch.naming import is_default_directory, run_directory
 from lab.launch.supervise import notify_supervisor
@@ -100,9 +100,7 @@ def resume(specs: list[Spec], directories: list[RunDir]) -> int:
 def _print_in_a_sentence(problem: threading.ExceptHookArgs) -> None:
     """Print what stopped a thread: a full disk stops TensorBoard's writer before it stops the Session."""
     if isinstance(problem.exc_value, OSError):
-        print(
-            visible(f"TensorBoard events cannot be written: {problem.exc_value.strerror}.", sys.stderr), file=sys.stderr
-        )
+        print_to_stderr(f"TensorBoard events cannot be written: {problem.exc_value.strerror}.")
     else:
         threading.__excepthook__(problem)
 
@@ -167,7 +165,7 @@ def analyze(records: Sequence[Record | Outcome]) -> None:
         try:
             analyze_session(record.dir)
         except (OSError, LabError) as error:
-            print(visible(f"The metrics of {record.dir.path} could not be made: {error}", sys.stderr), file=sys.stderr)
+            print_to_stderr(f"The metrics of {record.dir.path} could not be made: {error}")
 
 
 def finish(records: Sequence[Record | Outcome]) -> int:

@@ -36,7 +36,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQue
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
 
 from lab.common.validation import Count, Natural, Positive, validate
-from lab.errors import LabError, require, visible
+from lab.errors import LabError, print_to_stderr, require
 from lab.launch.copied import copy_code, with_config_groups_of
 from lab.launch.launcher import JobLauncher, plain_options
 from lab.launch.slurm_tasks import Task, TaskMonitor, describe_error, run_slurm, tasks_in_queue
@@ -159,7 +159,7 @@ class SlurmLauncher(JobLauncher):
             if ids:
                 run_slurm("scancel", "--quiet", *options, *ids)
         except LabError as error:
-            print(visible(f"Tasks could not be canceled: {error}", sys.stderr), file=sys.stderr)
+            print_to_stderr(f"Tasks could not be canceled: {error}")
 
     def _record(self, job: Job, number: int) -> None:
         """Write what `adopt` reads. Jobs from Hydra's own sweepers have no Sessions and are not adopted."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Collection
@@ -15,7 +14,7 @@ from pathlib import Path
 import cloudpickle
 from hydra.core.utils import JobReturn
 
-from lab.errors import LabError, visible
+from lab.errors import LabError, print_to_stderr
 from lab.launch.launcher import failed
 
 TIMEOUT = 60.0  # seconds for a command of SLURM to answer
@@ -104,10 +103,7 @@ class TaskMonitor:
             try:
                 self._poll(futures)
             except Exception as error:  # the file system or the cluster may recover
-                print(
-                    visible(f"The tasks could not be checked: {type(error).__name__}: {error}", sys.stderr),
-                    file=sys.stderr,
-                )
+                print_to_stderr(f"The tasks could not be checked: {type(error).__name__}: {error}")
 
     def _poll(self, futures: dict[Task, Future[JobReturn]]) -> None:
         try:

@@ -17,7 +17,7 @@ from lab.common.text import quote
 from lab.run.code.copy import CodeCopy
 from lab.run.code.git import clean_environment
 from lab.run.directory import RunDir
-from lab.run.trackers import AGAIN, OFF
+from lab.run.trackers import OFF, RERUN_ENV
 
 QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null")  # as in conf/config.yaml
 
@@ -55,7 +55,7 @@ class SpecJob:
         config = ("--config-path", str(self.folder.absolute()), "--config-name", "spec")
         out = f"hydra.run.dir={quote(literal(str(self.out.absolute())))}"
         command = [sys.executable, "-m", "lab", *config, out, *QUIET]
-        env = {**clean_environment(), **OFF, **AGAIN, **self.code.env(str(self.cwd)), **environment}
+        env = {**clean_environment(), **OFF, **RERUN_ENV, **self.code.env(str(self.cwd)), **environment}
         start = partial(subprocess.Popen, command, cwd=self.cwd, env=env, start_new_session=True, text=True)
         if self.log is None:
             return start()

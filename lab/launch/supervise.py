@@ -20,7 +20,7 @@ from typing import Any
 
 from lab.common import signals
 from lab.common.signals import SIGNALS, Requests
-from lab.errors import error_listeners, print_error, visible
+from lab.errors import error_listeners, print_error, print_to_stderr
 
 END_SECONDS = 10.0  # for the child to end once it has sent its exit status
 FORWARD_SECONDS = 0.1  # after which a Ctrl-C that the child did not receive itself is forwarded to it
@@ -142,7 +142,7 @@ def _print_in_a_line(problem: Any) -> None:
     if not issubclass(problem.exc_type, KeyboardInterrupt):
         where = getattr(problem.object, "__qualname__", None) or type(problem.object).__name__
         text = f"Ignored: {where} raised {problem.exc_type.__name__}: {problem.exc_value}"
-        print(visible(text.rstrip(": "), sys.stderr), file=sys.stderr)
+        print_to_stderr(text.rstrip(": "))
 
 
 class _Supervisor:

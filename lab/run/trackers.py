@@ -34,7 +34,7 @@ VARIABLES = {
     "mlflow": {"tracking_uri": "MLFLOW_TRACKING_URI"},
 }  # in place of arguments
 OFF = {"LAB_TRACKERS": "off"}  # environment of a process that tells no tracker anything
-AGAIN = {"LAB_RERUN": "1"}  # environment of a process whose Sessions are those of `rerun`
+RERUN_ENV = {"LAB_RERUN": "1"}  # environment of a process whose Sessions are those of `rerun`
 MOST_LINES = 4  # at the end, and folders in a command
 
 
@@ -90,7 +90,7 @@ def _require_allowed(shown: str, name: str, key: str, value: str) -> None:
 
 def is_rerun() -> bool:
     """Return whether Sessions of this process are no new results, but those of `rerun`."""
-    return AGAIN.items() <= os.environ.items()
+    return RERUN_ENV.items() <= os.environ.items()
 
 
 def are_off() -> bool:

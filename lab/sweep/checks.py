@@ -87,10 +87,10 @@ def refuse_other_search(composer: Composer, plan: SweepPlan) -> None:
         earlier = read_yaml(directory.multirun)
         if plan.settings.only_trial is not None or search != (earlier.get("search") is not None):
             return  # nothing is decided, or the search spaces differ
-        before = dict(_decisive(earlier, search))
+        before = dict(_search_settings(earlier, search))
     except (LabError, OSError, KeyError, TypeError, AttributeError):
         return
-    now = dict(_decisive(parse_yaml(OmegaConf.to_yaml(composer.config), directory.multirun), search))
+    now = dict(_search_settings(parse_yaml(OmegaConf.to_yaml(composer.config), directory.multirun), search))
     for key in dict.fromkeys([*before, *now]):
         there, here = before.get(key), now.get(key)
         if there != here and (there is not None or "." in key):  # else it is a record that lacks the key
@@ -100,7 +100,7 @@ def refuse_other_search(composer: Composer, plan: SweepPlan) -> None:
             )
 
 
-def _decisive(config: dict[str, Any], search: bool) -> Iterator[tuple[str, Any]]:
+def _search_settings(config: dict[str, Any], search: bool) -> Iterator[tuple[str, Any]]:
     """Yield what decides the points of a search, and what is pruned, from the config of a sweep."""
     sweeper, choices = config["hydra"]["sweeper"], config["hydra"]["runtime"]["choices"]
     parts = ("sampler", "pruner") if search else ("pruner",)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 
 from lab.common.text import plural
-from lab.errors import describe_exit, visible
+from lab.errors import describe_exit, print_to_stderr, visible
 from lab.launch.local import interrupts_ignored
 from lab.run.directory import SweepDir, TrialDir
 
@@ -55,7 +54,7 @@ def draw_trials(directory: SweepDir, again: bool = False) -> None:
             process.join()
             if process.exitcode:
                 problem = f"A process that draws Trials {describe_exit(process.exitcode)}."
-                print(visible(f"{problem} To draw them: {again_by}", sys.stderr), file=sys.stderr)
+                print_to_stderr(f"{problem} To draw them: {again_by}")
     finally:
         for process in processes:
             if process.pid is not None:
@@ -76,4 +75,4 @@ def _draw(trials: Sequence[TrialDir]) -> None:
         try:
             draw_trial(trial)
         except Exception as error:  # of files that a user may have changed; the other Trials are drawn all the same
-            print(visible(f"{trial.plot} could not be drawn: {error}", sys.stderr), file=sys.stderr)
+            print_to_stderr(f"{trial.plot} could not be drawn: {error}")

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from lab.common.terminal import Terminal
 from lab.common.text import flatten, format_value, quote
-from lab.errors import LabError, visible
+from lab.errors import LabError, print_to_stderr, visible
 from lab.experiment import INTERRUPTED, Experiment
 from lab.launch import job
 from lab.launch.supervise import exit_at_once, notify_supervisor
@@ -36,7 +36,7 @@ from lab.sweep.same_code import mixed_packages, require_same_code
 from lab.sweep.search import make_study
 from lab.sweep.tree import Tree
 from lab.sweep_spec import SweepSpec, read_max_file_size
-from lab.training.display import describe_decisive, print_next_steps
+from lab.training.display import describe_special_settings, print_next_steps
 
 ONCE = {
     "hydra.sweep.dir",
@@ -71,7 +71,7 @@ def run(composer: Composer, settings: SweepSpec, overrides: SweepOverrides) -> N
         except LabError as reason:
             start = "The search starts without the defaults" if plan.points is None else "The grid lacks the defaults"
             if not plan.num_started:
-                print(visible(f"Note: {start}: {reason}", sys.stderr), file=sys.stderr)
+                print_to_stderr(f"Note: {start}: {reason}")
     if plan.note:
         print(visible(plan.note, sys.stdout))
     if settings.plan:
@@ -104,7 +104,7 @@ def execute(plan: SweepPlan, spec: Spec) -> None:
         return
     launcher.warm_up()
     swept = {key.lstrip("+") for key in plan.overrides.swept}
-    for line in describe_decisive(spec.to_dict()):
+    for line in describe_special_settings(spec.to_dict()):
         if line.partition("=")[0] not in swept:
             print(visible(line, sys.stdout))
     tree = Tree(spec.name, plan.total, len(plan.seeds), spec.frames, plan.objective, plan.environments == 1)
@@ -124,7 +124,7 @@ def execute(plan: SweepPlan, spec: Spec) -> None:
     except KeyboardInterrupt:  # a second one, before all jobs had ended
         launcher.kill()
         again = f"python -m lab resume {shlex.quote(str(directory.path))}"
-        print(visible(f"\nStopped at once. To continue: {again}", sys.stderr), file=sys.stderr)
+        print_to_stderr(f"\nStopped at once. To continue: {again}")
         exit_at_once(130)  # else threads that wait for jobs, or train, would keep this process alive
     if settings.detach:
         print_detached(directory)
@@ -146,7 +146,7 @@ def check_code(plan: SweepPlan) -> None:
     started = plan.started()
     warnings = require_same_code(started, len(started) < plan.total, plan.settings.mix_code, code, in_jobs)
     for warning in (*code.warnings(), *warnings):
-        print(visible(f"Warning: {warning}", sys.stderr), file=sys.stderr)
+        print_to_stderr(f"Warning: {warning}")
 
 
 def describe(plan: SweepPlan, spec: Spec) -> dict[str, Any]:
@@ -246,12 +246,12 @@ def finish(experiment: Experiment) -> int:
             draw_trials(plan.directory)
     except KeyboardInterrupt:
         again = f"python -m lab {'resume' if remaining else 'report'} {shlex.quote(str(path))}"
-        print(visible(f"\nStopped while analyzing. To continue: {again}", sys.stderr), file=sys.stderr)
+        print_to_stderr(f"\nStopped while analyzing. To continue: {again}")
         return 130
     for trial in started:
         if names := mixed_packages(trial.sessions().values()):
             warning = f"Warning: {trial.directory.path} has Sessions of different code of {', '.join(names)}."
-            print(visible(warning, sys.stderr), file=sys.stderr)
+            print_to_stderr(warning)
     if experiment.stopped == INTERRUPTED:
         return 130
     return int(bool(remaining or any("failed" in trial.states().values() for trial in started)))

@@ -45,7 +45,7 @@ class Display:
                 columns.append(BarColumn(bar_width=20))
             columns.append(TextColumn("{task.percentage:>3.0f}% {task.fields[progress]}", markup=False))
             self._live = Progress(*columns, console=self.console, auto_refresh=False)
-        for line in dict.fromkeys(line for spec in specs for line in describe_decisive(spec.to_dict())):
+        for line in dict.fromkeys(line for spec in specs for line in describe_special_settings(spec.to_dict())):
             self.console.print(line, soft_wrap=True)
         self._tasks = []
         self._start = self._drawn = perf_counter()
@@ -93,7 +93,7 @@ class Display:
             self._live.stop()
 
 
-def describe_decisive(spec: Mapping[str, Any]) -> list[str]:
+def describe_special_settings(spec: Mapping[str, Any]) -> list[str]:
     """Return lines on what else than frames, algorithm and environment decides a Session, if it is not the default."""
     lines = []
     if spec.get("stop_at") is not None:

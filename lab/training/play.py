@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from lab.env.make import isolate, make_single
 from lab.env.spaces import flatten
 from lab.env.spec import EnvSpec
 from lab.env.vector import isolated_rngs
-from lab.errors import LabError, visible
+from lab.errors import LabError, print_to_stderr
 from lab.training.policy import Policy
 
 
@@ -120,7 +119,7 @@ def close_env(env: gym.Env[Any, Any], spec: EnvSpec, here: bool = False) -> None
     else:
         close(f"env.id={spec.id}", env.close)
     for text in pop_notices():
-        print(visible(f"Warning: {text}", sys.stderr), file=sys.stderr)
+        print_to_stderr(f"Warning: {text}")
 
 
 def describe_spread(episodes: Sequence[Episode]) -> str:

@@ -11,7 +11,7 @@ from lab.errors import LabError, print_error
 from lab.run.directory import RunDir, best_session
 from lab.run.files import write_json
 from lab.run.trackers import describe_tracked, tracker_path
-from lab.training.display import describe_decisive, describe_stopped, print_checks, print_next_steps
+from lab.training.display import describe_special_settings, describe_stopped, print_checks, print_next_steps
 from tests.helpers import specs, train
 
 
@@ -34,12 +34,12 @@ def test_what_decides_a_session_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     spec = specs("algo=a2c", "env=cartpole", "stop_at=40", "frames=900", "extended_from=[300]")[0].to_dict()
     spec["init_from"] = {"file": str(tmp_path / "t4/seed-1/checkpoint/best.pt"), "weights": "1"}
-    assert describe_decisive(spec) == [
+    assert describe_special_settings(spec) == [
         "stop_at=40: training ends once the mean return of the last 100 episodes has reached it",
         "init_from=t4/seed-1/checkpoint/best.pt: training starts with these weights",
         "extended_from=[300]: it was planned for 300 frames, and goes on from there",
     ]
-    assert describe_decisive(specs("algo=a2c", "env=cartpole")[0].to_dict()) == []
+    assert describe_special_settings(specs("algo=a2c", "env=cartpole")[0].to_dict()) == []
     status = {"frame": 512, "frames": 900, "stopped": "return 41 >= stop_at=40"}
     lines = describe_stopped([("seed 0", status), ("seed 1", {"frame": 900, "frames": 900, "stopped": None})])
     assert lines == ["seed 0 stopped at frame 512 of 900: return 41 >= stop_at=40"]
